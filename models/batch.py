@@ -1,0 +1,35 @@
+"""What passes between mock photometry and a training loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPhotometry:
+    """Photometry of N objects with what is known of them.
+
+    Attributes
+    ----------
+    flux, error : ndarray of float32, shape (N, 63)
+        Flux densities f_nu and their standard errors [uJy] in the order of
+        `catalogs_schema.bands.MODEL_BANDS`; NaN where a band was not observed.
+    ebv : ndarray of float32, shape (N,)
+        Galactic E(B-V) [mag] that the fluxes still carry; NaN where not known.
+    class_code : ndarray of int64, shape (N,)
+        Index into `models.quantities.CLASSES`, -1 where not known.
+    labels : dict of str to ndarray of float32, shape (N,)
+        One entry per quantity other than the class, physical units as in `models.quantities`;
+        NaN where not known or without meaning for the object's class.
+    """
+
+    flux: np.ndarray
+    error: np.ndarray
+    ebv: np.ndarray
+    class_code: np.ndarray
+    labels: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.flux)

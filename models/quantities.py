@@ -1,0 +1,107 @@
+"""The vocabulary of a model's answers: which quantities it can be asked for, and their scale.
+
+One row per quantity. A network predicts the *standardised* value ``(t(x) - center) / scale``, where
+``t`` is the transform named in the row; the table is the only place that knows these numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+CLASSES: tuple[str, ...] = ("GALAXY", "STAR", "QSO")
+"""Object classes; their index is the class code in labels and logits."""
+
+
+class Kind(enum.StrEnum):
+    """How a quantity is predicted."""
+
+    CLASS = "class"
+    REDSHIFT = "redshift"
+    SCALAR = "scalar"
+
+
+class Transform(enum.StrEnum):
+    """The function of a scalar quantity in which its distribution is compact."""
+
+    LINEAR = "linear"
+    LOG10 = "log10"
+    ASINH = "asinh"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A quantity that can be requested from a model.
+
+    Attributes
+    ----------
+    name : str
+        Name, as in the value-added catalogue.
+    kind : Kind
+        Class, redshift PDF, or scalar with a predictive distribution.
+    applies_to : str or None
+        The class for which the quantity has a meaning; None for all.
+    transform : Transform
+        Space in which it is standardised. ``asinh`` is ``arcsinh(x / soft)``.
+    center, scale : float
+        Location and scale in the transformed space.
+    soft : float
+        Softening of ``asinh`` [unit of the quantity].
+    """
+
+    name: str
+    kind: Kind
+    applies_to: str | None = None
+    transform: Transform = Transform.LINEAR
+    center: float = 0.0
+    scale: float = 1.0
+    soft: float = 1.0
+
+    def standardise(self, value: np.ndarray) -> np.ndarray:
+        """Physical value -> standardised value (same shape; NaN stays NaN)."""
+        if self.transform is Transform.LOG10:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value = np.log10(value)
+        elif self.transform is Transform.ASINH:
+            value = np.arcsinh(value / self.soft)
+        return (value - self.center) / self.scale
+
+    def restore(self, standard: np.ndarray) -> np.ndarray:
+        """Standardised value -> physical value; the inverse of `standardise`."""
+        value = standard * self.scale + self.center
+        if self.transform is Transform.LOG10:
+            return 10.0**value
+        if self.transform is Transform.ASINH:
+            return np.sinh(value) * self.soft
+        return value
+
+
+_EW = {"kind": Kind.SCALAR, "applies_to": "GALAXY", "transform": Transform.ASINH, "soft": 3.0}
+_CONTINUUM = {"kind": Kind.SCALAR, "applies_to": "GALAXY", "transform": Transform.LOG10, "scale": 0.1}
+
+QUANTITIES: tuple[Quantity, ...] = (
+    Quantity("class", Kind.CLASS),
+    Quantity("z_gal", Kind.REDSHIFT, "GALAXY"),
+    Quantity("z_qso", Kind.REDSHIFT, "QSO"),
+    Quantity("log_mass", Kind.SCALAR, "GALAXY", center=10.3, scale=0.9),
+    Quantity("log_sfr", Kind.SCALAR, "GALAXY", center=0.0, scale=1.2),
+    Quantity("ew_hbeta", center=0.8, scale=1.0, **_EW),
+    Quantity("ew_oiii_5007", center=0.8, scale=1.2, **_EW),
+    Quantity("ew_halpha", center=1.8, scale=1.3, **_EW),
+    Quantity("ew_nii_6584", center=1.0, scale=1.0, **_EW),
+    Quantity("cont_hbeta", **_CONTINUUM),
+    Quantity("cont_halpha", **_CONTINUUM),
+    Quantity("teff", Kind.SCALAR, "STAR", Transform.LOG10, center=3.74, scale=0.09),
+    Quantity("logg", Kind.SCALAR, "STAR", center=4.4, scale=0.5),
+    Quantity("fe_h", Kind.SCALAR, "STAR", center=-0.6, scale=0.6),
+    Quantity("alpha_fe", Kind.SCALAR, "STAR", center=0.2, scale=0.15),
+)
+"""All quantities of OJALA, in the order of its request tokens. EWs are rest frame [Angstrom], positive
+in emission; continua are f_lambda at the line relative to the f_lambda of iSDSS, both observed;
+log_mass is log10 of the living stellar mass [Msun], log_sfr log10 of the rate averaged over the last
+100 Myr [Msun/yr], both for a Kroupa IMF; teff in K, logg in dex(cm/s2)."""
+
+BY_NAME: dict[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}
+SCALARS: tuple[Quantity, ...] = tuple(q for q in QUANTITIES if q.kind is Kind.SCALAR)
