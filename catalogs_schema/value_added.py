@@ -1,0 +1,269 @@
+"""The contracts of OJALA's value-added catalogue and of its vectors."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from catalogs_schema.contract import Column, Contract
+from catalogs_schema.photometry import KEY_COLUMNS
+
+CLASSES: tuple[str, ...] = ("GALAXY", "STAR", "QSO")
+BPT_CLASSES: tuple[str, ...] = ("SF", "COMPOSITE", "AGN")
+WHAN_CLASSES: tuple[str, ...] = ("SF", "STRONG_AGN", "WEAK_AGN", "RETIRED")
+
+CLASS_FLOOR = 0.01
+"""Quantities of a class are given where the object's probability of that class is at least this."""
+
+Z_MAX = 5.2
+"""Upper end of the redshift grid."""
+
+PDF_BINS = 456
+"""Bins of the stored redshift PDF."""
+
+PDF_STEP = 0.004
+"""Width of those bins in ln(1 + z); the first begins at z = 0."""
+
+EMBEDDING_WIDTH = 128
+"""Length of the stored embedding."""
+
+LINES: tuple[tuple[str, str, str], ...] = (
+    ("hbeta", "H beta 4861", "spect.line.eqWidth;em.line.Hbeta"),
+    ("oiii_5007", "[O III] 5007", "spect.line.eqWidth"),
+    ("halpha", "H alpha 6563", "spect.line.eqWidth;em.line.Halpha"),
+    ("nii_6584", "[N II] 6584", "spect.line.eqWidth"),
+)
+
+_CONDITIONAL = "given where p_{0} >= 0.01"
+
+
+def _probability(name: str, what: str) -> Column:
+    return Column(name, pa.float32(), "", "stat.probability;src.class", what, minimum=0.0, maximum=1.0)
+
+
+def _redshift(name: str, what: str, ucd: str = "src.redshift.phot") -> Column:
+    return Column(name, pa.float32(), "", ucd, what, minimum=0.0, maximum=Z_MAX)
+
+
+def _measured(
+    name: str, unit: str, ucd: str, what: str, low: float | None = None, high: float | None = None
+) -> tuple[Column, Column]:
+    """A quantity and its error, the half-width of the central 68.3 % interval."""
+    value = Column(name, pa.float32(), unit, ucd, what, minimum=low, maximum=high)
+    error = Column(
+        f"{name}_err",
+        pa.float32(),
+        unit,
+        f"stat.error;{ucd}",
+        f"half-width of the central 68.3 % interval of {name}",
+        minimum=0.0,
+    )
+    return value, error
+
+
+def _lines() -> tuple[Column, ...]:
+    columns: list[Column] = []
+    for name, label, ucd in LINES:
+        columns += _measured(
+            f"ew_{name}",
+            "Angstrom",
+            ucd,
+            f"rest-frame equivalent width of {label}, positive in emission; {_CONDITIONAL.format('galaxy')}",
+            -100.0,
+            10000.0,
+        )
+    for name, label, ucd in LINES:
+        if name in ("hbeta", "halpha"):
+            columns += _measured(
+                f"cont_{name}",
+                "",
+                "phot.flux.density;em.opt;arith.ratio",
+                f"continuum f_lambda at {label} over f_lambda of iSDSS, both observed",
+                0.0,
+                100.0,
+            )
+    for name, label, ucd in LINES:
+        columns += _measured(
+            f"f_{name}",
+            "erg.s**-1.cm**-2",
+            ucd.replace("spect.line.eqWidth", "phot.flux"),
+            f"flux of {label}, corrected for Galactic extinction, not for internal dust",
+        )
+    return tuple(columns)
+
+
+OJALA = Contract(
+    name="ojala",
+    version="1.0.0",
+    title="OJALA value-added catalogue",
+    description=(
+        "One row per row of the photometry, in a partition of the same name, whatever is wrong with the "
+        "object; `flags` says what is. Null means not predicted or without meaning for the object. Errors "
+        "are half-widths of the central 68.3 % interval of the predictive distribution: one standard "
+        "deviation where that is Gaussian. Quantities of a class are given where the probability of the "
+        "class is at least 0.01, as if the object were of that class: select on the probability."
+    ),
+    columns=(
+        *KEY_COLUMNS,
+        Column("class", pa.string(), "", "src.class", "most probable class", allowed=CLASSES),
+        _probability("p_galaxy", "probability of being a galaxy"),
+        _probability("p_star", "probability of being a star"),
+        _probability("p_qso", "probability of being a quasar"),
+        _redshift("z", "redshift of the most probable class: mean of the PDF's highest mode; null for stars"),
+        _redshift("z_err", "half of the difference of z_q84 and z_q16", "stat.error;src.redshift.phot"),
+        *(
+            _redshift(
+                f"z_q{q:02d}",
+                f"{q} % quantile of the redshift PDF of the most probable class",
+                "stat.value;src.redshift.phot",
+            )
+            for q in (2, 16, 50, 84, 98)
+        ),
+        Column(
+            "z_odds",
+            pa.float32(),
+            "",
+            "stat.probability;src.redshift.phot",
+            "part of the redshift PDF within 0.03 (1 + z) of z",
+            minimum=0.0,
+            maximum=1.0,
+        ),
+        _redshift("z_mode2", "redshift of the PDF's second mode; null where there is none"),
+        Column(
+            "z_mode2_p",
+            pa.float32(),
+            "",
+            "stat.probability;src.redshift.phot",
+            "part of the redshift PDF in its second mode",
+            minimum=0.0,
+            maximum=1.0,
+        ),
+        _redshift("z_gal", f"redshift if a galaxy; {_CONDITIONAL.format('galaxy')}"),
+        _redshift(
+            "z_gal_err", "half of the central 68.3 % interval of z_gal", "stat.error;src.redshift.phot"
+        ),
+        _redshift("z_qso", f"redshift if a quasar; {_CONDITIONAL.format('qso')}"),
+        _redshift(
+            "z_qso_err", "half of the central 68.3 % interval of z_qso", "stat.error;src.redshift.phot"
+        ),
+        *_measured(
+            "log_mass",
+            "",
+            "phys.mass",
+            f"log10 of the living stellar mass in solar masses (Kroupa IMF); {_CONDITIONAL.format('galaxy')}",
+            4.0,
+            13.5,
+        ),
+        *_measured(
+            "log_sfr",
+            "",
+            "phys.SFR",
+            "log10 of the star-formation rate in solar masses a year, mean of the last 100 Myr; "
+            f"{_CONDITIONAL.format('galaxy')}",
+            -8.0,
+            5.0,
+        ),
+        *_lines(),
+        *_measured("ha_hb_ratio", "", "phot.flux;arith.ratio", "flux ratio of H alpha to H beta", 0.0, 1e4),
+        *_measured(
+            "log_l_halpha_corr",
+            "",
+            "phys.luminosity;em.line.Halpha",
+            "log10 of the H alpha luminosity in erg/s, corrected for Galactic and internal dust "
+            "(Balmer decrement)",
+            30.0,
+            48.0,
+        ),
+        *_measured(
+            "log_sfr_halpha",
+            "",
+            "phys.SFR",
+            "log10 of the star-formation rate in solar masses a year from log_l_halpha_corr",
+            -12.0,
+            7.0,
+        ),
+        Column(
+            "bpt_class",
+            pa.string(),
+            "",
+            "src.class",
+            "class in the [N II] BPT diagram; null outside its selection",
+            allowed=BPT_CLASSES,
+        ),
+        Column(
+            "whan_class",
+            pa.string(),
+            "",
+            "src.class",
+            "class in the WHAN diagram; null outside its selection",
+            allowed=WHAN_CLASSES,
+        ),
+        *_measured(
+            "teff",
+            "K",
+            "phys.temperature.effective",
+            f"effective temperature; {_CONDITIONAL.format('star')}",
+            1000.0,
+            100000.0,
+        ),
+        *_measured(
+            "logg",
+            "",
+            "phys.gravity",
+            f"log10 of the surface gravity in cm/s2; {_CONDITIONAL.format('star')}",
+            -2.0,
+            10.0,
+        ),
+        *_measured("fe_h", "", "phys.abund.Fe", f"[Fe/H] in dex; {_CONDITIONAL.format('star')}", -6.0, 2.0),
+        *_measured(
+            "alpha_fe", "", "phys.abund", f"[alpha/Fe] in dex; {_CONDITIONAL.format('star')}", -1.5, 2.0
+        ),
+        Column(
+            "n_bands",
+            pa.int16(),
+            "",
+            "meta.number",
+            "number of usable bands, of 63",
+            nullable=False,
+            minimum=0,
+            maximum=63,
+        ),
+        Column(
+            "flags",
+            pa.int32(),
+            "",
+            "meta.code.qual",
+            "bit mask, see the flags' table",
+            nullable=False,
+            minimum=0,
+        ),
+    ),
+)
+"""The value-added catalogue."""
+
+OJALA_VECTORS = Contract(
+    name="ojala_vectors",
+    version="1.0.0",
+    title="OJALA vectors",
+    description=(
+        "The redshift PDF and the embedding of each row of the value-added catalogue, apart from it since "
+        "they are large. The PDF is of the most probable class (of z_gal for stars), per bin, summing to 1."
+    ),
+    columns=(
+        *KEY_COLUMNS,
+        Column(
+            "z_pdf",
+            pa.list_(pa.float16(), PDF_BINS),
+            "",
+            "stat.probability;src.redshift.phot",
+            "probability per bin of width 0.004 in ln(1 + z), the first beginning at z = 0",
+        ),
+        Column(
+            "embedding",
+            pa.list_(pa.float16(), EMBEDDING_WIDTH),
+            "",
+            "stat.fit.param",
+            "the network's mean-pooled encoding of the photometry",
+        ),
+    ),
+)
+"""Vectors that belong to the value-added catalogue."""

@@ -1,0 +1,1 @@
+"""How a survey is processed: sources, sky, plan, partition, engine, catalogue, provenance, quality."""
