@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+NONE = "NONE"
+"""The word for a missing value in text columns: astropy cannot read null text from Parquet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -42,6 +45,13 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     allowed: tuple[str, ...] = ()
+
+    @property
+    def range_text(self) -> str:
+        """The range as ``[minimum, maximum]``, a missing bound left out."""
+        low = "" if self.minimum is None else f"{self.minimum:g}"
+        high = "" if self.maximum is None else f"{self.maximum:g}"
+        return f"[{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +147,11 @@ def _column_violations(column: Column, values: pa.ChunkedArray) -> list[Violatio
     if not column.nullable and values.null_count:
         found.append(Violation(column.name, "is null", _first(pc.is_null(values))))
     if column.minimum is not None or column.maximum is not None:
-        low = -float("inf") if column.minimum is None else column.minimum
-        high = float("inf") if column.maximum is None else column.maximum
-        inside = pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
-        outside = pc.fill_null(pc.invert(inside), False)
+        outside = pc.fill_null(outside_range(column, values), False)
         if pc.any(outside).as_py():
             row = _first(outside)
-            found.append(
-                Violation(column.name, f"value {values[row].as_py()} outside [{low:g}, {high:g}]", row)
-            )
+            problem = f"value {values[row].as_py()} outside {column.range_text}"
+            found.append(Violation(column.name, problem, row))
     elif pa.types.is_floating(column.type):
         bad = pc.fill_null(pc.is_nan(values), False)
         if pc.any(bad).as_py():
@@ -157,6 +163,16 @@ def _column_violations(column: Column, values: pa.ChunkedArray) -> list[Violatio
             word = values[row].as_py()
             found.append(Violation(column.name, f"{word!r} is none of {', '.join(column.allowed)}", row))
     return found
+
+
+def outside_range(column: Column, values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """True where a value lies outside the column's range or is NaN, null where it is null."""
+    inside = pc.is_valid(values)
+    if column.minimum is not None:
+        inside = pc.and_(inside, pc.greater_equal(values, pa.scalar(column.minimum, column.type)))
+    if column.maximum is not None:
+        inside = pc.and_(inside, pc.less_equal(values, pa.scalar(column.maximum, column.type)))
+    return pc.invert(inside)
 
 
 def _first(mask: pa.ChunkedArray) -> int:

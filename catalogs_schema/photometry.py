@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 
 from catalogs_schema.bands import BANDS, Band, System
-from catalogs_schema.contract import Column, Contract
+from catalogs_schema.contract import NONE, Column, Contract
 
-MORPH_TYPES: tuple[str, ...] = ("PSF", "REX", "EXP", "DEV", "SER", "COMP", "SIMP", "DUP")
+MORPH_TYPES: tuple[str, ...] = (NONE, "PSF", "REX", "EXP", "DEV", "SER", "COMP", "SIMP", "DUP")
 """Tractor's morphological types."""
 
 KEY_SHIFT = 32
@@ -99,7 +99,8 @@ PHOTOMETRY = Contract(
             pa.string(),
             "",
             "src.morph.type",
-            "morphological type of Tractor (Legacy Survey)",
+            "morphological type of Tractor (Legacy Survey); NONE where not known",
+            nullable=False,
             allowed=MORPH_TYPES,
         ),
         Column("flags", pa.int32(), "", "meta.code.qual", "SExtractor flags of the detection band"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from catalogs_schema.contract import Column, Contract
+from catalogs_schema.contract import NONE, Column, Contract
 from catalogs_schema.photometry import KEY_COLUMNS
 
 CLASSES: tuple[str, ...] = ("GALAXY", "STAR", "QSO")
-BPT_CLASSES: tuple[str, ...] = ("SF", "COMPOSITE", "AGN")
-WHAN_CLASSES: tuple[str, ...] = ("SF", "STRONG_AGN", "WEAK_AGN", "RETIRED")
+BPT_CLASSES: tuple[str, ...] = (NONE, "SF", "COMPOSITE", "AGN")
+WHAN_CLASSES: tuple[str, ...] = (NONE, "SF", "STRONG_AGN", "WEAK_AGN", "RETIRED")
 
 CLASS_FLOOR = 0.01
 """Quantities of a class are given where the object's probability of that class is at least this."""
@@ -84,9 +84,9 @@ def _lines() -> tuple[Column, ...]:
     for name, label, ucd in LINES:
         columns += _measured(
             f"f_{name}",
-            "erg.s**-1.cm**-2",
+            "mW.m**-2",
             ucd.replace("spect.line.eqWidth", "phot.flux"),
-            f"flux of {label}, corrected for Galactic extinction, not for internal dust",
+            f"flux of {label}, corrected for Galactic extinction, not for internal dust (1 mW.m**-2 = 1 erg.s**-1.cm**-2)",
         )
     return tuple(columns)
 
@@ -97,14 +97,22 @@ OJALA = Contract(
     title="OJALA value-added catalogue",
     description=(
         "One row per row of the photometry, in a partition of the same name, whatever is wrong with the "
-        "object; `flags` says what is. Null means not predicted or without meaning for the object. Errors "
+        "object; `flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted or without meaning for the object. Errors "
         "are half-widths of the central 68.3 % interval of the predictive distribution: one standard "
         "deviation where that is Gaussian. Quantities of a class are given where the probability of the "
         "class is at least 0.01, as if the object were of that class: select on the probability."
     ),
     columns=(
         *KEY_COLUMNS,
-        Column("class", pa.string(), "", "src.class", "most probable class", allowed=CLASSES),
+        Column(
+            "class",
+            pa.string(),
+            "",
+            "src.class",
+            "most probable class; NONE where not predicted",
+            nullable=False,
+            allowed=(NONE, *CLASSES),
+        ),
         _probability("p_galaxy", "probability of being a galaxy"),
         _probability("p_star", "probability of being a star"),
         _probability("p_qso", "probability of being a quasar"),
@@ -186,16 +194,18 @@ OJALA = Contract(
             pa.string(),
             "",
             "src.class",
-            "class in the [N II] BPT diagram; null outside its selection",
+            "class in the [N II] BPT diagram; NONE outside its selection",
             allowed=BPT_CLASSES,
+            nullable=False,
         ),
         Column(
             "whan_class",
             pa.string(),
             "",
             "src.class",
-            "class in the WHAN diagram; null outside its selection",
+            "class in the WHAN diagram; NONE outside its selection",
             allowed=WHAN_CLASSES,
+            nullable=False,
         ),
         *_measured(
             "teff",
@@ -256,6 +266,7 @@ OJALA_VECTORS = Contract(
             "",
             "stat.probability;src.redshift.phot",
             "probability per bin of width 0.004 in ln(1 + z), the first beginning at z = 0",
+            nullable=False,
         ),
         Column(
             "embedding",
@@ -263,7 +274,41 @@ OJALA_VECTORS = Contract(
             "",
             "stat.fit.param",
             "the network's mean-pooled encoding of the photometry",
+            nullable=False,
         ),
     ),
 )
 """Vectors that belong to the value-added catalogue."""
+
+PUBLISHED_NAMES: dict[str, str] = {
+    "TILE_ID": "tile_id",
+    "NUMBER": "number",
+    "ALPHA_J2000": "ra",
+    "DELTA_J2000": "dec",
+    "CLASS": "class",
+    "P_GALAXY": "p_galaxy",
+    "P_STAR": "p_star",
+    "P_QSO": "p_qso",
+    "Z_GAL": "z_gal",
+    "Z_QSO": "z_qso",
+    "LOGM": "log_mass",
+    "LOGSFR": "log_sfr",
+    "HBETA_4861_EW": "ew_hbeta",
+    "OIII_5007_EW": "ew_oiii_5007",
+    "HALPHA_6562_EW": "ew_halpha",
+    "NII_6584_EW": "ew_nii_6584",
+    "HBETA_CONT": "cont_hbeta",
+    "HALPHA_CONT": "cont_halpha",
+    "FLUX_HBETA": "f_hbeta",
+    "FLUX_OIII5007": "f_oiii_5007",
+    "FLUX_HALPHA": "f_halpha",
+    "FLUX_NII6584": "f_nii_6584",
+    "HA_HB_RATIO": "ha_hb_ratio",
+    "L_HALPHA_CORR": "log_l_halpha_corr",
+    "LOGSFR_HA": "log_sfr_halpha",
+    "TEFF": "teff",
+    "LOGG": "logg",
+    "FEH": "fe_h",
+    "ALPHAFE": "alpha_fe",
+}
+"""Names of the catalogue published with arXiv:2604.00661 and ours; ``<NAME>_ERR`` is ``<name>_err``."""

@@ -1,0 +1,89 @@
+"""The data-model page, made from the contracts: ``python -m catalogs_schema.data_model > FILE``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from catalogs_schema.contract import Column, Contract
+from catalogs_schema.flags import MEANING
+from catalogs_schema.photometry import PHOTOMETRY
+from catalogs_schema.receipt import RECEIPT_VERSION, Receipt
+from catalogs_schema.value_added import OJALA, OJALA_VECTORS, PUBLISHED_NAMES
+
+CONTRACTS: tuple[Contract, ...] = (PHOTOMETRY, OJALA, OJALA_VECTORS)
+"""Every contract, in the order of the page."""
+
+
+def page() -> str:
+    """The data-model page as Markdown."""
+    parts = [
+        "# Data model\n\nMade from the contracts in `catalogs_schema` by `make data-model`; do not edit by "
+        "hand. Versions are semantic: the major number changes when a reader can break.\n"
+    ]
+    parts += [_section(contract) for contract in CONTRACTS]
+    parts.append(_flags())
+    parts.append(_receipt())
+    parts.append(_published())
+    return "\n".join(parts)
+
+
+def _section(contract: Contract) -> str:
+    head = f"## {contract.title} (`{contract.name}` {contract.version})\n\n{contract.description}\n"
+    rows = [
+        (
+            f"`{c.name}`",
+            str(c.type),
+            c.unit or "-",
+            f"`{c.ucd}`",
+            _range(c),
+            "yes" if c.nullable else "no",
+            c.description,
+        )
+        for c in contract
+    ]
+    return head + "\n" + _table(("column", "type", "unit", "UCD", "range", "null", "meaning"), rows)
+
+
+def _range(column: Column) -> str:
+    if column.allowed:
+        return ", ".join(column.allowed)
+    if column.minimum is None and column.maximum is None:
+        return "-"
+    return column.range_text
+
+
+def _flags() -> str:
+    rows = [(f"{int(flag)}", f"`{flag.name}`", text) for flag, text in MEANING.items()]
+    head = "## Flags of the value-added catalogue\n\nA bit mask; zero means nothing to remark.\n"
+    return head + "\n" + _table(("value", "name", "meaning"), rows)
+
+
+def _receipt() -> str:
+    head = (
+        f"## Receipt ({RECEIPT_VERSION})\n\n"
+        "One JSON file per partition under `receipts/` of a run; `provenance/partitions.parquet` holds "
+        "them folded together.\n"
+    )
+    rows = [(f"`{name}`", field.description or "") for name, field in Receipt.model_fields.items()]
+    return head + "\n" + _table(("field", "meaning"), rows)
+
+
+def _published() -> str:
+    head = (
+        "## Names in the published OJALÁ catalogue\n\nThe catalogue published with arXiv:2604.00661 uses "
+        "other names. Its `_ERR` of quantities other than redshift is the scale of a Student-t "
+        "distribution with three degrees of freedom; ours is 1.197 times the scale, the half-width of "
+        "the central 68.3 % interval.\n"
+    )
+    rows = [(f"`{theirs}`", f"`{ours}`") for theirs, ours in PUBLISHED_NAMES.items()]
+    return head + "\n" + _table(("published", "here"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,87 @@
+"""The receipt of a partition: what was done, from what, with what, and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RECEIPT_VERSION = "1.0.0"
+
+
+class _Record(BaseModel):
+    """Frozen, and closed to unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Ingredients(_Record):
+    """Everything that a partition's numbers depend on. Its hash is the partition's key."""
+
+    input_sha256: str = Field(description="SHA-256 of the photometry leaf")
+    weights_sha256: str = Field(description="SHA-256 of the model's weights")
+    config_sha256: str = Field(description="SHA-256 of the configuration that changes numbers")
+    code_version: str = Field(description="version of the code, with its commit where known")
+    contract_version: str = Field(description="versions of the contracts written")
+
+    def key(self) -> str:
+        """SHA-256 over all ingredients: equal keys mean equal numbers."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Leaf(_Record):
+    """One file that was written for the partition."""
+
+    product: str = Field(description="name of the product's contract")
+    path: str = Field(description="path under the run's folder")
+    rows: int = Field(description="rows in the file")
+    bytes: int = Field(description="size of the file")
+    sha256: str = Field(description="SHA-256 of the file")
+
+
+class Attempt(_Record):
+    """One try at the partition."""
+
+    host: str = Field(description="machine it ran on")
+    pid: int = Field(description="process it ran in")
+    started: str = Field(description="UTC time of its start, ISO 8601")
+    seconds: float = Field(description="wall-clock seconds it took")
+    error: str | None = Field(default=None, description="exception type and message; null if it succeeded")
+
+
+class Summary(_Record):
+    """Counts over the rows of a partition, enough for the run's report."""
+
+    classes: dict[str, int] = Field(description="rows per most probable class; key 'none' for no class")
+    flags: dict[str, int] = Field(description="rows per flag")
+    redshifts: dict[str, list[int]] = Field(
+        description="per class, rows per redshift bin of width 0.05 from 0 to 5.2"
+    )
+    bands: list[int] = Field(description="rows with a usable value, per model band")
+
+
+class Receipt(_Record):
+    """What became of one partition.
+
+    ``Receipt.model_validate_json`` reads one back and refuses fields it does not know.
+    """
+
+    version: str = Field(default=RECEIPT_VERSION, description="version of this form")
+    partition: str = Field(description="HEALPix order and pixel, `5/1234`")
+    status: Literal["done", "failed"] = Field(description="`done` only if every leaf was written whole")
+    key: str = Field(description="hash of the ingredients; equal keys mean equal numbers")
+    ingredients: Ingredients = Field(
+        description="hashes of input leaf, weights and configuration, code version, contract version"
+    )
+    model: str = Field(description="name and version of the model")
+    rows_in: int = Field(description="rows of the photometry leaf")
+    rows_out: int = Field(description="rows of the leaf written; equal to rows_in when done")
+    leaves: list[Leaf] = Field(description="files written: product, path, rows, bytes, SHA-256")
+    summary: Summary | None = Field(description="counts of classes, flags, redshifts and usable bands")
+    attempts: list[Attempt] = Field(description="every try: host, process, start, seconds, error")
+    device: str = Field(description="device the network ran on")
+    seconds: dict[str, float] = Field(description="wall-clock seconds per stage")
+    peak_rss: int = Field(description="peak resident memory of the worker process so far [bytes]")

@@ -1,0 +1,203 @@
+"""HATS catalogues: the metadata around the leaves, and the collection that joins products to photometry.
+
+A catalogue without ``hats.properties`` cannot be opened, so finalising it is what makes it exist; see
+the IVOA Note "HATS".
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow.parquet as pq
+from hats.catalog.dataset.collection_properties import CollectionProperties
+from hats.catalog.dataset.extension_properties import ExtensionProperties
+from hats.catalog.dataset.table_properties import TableProperties
+from hats.catalog.partition_info import PartitionInfo
+from hats.io.skymap import read_skymap, write_skymap
+from hats.loaders.read_hats import read_hats
+from hats.pixel_math import HealpixPixel
+from upath import UPath
+
+from catalogs_schema import votable
+from catalogs_schema.contract import Contract
+from pipeline.leaf import LeafRecord, sha256_of, write_whole
+from pipeline.sky import INDEX_ORDER, Partition, sky_order
+
+SKYMAP_ORDER = 8
+"""Order of the map of row counts that lies beside each catalogue (pixels of 14 arcmin)."""
+
+LEAVES = "leaves.csv"
+"""Our own list of the leaves with their rows, sizes and hashes, beside HATS's ``partition_info.csv``."""
+
+
+_LEAVES_HEADER = "order,pixel,rows,bytes,sha256"
+
+
+class CatalogueError(ValueError):
+    """A folder that is not the catalogue it should be."""
+
+
+def finalise_catalogue(
+    root: UPath,
+    contract: Contract,
+    leaves: dict[Partition, LeafRecord],
+    *,
+    name: str,
+    skymap: np.ndarray,
+    extra: dict[str, str] | None = None,
+) -> None:
+    """Write the HATS metadata of a catalogue whose leaves are all there.
+
+    Parameters
+    ----------
+    root : UPath
+        Root of the catalogue.
+    contract : Contract
+        Contract of its leaves.
+    leaves : dict of Partition to LeafRecord
+        The leaf of each partition.
+    name : str
+        Name of the catalogue (``obs_collection``).
+    skymap : ndarray of int64, shape (12 * 4**SKYMAP_ORDER,)
+        Rows per HEALPix pixel (nested).
+    extra : dict of str to str, optional
+        Further properties, such as provenance.
+    """
+    partitions = sky_order(leaves)
+    schema = contract.schema().with_metadata(votable.header(contract))
+    common = io.BytesIO()
+    pq.write_metadata(schema, common)
+    write_whole(root / "dataset" / "_common_metadata", common.getvalue())
+    PartitionInfo.from_healpix([HealpixPixel(p.order, p.pixel) for p in partitions]).write_to_file(
+        root / "partition_info.csv"
+    )
+    listing = [_LEAVES_HEADER]
+    for partition in partitions:
+        leaf = leaves[partition]
+        listing.append(f"{partition.order},{partition.pixel},{leaf.rows},{leaf.bytes},{leaf.sha256}")
+    write_whole(root / LEAVES, ("\n".join(listing) + "\n").encode())
+    write_skymap(skymap, root)
+    TableProperties(
+        catalog_name=name,
+        catalog_type="object",
+        total_rows=sum(leaf.rows for leaf in leaves.values()),
+        ra_column="ra",
+        dec_column="dec",
+        healpix_column="_healpix_29",
+        healpix_order=INDEX_ORDER,
+        npix_suffix=".parquet",
+        skymap_order=SKYMAP_ORDER,
+        hats_max_rows=max((leaf.rows for leaf in leaves.values()), default=0),
+        moc_sky_fraction=sum(p.area for p in partitions) / (4 * 180**2 / np.pi),
+        hats_version="v1.0",
+        hats_builder=f"ojala, hats v{version('hats')}",
+        hats_data_semver=contract.version,
+        obs_title=contract.title,
+        obs_description=contract.description,
+        **(extra or {}),
+    ).to_properties_file(root)
+
+
+def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
+    """The leaves of a catalogue by partition, in order of the sky.
+
+    For a catalogue that others made, rows, sizes and hashes are found by reading its leaves.
+
+    Raises
+    ------
+    CatalogueError
+        If there is no finished catalogue at `root`.
+    """
+    if not (root / "hats.properties").exists():
+        raise CatalogueError(
+            f"{root} is no HATS catalogue: it has no hats.properties (`ojala ingest` makes one)"
+        )
+    listing = root / LEAVES
+    if not listing.exists():
+        pixels = PartitionInfo.read_from_dir(root).get_healpix_pixels()
+        partitions = sky_order(Partition(pixel.order, pixel.pixel) for pixel in pixels)
+        return {p: _read_record(root, p) for p in partitions}
+    header, *lines = listing.read_text().splitlines()
+    if header != _LEAVES_HEADER:
+        raise CatalogueError(f"{listing}: expected the header {_LEAVES_HEADER!r}, found {header!r}")
+    leaves = {}
+    for line in lines:
+        order, pixel, rows, size, sha256 = line.split(",")
+        partition = Partition(int(order), int(pixel))
+        leaves[partition] = LeafRecord(partition.leaf, int(rows), int(size), sha256)
+    return leaves
+
+
+def _read_record(root: UPath, partition: Partition) -> LeafRecord:
+    path = root / partition.leaf
+    with path.open("rb") as file:
+        rows = int(pq.read_metadata(file).num_rows)
+    return LeafRecord(partition.leaf, rows, int(path.stat().st_size), sha256_of(path))
+
+
+def read_counts(root: UPath) -> np.ndarray:
+    """Rows per HEALPix pixel of order SKYMAP_ORDER of a catalogue, shape (12 * 4**SKYMAP_ORDER,)."""
+    return np.asarray(read_skymap(read_hats(root), SKYMAP_ORDER), dtype=np.int64)
+
+
+def catalogue_name(root: UPath) -> str:
+    """The name under which a catalogue was finalised."""
+    return str(TableProperties.read_from_dir(root).catalog_name)
+
+
+def write_collection(out: UPath, photometry: UPath, products: dict[str, UPath], *, name: str) -> None:
+    """Point a collection at a photometry catalogue and at the products made from it.
+
+    Each product becomes an extension: ``lsdb.open_catalog(out).load_extension("ojala")``. The
+    pointers of the extensions are replaced one by one, each in one step; ``collection.properties``
+    comes last, so that it never names an extension that is not there.
+
+    Parameters
+    ----------
+    out : UPath
+        Root of the collection.
+    photometry : UPath
+        Root of the photometry catalogue.
+    products : dict of str to UPath
+        Root of each product's catalogue, by the extension's name.
+    name : str
+        Name of the collection.
+    """
+    for product, root in products.items():
+        extension = ExtensionProperties(
+            name=product,
+            primary_catalog=name,
+            primary_column="object_id",
+            join_catalog=_reference(out, root),
+            join_column="object_id",
+            extension_join_style="left",
+            shares_primary_coordinates=True,
+        )
+        _store(extension, out / f"{product}.properties", "HATS Extension")
+    _store(
+        CollectionProperties(
+            name=name,
+            hats_primary_table_url=_reference(out, photometry),
+            all_extensions={product: f"{product}.properties" for product in products},
+        ),
+        out / "collection.properties",
+        "HATS Collection",
+    )
+
+
+def _reference(out: UPath, root: UPath) -> str:
+    """How a collection names a catalogue: relative where both are local, so that both can be moved."""
+    if out.protocol in ("", "file", "local") and root.protocol == out.protocol:
+        return os.path.relpath(root.absolute().path, out.absolute().path)
+    return str(root)
+
+
+def _store(properties: CollectionProperties | ExtensionProperties, path: UPath, comment: str) -> None:
+    # HATS writes its properties in place; a reader must never see half of them.
+    temporary = path.with_name(f".{path.name}.new")
+    properties.to_properties_file_path(temporary, initial_comments=comment)
+    write_whole(path, temporary.read_bytes())
+    temporary.unlink()

@@ -1,0 +1,119 @@
+"""Leaves: the Parquet files of a catalogue, one per partition, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from catalogs_schema import votable
+from catalogs_schema.contract import Contract
+
+ROW_GROUP_ROWS = 100_000
+"""Rows per row group; leaves hold about that many, so that mostly one row group makes a leaf."""
+
+_READ_BLOCK = 1 << 20
+
+
+class ContractError(ValueError):
+    """A table that does not keep its contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRecord:
+    """What was written.
+
+    Attributes
+    ----------
+    path : str
+        Where.
+    rows, bytes : int
+        How much.
+    sha256 : str
+        Hash of the file's content.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[str, str]) -> LeafRecord:
+    """Write a table as a leaf, after checking it against its contract.
+
+    Parameters
+    ----------
+    path : UPath
+        Where to; an existing file is replaced in one step.
+    table : pyarrow.Table
+        Rows in the contract's columns.
+    contract : Contract
+        Contract of the product.
+    metadata : dict of str to str
+        Provenance for the file's footer, beside the VOTable header.
+
+    Returns
+    -------
+    LeafRecord
+
+    Raises
+    ------
+    ContractError
+        If the table departs from the contract; names the column and the first row.
+    OSError
+        If the file cannot be written; no part of it stays.
+    """
+    faults = contract.violations(table)
+    if faults:
+        raise ContractError(f"{path}: " + "; ".join(str(fault) for fault in faults[:5]))
+    # Python's own columns order and nullability, and nothing else, make the schema of a leaf: readers
+    # refuse a catalogue whose leaves differ.
+    table = table.select(contract.names).cast(contract.schema())
+    table = table.replace_schema_metadata({**votable.header(contract), **metadata})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_index=True)
+    content = memoryview(sink.getvalue())
+    write_whole(path, content)
+    return LeafRecord(str(path), table.num_rows, len(content), hashlib.sha256(content).hexdigest())
+
+
+def write_whole(path: UPath, content: bytes | memoryview) -> None:
+    """Write a file so that a reader sees all of it or none.
+
+    On a local file system the content goes to a temporary name beside the file, is flushed to the disk
+    and renamed; object stores make an object visible only when it is complete.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.protocol not in ("", "file", "local"):
+        path.write_bytes(bytes(content))
+        return
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: UPath) -> str:
+    """SHA-256 of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
