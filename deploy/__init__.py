@@ -1,0 +1,1 @@
+"""How it runs elsewhere: deployments. Imported by nothing."""
