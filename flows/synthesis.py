@@ -1,0 +1,114 @@
+"""Synthesis: build the library of spectra, draw mock photometry with truth from it.
+
+library = build_library(Path("library.npz"), templates=..., curves=..., n_galaxies=24000)
+sky = load_sky(Path("library.npz"))
+photometry = sky.draw(10_000, np.random.default_rng(1))
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from models.synthesis import galaxies, quasars, stars
+from models.synthesis.photometer import Curves, Photometer
+from models.synthesis.sky import Libraries, MockSky
+from pipeline.sources.curves import read_curves
+from pipeline.sources.templates import read_archetypes, read_atmospheres, read_pickles, read_quasar_templates
+
+ARCHETYPES = ("M", "K", "G", "F", "WD")
+"""Classes of stellar archetypes in the library."""
+
+
+def build_library(
+    out: Path,
+    *,
+    templates: Path,
+    curves: Path,
+    n_galaxies: int = 24_000,
+    n_stars: int = 8_000,
+    n_quasars: int = 6_000,
+    seed: int = 1,
+) -> None:
+    """Make the library of spectra from which mock skies are drawn; about ten minutes as configured.
+
+    Parameters
+    ----------
+    out : Path
+        The ``.npz`` to write: spectra, labels and transmission curves, about 25 kB a member.
+    templates : Path
+        Folder with the ck04 atmospheres, the redrock templates, the Pickles library and the data files
+        of the quasar model.
+    curves : Path
+        Folder with the transmission curves.
+    n_galaxies, n_stars, n_quasars : int
+        Members of each library; the stellar archetypes come on top.
+    seed : int
+        Seed of all draws.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        bagpipes (extra ``training``) is not installed.
+    FileNotFoundError
+        A template or curve is missing.
+    """
+    rng_galaxies, rng_stars, rng_quasars = np.random.default_rng(seed).spawn(3)
+    quasar_templates = read_quasar_templates(templates)
+    libraries = Libraries(
+        galaxies=galaxies.simulate(n_galaxies, rng_galaxies),
+        stars=stars.simulate(
+            read_atmospheres(templates),
+            [read_archetypes(templates, kind) for kind in ARCHETYPES],
+            read_pickles(templates),
+            n_stars,
+            rng_stars,
+        ),
+        quasars={
+            **quasars.simulate(quasar_templates, n_quasars, rng_quasars),
+            "igm": quasars.igm_transmission(quasar_templates),
+        },
+    )
+    save_library(out, libraries, read_curves(curves))
+
+
+def save_library(path: Path, libraries: Libraries, curves: Curves) -> None:
+    """Write libraries and curves to one ``.npz``; the file appears whole or not at all."""
+    arrays = {
+        f"{kind}/{name}": values
+        for kind in ("galaxies", "stars", "quasars")
+        for name, values in getattr(libraries, kind).items()
+    }
+    for band, curve in curves.items():
+        arrays[f"curves/{band}"] = np.array(curve)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes keywords for its own options
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+
+
+def load_sky(path: Path) -> MockSky:
+    """Open a library as a sky to draw from; takes seconds and the library's size in memory.
+
+    Raises
+    ------
+    ValueError
+        The file is no library.
+    """
+    groups: dict[str, dict[str, np.ndarray]] = {"galaxies": {}, "stars": {}, "quasars": {}, "curves": {}}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            group, _, name = key.partition("/")
+            if group not in groups:
+                raise ValueError(f"{path} is not a library of spectra: unexpected entry {key!r}")
+            groups[group][name] = arrays[key]
+    absent = [group for group, members in groups.items() if not members]
+    if absent:
+        raise ValueError(f"{path} is not a library of spectra: it has no {', '.join(absent)}")
+    curves = groups.pop("curves")
+    return MockSky(Libraries(**groups), Photometer({band: (c[0], c[1]) for band, c in curves.items()}))

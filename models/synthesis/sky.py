@@ -1,0 +1,358 @@
+"""The mock sky: labelled photometry drawn without end from libraries of spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from astropy.cosmology import Planck18
+
+from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
+from models.batch import LabelledPhotometry
+from models.quantities import CLASSES, QUANTITIES, Kind
+from models.synthesis import galaxies, noise, quasars, stars
+from models.synthesis.grid import COARSE, COARSE_PER_FINE, FINE, LIGHT_SPEED, redshifts, shifts, windows
+from models.synthesis.photometer import Photometer
+
+TRAINING_SHARES = (0.60, 0.20, 0.20)
+"""Shares of galaxies, stars and quasars to train with."""
+
+SURVEY_SHARES = (0.67, 0.28, 0.05)
+"""Shares of galaxies, stars and quasars as in a survey to i = 22.5."""
+
+HELD_OUT_FRACTION = 0.05
+"""Share of library members that are never drawn for training."""
+
+_EBV_KNOWN_BELOW = 0.03  # rows with more reddening than this always state it
+_MAX_LOG_MASS = 12.1
+_PIVOT = np.array([band.pivot for band in MODEL_BANDS])
+_K_X = np.array([band.k_x for band in MODEL_BANDS])
+_REFERENCE = next(i for i, band in enumerate(MODEL_BANDS) if band.name == REFERENCE_BAND)
+
+# Quantiles of EW(H alpha) [A] at 0, 5, ... 100 % of DESI bright galaxies at 0.06 < z < 0.30; the 22 % without a
+# positive measurement stand at zero.
+_EW_QUANTILES = np.array(
+    (
+        0,
+        0,
+        0,
+        0,
+        0,
+        0.12,
+        0.44,
+        0.81,
+        1.5,
+        3.1,
+        5.6,
+        8.5,
+        11.3,
+        14.0,
+        17.0,
+        20.3,
+        24.0,
+        29.0,
+        35.8,
+        49.0,
+        400.0,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Libraries:
+    """Rest-frame spectra from which a sky is drawn; arrays as made by the modules' ``simulate``.
+
+    Attributes
+    ----------
+    galaxies, stars, quasars : mapping of str to ndarray
+        Members by row; ``quasars`` also holds ``igm``, the table of `quasars.igm_transmission`.
+    """
+
+    galaxies: Mapping[str, np.ndarray]
+    stars: Mapping[str, np.ndarray]
+    quasars: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The members of the libraries that one side of the split may draw."""
+
+    galaxies: np.ndarray  # rows, by increasing age
+    galaxy_age: np.ndarray
+    galaxy_cumulative: np.ndarray
+    stars: np.ndarray
+    star_weight: np.ndarray
+    quasars: np.ndarray
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """True photometry and labels of the objects of one class."""
+
+    flux: np.ndarray
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class MockSky:
+    """Draws labelled mock photometry.
+
+    The members of each library are split once, by row, into those for training and a held-out twentieth:
+    an object of one side shares no spectrum with the other, hosts of quasars included.
+
+    Parameters
+    ----------
+    libraries : Libraries
+        Rest-frame spectra.
+    photometer : Photometer
+        The bands.
+    """
+
+    def __init__(self, libraries: Libraries, photometer: Photometer):
+        self._libraries = libraries
+        self._photometer = photometer
+        self._levels = galaxies.line_levels(libraries.galaxies["fine"])
+        weight = _galaxy_weights(libraries.galaxies["lines"], self._levels)
+        self._split = {held_out: _members(libraries, weight, held_out=held_out) for held_out in (False, True)}
+        z = np.linspace(0.0, quasars.Z_MAX + 0.1, 4000)
+        self._z_grid = z
+        self._age_grid = Planck18.age(z).to_value("Gyr")
+        self._distance_grid = Planck18.luminosity_distance(z).to_value("cm")
+
+    def members(self, *, held_out: bool) -> dict[str, np.ndarray]:
+        """Library rows of one side of the split, by library."""
+        split = self._split[held_out]
+        return {"galaxies": split.galaxies, "stars": split.stars, "quasars": split.quasars}
+
+    def draw(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        *,
+        shares: tuple[float, float, float] = TRAINING_SHARES,
+        held_out: bool = False,
+        i_range: tuple[float, float] = (15.0, 22.8),
+        all_bands: bool = False,
+    ) -> LabelledPhotometry:
+        """Draw ``n`` objects.
+
+        Parameters
+        ----------
+        n : int
+            Number of objects.
+        rng : Generator
+            Source of randomness; the same state gives the same objects.
+        shares : tuple of float
+            Shares of galaxies, stars and quasars.
+        held_out : bool
+            Draw from the held-out members instead of those for training.
+        i_range : tuple of float
+            Range of the dereddened iSDSS magnitude; numbers rise to the faint end.
+        all_bands : bool
+            Leave no band out.
+
+        Returns
+        -------
+        LabelledPhotometry
+            Objects of all classes in random order.
+        """
+        code = rng.choice(len(CLASSES), n, p=np.asarray(shares) / sum(shares))
+        magnitude = _draw_magnitudes(n, rng, i_range)
+        flux = np.empty((n, len(MODEL_BANDS)), np.float32)
+        labels = {q.name: np.full(n, np.nan, np.float32) for q in QUANTITIES if q.kind is not Kind.CLASS}
+        painters = {"GALAXY": self._draw_galaxies, "STAR": self._draw_stars, "QSO": self._draw_quasars}
+        for name, paint in painters.items():
+            rows = np.flatnonzero(code == CLASSES.index(name))
+            drawn = paint(magnitude[rows], self._split[held_out], rng)
+            flux[rows] = drawn.flux
+            for label, values in drawn.labels.items():
+                labels[label][rows] = values
+        ebv, behind = _draw_reddening(n, rng, is_star=code == CLASSES.index("STAR"))
+        flux *= np.exp(-0.4 * np.log(10.0) * (ebv * behind)[:, None] * _K_X).astype(np.float32)
+        if not all_bands:
+            flux[~noise.draw_observed(n, rng)] = np.nan
+        flux, error = noise.observe(flux, noise.draw_depths(n, rng), rng)
+        stated = np.where((rng.random(n) < 0.16) & (ebv < _EBV_KNOWN_BELOW), np.nan, ebv)
+        return LabelledPhotometry(flux, error, stated.astype(np.float32), code, labels)
+
+    def _draw_galaxies(self, magnitude: np.ndarray, side: _Members, rng: np.random.Generator) -> _Drawn:
+        library = self._libraries.galaxies
+        z = _draw_galaxy_redshifts(magnitude, rng)
+        for _ in range(4):
+            shift = shifts(z)
+            z = redshifts(shift)
+            row = self._draw_galaxy_rows(z, side, rng)
+            # Roughly: the continuum at 6000 A has the f_nu of the i band.
+            log_mass = self._log_mass(
+                z, library["log_l"][row], noise.to_flux(magnitude) * 1e-29 * LIGHT_SPEED / 6e3**2
+            )
+            impossible = log_mass > _MAX_LOG_MASS
+            z = np.where(impossible, z * rng.uniform(0.1, 1.0, len(z)), z)
+        shift = shifts(z)
+        z = redshifts(shift)
+        row = np.where(library["age"][row] <= self._age(z), row, self._draw_galaxy_rows(z, side, rng))
+
+        level = self._levels[row]
+        lines = galaxies.scatter_lines(library["lines"][row], level, library["log_ssfr"][row], rng)
+        flux = self._continuum(library, galaxies.Z_MAX, row, shift)
+        flux += self._photometer.lines(
+            galaxies.LINE_WAVELENGTH * (1.0 + z[:, None]), lines * (1.0 + z[:, None])
+        )
+        scale = noise.to_flux(magnitude) / flux[:, _REFERENCE]
+        log_mass = self._log_mass(z, library["log_l"][row], scale)
+        reference = (
+            flux[:, _REFERENCE] * 1e-29 * LIGHT_SPEED / _PIVOT[_REFERENCE] ** 2
+        )  # f_lambda(iSDSS), unscaled
+        labels = {
+            "z_gal": z,
+            "log_mass": log_mass,
+            "log_sfr": log_mass + library["log_ssfr"][row],
+            "cont_halpha": level[:, 0] / reference,
+            "cont_hbeta": level[:, 1] / reference,
+            **galaxies.equivalent_widths(lines, level),
+        }
+        return _Drawn(flux * scale[:, None].astype(np.float32), labels)
+
+    def _draw_quasars(self, magnitude: np.ndarray, side: _Members, rng: np.random.Generator) -> _Drawn:
+        library = self._libraries.quasars
+        n = len(magnitude)
+        shift = shifts(_draw_quasar_redshifts(n, rng))
+        z = redshifts(shift)
+        row = rng.choice(side.quasars, n)
+        fine = windows(library["fine"], FINE.rest_first(quasars.Z_MAX), row, shift, FINE)
+        absorbed = np.flatnonzero(z > 1.5)
+        opacity = 1.0 - library["igm"][quasars.igm_row(z[absorbed])]
+        sightline = np.exp(rng.normal(0.0, 0.25, (len(absorbed), 1))).astype(np.float32)
+        fine[absorbed] *= np.maximum(1.0 - opacity * sightline, 0.0)
+        coarse_shift = np.rint(shift / COARSE_PER_FINE).astype(np.int64)
+        coarse = windows(library["coarse"], COARSE.rest_first(quasars.Z_MAX), row, coarse_shift, COARSE)
+        flux = self._photometer.continuum(fine, coarse)
+        flux *= (_PIVOT / 7500.0).astype(np.float32) ** rng.normal(0.0, 0.1, (n, 1)).astype(np.float32)
+
+        hosted = np.flatnonzero(z < 0.98 * galaxies.Z_MAX)
+        host = self._continuum(
+            self._libraries.galaxies,
+            galaxies.Z_MAX,
+            self._draw_galaxy_rows(z[hosted], side, rng),
+            shift[hosted],
+        )
+        flux[hosted] += host * self._host_fraction(magnitude[hosted], z[hosted], rng)[:, None].astype(
+            np.float32
+        )
+        scale = noise.to_flux(magnitude) / flux[:, _REFERENCE]
+        return _Drawn(flux * scale[:, None].astype(np.float32), {"z_qso": z})
+
+    def _draw_stars(self, magnitude: np.ndarray, side: _Members, rng: np.random.Generator) -> _Drawn:
+        library = self._libraries.stars
+        n = len(magnitude)
+        row = rng.choice(side.stars, n, p=side.star_weight)
+        velocity = np.clip(np.rint(rng.normal(0.0, 0.6, n)), -2, 2).astype(np.int64)  # 90 km/s a pixel
+        flux = self._continuum(library, 0.0, row, velocity)
+        scale = noise.to_flux(magnitude) / flux[:, _REFERENCE]
+        return _Drawn(
+            flux * scale[:, None].astype(np.float32), {name: library[name][row] for name in stars.LABELS}
+        )
+
+    def _continuum(
+        self, library: Mapping[str, np.ndarray], z_max: float, row: np.ndarray, shift: np.ndarray
+    ) -> np.ndarray:
+        """Flux densities of library members at the given shifts, float32 (N, 63)."""
+        coarse_shift = np.rint(shift / COARSE_PER_FINE).astype(np.int64)
+        return self._photometer.continuum(
+            windows(library["fine"], FINE.rest_first(z_max), row, shift, FINE),
+            windows(library["coarse"], COARSE.rest_first(z_max), row, coarse_shift, COARSE),
+        )
+
+    def _draw_galaxy_rows(self, z: np.ndarray, side: _Members, rng: np.random.Generator) -> np.ndarray:
+        """Library galaxies, by their weights, that are younger than the Universe at z."""
+        count = np.maximum(np.searchsorted(side.galaxy_age, self._age(z)), 1)
+        target = rng.random(len(z)) * side.galaxy_cumulative[count - 1]
+        return np.asarray(
+            side.galaxies[np.minimum(np.searchsorted(side.galaxy_cumulative, target), count - 1)]
+        )
+
+    def _age(self, z: np.ndarray) -> np.ndarray:
+        return np.interp(z, self._z_grid, self._age_grid)
+
+    def _log_mass(self, z: np.ndarray, log_l: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """log10 of the living mass [Msun] of galaxies whose library spectrum is observed times ``scale``."""
+        distance = np.interp(z, self._z_grid, self._distance_grid)
+        return np.asarray(np.log10(scale * 4.0 * np.pi * (1.0 + z)) + 2.0 * np.log10(distance) - log_l)
+
+    def _host_fraction(self, magnitude: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Host to quasar at 6000 A rest: about a quarter at M_i = -23, falling with luminosity, 0.3 dex scatter."""
+        distance = np.interp(z, self._z_grid, self._distance_grid) / 3.0857e19  # in units of 10 pc
+        absolute = magnitude - 5.0 * np.log10(distance) + 1.25 * np.log10(1.0 + z)
+        return np.asarray(
+            10.0 ** np.minimum(-0.6 + 0.25 * (absolute + 23.0) + rng.normal(0.0, 0.3, len(z)), 0.3)
+        )
+
+
+def _members(libraries: Libraries, galaxy_weight: np.ndarray, *, held_out: bool) -> _Members:
+    def rows(count: int) -> np.ndarray:
+        out = np.random.default_rng(20260).random(count) < HELD_OUT_FRACTION
+        return np.flatnonzero(out if held_out else ~out)
+
+    galaxy = rows(len(libraries.galaxies["fine"]))
+    galaxy = galaxy[np.argsort(libraries.galaxies["age"][galaxy], kind="stable")]
+    star = rows(len(libraries.stars["fine"]))
+    weight = libraries.stars["weight"][star]
+    return _Members(
+        galaxies=galaxy,
+        galaxy_age=libraries.galaxies["age"][galaxy],
+        galaxy_cumulative=np.cumsum(galaxy_weight[galaxy]),
+        stars=star,
+        star_weight=weight / weight.sum(),
+        quasars=rows(len(libraries.quasars["fine"])),
+    )
+
+
+def _galaxy_weights(lines: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Chance of each library galaxy: 88 % follow the observed EW(H alpha), 12 % the library."""
+    ew = galaxies.equivalent_widths(lines, levels)["ew_halpha"]
+    edges = np.concatenate(([-np.inf], np.unique(_EW_QUANTILES)[1:-1], [np.inf]))
+    share = (
+        np.histogram(np.interp(np.linspace(0, 1, 2001), np.linspace(0, 1, 21), _EW_QUANTILES), edges)[0]
+        / 2001
+    )
+    cell = np.digitize(ew, edges[1:-1])
+    count = np.bincount(cell, minlength=len(share))
+    wanted = np.where(count > 0, share / np.maximum(count, 1), 0.0)
+    return np.asarray(0.88 * wanted[cell] / share[count > 0].sum() + 0.12 / len(ew))
+
+
+def _draw_magnitudes(n: int, rng: np.random.Generator, i_range: tuple[float, float]) -> np.ndarray:
+    """iSDSS magnitudes: three quarters with counts ~ 10^(0.2 i), the rest uniform."""
+    low, high = i_range
+    rising = np.log10(10 ** (0.2 * low) + rng.random(n) * (10 ** (0.2 * high) - 10 ** (0.2 * low))) / 0.2
+    return np.where(rng.random(n) < 0.25, rng.uniform(low, high, n), rising)
+
+
+def _draw_galaxy_redshifts(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """70 % ~ z^2 exp(-(z/z0)^1.5) with z0 rising with magnitude, 18 % uniform to 1.28, 12 % low."""
+    n = len(magnitude)
+    z0 = 0.07 + 0.055 * np.maximum(magnitude - 16.0, 0.0) ** 1.1
+    z = z0 * rng.gamma(2.0, 1.0, n) ** (1.0 / 1.5)
+    choice = rng.random(n)
+    z = np.where(choice < 0.18, rng.uniform(0.005, 1.28, n), z)
+    z = np.where(choice > 0.88, 10.0 ** rng.uniform(np.log10(0.004), np.log10(0.15), n), z)
+    return np.where((z > 1.28) | (z < 0.002), rng.uniform(0.01, 1.28, n), z)
+
+
+def _draw_quasar_redshifts(n: int, rng: np.random.Generator) -> np.ndarray:
+    """65 % about z = 1.6 (gamma distribution), 35 % uniform; 0.05 to 4.98."""
+    z = np.where(rng.random(n) < 0.65, rng.gamma(4.5, 0.37, n), rng.uniform(0.05, 4.98, n))
+    return np.where((z < 0.05) | (z > 4.98), rng.uniform(0.05, 4.98, n), z)
+
+
+def _draw_reddening(
+    n: int, rng: np.random.Generator, *, is_star: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Galactic E(B-V) of the line of sight [mag] and the share of it in front of the object.
+
+    A star may lie within the dust: its share is 0.3 to 1. Elsewhere the share scatters by 5 %, the error
+    of the maps.
+    """
+    ebv = np.minimum(0.004 + rng.exponential(0.03, n), 0.4)
+    behind = np.where(is_star, rng.uniform(0.3, 1.0, n), rng.normal(1.0, 0.05, n))
+    return ebv, behind
