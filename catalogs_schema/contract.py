@@ -132,12 +132,30 @@ class Contract:
         list of Violation
             Empty when the table keeps the contract; at most one entry per column and kind of fault.
         """
-        found = [Violation(name, "missing") for name in self.names if name not in table.column_names]
-        found += [Violation(n, "not in the contract") for n in table.column_names if n not in self.names]
+        present = dict(zip(table.column_names, table.columns, strict=True))
+        found = [Violation(name, "missing") for name in self.names if name not in present]
+        known = set(self.names)
+        found += [Violation(name, "not in the contract") for name in present if name not in known]
         for column in self.columns:
-            if column.name in table.column_names:
-                found += _column_violations(column, table[column.name])
+            if column.name in present:
+                found += _column_violations(column, present[column.name])
         return found
+
+
+def inside_range(column: Column, values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """True where a value is within the column's range, False where not or NaN, null where it is null.
+
+    A column without range takes every value but NaN, since null is the word for missing.
+    """
+    low, high = column.minimum, column.maximum
+    if low is not None and high is not None:
+        above = pc.greater_equal(values, pa.scalar(low, column.type))
+        return pc.and_(above, pc.less_equal(values, pa.scalar(high, column.type)))
+    if low is not None:
+        return pc.greater_equal(values, pa.scalar(low, column.type))
+    if high is not None:
+        return pc.less_equal(values, pa.scalar(high, column.type))
+    return pc.invert(pc.is_nan(values))
 
 
 def _column_violations(column: Column, values: pa.ChunkedArray) -> list[Violation]:
@@ -146,16 +164,12 @@ def _column_violations(column: Column, values: pa.ChunkedArray) -> list[Violatio
     found = []
     if not column.nullable and values.null_count:
         found.append(Violation(column.name, "is null", _first(pc.is_null(values))))
-    if column.minimum is not None or column.maximum is not None:
-        outside = pc.fill_null(outside_range(column, values), False)
-        if pc.any(outside).as_py():
-            row = _first(outside)
+    if pa.types.is_floating(column.type) or column.minimum is not None or column.maximum is not None:
+        inside = inside_range(column, values)
+        if pc.all(inside).as_py() is False:
+            row = _first(pc.invert(inside))
             problem = f"value {values[row].as_py()} outside {column.range_text}"
             found.append(Violation(column.name, problem, row))
-    elif pa.types.is_floating(column.type):
-        bad = pc.fill_null(pc.is_nan(values), False)
-        if pc.any(bad).as_py():
-            found.append(Violation(column.name, "is NaN (null means missing)", _first(bad)))
     if column.allowed:
         strange = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, pa.array(column.allowed))))
         if pc.any(strange).as_py():
@@ -163,16 +177,6 @@ def _column_violations(column: Column, values: pa.ChunkedArray) -> list[Violatio
             word = values[row].as_py()
             found.append(Violation(column.name, f"{word!r} is none of {', '.join(column.allowed)}", row))
     return found
-
-
-def outside_range(column: Column, values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """True where a value lies outside the column's range or is NaN, null where it is null."""
-    inside = pc.is_valid(values)
-    if column.minimum is not None:
-        inside = pc.and_(inside, pc.greater_equal(values, pa.scalar(column.minimum, column.type)))
-    if column.maximum is not None:
-        inside = pc.and_(inside, pc.less_equal(values, pa.scalar(column.maximum, column.type)))
-    return pc.invert(inside)
 
 
 def _first(mask: pa.ChunkedArray) -> int:

@@ -27,7 +27,7 @@ MEANING: dict[Flag, str] = {
     Flag.BAND_REJECTED: "at least one band was given but cannot be used (flux not finite or above 1e9 uJy in "
     "modulus, error not finite, zero or negative) and was treated as not observed",
     Flag.NO_REFERENCE_BAND: "iSDSS is missing or not positive: no line fluxes and luminosities",
-    Flag.NO_EBV: "Galactic E(B-V) is missing or not plausible (outside 0..10 mag) and was taken as zero",
+    Flag.NO_EBV: "Galactic E(B-V) is missing or not plausible (outside 0..5 mag) and was taken as zero",
     Flag.FAINT: "median signal-to-noise ratio of the usable bands below 1",
     Flag.CLASS_UNCERTAIN: "the most probable class has a probability below 0.7",
     Flag.Z_MULTIMODAL: "a second mode holds at least 20 % of the redshift PDF",

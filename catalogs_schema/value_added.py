@@ -17,7 +17,7 @@ CLASS_FLOOR = 0.01
 Z_MAX = 5.2
 """Upper end of the redshift grid."""
 
-PDF_BINS = 456
+PDF_BINS = 457
 """Bins of the stored redshift PDF."""
 
 PDF_STEP = 0.004
@@ -71,7 +71,7 @@ def _lines() -> tuple[Column, ...]:
             -100.0,
             10000.0,
         )
-    for name, label, ucd in LINES:
+    for name, label, _ in LINES:
         if name in ("hbeta", "halpha"):
             columns += _measured(
                 f"cont_{name}",
@@ -86,7 +86,8 @@ def _lines() -> tuple[Column, ...]:
             f"f_{name}",
             "mW.m**-2",
             ucd.replace("spect.line.eqWidth", "phot.flux"),
-            f"flux of {label}, corrected for Galactic extinction, not for internal dust (1 mW.m**-2 = 1 erg.s**-1.cm**-2)",
+            f"flux of {label}, corrected for Galactic extinction, not for internal dust; "
+            "1 mW.m**-2 = 1 erg.s**-1.cm**-2",
         )
     return tuple(columns)
 
@@ -97,10 +98,11 @@ OJALA = Contract(
     title="OJALA value-added catalogue",
     description=(
         "One row per row of the photometry, in a partition of the same name, whatever is wrong with the "
-        "object; `flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted or without meaning for the object. Errors "
-        "are half-widths of the central 68.3 % interval of the predictive distribution: one standard "
-        "deviation where that is Gaussian. Quantities of a class are given where the probability of the "
-        "class is at least 0.01, as if the object were of that class: select on the probability."
+        "object; `flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted or "
+        "without meaning for the object. Errors are half-widths of the central 68.3 % interval of the "
+        "predictive distribution: one standard deviation where that is Gaussian. Quantities of a class are "
+        "given where the probability of the class is at least 0.01, as if the object were of that class: "
+        "select on the probability."
     ),
     columns=(
         *KEY_COLUMNS,

@@ -10,9 +10,9 @@ import functools
 import io
 import warnings
 
-import pyarrow as pa
 import astropy.units as u
-from astropy.io.votable.tree import Field, Info, Resource, TableElement, VOTableFile, Values
+import pyarrow as pa
+from astropy.io.votable.tree import Field, Info, Resource, TableElement, Values, VOTableFile
 
 from catalogs_schema.contract import Column, Contract
 

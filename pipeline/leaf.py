@@ -72,12 +72,14 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     faults = contract.violations(table)
     if faults:
         raise ContractError(f"{path}: " + "; ".join(str(fault) for fault in faults[:5]))
-    # Python's own columns order and nullability, and nothing else, make the schema of a leaf: readers
+    # Order, types and nullability of the contract and nothing else make the schema of a leaf: readers
     # refuse a catalogue whose leaves differ.
     table = table.select(contract.names).cast(contract.schema())
-    table = table.replace_schema_metadata({**votable.header(contract), **metadata})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_index=True)
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_index=True) as writer:
+        # In the footer alone: metadata of the Arrow schema would be stored a second time in base64.
+        writer.add_key_value_metadata({**votable.header(contract), **metadata})
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
     content = memoryview(sink.getvalue())
     write_whole(path, content)
     return LeafRecord(str(path), table.num_rows, len(content), hashlib.sha256(content).hexdigest())

@@ -1,0 +1,178 @@
+"""A model's answers as tables that keep their contracts, with the flags of each row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalogs_schema.contract import NONE, inside_range
+from catalogs_schema.flags import Flag
+from catalogs_schema.photometry import KEY_COLUMNS
+from catalogs_schema.receipt import Summary
+from catalogs_schema.value_added import CLASS_FLOOR, CLASSES, OJALA, OJALA_VECTORS, Z_MAX
+from models.quantities import SCALARS
+from pipeline.derived import Columns, line_quantities
+from pipeline.photometry import Photometry
+
+FEW_BANDS = 10
+"""Fewer usable bands than this are flagged."""
+
+CERTAIN_CLASS = 0.7
+"""A lower probability of the most probable class is flagged."""
+
+SECOND_MODE = 0.2
+"""A second redshift mode with this probability or more is flagged."""
+
+FLAGGED_INPUT = 3
+"""SExtractor flags above this (saturated, truncated, incomplete) are flagged."""
+
+REDSHIFT_BIN = 0.05
+"""Width of the redshift bins in a receipt's summary."""
+
+_NUMBERS = frozenset(column.name for column in OJALA if pa.types.is_float32(column.type))
+_PROBABILITY = {"GALAXY": "p_galaxy", "STAR": "p_star", "QSO": "p_qso"}
+_CONDITIONAL = {
+    "p_galaxy": ["z_gal", *(q.name for q in SCALARS if q.applies_to == "GALAXY")],
+    "p_qso": ["z_qso"],
+    "p_star": [q.name for q in SCALARS if q.applies_to == "STAR"],
+}
+_REDSHIFTS = ["z", "z_err", "z_q02", "z_q16", "z_q50", "z_q84", "z_q98", "z_odds", "z_mode2", "z_mode2_p"]
+
+
+def value_added_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
+    """The value-added catalogue's rows for a table of photometry.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Photometry, N rows.
+    photometry : Photometry
+        The same as arrays.
+    predicted : dict of str to ndarray
+        Answers of the model, N each.
+
+    Returns
+    -------
+    pyarrow.Table
+        N rows in the same order that keep the contract, whatever came in.
+    """
+    flags = _input_flags(table, photometry)
+    n_bands = photometry.usable.sum(axis=1)
+    probabilities = np.stack([predicted[_PROBABILITY[name]] for name in CLASSES], axis=1)
+    lost = (n_bands > 0) & ~np.isfinite(probabilities).all(axis=1)
+    flags |= np.where(lost, Flag.NOT_PREDICTED, 0)
+    known = (n_bands > 0) & ~lost
+
+    columns = {
+        name: np.asarray(values, dtype=np.float64) for name, values in predicted.items() if values.ndim == 1
+    }
+    columns |= line_quantities(columns, *photometry.reference())
+    for probability, names in _CONDITIONAL.items():
+        applies = known & (columns[probability] >= CLASS_FLOOR)
+        for name in names:
+            for part in (name, f"{name}_err"):
+                columns[part] = np.where(applies, columns[part], np.nan)
+    _hide_lines(columns)
+
+    code = np.where(known, np.asarray(predicted["class_code"], dtype=np.int64), len(CLASSES))
+    words = np.array([*CLASSES, NONE], dtype=object)[code]
+    star = words == "STAR"
+    for name in _REDSHIFTS:
+        columns[name] = np.where(known & ~star, columns[name], np.nan)
+    for name in _PROBABILITY.values():
+        columns[name] = np.where(known, columns[name], np.nan)
+    columns["z_mode2"] = np.where(columns["z_mode2_p"] > 0, columns["z_mode2"], np.nan)
+
+    best = np.where(known, probabilities.max(axis=1, initial=0.0), np.nan)
+    flags |= np.where(best < CERTAIN_CLASS, Flag.CLASS_UNCERTAIN, 0)
+    flags |= np.where(columns["z_mode2_p"] >= SECOND_MODE, Flag.Z_MULTIMODAL, 0)
+
+    values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
+    out_of_range = np.zeros(len(flags), dtype=bool)
+    for name, array in columns.items():
+        if name in _NUMBERS:
+            values[name], outside = _bounded(name, array)
+            out_of_range |= outside
+    flags |= np.where(out_of_range, Flag.OUT_OF_RANGE, 0)
+    values["class"] = pa.array(words, pa.string())
+    for name in ("bpt_class", "whan_class"):
+        values[name] = pa.array(columns[name], pa.string())
+    values["n_bands"] = pa.array(n_bands, pa.int16())
+    values["flags"] = pa.array(flags, pa.int32())
+    return pa.table([values[name] for name in OJALA.names], schema=OJALA.schema())
+
+
+def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
+    """The vectors' rows for a table of photometry; NaN in every entry where nothing is predicted."""
+    known = photometry.usable.any(axis=1)
+    values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
+    for name in ("z_pdf", "embedding"):
+        width = OJALA_VECTORS[name].type.list_size
+        vectors = np.where(known[:, None], predicted[name], np.nan).astype(np.float16)
+        values[name] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
+    return pa.table([values[name] for name in OJALA_VECTORS.names], schema=OJALA_VECTORS.schema())
+
+
+def summarise(table: pa.Table, photometry: Photometry) -> Summary:
+    """Counts over the rows of a value-added table, for the receipt."""
+    words = table["class"].to_numpy(zero_copy_only=False)
+    z = table["z"].to_numpy(zero_copy_only=False)
+    flags = table["flags"].to_numpy()
+    edges = np.arange(0.0, Z_MAX + REDSHIFT_BIN / 2, REDSHIFT_BIN)
+    return Summary(
+        classes={("none" if name == NONE else name): int((words == name).sum()) for name in (*CLASSES, NONE)},
+        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in Flag},
+        redshifts={
+            name: np.histogram(z[(words == name) & np.isfinite(z)], edges)[0].tolist()
+            for name in ("GALAXY", "QSO")
+        },
+        bands=photometry.usable.sum(axis=0).tolist(),
+    )
+
+
+def _input_flags(table: pa.Table, photometry: Photometry) -> np.ndarray:
+    n_bands = photometry.usable.sum(axis=1)
+    with np.errstate(all="ignore"):
+        ratio = np.where(photometry.usable, photometry.flux / photometry.error, np.nan)
+    faint = np.zeros(len(ratio), dtype=bool)
+    some = n_bands > 0
+    faint[some] = np.nanmedian(ratio[some], axis=1) < 1.0
+    flagged = pc.or_(
+        pc.fill_null(pc.greater(table["flags"], FLAGGED_INPUT), False),
+        pc.fill_null(pc.not_equal(table["mask_flags"], 0), False),
+    ).to_numpy()
+    conditions = {
+        Flag.NO_BANDS: n_bands == 0,
+        Flag.FEW_BANDS: some & (n_bands < FEW_BANDS),
+        Flag.BAND_REJECTED: photometry.rejected,
+        Flag.NO_REFERENCE_BAND: np.isnan(photometry.reference()[0]),
+        Flag.NO_EBV: ~photometry.ebv_known,
+        Flag.FAINT: faint,
+        Flag.INPUT_FLAGGED: flagged,
+    }
+    mask = np.zeros(len(n_bands), dtype=np.int32)
+    for flag, condition in conditions.items():
+        mask |= np.where(condition, np.int32(flag), np.int32(0))
+    return mask
+
+
+def _hide_lines(columns: Columns) -> None:
+    """Line quantities are there only where the predictions they are made from are given."""
+    hidden = np.isnan(columns["ew_halpha"])
+    for name, array in columns.items():
+        if name.startswith(("f_", "ha_hb", "log_l_halpha", "log_sfr_halpha")):
+            columns[name] = np.where(hidden, np.nan, array)
+    for name in ("bpt_class", "whan_class"):
+        columns[name] = np.where(hidden, NONE, columns[name])
+
+
+def _bounded(name: str, array: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    """The column with null for NaN and for values outside its range, and where the latter are."""
+    column = OJALA[name]
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    finite = np.isfinite(narrow)
+    inside = inside_range(column, pa.array(narrow)).to_numpy(zero_copy_only=False) & finite
+    outside = ~np.isnan(array) & ~inside
+    return pa.array(narrow, mask=~inside, type=column.type), outside

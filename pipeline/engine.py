@@ -1,0 +1,115 @@
+"""Engines: where partitions are worked on. Each takes tasks and yields receipts as they come."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import dask
+import torch
+from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
+from distributed.worker import Worker
+
+from catalogs_schema.receipt import Receipt
+from pipeline.model import ModelSpec
+from pipeline.partition import Task, failed_receipt, process
+
+Engine = Callable[[Sequence[Task], ModelSpec, int], Iterator[Receipt]]
+"""Tasks, how to load the model, and the number of workers -> receipts, in any order."""
+
+IN_FLIGHT = 2
+"""Tasks per worker that are handed out at a time: one being worked on, one waiting."""
+
+DASK_SETTINGS = {
+    # A worker never takes a task that it cannot start at once: with the default a waiting task is blamed
+    # together with the one that killed the worker.
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.allowed-failures": 1,
+    # Models hold their memory outside of what Dask can spill.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.logging.distributed": "warning",
+}
+
+
+def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int) -> Iterator[Receipt]:
+    """Work on the tasks one after another in this process, with the processor's cores for the network."""
+    model = spec.load()
+    for task in tasks:
+        yield process(task, model)
+
+
+def local(tasks: Sequence[Task], spec: ModelSpec, workers: int) -> Iterator[Receipt]:
+    """Work on the tasks in Dask processes on this machine, which share its cores evenly."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with (
+        dask.config.set(DASK_SETTINGS),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=40,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield from on_client(client, tasks, spec, workers, threads)
+
+
+ENGINES: dict[str, Engine] = {"serial": serial, "local": local}
+"""Engines by the name under which a run asks for them."""
+
+
+def on_client(
+    client: Client, tasks: Sequence[Task], spec: ModelSpec, workers: int, threads: int
+) -> Iterator[Receipt]:
+    """Work on the tasks with the workers of a Dask client.
+
+    A few tasks are in flight at a time and each result is released when it comes, so that the memory of
+    scheduler and driver does not grow with the number of partitions. A task whose worker dies ends in a
+    receipt with status ``failed``.
+    """
+    client.register_plugin(ModelPlugin(spec, threads))
+    waiting = iter(tasks)
+    orders: dict[str, Task] = {}
+
+    def submit(task: Task) -> Future:
+        future = client.submit(_process_on_worker, task, pure=False, retries=0)
+        orders[future.key] = task
+        return future
+
+    futures = as_completed(
+        [submit(task) for task in itertools.islice(waiting, IN_FLIGHT * workers)], raise_errors=False
+    )
+    for future in futures:
+        task = orders.pop(future.key)
+        if future.status == "finished":
+            receipt = future.result()
+        else:
+            receipt = failed_receipt(task, spec, future.exception())
+        future.release()
+        for task in itertools.islice(waiting, 1):
+            futures.add(submit(task))
+        yield receipt
+
+
+class ModelPlugin(WorkerPlugin):
+    """Loads the model once per worker, also on one that is started anew."""
+
+    name = "ojala-model"
+
+    def __init__(self, spec: ModelSpec, threads: int) -> None:
+        self._spec = spec
+        self._threads = threads
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask when the worker starts."""
+        torch.set_num_threads(self._threads)
+        worker.ojala_model = self._spec.load()
+
+
+def _process_on_worker(task: Task) -> Receipt:
+    return process(task, get_worker().ojala_model)

@@ -1,0 +1,109 @@
+"""Models as the pipeline sees them: something that turns photometry into answers, loaded once per worker."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from catalogs_schema.value_added import EMBEDDING_WIDTH, PDF_BINS
+from models.quantities import CLASSES, SCALARS
+
+EMPTY = "empty"
+"""Name of the model that answers nothing in no time; what a run costs without a network."""
+
+
+class Model(Protocol):
+    """What the pipeline asks of a model."""
+
+    name: str
+    version: str
+    weights_sha256: str
+    device: str
+
+    def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers for N objects from (N, 63), (N, 63) and (N,) arrays; see `models.predictor`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """How to load a model; travels to the workers instead of the model.
+
+    Attributes
+    ----------
+    name : str
+        ``ojala``, or ``empty``.
+    weights : str
+        Path of the weights; not used by ``empty``.
+    device : str
+        Torch device.
+    precision : str
+        ``fp32`` or ``bf16``.
+    batch_size : int
+        Objects per forward pass.
+    """
+
+    name: str
+    weights: str
+    device: str = "cpu"
+    precision: str = "fp32"
+    batch_size: int = 512
+
+    def load(self) -> Model:
+        """The model, ready to predict.
+
+        Raises
+        ------
+        ValueError
+            If there is no model of that name, or the weights are not its own.
+        """
+        if self.name == EMPTY:
+            return EmptyModel()
+        if self.name == "ojala":
+            from models.predictor import OjalaPredictor
+
+            return OjalaPredictor.load(
+                Path(self.weights),
+                device=self.device,
+                precision=self.precision,
+                batch_size=self.batch_size,
+            )
+        raise ValueError(f"there is no model {self.name!r}: choose from ojala, {EMPTY}")
+
+    def weights_sha256(self) -> str:
+        """Hash of the weights, without loading the model."""
+        if self.name == EMPTY:
+            return EmptyModel.weights_sha256
+        return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+
+
+class EmptyModel:
+    """Answers every question with the same constants."""
+
+    name = EMPTY
+    version = "1"
+    weights_sha256 = hashlib.sha256(b"").hexdigest()
+    device = "none"
+
+    def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
+        """Every object is a galaxy at z = 0.5, with certainty."""
+        constant = {
+            "p_galaxy": 1.0,
+            "z_odds": 1.0,
+            **dict.fromkeys(("z", "z_gal", "z_qso"), 0.5),
+            **{f"z_q{q:02d}": 0.5 for q in (2, 16, 50, 84, 98)},
+            **{f"{quantity.name}": quantity.center for quantity in SCALARS},
+            "teff": 5500.0,
+        }
+        names = ["p_star", "p_qso", "z_mode2", "z_mode2_p"]
+        names += [f"{name}_err" for name in ("z", "z_gal", "z_qso", *(q.name for q in SCALARS))]
+        n = len(flux)
+        answers = {name: np.full(n, constant.get(name, 0.0), np.float32) for name in [*constant, *names]}
+        answers["class_code"] = np.full(n, CLASSES.index("GALAXY"), np.int8)
+        answers["z_pdf"] = np.zeros((n, PDF_BINS), np.float16)
+        answers["embedding"] = np.zeros((n, EMBEDDING_WIDTH), np.float16)
+        return answers

@@ -1,0 +1,197 @@
+"""One partition: read its photometry, predict, derive, write its leaves and its receipt.
+
+This is what runs on a worker. It takes paths and returns a small receipt.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from catalogs_schema.contract import Contract
+from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
+from catalogs_schema.value_added import OJALA, OJALA_VECTORS
+from pipeline.answers import summarise, value_added_table, vectors_table
+from pipeline.leaf import write_leaf, write_whole
+from pipeline.model import Model, ModelSpec
+from pipeline.photometry import read_photometry
+from pipeline.sky import Partition
+
+PRODUCTS: dict[str, Contract] = {OJALA.name: OJALA, OJALA_VECTORS.name: OJALA_VECTORS}
+"""Products by name; the first is made always, the vectors where they are asked for."""
+
+
+class DamagedInput(ValueError):
+    """A photometry leaf that is not the file that was ingested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One partition's work order; small, since it travels through the scheduler.
+
+    Attributes
+    ----------
+    partition : Partition
+        Which part of the sky.
+    photometry, run : str
+        Roots of the photometry catalogue and of the run's folder.
+    rows : int
+        Rows that the photometry catalogue lists for the partition.
+    ingredients : Ingredients
+        What the numbers depend on.
+    products : tuple of str
+        Names of the products to write.
+    metadata : tuple of (str, str)
+        Provenance for the leaves' footers.
+    """
+
+    partition: Partition
+    photometry: str
+    run: str
+    rows: int
+    ingredients: Ingredients
+    products: tuple[str, ...]
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+def receipt_path(run: UPath, partition: Partition) -> UPath:
+    """Where the receipt of a partition lies in a run's folder."""
+    return run / "receipts" / f"Norder={partition.order}" / f"Npix={partition.pixel}.json"
+
+
+def process(task: Task, model: Model) -> Receipt:
+    """Do one partition. Whatever goes wrong ends in the receipt, which is written last.
+
+    Parameters
+    ----------
+    task : Task
+        What to do.
+    model : Model
+        Model, loaded.
+
+    Returns
+    -------
+    Receipt
+        With status ``failed`` and the exception if anything raised.
+    """
+    stages = Stages()
+    leaves: list[Leaf] = []
+    summary, error = None, None
+    try:
+        leaves, summary = _work(task, model, stages)
+    except Exception as problem:  # noqa: BLE001 - any failure is this partition's alone, and is recorded
+        error = f"{type(problem).__name__}: {problem}"
+    return _write_receipt(task, f"{model.name} {model.version}", model.device, stages, leaves, summary, error)
+
+
+def failed_receipt(task: Task, spec: ModelSpec, problem: BaseException) -> Receipt:
+    """The receipt of a partition whose worker was lost before it could write one."""
+    error = f"{type(problem).__name__}: {problem}"
+    return _write_receipt(task, spec.name, spec.device, Stages(), [], None, error)
+
+
+def _write_receipt(
+    task: Task,
+    model: str,
+    device: str,
+    stages: Stages,
+    leaves: list[Leaf],
+    summary: Summary | None,
+    error: str | None,
+) -> Receipt:
+    receipt = Receipt(
+        partition=task.partition.name,
+        status="failed" if error else "done",
+        key=task.ingredients.key(),
+        ingredients=task.ingredients,
+        model=model,
+        rows_in=task.rows,
+        rows_out=0 if error else leaves[0].rows,
+        leaves=leaves,
+        summary=summary,
+        attempts=[stages.attempt(error)],
+        device=device,
+        seconds=stages.seconds,
+        peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+    path = receipt_path(UPath(task.run), task.partition)
+    write_whole(path, receipt.model_dump_json(indent=1).encode())
+    return receipt
+
+
+def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary]:
+    with stages.measure("read"):
+        table = _read_leaf(task)
+        photometry = read_photometry(table)
+    with stages.measure("predict"):
+        predicted = model.predict(photometry.flux, photometry.error, photometry.ebv)
+    with stages.measure("derive"):
+        main = value_added_table(table, photometry, predicted)
+        tables = {OJALA.name: main}
+        if OJALA_VECTORS.name in task.products:
+            tables[OJALA_VECTORS.name] = vectors_table(table, photometry, predicted)
+        summary = summarise(main, photometry)
+    with stages.measure("write"):
+        leaves = [_write(task, product, tables[product]) for product in task.products]
+    return leaves, summary
+
+
+def _read_leaf(task: Task) -> pa.Table:
+    """The photometry leaf, read once and checked against the hash under which it was ingested."""
+    path = UPath(task.photometry) / task.partition.leaf
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != task.ingredients.input_sha256:
+        raise DamagedInput(
+            f"{path}: SHA-256 is {found[:12]}..., the photometry catalogue lists "
+            f"{task.ingredients.input_sha256[:12]}...: ingest it again or restore the file"
+        )
+    table = pq.read_table(pa.BufferReader(content))
+    if table.num_rows != task.rows:
+        raise DamagedInput(f"{path}: {table.num_rows} rows, the photometry catalogue lists {task.rows}")
+    return table
+
+
+def _write(task: Task, product: str, table: pa.Table) -> Leaf:
+    path = f"{product}/{task.partition.leaf}"
+    written = write_leaf(UPath(task.run) / path, table, PRODUCTS[product], dict(task.metadata))
+    return Leaf(product=product, path=path, rows=written.rows, bytes=written.bytes, sha256=written.sha256)
+
+
+class Stages:
+    """Wall-clock seconds per stage of one attempt."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = datetime.datetime.now(datetime.UTC)
+        self._clock = time.perf_counter()
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to a stage, also when it raises."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(time.perf_counter() - begin, 6)
+
+    def attempt(self, error: str | None) -> Attempt:
+        """The attempt as it goes into the receipt."""
+        return Attempt(
+            host=platform.node(),
+            pid=os.getpid(),
+            started=self._started.isoformat(timespec="milliseconds"),
+            seconds=round(time.perf_counter() - self._clock, 6),
+            error=error,
+        )
