@@ -1,0 +1,314 @@
+"""Ingest: the survey's files, in whatever form the archive gave them, become a photometry catalogue.
+
+Rows are read in batches, sorted on disk and written as the leaves of a HATS catalogue, each with at most
+so many rows. The catalogue is built beside its place and moved there at the end, so that there is all of
+it or nothing. What is written depends on the rows alone: neither on the order of the files nor on how
+they were cut into batches.
+
+Memory is bounded whatever the number of rows: a batch of a file, `spill.RUN_ROWS` rows while sorting, and
+twice `tile_rows` rows while a leaf is written. VOTables in a binary serialisation are the exception: they
+are held whole.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow as pa
+from upath import UPath
+
+from catalogs_schema.bands import BANDS
+from catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
+from pipeline.catalogue import finalise_catalogue
+from pipeline.leaf import LeafRecord, sha256_of, write_leaf, write_whole
+from pipeline.sky import Partition
+from pipeline.sources import archive
+from pipeline.sources.faults import IngestError, SourceError
+from pipeline.sources.fluxes import Family
+from pipeline.sources.forms import open_table
+from pipeline.sources.tables import TableSource
+from pipeline.spill import SOURCE, Duplicate, KeyLedger, SortedRuns
+
+TILE_ROWS = 100_000
+"""Most rows of a leaf, unless asked otherwise."""
+
+PROVENANCE = "ingest.json"
+"""Where a photometry catalogue says what it was made from."""
+
+SOURCES_KEY = "ojala.sources"
+"""Key of a leaf's footer: the files that its rows came from, with their hashes."""
+
+_SHOWN_DUPLICATES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file that was read.
+
+    Attributes
+    ----------
+    name : str
+        Its name, without the folder.
+    sha256 : str
+        Hash of its content.
+    bytes, rows : int
+        Its size.
+    form : str
+        Parquet, CSV, FITS or VOTable.
+    bands : tuple of str
+        Bands that it has fluxes of.
+    ignored : tuple of str
+        Columns that were not read.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    rows: int
+    form: str
+    bands: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSummary:
+    """What was ingested.
+
+    Attributes
+    ----------
+    rows : int
+        Rows read, which is rows written.
+    partitions : dict of Partition to int
+        Rows of each leaf.
+    inputs : tuple of Input
+        The files, sorted by name.
+    """
+
+    rows: int
+    partitions: dict[Partition, int]
+    inputs: tuple[Input, ...]
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands that any file has fluxes of, in the contract's order."""
+        found = {name for one in self.inputs for name in one.bands}
+        return tuple(band.name for band in BANDS if band.name in found)
+
+
+def ingest(
+    files: Sequence[UPath],
+    out: UPath,
+    *,
+    tile_rows: int = TILE_ROWS,
+    aperture: str = archive.APERTURE,
+    units: Family | None = None,
+) -> IngestSummary:
+    """Make a photometry catalogue from the survey's files.
+
+    Parameters
+    ----------
+    files : sequence of UPath
+        Parquet, CSV, FITS or VOTable files, in any mixture; their rows are put together.
+    out : UPath
+        Folder of the catalogue, new or empty.
+    tile_rows : int
+        Most rows of a leaf.
+    aperture : str
+        Which of the archive's apertures to read, such as ``APER_COR_3_0`` or ``AUTO``.
+    units : {"fnu", "flambda"}, optional
+        Which of the archive's flux tables the files come from, where they do not say.
+
+    Returns
+    -------
+    IngestSummary
+
+    Raises
+    ------
+    IngestError
+        If anything is not understood: names each faulty file with the row and the column of its first
+        fault. Also if the result cannot be written. Nothing stays behind.
+    """
+    _check_request(files, out, tile_rows)
+    try:
+        with _staging(out) as (root, scratch):
+            runs, inputs = _read_all(files, scratch, aperture, units)
+            try:
+                partitions = runs.partitions(tile_rows)
+            except ValueError as error:
+                raise IngestError(str(error)) from error
+            leaves = {partition: _write(root, partition, runs, inputs) for partition in partitions}
+            rows = {partition: leaf.rows for partition, leaf in leaves.items()}
+            if sum(rows.values()) != runs.rows:
+                raise IngestError(f"{runs.rows:,} rows were read but {sum(rows.values()):,} written")
+            summary = IngestSummary(runs.rows, rows, tuple(sorted(inputs, key=_by_name)))
+            options: dict[str, str | int | None] = {
+                "tile_rows": tile_rows,
+                "aperture": aperture,
+                "units": units,
+            }
+            write_whole(root / PROVENANCE, _provenance(summary, options))
+            finalise_catalogue(root, PHOTOMETRY, leaves, name=out.name, skymap=runs.skymap())
+    except OSError as error:
+        raise IngestError(f"{out} cannot be written: {error}") from error
+    return summary
+
+
+def _check_request(files: Sequence[UPath], out: UPath, tile_rows: int) -> None:
+    if not files:
+        raise IngestError("no files were named")
+    if tile_rows < 1:
+        raise IngestError(f"a leaf cannot have {tile_rows} rows at most: ask for 1 or more")
+    paths = [str(file.absolute()) for file in files]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise IngestError(f"{twice} is named twice")
+    if out.is_file():
+        raise IngestError(f"{out} is a file; name a folder for the catalogue")
+    if out.is_dir() and any(out.iterdir()):
+        raise IngestError(f"{out} is not empty; name a new folder, or remove it first")
+
+
+@contextmanager
+def _staging(out: UPath) -> Iterator[tuple[UPath, UPath]]:
+    """Where to build the catalogue, and a local folder for scratch files; moves the first to `out`.
+
+    On an object store there is no folder to move: the catalogue is built in its place, where it cannot be
+    opened before its properties, the last thing written, are there.
+    """
+    if out.protocol in ("", "file", "local"):
+        out = out.absolute()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent.path) as folder:
+            root, scratch = UPath(folder) / "catalogue", UPath(folder) / "scratch"
+            root.mkdir()
+            scratch.mkdir()
+            yield root, scratch
+            root.rename(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="ojala-") as folder:
+        try:
+            yield out, UPath(folder)
+        except BaseException:
+            if out.exists():
+                out.fs.rm(out.path, recursive=True)
+            raise
+
+
+def _read_all(
+    files: Sequence[UPath], scratch: UPath, aperture: str, units: Family | None
+) -> tuple[SortedRuns, list[Input]]:
+    runs, keys = SortedRuns(scratch), KeyLedger(scratch)
+    inputs: list[Input] = []
+    faults: list[str] = []
+    for number, file in enumerate(files):
+        try:
+            inputs.append(_read(file, number, runs, keys, scratch, aperture, units))
+        except SourceError as fault:
+            faults.append(f"{file}, {fault}" if fault.row or fault.column else f"{file} {fault}")
+    if not faults:
+        runs.flush()
+        faults = _duplicates(keys, files)
+    if faults:
+        raise IngestError("\n".join(faults))
+    return runs, inputs
+
+
+def _read(
+    file: UPath,
+    number: int,
+    runs: SortedRuns,
+    keys: KeyLedger,
+    scratch: UPath,
+    aperture: str,
+    units: Family | None,
+) -> Input:
+    with _reading():
+        sha256, size = sha256_of(file), file.stat().st_size
+    rows = 0
+    with _reading(), open_table(file, scratch) as source:
+        layout = archive.resolve(source, aperture, units)
+        for table in _photometry(source, layout):
+            try:
+                keys.add(table["object_id"].to_numpy(), number, rows + 1)
+                runs.add(table, number)
+            except OSError as error:
+                raise IngestError(f"rows cannot be sorted in {scratch.parent}: {error}") from error
+            rows += table.num_rows
+    if not rows:
+        raise SourceError("has no rows")
+    return Input(file.name, sha256, size, rows, source.form, layout.bands, layout.ignored)
+
+
+def _photometry(source: TableSource, layout: archive.Layout) -> Iterator[pa.Table]:
+    rows = 0
+    with _reading():
+        for batch in source.batches(layout.read):
+            try:
+                table = archive.photometry(batch, layout, source.columns)
+            except SourceError as fault:
+                raise fault.after(rows) from None
+            rows += batch.num_rows
+            yield table
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error}") from error
+
+
+def _duplicates(keys: KeyLedger, files: Sequence[UPath]) -> list[str]:
+    found = 0
+
+    def counted() -> Iterator[Duplicate]:
+        nonlocal found
+        for duplicate in keys.duplicates():
+            found += 1
+            yield duplicate
+
+    first = heapq.nsmallest(_SHOWN_DUPLICATES, counted(), key=lambda d: (d.second, d.object_id))
+    lines = [
+        f"{files[d.second[0]]}, row {d.second[1]}, columns tile_id and number: the key "
+        f"({d.object_id >> KEY_SHIFT}, {d.object_id % 2**KEY_SHIFT}) has come before, in "
+        f"{files[d.first[0]]}, row {d.first[1]}"
+        for d in first
+    ]
+    return lines + (
+        [f"and {found - len(lines):,} more rows with a key that has come before"]
+        if found > len(lines)
+        else []
+    )
+
+
+def _write(root: UPath, partition: Partition, runs: SortedRuns, inputs: Sequence[Input]) -> LeafRecord:
+    table = runs.read(partition)
+    numbers, counts = np.unique(table[SOURCE].to_numpy(), return_counts=True)
+    sources = sorted((*_by_name(inputs[n]), int(c)) for n, c in zip(numbers, counts, strict=True))
+    listing = [dict(zip(("name", "sha256", "rows"), source, strict=True)) for source in sources]
+    metadata = {SOURCES_KEY: json.dumps(listing)}
+    return write_leaf(root / partition.leaf, table.drop_columns([SOURCE]), PHOTOMETRY, metadata)
+
+
+def _by_name(one: Input) -> tuple[str, str]:
+    return one.name, one.sha256
+
+
+def _provenance(summary: IngestSummary, options: Mapping[str, str | int | None]) -> bytes:
+    record = {
+        "rows": summary.rows,
+        "partitions": len(summary.partitions),
+        "contract": f"{PHOTOMETRY.name} {PHOTOMETRY.version}",
+        "options": options,
+        "inputs": [asdict(one) for one in summary.inputs],
+        "versions": {package: version(package) for package in ("astropy", "healpy", "numpy", "pyarrow")},
+    }
+    return (json.dumps(record, indent=2) + "\n").encode()

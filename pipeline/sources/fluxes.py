@@ -1,0 +1,119 @@
+"""Flux densities in microjansky from the forms in which surveys give them.
+
+Every function takes values and errors of the same shape, with NaN where nothing is known, and returns
+``(flux, error)`` in uJy, with NaN where nothing was observed. What was observed is passed on as it is:
+negative, infinite and absurd values are for the reader of the catalogue to judge.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import astropy.units as u
+import numpy as np
+
+Family = Literal["fnu", "flambda"]
+"""Flux density per unit frequency or per unit wavelength."""
+
+MISSING_MAGNITUDE = 99.0
+"""What the archive writes for a magnitude, and for its error, that was not measured."""
+
+AB_ZERO_UJY = 3631.0e6
+"""Flux density of magnitude 0 in the AB system [uJy] (Oke & Gunn 1983, rounded as is usual)."""
+
+NANOMAGGY_UJY = AB_ZERO_UJY * 1e-9
+"""One nanomaggy [uJy]: the flux of AB magnitude 22.5."""
+
+ARCHIVE_UNIT: dict[Family, str] = {
+    "fnu": "1e-30 erg s-1 cm-2 Hz-1",
+    "flambda": "1e-19 erg s-1 cm-2 Angstrom-1",
+}
+"""Units of the archive's tables FNuDualObj and FLambdaDualObj."""
+
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""(value, error, uJy per unit of value) -> (flux, error)."""
+
+
+def from_flux(flux: np.ndarray, error: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fluxes with their standard errors, both in the same unit of `scale` uJy."""
+    return flux * scale, error * scale
+
+
+def from_relative_error(
+    flux: np.ndarray, relative: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The archive's fluxes with their relative errors, ``error = |flux * relative|``; 0 is missing."""
+    flux = np.where(flux == 0.0, np.nan, flux) * scale
+    # An infinite flux with relative error 0 has no error that could be given.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return flux, np.abs(flux * relative)
+
+
+def from_magnitude(
+    magnitude: np.ndarray, error: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AB magnitudes and their errors, 99 where missing.
+
+    ``F = 3631e6 uJy * 10**(-0.4 m)`` and, to first order, ``dF = F * 0.4 ln(10) * dm``.
+    """
+    magnitude = np.where(magnitude == MISSING_MAGNITUDE, np.nan, magnitude)
+    error = np.where(error == MISSING_MAGNITUDE, np.nan, error)
+    with np.errstate(over="ignore", invalid="ignore"):
+        flux = AB_ZERO_UJY * np.power(10.0, -0.4 * magnitude) * scale
+        return flux, flux * (0.4 * np.log(10.0)) * error
+
+
+def from_nanomaggies(
+    flux: np.ndarray, inverse_variance: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Legacy Survey fluxes [nanomaggies] and inverse variances; inverse variance 0 is not observed."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        error = NANOMAGGY_UJY / np.sqrt(inverse_variance) * scale
+    observed = inverse_variance != 0.0
+    return np.where(observed, flux * NANOMAGGY_UJY * scale, np.nan), np.where(observed, error, np.nan)
+
+
+def parse_unit(text: str) -> u.UnitBase | None:
+    """The unit that a file gives for a flux density; None for none.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read as a unit.
+    """
+    # A flux density has no ampere in it: the archive's A is the Angstrom.
+    plain = re.sub(r"(?<![A-Za-z])A(?![A-Za-z])", "Angstrom", text.strip())
+    if not plain:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        return u.Unit(plain)
+
+
+def family_of(unit: u.UnitBase) -> Family | None:
+    """Whether a unit is one per frequency or per wavelength; None where it is neither."""
+    if unit.is_equivalent(u.Jy):
+        return "fnu"
+    if unit.is_equivalent(u.erg / u.s / u.cm**2 / u.AA):
+        return "flambda"
+    return None
+
+
+def is_bare_cgs(unit: u.UnitBase) -> bool:
+    """Whether a unit is ``erg/s/cm2/Hz`` or ``/A`` without a power of ten."""
+    return any(
+        unit.is_equivalent(plain) and np.isclose(unit.to(plain), 1.0)
+        for plain in (u.erg / u.s / u.cm**2 / u.Hz, u.erg / u.s / u.cm**2 / u.AA)
+    )
+
+
+def microjansky_per(unit: u.UnitBase, pivot: float) -> float:
+    """Microjansky in one `unit` of flux density at a pivot wavelength [Angstrom].
+
+    The pivot wavelength is the one for which ``f_nu = f_lambda * pivot**2 / c`` holds exactly whatever
+    the spectrum (Bessell & Murphy 2012, equation A.16).
+    """
+    return float(unit.to(u.uJy, equivalencies=u.spectral_density(pivot * u.AA)))
