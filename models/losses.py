@@ -1,0 +1,122 @@
+"""What the network is trained on: labels as targets, and the loss of each kind of answer.
+
+Every quantity is requested for every object and masked where its label is not known. The mean is taken per
+quantity over the objects that have the label, so that a rare label (a quasar's redshift) weighs as much in a
+batch as a common one. This replaces drawing the requests inversely to their frequency, as published, and uses
+every label of every draw.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.batch import LabelledPhotometry
+from models.ojala import LOG1PZ_STEP, MEAN_LIMIT, N_REDSHIFT_BINS
+from models.quantities import QUANTITIES, SCALARS, Kind
+
+STUDENT_T_NU = 3.0
+"""Degrees of freedom of a scalar's predictive distribution."""
+
+REDSHIFTS: tuple[str, ...] = tuple(q.name for q in QUANTITIES if q.kind is Kind.REDSHIFT)
+WEIGHTS: dict[str, float] = {"class": 1.0, "z_gal": 1.0, "z_qso": 0.5} | {q.name: 0.1 for q in SCALARS}
+"""Weight of each quantity in the total; the redshifts' cross-entropies are the largest and matter most."""
+
+RAREST_FRACTION = 0.03
+"""A label known for less than this fraction of a batch is not weighted up further."""
+
+_SMEAR_BINS = 4
+_SMEAR_SIGMA = 1.0
+"""A redshift label is spread as a Gaussian of one bin over its neighbours, so that bins know their order."""
+
+
+class Targets(NamedTuple):
+    """Labels of N objects in the network's terms.
+
+    Attributes
+    ----------
+    class_code : Tensor of int64, shape (N,)
+        -1 where not known.
+    redshift : Tensor, shape (2, N)
+        ln(1 + z) in units of bins, for z_gal and z_qso; NaN where not known or outside the bins.
+    scalars : Tensor, shape (12, N)
+        Standardised values in the order of `SCALARS`; NaN where not known.
+    """
+
+    class_code: Tensor
+    redshift: Tensor
+    scalars: Tensor
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The same targets on another device."""
+        return Targets(*(part.to(device, non_blocking=True) for part in self))
+
+
+def targets_of(photometry: LabelledPhotometry) -> Targets:
+    """Physical labels -> targets; a label that is missing from the dictionary is not known for any object."""
+    unknown = np.full(len(photometry), np.nan, dtype=np.float32)
+    labels = photometry.labels
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bins = np.stack([np.log1p(labels.get(name, unknown)) / LOG1PZ_STEP for name in REDSHIFTS])
+        bins = np.where((bins >= 0) & (bins < N_REDSHIFT_BINS), bins, np.nan)
+        scalars = np.stack([q.standardise(labels.get(q.name, unknown)) for q in SCALARS])
+    scalars = np.where(np.isfinite(scalars), np.clip(scalars, -MEAN_LIMIT, MEAN_LIMIT), np.nan)
+    return Targets(
+        torch.as_tensor(photometry.class_code.astype(np.int64)),
+        torch.as_tensor(bins.astype(np.float32)),
+        torch.as_tensor(scalars.astype(np.float32)),
+    )
+
+
+def redshift_loss(logits: Tensor, bins: Tensor) -> Tensor:
+    """Cross-entropy of logits (..., B) with labels spread over bins; ``bins`` (...) must be finite."""
+    reach = torch.arange(-_SMEAR_BINS, _SMEAR_BINS + 1, device=bins.device)
+    near = bins.floor().long()[..., None] + reach
+    offset = near + 0.5 - bins[..., None]
+    weight = torch.exp(-0.5 * (offset / _SMEAR_SIGMA) ** 2) * ((near >= 0) & (near < logits.shape[-1]))
+    weight = weight / weight.sum(dim=-1, keepdim=True)
+    log_p = F.log_softmax(logits.float(), dim=-1)
+    return -(weight * log_p.gather(-1, near.clamp(0, logits.shape[-1] - 1))).sum(dim=-1)
+
+
+def student_t_loss(answer: Tensor, target: Tensor, nu: float = STUDENT_T_NU) -> Tensor:
+    """Negative log-likelihood of target (...) under a Student-t of location and log-scale (..., 2)."""
+    mean, log_scale = answer.unbind(-1)
+    constant = 0.5 * math.log(nu * math.pi) + math.lgamma(0.5 * nu) - math.lgamma(0.5 * (nu + 1.0))
+    pull = (target - mean) * torch.exp(-log_scale)
+    return constant + log_scale + 0.5 * (nu + 1.0) * torch.log1p(pull**2 / nu)
+
+
+def losses(answers: dict[str, Tensor], targets: Targets, class_weights: Tensor) -> dict[str, Tensor]:
+    """Mean loss of each quantity over the objects that have its label; see the module for the weighting.
+
+    ``class_weights`` (3,) weight the classes in the class's loss: the shares that the probabilities shall
+    assume over the shares of the draws.
+    """
+    code = targets.class_code.clamp_min(0)
+    class_loss = F.cross_entropy(answers["class"].float(), code, reduction="none") * class_weights[code]
+    found = {"class": _mean_where(class_loss, targets.class_code >= 0)}
+    for name, bins in zip(REDSHIFTS, targets.redshift, strict=True):
+        known = torch.isfinite(bins)
+        found[name] = _mean_where(redshift_loss(answers[name], torch.where(known, bins, 0.0)), known)
+    for quantity, target in zip(SCALARS, targets.scalars, strict=True):
+        known = torch.isfinite(target)
+        found[quantity.name] = _mean_where(
+            student_t_loss(answers[quantity.name], torch.where(known, target, 0.0)), known
+        )
+    return found
+
+
+def total_loss(found: dict[str, Tensor]) -> Tensor:
+    """Weighted sum over quantities."""
+    return torch.stack([WEIGHTS[name] * loss for name, loss in found.items()]).sum()
+
+
+def _mean_where(loss: Tensor, known: Tensor) -> Tensor:
+    """Sum of the known over their number, or over a floor where they are too few."""
+    return torch.where(known, loss, 0.0).sum() / known.sum().clamp_min(RAREST_FRACTION * len(known))

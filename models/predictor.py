@@ -1,0 +1,187 @@
+"""From photometry to a catalogue's numbers with trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.checkpoint import WeightsInfo, load_weights
+from models.losses import REDSHIFTS
+from models.ojala import LOG1PZ_STEP, N_REDSHIFT_BINS, REQUESTS, Ojala
+from models.quantities import CLASSES, SCALARS
+from models.redshift_pdf import COARSENING, RedshiftSummary, coarsen, summarise
+from models.tokens import N_BANDS, tokenise
+
+STUDENT_T3_HALF_WIDTH = 1.1969
+"""Half-width of the central 68.27 % of a Student-t with nu = 3, in units of its scale."""
+
+QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
+N_PDF_BINS = N_REDSHIFT_BINS // COARSENING
+PDF_STEP = COARSENING * LOG1PZ_STEP
+"""The stored PDF: mass in `N_PDF_BINS` bins of this width in ln(1 + z), from z = 0."""
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""Where the weights that come with the program lie."""
+
+
+class OjalaPredictor:
+    """OJALA with trained weights, as the pipeline uses it.
+
+    Every batch is padded to one fixed size, so that a row's answer does not depend on how many rows come
+    with it.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the weights.
+    weights_sha256 : str
+        SHA-256 of the file of weights.
+    config_json : str
+        Everything besides the weights that changes numbers: shape of the network, precision and batch size.
+    """
+
+    def __init__(
+        self,
+        model: Ojala,
+        info: WeightsInfo,
+        *,
+        device: str,
+        precision: Literal["fp32", "bf16"],
+        batch_size: int,
+    ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self._model = model.to(device).eval()
+        self._device = torch.device(device)
+        self._bf16 = precision == "bf16"
+        self._batch_size = batch_size
+        self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
+        self.config_json = (
+            f'{{"batch_size": {batch_size}, "network": {info.config.to_json()}, "precision": "{precision}"}}'
+        )
+
+    @classmethod
+    def load(
+        cls,
+        weights_path: Path | str = WEIGHTS_FOLDER / "ojala-base.safetensors",
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch_size: int = 128,
+    ) -> OjalaPredictor:
+        """Read weights; 128 rows a batch stay in the caches of a CPU, a GPU wants thousands.
+
+        Raises
+        ------
+        models.checkpoint.WeightsError
+            If the file does not hold whole weights of this network.
+        """
+        model, info = load_weights(Path(weights_path))
+        return cls(model, info, device=device, precision=precision, batch_size=batch_size)
+
+    def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers for N objects.
+
+        Parameters
+        ----------
+        flux, error : ndarray, shape (N, 63)
+            Flux densities and standard errors [uJy] in the order of `catalogs_schema.bands.MODEL_BANDS`,
+            NaN where not observed; whatever cannot be a measurement is not read. A row without any band
+            gets the answer of the training's prior.
+        ebv : ndarray, shape (N,)
+            Galactic E(B-V) [mag].
+
+        Returns
+        -------
+        dict of str to ndarray, N rows each; float32 unless said
+            * ``class_code`` int8 (index into `CLASSES`) and ``p_galaxy``, ``p_star``, ``p_qso``.
+            * Of the most probable class, NaN for stars: ``z`` (mean of the PDF within 0.01 (1 + z) of its
+              highest mode), ``z_err`` (half the 16-84 % width), ``z_q02 z_q16 z_q50 z_q84 z_q98`` (2.5, 16,
+              50, 84, 97.5 % quantiles), ``z_odds`` (mass within 0.03 (1 + z) of ``z``), ``z_mode2`` and
+              ``z_mode2_p`` (second mode and its mass; NaN and 0 where it holds less than 0.01).
+            * ``z_gal``, ``z_qso`` and their ``_err``: the same under the assumption of the class, for every
+              row.
+            * Each scalar quantity [its unit] and its ``_err``: half the width of the central 68.3 %
+              interval of the predictive distribution (a Student-t with nu = 3 in the quantity's transform,
+              whose ends are mapped to the unit), under the assumption of the class, for every row.
+            * ``z_pdf`` float16 (N, 365): mass in bins of 0.005 in ln(1 + z) from z = 0, of the most probable
+              class; zeros for stars.
+            * ``embedding`` float16 (N, width): mean of the encoded tokens.
+        """
+        n, size = len(flux), self._batch_size
+        parts = [
+            self._predict_batch(flux[i : i + size], error[i : i + size], ebv[i : i + size])
+            for i in range(0, n, size)
+        ]
+        if not parts:
+            nothing = np.full((1, N_BANDS), np.nan, dtype=np.float32)
+            parts = [
+                {name: a[:0] for name, a in self._predict_batch(nothing, nothing, nothing[:, 0]).items()}
+            ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.inference_mode()
+    def _predict_batch(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers for at most one batch of rows, padded with rows without any band."""
+        n, missing = len(flux), self._batch_size - len(flux)
+        flux, error = (np.pad(a, ((0, missing), (0, 0)), constant_values=np.nan) for a in (flux, error))
+        tokens = tokenise(flux, error, np.pad(ebv, (0, missing), constant_values=np.nan)).to(self._device)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            encoded = self._model.encode(tokens)
+            answers = self._model.answer(encoded, tokens.valid, REQUESTS)
+        found = _class_and_redshift(answers)
+        found |= {q.name: answers[q.name] for q in SCALARS}
+        found["embedding"] = self._model.embed(encoded, tokens.valid).half()
+        catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in found.items()}
+        for quantity in SCALARS:
+            mean, log_scale = catalogue[quantity.name].astype(np.float64).T
+            half_width = STUDENT_T3_HALF_WIDTH * np.exp(log_scale)
+            interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
+            catalogue[quantity.name] = quantity.restore(mean).astype(np.float32)
+            catalogue[f"{quantity.name}_err"] = (0.5 * interval).astype(np.float32)
+        return catalogue
+
+
+def _class_and_redshift(answers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Class probabilities and everything that follows from the two redshift PDFs."""
+    probability = F.softmax(answers["class"], dim=-1)
+    code = probability.argmax(dim=-1)
+    found = {"class_code": code.to(torch.int8)}
+    found |= {f"p_{name.lower()}": probability[:, i] for i, name in enumerate(CLASSES)}
+    pdf = torch.stack([F.softmax(answers[name], dim=-1) for name in REDSHIFTS])
+    summaries = [summarise(p) for p in pdf]
+    for name, summary in zip(REDSHIFTS, summaries, strict=True):
+        found |= {name: summary.z.float(), f"{name}_err": summary.error.float()}
+
+    is_qso, is_star = code == CLASSES.index("QSO"), code == CLASSES.index("STAR")
+    chosen = _choose(is_qso, is_star, *summaries)
+    found |= {name: values.float() for name, values in chosen.items()}
+    galaxy, quasar = pdf
+    coarse = coarsen(torch.where(is_qso[:, None], quasar, galaxy))
+    found["z_pdf"] = torch.where(is_star[:, None], 0.0, coarse).half()
+    return found
+
+
+def _choose(
+    is_qso: Tensor, is_star: Tensor, galaxy: RedshiftSummary, quasar: RedshiftSummary
+) -> dict[str, Tensor]:
+    """The redshift columns of the most probable class; NaN (mass: 0) for stars."""
+    columns = {
+        "z": (galaxy.z, quasar.z),
+        "z_err": (galaxy.error, quasar.error),
+        "z_odds": (galaxy.odds, quasar.odds),
+    }
+    for i, name in enumerate(QUANTILE_NAMES):
+        columns[name] = (galaxy.quantiles[:, i], quasar.quantiles[:, i])
+    columns["z_mode2"] = (galaxy.mode2, quasar.mode2)
+    chosen = {
+        name: torch.where(is_qso, q, g).masked_fill(is_star, torch.nan) for name, (g, q) in columns.items()
+    }
+    chosen["z_mode2_p"] = torch.where(is_qso, quasar.mode2_p, galaxy.mode2_p).masked_fill(is_star, 0.0)
+    return chosen

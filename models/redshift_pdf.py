@@ -1,0 +1,141 @@
+"""A redshift's probability over fine bins of ln(1 + z), and what a catalogue says of it.
+
+All functions work row by row on probabilities p of shape (N, B), bin i covering ln(1 + z) from i to i + 1
+steps of 0.001. Positions are in bins, so that a distance of 30 is 0.03 (1 + z).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.ojala import LOG1PZ_STEP
+
+QUANTILES: tuple[float, ...] = (0.025, 0.16, 0.50, 0.84, 0.975)
+"""Cumulative probabilities of the quantiles z_q02, z_q16, z_q50, z_q84 and z_q98."""
+
+SMOOTHING = 5
+"""Modes are sought in the mass within this many bins on either side, not in single bins, which are noisy."""
+
+LOCAL = 10
+"""A mode's redshift is the mean of the PDF within this many bins of it, finer than a bin."""
+
+ODDS = 30
+"""Half-width of the interval whose mass is the odds: 0.03 (1 + z)."""
+
+LEAST_MODE = 0.01
+"""A second mode with less mass than this is not reported."""
+
+COARSENING = 5
+"""Fine bins per bin of the stored PDF, which has 365 bins of 0.005 in ln(1 + z)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedshiftSummary:
+    """What is kept of N redshift PDFs.
+
+    Attributes
+    ----------
+    z : Tensor, shape (N,)
+        Mean of the PDF within 0.01 (1 + z) of its highest mode.
+    quantiles : Tensor, shape (N, 5)
+        Redshifts at the cumulative probabilities `QUANTILES` of the whole PDF.
+    odds : Tensor, shape (N,)
+        Mass within 0.03 (1 + z) of ``z``.
+    mode2, mode2_p : Tensor, shape (N,)
+        Redshift of the second highest mode farther than 0.03 (1 + z) from ``z``, and the mass within
+        0.03 (1 + z) of it that the first mode's interval does not hold; NaN and 0 where it is below 0.01.
+    """
+
+    z: Tensor
+    quantiles: Tensor
+    odds: Tensor
+    mode2: Tensor
+    mode2_p: Tensor
+
+    @property
+    def error(self) -> Tensor:
+        """Half the width between the 16 % and 84 % quantiles (N,)."""
+        return 0.5 * (self.quantiles[:, 3] - self.quantiles[:, 1])
+
+
+def redshift_at(position: Tensor) -> Tensor:
+    """Redshift at a position in bins."""
+    return torch.expm1(position * LOG1PZ_STEP)
+
+
+def coarsen(p: Tensor) -> Tensor:
+    """Probability in the 365 coarse bins, (N, 1825) -> (N, 365)."""
+    return p.reshape(len(p), -1, COARSENING).sum(dim=-1)
+
+
+def summarise(p: Tensor) -> RedshiftSummary:
+    """Point estimate, quantiles, odds and second mode of the PDFs p (N, B), each of which sums to 1."""
+    p = p.double()
+    edge = torch.zeros(len(p), 1, dtype=p.dtype, device=p.device)
+    mass = torch.cat([edge, p.cumsum(dim=-1)], dim=-1)
+    middle = torch.arange(p.shape[-1], device=p.device) + 0.5
+    moment = torch.cat([edge, (p * middle).cumsum(dim=-1)], dim=-1)
+
+    smooth = _around(mass, SMOOTHING)
+    first = _local_mean(mass, moment, smooth.argmax(dim=-1))
+    odds = _mass_at(mass, first + ODDS) - _mass_at(mass, first - ODDS)
+
+    second_bin = _second_mode(smooth, first)
+    second = _local_mean(mass, moment, second_bin)
+    low, high = second - ODDS, second + ODDS
+    low = torch.where(second > first, torch.maximum(low, first + ODDS), low)
+    high = torch.where(second < first, torch.minimum(high, first - ODDS), high)
+    second_p = (_mass_at(mass, high) - _mass_at(mass, low)).clamp_min(0.0)
+    found = (second_p >= LEAST_MODE) & ((second - first).abs() > ODDS)
+    return RedshiftSummary(
+        z=redshift_at(first),
+        quantiles=redshift_at(quantile_positions(mass)),
+        odds=odds.clamp(0.0, 1.0),
+        mode2=torch.where(found, redshift_at(second), torch.nan),
+        mode2_p=torch.where(found, second_p, 0.0),
+    )
+
+
+def quantile_positions(mass: Tensor) -> Tensor:
+    """Positions of `QUANTILES` in cumulative masses at bin edges (N, B + 1), linear within a bin: (N, 5)."""
+    total = mass[:, -1:]
+    wanted = torch.tensor(QUANTILES, dtype=mass.dtype, device=mass.device) * total
+    upper = torch.searchsorted(mass, wanted.contiguous()).clamp(1, mass.shape[-1] - 1)
+    below, above = mass.gather(-1, upper - 1), mass.gather(-1, upper)
+    return upper - 1 + ((wanted - below) / (above - below).clamp_min(1e-300)).clamp(0.0, 1.0)
+
+
+def _around(mass: Tensor, reach: int) -> Tensor:
+    """Mass within ``reach`` bins of each bin (N, B); cut off at the ends of the grid."""
+    n = mass.shape[-1] - 1
+    index = torch.arange(n, device=mass.device)
+    return mass[:, (index + reach + 1).clamp_max(n)] - mass[:, (index - reach).clamp_min(0)]
+
+
+def _local_mean(mass: Tensor, moment: Tensor, mode: Tensor) -> Tensor:
+    """Mean position within `LOCAL` bins of the bins ``mode`` (N,); the bin's middle where the mass is nil."""
+    n = mass.shape[-1] - 1
+    low, high = (mode - LOCAL).clamp_min(0)[:, None], (mode + LOCAL + 1).clamp_max(n)[:, None]
+    inside = (mass.gather(-1, high) - mass.gather(-1, low))[:, 0]
+    first_moment = (moment.gather(-1, high) - moment.gather(-1, low))[:, 0]
+    return torch.where(inside > 1e-12, first_moment / inside.clamp_min(1e-12), mode + 0.5)
+
+
+def _mass_at(mass: Tensor, position: Tensor) -> Tensor:
+    """Cumulative mass at positions (N,), linear within a bin."""
+    position = position.clamp(0.0, mass.shape[-1] - 1.0)
+    low = position.floor().long().clamp_max(mass.shape[-1] - 2)
+    below, above = mass.gather(-1, low[:, None])[:, 0], mass.gather(-1, low[:, None] + 1)[:, 0]
+    return below + (position - low) * (above - below)
+
+
+def _second_mode(smooth: Tensor, first: Tensor) -> Tensor:
+    """Bin of the highest local maximum of ``smooth`` (N, B) more than `ODDS` bins from ``first`` (N,)."""
+    padded = torch.nn.functional.pad(smooth, (1, 1), value=-1.0)
+    peak = (smooth >= padded[:, :-2]) & (smooth > padded[:, 2:])
+    index = torch.arange(smooth.shape[-1], device=smooth.device) + 0.5
+    far = (index - first[:, None]).abs() > ODDS
+    return torch.where(peak & far, smooth, -1.0).argmax(dim=-1)

@@ -1,0 +1,369 @@
+"""Training on draws that are made as they are needed.
+
+Step k reads the draw that the seed and k determine, so an interrupted training that resumes sees what it
+would have seen. The state is one safetensors file, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
+from models.batch import LabelledPhotometry
+from models.checkpoint import WeightsInfo, read_tensors, save_weights, write_tensors
+from models.losses import Targets, losses, targets_of, total_loss
+from models.metrics import catalogue_metrics
+from models.ojala import PRESETS, Ojala
+from models.predictor import OjalaPredictor
+from models.tokens import Tokens, tokenise
+
+STATE_FILE = "state.safetensors"
+METRICS_FILE = "metrics.jsonl"
+
+FULL_CONTEXT = 0.7
+"""Share of the training rows that keep every band they were drawn with."""
+
+_REFERENCE = [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)
+_FIRST_DRAW, _HELD_OUT_DRAW = 2**31, 2**31 + 1
+
+
+class Sky(Protocol):
+    """A source of labelled photometry."""
+
+    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
+        """Photometry and labels of n objects; the generator alone decides which."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the weights.
+    preset : str
+        Shape of the network, a key of `models.ojala.PRESETS`.
+    steps : int
+        Length of the training and of the learning rate's schedule.
+    minutes : float or None
+        If given, the schedule follows elapsed time instead and the training ends with it (or after
+        ``steps``); such a training resumes, but its numbers depend on the machine's speed.
+    batch_size : int
+        Objects per step.
+    learning_rate, weight_decay, clip : float
+        AdamW's peak rate and decay of the weight matrices; largest norm of a gradient.
+    warm_up : int
+        Steps over which the rate rises; it then falls as a cosine to 1 % of its peak.
+    averaging : float
+        Memory of the running mean of the weights, which is what is kept.
+    class_weights : tuple of float
+        Weights of galaxies, stars and quasars in the class's loss: the shares that the probabilities shall
+        assume over the shares of the draws.
+    seed : int
+        Decides initial weights and draws.
+    device : str
+        "cpu" or "cuda".
+    bf16, compiled : bool
+        Mixed precision; torch.compile (a minute at the start, some ten times the rate on a CPU).
+    checkpoint_minutes : float
+        Time between saves, each with a check on held-out draws.
+    held_out : int
+        Held-out objects of a check.
+    """
+
+    name: str = "ojala-base"
+    version: str = "0.1"
+    preset: str = "base"
+    steps: int = 20_000
+    minutes: float | None = None
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    clip: float = 1.0
+    warm_up: int = 200
+    averaging: float = 0.998
+    class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    seed: int = 0
+    device: str = "cpu"
+    bf16: bool = True
+    compiled: bool = True
+    checkpoint_minutes: float = 5.0
+    held_out: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError("steps and batch_size must be at least 1")
+
+
+def config_from(settings: dict[str, Any]) -> TrainingConfig:
+    """Settings as read from JSON or TOML -> configuration.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown.
+    """
+    if unknown := set(settings) - {field.name for field in fields(TrainingConfig)}:
+        raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
+    if "class_weights" in settings:
+        galaxy, star, qso = settings["class_weights"]
+        settings = settings | {"class_weights": (galaxy, star, qso)}
+    return TrainingConfig(**settings)
+
+
+@dataclass
+class TrainingState:
+    """What a training carries from step to step."""
+
+    model: Ojala
+    average: Ojala
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def start(cls, config: TrainingConfig, first: Tokens) -> TrainingState:
+        """Fresh weights, input standardisation from the first draws."""
+        torch.manual_seed(config.seed)
+        model = Ojala(PRESETS[config.preset])
+        model.tokens.fit(first)
+        model.to(config.device)
+        matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.endswith("weight")]
+        others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and name.endswith("weight"))]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+        return cls(model, copy.deepcopy(model).requires_grad_(False), optimizer)
+
+    def save(self, path: Path, config: TrainingConfig) -> None:
+        """Write everything needed to go on."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+        progress = {"step": self.step, "seconds": self.seconds, "config": asdict(config)}
+        write_tensors(path, tensors, {"progress": json.dumps(progress)})
+
+    def load(self, path: Path, config: TrainingConfig) -> None:
+        """Go on from what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file belongs to a training with other settings.
+        """
+        tensors, metadata = read_tensors(path)
+        progress = json.loads(metadata["progress"])
+        saved = replace(config_from(progress["config"]), checkpoint_minutes=config.checkpoint_minutes)
+        if saved != config:
+            raise ValueError(
+                f"{path} belongs to a training with other settings ({saved}); use another folder"
+            )
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, rest = name.split(".", 1)
+            parts[part][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.average.load_state_dict(parts["average"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.step, self.seconds = progress["step"], progress["seconds"]
+
+
+def drop_bands(photometry: LabelledPhotometry, rng: np.random.Generator) -> LabelledPhotometry:
+    """Take bands away, so that any subset becomes a familiar context.
+
+    `FULL_CONTEXT` of the rows stay as drawn, since that is what a survey gives (a mock sky already leaves
+    bands out as a survey does); each of the rest keeps a random subset whose share is uniform in 0..1, with
+    at least 5 slots, as published.
+    """
+    n, n_bands = photometry.flux.shape
+    rank = rng.random((n, n_bands)).argsort(axis=1).argsort(axis=1)
+    kept = rank < np.maximum(5.0, rng.random((n, 1)) * n_bands)
+    kept |= rng.random((n, 1)) < FULL_CONTEXT
+    return replace(photometry, flux=np.where(kept, photometry.flux, np.float32(np.nan)))
+
+
+def learning_rate(config: TrainingConfig, step: int, seconds: float) -> float:
+    """Rate at a step: linear rise, then a cosine over steps (or time) to 1 % of the peak."""
+    done = step / config.steps
+    if config.minutes is not None:
+        done = max(done, seconds / (60.0 * config.minutes))
+    fall = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+    return config.learning_rate * fall * min(1.0, (step + 1) / config.warm_up)
+
+
+def batches(sky: Sky, config: TrainingConfig, first_step: int) -> Iterator[tuple[Tokens, Targets]]:
+    """Batch after batch from ``first_step`` on, drawn in a background thread a few steps ahead."""
+
+    def make(step: int) -> tuple[Tokens, Targets]:
+        rng = np.random.default_rng([config.seed, step])
+        drawn = sky.draw(config.batch_size, rng)
+        seen = drop_bands(drawn, rng)
+        return tokenise(seen.flux, seen.error, seen.ebv), targets_of(drawn)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as pool:
+        ahead = deque(
+            pool.submit(make, step) for step in range(first_step, min(first_step + 4, config.steps))
+        )
+        for step in range(first_step, config.steps):
+            batch = ahead.popleft().result()
+            if step + 4 < config.steps:
+                ahead.append(pool.submit(make, step + 4))
+            yield batch
+
+
+def train(
+    config: TrainingConfig,
+    sky: Sky,
+    held_out: Sky,
+    folder: Path,
+    report: Callable[[dict[str, object]], None] = lambda record: None,
+) -> Path:
+    """Train, or go on with the training that ``folder`` holds, and write weights.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        How.
+    sky, held_out : Sky
+        Draws to learn from; draws of other source objects to check with.
+    folder : Path
+        Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``, renewed at every check.
+    report : callable
+        Is given each record of the metrics file as it is written.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
+    state = TrainingState.start(config, tokenise(first.flux, first.error, first.ebv))
+    if (folder / STATE_FILE).exists():
+        state.load(folder / STATE_FILE, config)
+    log = _MetricsLog(folder / METRICS_FILE, state.step, report)
+    check = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))
+    weights = folder / f"{config.name}.safetensors"
+    take_step = torch.compile(_losses_of) if config.compiled else _losses_of
+
+    def save() -> None:
+        checked = evaluate(state.average, check, bf16=config.bf16)
+        log.write({"step": state.step, "seconds": round(state.seconds, 1), "held_out": checked})
+        state.save(folder / STATE_FILE, config)
+        summary = {
+            "draws": state.step * config.batch_size,
+            "seconds": round(state.seconds, 1),
+            "held_out": checked,
+        }
+        save_weights(
+            weights,
+            state.average,
+            name=config.name,
+            version=config.version,
+            training={"config": asdict(config)} | summary,
+        )
+
+    started, saved = time.monotonic() - state.seconds, time.monotonic()
+    for tokens, targets in batches(sky, config, state.step):
+        rate = learning_rate(config, state.step, state.seconds)
+        batch = tokens.to(config.device), targets.to(config.device)
+        found, norm = _step(take_step, state, *batch, config, rate)
+        state.step, state.seconds = state.step + 1, time.monotonic() - started
+        if state.step % 50 == 0 or state.step == 1:
+            values = {name: round(loss.item(), 4) for name, loss in found.items()}
+            progress = {"step": state.step, "seconds": round(state.seconds, 1), "rate": rate, "norm": norm}
+            log.write(progress | {"loss": values})
+        if config.minutes is not None and state.seconds > 60.0 * config.minutes:
+            break
+        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
+            save()
+            saved = time.monotonic()
+    save()
+    return weights
+
+
+def evaluate(model: Ojala, photometry: LabelledPhotometry, *, bf16: bool) -> dict[str, dict[str, float]]:
+    """Measures of a network's answers on labelled photometry, as the pipeline would get them."""
+    device = next(model.parameters()).device.type
+    info = WeightsInfo("in training", "", model.config, {}, "")
+    precision: Literal["fp32", "bf16"] = "bf16" if bf16 else "fp32"
+    predictor = OjalaPredictor(model, info, device=device, precision=precision, batch_size=128)
+    answers = predictor.predict(photometry.flux, photometry.error, photometry.ebv)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        magnitude = 23.9 - 2.5 * np.log10(photometry.flux[:, _REFERENCE])
+    return catalogue_metrics(answers, photometry.class_code, photometry.labels, magnitude)
+
+
+def _losses_of(
+    model: Ojala, tokens: Tokens, targets: Targets, class_weights: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total loss, and the loss of each quantity."""
+    found = losses(model(tokens), targets, class_weights)
+    return total_loss(found), found
+
+
+def _step(
+    losses_of: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    state: TrainingState,
+    tokens: Tokens,
+    targets: Targets,
+    config: TrainingConfig,
+    rate: float,
+) -> tuple[dict[str, Tensor], float]:
+    """One step of the optimizer; returns the losses and the gradient's norm before clipping."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(tokens.valid.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        weights = torch.tensor(config.class_weights, device=tokens.valid.device)
+        total, found = losses_of(state.model, tokens, targets, weights)
+    if not bool(torch.isfinite(total)):
+        raise FloatingPointError(f"the loss is not finite at step {state.step}: {found}")
+    state.optimizer.zero_grad()
+    torch.autograd.backward(total)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
+    state.optimizer.step()
+    memory = min(config.averaging, (1.0 + state.step) / (10.0 + state.step))
+    for mean, parameter in zip(state.average.parameters(), state.model.parameters(), strict=True):
+        mean.lerp_(parameter.detach(), 1.0 - memory)
+    return found, round(float(norm), 3)
+
+
+class _MetricsLog:
+    """One JSON record a line; records of steps that a resumed training takes again are dropped first."""
+
+    def __init__(self, path: Path, step: int, report: Callable[[dict[str, object]], None]) -> None:
+        self.path, self.report = path, report
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text("".join(line + "\n" for line in kept))
+        os.replace(unfinished, path)
+
+    def write(self, record: dict[str, object]) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        self.report(record)
