@@ -47,21 +47,26 @@ def header(contract: Contract) -> dict[str, str]:
     dict of str to str
         Keys and values of the file's footer.
     """
+    with warnings.catch_warnings():
+        # VOUnits deprecates the Angstrom in favour of 0.1nm; the field writes it, and so do we.
+        warnings.filterwarnings("ignore", "The unit 'Angstrom'", u.UnitsWarning)
+        text = _xml(contract)
+    lengths = {f"table::len::{c.name}": str(text_length(c)) for c in contract if c.allowed}
+    return {VERSION_KEY: "1.0", CONTENT_KEY: text, **lengths}
+
+
+def _xml(contract: Contract) -> str:
     votable = VOTableFile(version="1.4")
     resource = Resource()
     votable.resources.append(resource)
     table = TableElement(votable, name=contract.name)
     table.description = contract.description
     table.infos.append(Info(name="contract_version", value=contract.version))
-    with warnings.catch_warnings():
-        # VOUnits deprecates the Angstrom in favour of 0.1nm; the field writes it, and so do we.
-        warnings.filterwarnings("ignore", "The unit 'Angstrom'", u.UnitsWarning)
-        table.fields.extend(_field(votable, column) for column in contract)
+    table.fields.extend(_field(votable, column) for column in contract)
     resource.tables.append(table)
-    text = io.BytesIO()
-    votable.to_xml(text)
-    lengths = {f"table::len::{c.name}": str(text_length(c)) for c in contract if c.allowed}
-    return {VERSION_KEY: "1.0", CONTENT_KEY: text.getvalue().decode(), **lengths}
+    xml = io.BytesIO()
+    votable.to_xml(xml)
+    return xml.getvalue().decode()
 
 
 def text_length(column: Column) -> int:

@@ -105,7 +105,7 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
 
 def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
     """The vectors' rows for a table of photometry; NaN in every entry where nothing is predicted."""
-    known = photometry.usable.any(axis=1)
+    known = np.asarray(photometry.usable.any(axis=1))
     values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
     for name in ("z_pdf", "embedding"):
         width = OJALA_VECTORS[name].type.list_size

@@ -18,7 +18,7 @@ from hats.catalog.dataset.table_properties import TableProperties
 from hats.catalog.partition_info import PartitionInfo
 from hats.io.skymap import read_skymap, write_skymap
 from hats.loaders.read_hats import read_hats
-from hats.pixel_math import HealpixPixel
+from hats.pixel_math.healpix_pixel import HealpixPixel
 from upath import UPath
 
 from catalogs_schema import votable
@@ -80,25 +80,26 @@ def finalise_catalogue(
         listing.append(f"{partition.order},{partition.pixel},{leaf.rows},{leaf.bytes},{leaf.sha256}")
     write_whole(root / LEAVES, ("\n".join(listing) + "\n").encode())
     write_skymap(skymap, root)
-    TableProperties(
-        catalog_name=name,
-        catalog_type="object",
-        total_rows=sum(leaf.rows for leaf in leaves.values()),
-        ra_column="ra",
-        dec_column="dec",
-        healpix_column="_healpix_29",
-        healpix_order=INDEX_ORDER,
-        npix_suffix=".parquet",
-        skymap_order=SKYMAP_ORDER,
-        hats_max_rows=max((leaf.rows for leaf in leaves.values()), default=0),
-        moc_sky_fraction=sum(p.area for p in partitions) / (4 * 180**2 / np.pi),
-        hats_version="v1.0",
-        hats_builder=f"ojala, hats v{version('hats')}",
-        hats_data_semver=contract.version,
-        obs_title=contract.title,
-        obs_description=contract.description,
+    properties = {
+        "obs_collection": name,
+        "dataproduct_type": "object",
+        "hats_nrows": sum(leaf.rows for leaf in leaves.values()),
+        "hats_col_ra": "ra",
+        "hats_col_dec": "dec",
+        "hats_col_healpix": "_healpix_29",
+        "hats_col_healpix_order": INDEX_ORDER,
+        "hats_npix_suffix": ".parquet",
+        "hats_skymap_order": SKYMAP_ORDER,
+        "hats_max_rows": max((leaf.rows for leaf in leaves.values()), default=0),
+        "moc_sky_fraction": sum(p.area for p in partitions) / (4 * 180**2 / np.pi),
+        "hats_version": "v1.0",
+        "hats_builder": f"ojala, hats v{version('hats')}",
+        "hats_data_semver": contract.version,
+        "obs_title": contract.title,
+        "obs_description": contract.description,
         **(extra or {}),
-    ).to_properties_file(root)
+    }
+    TableProperties.model_validate(properties).to_properties_file(root)
 
 
 def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
@@ -167,25 +168,25 @@ def write_collection(out: UPath, photometry: UPath, products: dict[str, UPath], 
         Name of the collection.
     """
     for product, root in products.items():
-        extension = ExtensionProperties(
-            name=product,
-            primary_catalog=name,
-            primary_column="object_id",
-            join_catalog=_reference(out, root),
-            join_column="object_id",
-            extension_join_style="left",
-            shares_primary_coordinates=True,
-        )
-        _store(extension, out / f"{product}.properties", "HATS Extension")
-    _store(
-        CollectionProperties(
-            name=name,
-            hats_primary_table_url=_reference(out, photometry),
-            all_extensions={product: f"{product}.properties" for product in products},
-        ),
-        out / "collection.properties",
-        "HATS Collection",
-    )
+        extension = {
+            "obs_collection": product,
+            "dataproduct_type": "extension",
+            "hats_primary_table_url": name,
+            "hats_col_assn_primary": "object_id",
+            "hats_assn_join_table_url": _reference(out, root),
+            "hats_col_assn_join": "object_id",
+            "hats_ext_join_style": "left",
+            "hats_ext_shares_primary_coords": True,
+        }
+        path = out / f"{product}.properties"
+        _store(ExtensionProperties.model_validate(extension), path, "HATS Extension")
+    collection = {
+        "obs_collection": name,
+        "hats_primary_table_url": _reference(out, photometry),
+        "all_extensions": {product: f"{product}.properties" for product in products},
+    }
+    path = out / "collection.properties"
+    _store(CollectionProperties.model_validate(collection), path, "HATS Collection")
 
 
 def _reference(out: UPath, root: UPath) -> str:

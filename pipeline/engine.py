@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dask
 import torch
+from dask.typing import Key
 from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
 from distributed.worker import Worker
 
 from catalogs_schema.receipt import Receipt
-from pipeline.model import ModelSpec
+from pipeline.model import Model, ModelSpec
 from pipeline.partition import Task, failed_receipt, process
 
 Engine = Callable[[Sequence[Task], ModelSpec, int], Iterator[Receipt]]
@@ -74,9 +75,9 @@ def on_client(
     """
     client.register_plugin(ModelPlugin(spec, threads))
     waiting = iter(tasks)
-    orders: dict[str, Task] = {}
+    orders: dict[Key, Task] = {}
 
-    def submit(task: Task) -> Future:
+    def submit(task: Task) -> Future[Receipt]:
         future = client.submit(_process_on_worker, task, pure=False, retries=0)
         orders[future.key] = task
         return future
@@ -96,6 +97,10 @@ def on_client(
         yield receipt
 
 
+_loaded: dict[object, Model] = {}
+"""The model of each worker in this process."""
+
+
 class ModelPlugin(WorkerPlugin):
     """Loads the model once per worker, also on one that is started anew."""
 
@@ -108,8 +113,8 @@ class ModelPlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker starts."""
         torch.set_num_threads(self._threads)
-        worker.ojala_model = self._spec.load()
+        _loaded[worker.name] = self._spec.load()
 
 
 def _process_on_worker(task: Task) -> Receipt:
-    return process(task, get_worker().ojala_model)
+    return process(task, _loaded[get_worker().name])

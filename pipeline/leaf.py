@@ -106,7 +106,7 @@ def write_whole(path: UPath, content: bytes | memoryview) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary.path, path.path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

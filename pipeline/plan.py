@@ -19,7 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.leaf import sha256_of
 from pipeline.model import ModelSpec
 from pipeline.partition import PRODUCTS, receipt_path
-from pipeline.record import COMPLETE, RunRecord, latest_run, read_record
+from pipeline.record import RunRecord, latest_run, read_record
 from pipeline.sky import Partition
 from pipeline.versions import code_version
 
@@ -128,7 +128,7 @@ def make_plan(config: RunConfig) -> Plan:
     if run is not None:
         entries = tuple(Entry(p, rows, i, _state(run, p, i)) for p, rows, i in wanted)
         done = all(entry.state == DONE for entry in entries)
-        if done or read_record(run).status != COMPLETE:
+        if done or read_record(run).status != Status.COMPLETE:
             return Plan(run.name, True, entries)
     return Plan(_new_run_id(), False, tuple(Entry(p, rows, i, "missing") for p, rows, i in wanted))
 

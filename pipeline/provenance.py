@@ -118,7 +118,7 @@ def write_provenance(
     pq.write_table(partitions_table(receipts), sink, compression="zstd")
     write_whole(run / PARTITIONS, sink.getvalue())
     document = prov_document(record, photometry, products)
-    write_whole(run / PROV, document.serialize(indent=1).encode())
+    write_whole(run / PROV, str(document.serialize(indent=1)).encode())
 
 
 def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import enum
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from upath import UPath
@@ -13,7 +13,14 @@ from catalogs_schema.receipt import Receipt
 from pipeline.leaf import write_whole
 
 RECORD = "run.json"
-RUNNING, INCOMPLETE, COMPLETE = "running", "incomplete", "complete"
+
+
+class Status(enum.StrEnum):
+    """How far a run came. Only a complete run can be published, and it is never written to again."""
+
+    RUNNING = "running"
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
 
 
 class RunRecord(BaseModel):
@@ -22,7 +29,7 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str = Field(description="name of the run and of its folder")
-    status: Literal["running", "incomplete", "complete"] = Field(description="how far it came")
+    status: Status = Field(description="how far it came")
     started: str = Field(description="UTC time of its first start")
     ended: str | None = Field(default=None, description="UTC time of its end")
     config: dict[str, str | int | bool | None] = Field(description="the resolved configuration")

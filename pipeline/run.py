@@ -15,10 +15,8 @@ from pipeline.partition import PRODUCTS, Task, receipt_path
 from pipeline.plan import Plan
 from pipeline.provenance import write_checksums, write_provenance
 from pipeline.record import (
-    COMPLETE,
-    INCOMPLETE,
-    RUNNING,
     RunRecord,
+    Status,
     read_record,
     runs_folder,
     utc_now,
@@ -36,7 +34,7 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
     started = read_record(run).started if plan.resumes else utc_now()
     record = RunRecord(
         run_id=plan.run_id,
-        status=RUNNING,
+        status=Status.RUNNING,
         started=started,
         config=config.model_dump(),
         code_version=code_version(),
@@ -101,7 +99,7 @@ def finalise(plan: Plan, config: RunConfig) -> RunRecord:
     failed = [entry.partition.name for entry in plan.entries if entry.partition not in done]
     record = read_record(run).model_copy(
         update={
-            "status": INCOMPLETE if failed else COMPLETE,
+            "status": Status.INCOMPLETE if failed else Status.COMPLETE,
             "ended": utc_now(),
             "failed": failed,
             "model": next((receipt.model for receipt in receipts), config.model),
@@ -125,7 +123,7 @@ def publish(plan: Plan, config: RunConfig) -> None:
     """Point the collection at a complete run."""
     out, photometry = UPath(config.out), UPath(config.photometry)
     run = runs_folder(out) / plan.run_id
-    if read_record(run).status != COMPLETE:
+    if read_record(run).status != Status.COMPLETE:
         raise ValueError(f"run {plan.run_id} is not complete and cannot be published")
     write_collection(
         out, photometry, {name: run / name for name in config.products}, name=catalogue_name(photometry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from pipeline.catalogue import LEAVES, CatalogueError, read_leaves
 from pipeline.leaf import sha256_of
 from pipeline.partition import PRODUCTS
 from pipeline.provenance import CHECKSUMS, read_checksums
-from pipeline.record import COMPLETE, RECORD, read_record
+from pipeline.record import RECORD, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def _photometry(root: UPath) -> Iterator[Damage]:
             yield Damage(str(path), f"SHA-256 differs from {LEAVES}")
         else:
             yield from _leaf(path, PHOTOMETRY, leaf.rows)
-    if not is_valid_catalog(root, strict=True):
+    if not _is_hats(root):
         yield Damage(str(root), "not a valid HATS catalogue")
 
 
@@ -112,7 +113,7 @@ def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
         yield Damage(str(record_path), "missing")
         return
     record = read_record(run)
-    if record.status != COMPLETE:
+    if record.status != Status.COMPLETE:
         yield Damage(str(record_path), f"run {record.run_id} is {record.status}, not complete")
         return
     if not (run / CHECKSUMS).exists():
@@ -152,7 +153,7 @@ def _product(run: UPath, product: str, photometry: UPath, damaged: set[str]) -> 
         yield from faults
         if not faults and _keys(path) != _keys(photometry / partition.leaf):
             yield Damage(str(path), "its objects are not those of the photometry's partition")
-    if not is_valid_catalog(root, strict=True):
+    if not _is_hats(root):
         yield Damage(str(root), "not a valid HATS catalogue")
 
 
@@ -167,6 +168,16 @@ def _leaf(path: UPath, contract: Contract, rows: int) -> Iterator[Damage]:
         yield Damage(str(path), f"{table.num_rows} rows, expected {rows}")
     for violation in contract.violations(table):
         yield Damage(str(path), str(violation))
+
+
+def _is_hats(root: UPath) -> bool:
+    """Ask HATS itself, without its remarks that the optional ``_metadata`` is not there."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        return bool(is_valid_catalog(root, strict=True))
+    finally:
+        logging.disable(before)
 
 
 def _keys(path: UPath) -> pa.ChunkedArray:

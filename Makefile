@@ -1,0 +1,51 @@
+# The project's commands. Only Python 3.11 or 3.12 and make are needed.
+#
+#   make demo    run everything on the bundled patch of sky
+#   make test    run every check
+#   make help    all commands
+
+PYTHON ?= python3
+# PyPI's torch for Linux brings several GB of CUDA. For the CPU build name PyTorch's index for it here,
+# for example make demo TORCH_INDEX="--index-url URL" (see "Get started" on PyTorch's pages).
+TORCH_INDEX ?=
+DEMO ?= demo-output
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint data-model clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+$(VENV)/.base: pyproject.toml deploy/constraints.txt
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "Python 3.11 or 3.12 is needed"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0 $(TORCH_INDEX)
+	$(PIP) --constraint deploy/constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) --constraint deploy/constraints.txt --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/.base  ## run everything on the bundled patch of sky, into $(DEMO)
+	rm -rf $(DEMO)
+	$(BIN)/ojala demo --out $(DEMO)
+
+lint: $(VENV)/.test  ## style, types and floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## every check
+	$(BIN)/pytest -n 2 --dist loadfile
+
+data-model: $(VENV)/.base  ## make catalogs_schema/DATA_MODEL.md anew
+	$(BIN)/python -m catalogs_schema.data_model > catalogs_schema/DATA_MODEL.md
+
+clean:  ## remove what the commands made
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
