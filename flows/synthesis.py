@@ -11,10 +11,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from catalogs_schema.bands import BANDS, MODEL_BANDS
+from models.quantities import CLASSES
 from models.synthesis import galaxies, quasars, stars
 from models.synthesis.photometer import Curves, Photometer
-from models.synthesis.sky import Libraries, MockSky
+from models.synthesis.sky import SURVEY_SHARES, Libraries, MockSky
 from pipeline.sources.curves import read_curves
 from pipeline.sources.templates import read_archetypes, read_atmospheres, read_pickles, read_quasar_templates
 
@@ -86,7 +90,7 @@ def save_library(path: Path, libraries: Libraries, curves: Curves) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes keywords for its own options
+        np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())
     unfinished.rename(path)
@@ -112,3 +116,67 @@ def load_sky(path: Path) -> MockSky:
         raise ValueError(f"{path} is not a library of spectra: it has no {', '.join(absent)}")
     curves = groups.pop("curves")
     return MockSky(Libraries(**groups), Photometer({band: (c[0], c[1]) for band, c in curves.items()}))
+
+
+def write_mock_catalogue(
+    sky: MockSky,
+    out: Path,
+    truth: Path,
+    *,
+    positions: tuple[np.ndarray, np.ndarray],
+    tile_id: int,
+    rng: np.random.Generator,
+) -> None:
+    """Draw held-out objects in the survey's mix and write them in the photometry contract's columns.
+
+    Parameters
+    ----------
+    sky : MockSky
+        The sky to draw from.
+    out, truth : Path
+        Parquet files to write: the photometry [uJy, four digits] and, by the same key, ``class``, ``z``
+        (null for stars) and the labels.
+    positions : tuple of ndarray
+        Right ascension and declination of each object [deg].
+    tile_id : int
+        Tile of all objects; they are numbered from 1.
+    rng : Generator
+        Source of randomness.
+    """
+    ra, dec = positions
+    n = len(ra)
+    drawn = sky.draw(n, rng, shares=SURVEY_SHARES, held_out=True)
+    key = {"tile_id": np.full(n, tile_id, np.int32), "number": np.arange(1, n + 1, dtype=np.int32)}
+    photometry = {name: pa.array(values) for name, values in (*key.items(), ("ra", ra), ("dec", dec))}
+    photometry["ebv"] = _nullable(drawn.ebv)
+    photometry["flags"] = pa.array(np.zeros(n, np.int32))
+    photometry["mask_flags"] = pa.array(np.zeros(n, np.int32))
+    nothing = np.full(n, np.nan, np.float32)
+    column = {band.name: i for i, band in enumerate(MODEL_BANDS)}
+    for band in BANDS:
+        flux = drawn.flux[:, column[band.name]] if band.name in column else nothing
+        error = drawn.error[:, column[band.name]] if band.name in column else nothing
+        photometry[band.flux_column], photometry[band.error_column] = _nullable(flux), _nullable(error)
+    z = np.where(np.isfinite(drawn.labels["z_gal"]), drawn.labels["z_gal"], drawn.labels["z_qso"])
+    known = {
+        **{name: pa.array(values) for name, values in key.items()},
+        "class": pa.array([CLASSES[code] for code in drawn.class_code]),
+        "z": pa.array(z, mask=np.isnan(z)),
+        **{name: _nullable(values) for name, values in drawn.labels.items()},
+    }
+    _write_parquet(pa.table(photometry), out)
+    _write_parquet(pa.table(known), truth)
+
+
+def _nullable(values: np.ndarray) -> pa.Array:
+    """Float32 to four significant digits, null where NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        digit = 10.0 ** (3 - np.floor(np.log10(np.abs(values.astype(np.float64)))))
+        rounded = np.where(np.isfinite(digit), np.round(values * digit) / digit, values)
+    return pa.array(rounded.astype(np.float32), mask=np.isnan(values))
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(table, unfinished, compression="zstd", compression_level=19)
+    unfinished.rename(path)

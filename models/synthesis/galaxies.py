@@ -13,6 +13,8 @@ or, in quiescent galaxies, weak LINER emission.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from models.synthesis.grid import COARSE, FINE, to_vacuum
@@ -76,7 +78,7 @@ LINES: tuple[tuple[str, float, str], ...] = (
     ("C  3  1908.73A", 1908.7, "ultraviolet"),
     ("C  3  1906.68A", 1906.7, "ultraviolet"),
 )
-"""Cloudy's label, vacuum wavelength [Angstrom] and scatter group of each line; a group's lines vary together."""
+"""Cloudy's label, vacuum wavelength [Angstrom] and group of each line; the lines of a group vary together."""
 
 LINE_WAVELENGTH = np.array([wavelength for _, wavelength, _ in LINES])
 """Vacuum wavelengths of `LINES` [Angstrom]."""
@@ -101,7 +103,7 @@ def draw_histories(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         ``family`` and the parameters that `simulate` hands to bagpipes.
     """
     family = rng.choice(len(FAMILIES), n, p=[share for _, share in FAMILIES])
-    old, forming, fading, young = (family == k for k in range(4))
+    old, fading, young = (family == k for k in (0, 2, 3))
     age = rng.uniform(1.5, 13.2, n)
     age[old] = rng.uniform(2.0, 13.3, old.sum())
     age[fading] = rng.uniform(1.5, 13.0, fading.sum())
@@ -173,7 +175,7 @@ def simulate(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     histories = draw_histories(n, rng)
     fine_grid, coarse_grid = FINE.rest_wavelength(Z_MAX), COARSE.rest_wavelength(Z_MAX)
     reference = (model.wavelengths > 5500.0) & (model.wavelengths < 6500.0)
-    out = {
+    out: dict[str, np.ndarray] = {
         "fine": np.empty((n, len(fine_grid)), np.float16),
         "coarse": np.empty((n, len(coarse_grid)), np.float16),
         "lines": np.empty((n, len(LINES)), np.float32),
@@ -225,8 +227,8 @@ def _components(p: dict[str, np.ndarray]) -> dict[str, object]:
     }
 
 
-def _new_model():  # type: ignore[no-untyped-def]  # bagpipes has no types
-    """A bagpipes model on a fine enough wavelength grid, its nebular lines taken out of the continuum."""
+def _new_model() -> tuple[Any, Any]:
+    """Model and configuration of bagpipes: a fine wavelength grid, no nebular lines in the continuum."""
     try:
         import bagpipes
         from bagpipes import config

@@ -82,7 +82,7 @@ def shifts(z: np.ndarray) -> np.ndarray:
 
 def redshifts(shift: np.ndarray) -> np.ndarray:
     """Redshifts that whole fine pixels stand for exactly; float64, same shape."""
-    return np.expm1(shift * FINE.step)
+    return np.asarray(np.expm1(shift * FINE.step))
 
 
 def to_vacuum(air: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def to_vacuum(air: np.ndarray) -> np.ndarray:
     """
     squared = (1e4 / np.maximum(air, 2000.0)) ** 2
     index = 1.0 + 5.792105e-2 / (238.0185 - squared) + 1.67917e-3 / (57.362 - squared)
-    return np.where(air > 2000.0, air * index, air)
+    return np.asarray(np.where(air > 2000.0, air * index, air))
 
 
 def windows(
@@ -118,13 +118,13 @@ def windows(
     ndarray of float32, shape (N, lattice.size)
         The library value at the rest wavelength of each observed pixel.
     """
-    start = lattice.first - shift - first
-    if start.size and (start.min() < 0 or start.max() + lattice.size > library.shape[1]):
+    start, size = lattice.first - shift - first, lattice.size
+    if start.size and (start.min() < 0 or start.max() + size > library.shape[1]):
         raise ValueError(
             f"redshift shifts from {shift.min()} to {shift.max()} pixels leave a library of "
             f"{library.shape[1]} pixels that starts at lattice index {first}"
         )
-    out = np.empty((len(rows), lattice.size), np.float32)
+    out = np.empty((len(rows), size), np.float32)
     for i, (row, begin) in enumerate(zip(rows.tolist(), start.tolist(), strict=True)):
-        out[i] = library[row, begin : begin + lattice.size]
+        out[i] = library[row, begin : begin + size]
     return out

@@ -28,8 +28,7 @@ APERTURE_OFFSET = {System.LEGACY: 0.03, System.WISE: 0.06}
 REPORTED_SCATTER = 0.10
 """Relative scatter of the reported about the true error."""
 
-_SYSTEM = np.array([band.system.value for band in MODEL_BANDS])
-_IS = {system: _SYSTEM == system.value for system in System}
+_IS = {system: np.array([band.system is system for band in MODEL_BANDS]) for system in System}
 _NARROW = np.array([band.is_narrow for band in MODEL_BANDS])
 _PIVOT = np.array([band.pivot for band in MODEL_BANDS])
 _WIDE_JPAS = np.array([band.name in ("uJAVA", "J1007") for band in MODEL_BANDS])
@@ -102,8 +101,12 @@ def draw_observed(n: int, rng: np.random.Generator) -> np.ndarray:
         rng.random((some.sum(), len(MODEL_BANDS))) > rng.uniform(0.0, 0.4, (some.sum(), 1))
     ) | ~_NARROW
     blue, red = happens(0.25), happens(0.25)
-    seen[blue] &= _PIVOT > rng.uniform(3700.0, 5500.0, (blue.sum(), 1))
-    seen[red] &= _PIVOT < rng.uniform(7500.0, 9400.0, (red.sum(), 1))
+    bluest, reddest = (
+        rng.uniform(3700.0, 5500.0, (blue.sum(), 1)),
+        rng.uniform(7500.0, 9400.0, (red.sum(), 1)),
+    )
+    seen[blue] &= bluest < _PIVOT
+    seen[red] &= reddest > _PIVOT
     heavy = happens(0.05)
     seen[heavy] &= rng.random((heavy.sum(), len(MODEL_BANDS))) > rng.uniform(0.5, 0.9, (heavy.sum(), 1))
     lose(happens(0.02), _NARROW)

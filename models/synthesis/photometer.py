@@ -15,6 +15,7 @@ LINE_SIGMA = 5e-4
 MIN_COVERAGE = 0.95
 """Share of a band's energy-weighted curve that a spectrum must cover to give a flux."""
 
+_BRIDGED = 0.1  # of a band's width: gaps in a spectrum that are interpolated
 _COARSE_BANDS = ("W1", "W2")
 _MICROJANSKY = 1e29  # uJy in one erg/s/cm2/Hz
 
@@ -40,7 +41,7 @@ class Photometer:
         A band of `MODEL_BANDS` has no curve, or its curve is not positive anywhere on its lattice.
     """
 
-    def __init__(self, curves: Curves):
+    def __init__(self, curves: Curves) -> None:
         missing = [band.name for band in MODEL_BANDS if band.name not in curves]
         if missing:
             raise ValueError(f"no transmission curve for the bands {missing}; found {sorted(curves)}")
@@ -61,7 +62,7 @@ class Photometer:
             curve = np.interp(wavelength, *self.curves[name], left=0.0, right=0.0)
             if not curve.sum() > 0.0:
                 raise ValueError(
-                    f"the curve of {name} is zero between {lattice.blue:g} and {lattice.red:g} A: is it in Angstrom?"
+                    f"the curve of {name} is zero from {lattice.blue:g} to {lattice.red:g} A: in Angstrom?"
                 )
             out[:] = curve * wavelength**2 / (LIGHT_SPEED * curve.sum())
         return (matrix * _MICROJANSKY).astype(np.float32)
@@ -136,8 +137,8 @@ class Photometer:
         flux : ndarray, shape (P,)
             f_lambda [erg/s/cm2/A].
         valid : ndarray of bool, shape (P,), optional
-            Pixels that can be used; all finite ones unless told. Bad pixels inside a band are bridged
-            linearly as long as the band stays covered.
+            Pixels that can be used; all finite ones unless told. Gaps narrower than a tenth of a band's
+            width count as covered and are bridged linearly.
 
         Returns
         -------
@@ -153,21 +154,20 @@ class Photometer:
         coverage = np.zeros(len(MODEL_BANDS))
         if usable.sum() < 2:
             return fluxes, coverage
-        edges = np.concatenate(([wavelength[0]], (wavelength[1:] + wavelength[:-1]) / 2, [wavelength[-1]]))
         good_wavelength, good_flux = wavelength[usable], flux[usable]
-        for i, (grid, curve) in enumerate(self.curves.values()):
-            fine = np.linspace(grid[0], grid[-1], 4 * len(grid) if len(grid) < 600 else len(grid))
-            curve = np.interp(fine, grid, curve)
-            pixel = np.searchsorted(edges, fine, side="right") - 1
-            inside = (pixel >= 0) & (pixel < len(wavelength))
-            seen = np.zeros(len(fine), bool)
-            seen[inside] = usable[pixel[inside]]
-            weight = curve * fine
+        gap = np.diff(good_wavelength)
+        typical = 3.0 * np.median(gap)
+        for i, (band, (grid, curve)) in enumerate(zip(MODEL_BANDS, self.curves.values(), strict=True)):
+            samples = np.linspace(grid[0], grid[-1], max(len(grid), 600))
+            weight = np.interp(samples, grid, curve) * samples
+            after = np.searchsorted(good_wavelength, samples)
+            within = (after > 0) & (after < len(good_wavelength))
+            bridged = max(_BRIDGED * band.fwhm, typical)
+            seen = within & (gap[np.clip(after - 1, 0, len(gap) - 1)] < bridged)
             coverage[i] = weight[seen].sum() / weight.sum()
             if coverage[i] >= MIN_COVERAGE:
-                sampled = np.interp(fine, good_wavelength, good_flux)
-                within = (fine >= good_wavelength[0]) & (fine <= good_wavelength[-1])
+                sampled = np.interp(samples, good_wavelength, good_flux)
                 top = (sampled * weight)[within].sum()
-                bottom = (curve * LIGHT_SPEED / fine)[within].sum()
+                bottom = (weight * LIGHT_SPEED / samples**2)[within].sum()
                 fluxes[i] = top / bottom * _MICROJANSKY
         return fluxes, coverage

@@ -13,6 +13,7 @@ from models.batch import LabelledPhotometry
 from models.quantities import CLASSES, QUANTITIES, Kind
 from models.synthesis import galaxies, noise, quasars, stars
 from models.synthesis.grid import COARSE, COARSE_PER_FINE, FINE, LIGHT_SPEED, redshifts, shifts, windows
+from models.synthesis.mismatch import ModelErrors
 from models.synthesis.photometer import Photometer
 
 TRAINING_SHARES = (0.60, 0.20, 0.20)
@@ -26,12 +27,13 @@ HELD_OUT_FRACTION = 0.05
 
 _EBV_KNOWN_BELOW = 0.03  # rows with more reddening than this always state it
 _MAX_LOG_MASS = 12.1
+_BLOCK = 256  # objects whose spectra are in memory at a time: they fit into the cache
 _PIVOT = np.array([band.pivot for band in MODEL_BANDS])
 _K_X = np.array([band.k_x for band in MODEL_BANDS])
 _REFERENCE = next(i for i, band in enumerate(MODEL_BANDS) if band.name == REFERENCE_BAND)
 
-# Quantiles of EW(H alpha) [A] at 0, 5, ... 100 % of DESI bright galaxies at 0.06 < z < 0.30; the 22 % without a
-# positive measurement stand at zero.
+# Quantiles of EW(H alpha) [A] at 0, 5, ... 100 % of DESI bright galaxies at 0.06 < z < 0.30; the 22 %
+# without a positive measurement stand at zero.
 _EW_QUANTILES = np.array(
     (
         0,
@@ -108,9 +110,10 @@ class MockSky:
         The bands.
     """
 
-    def __init__(self, libraries: Libraries, photometer: Photometer):
+    def __init__(self, libraries: Libraries, photometer: Photometer) -> None:
         self._libraries = libraries
         self._photometer = photometer
+        self._errors = ModelErrors(quasars.Z_MAX)
         self._levels = galaxies.line_levels(libraries.galaxies["fine"])
         weight = _galaxy_weights(libraries.galaxies["lines"], self._levels)
         self._split = {held_out: _members(libraries, weight, held_out=held_out) for held_out in (False, True)}
@@ -162,11 +165,12 @@ class MockSky:
         labels = {q.name: np.full(n, np.nan, np.float32) for q in QUANTITIES if q.kind is not Kind.CLASS}
         painters = {"GALAXY": self._draw_galaxies, "STAR": self._draw_stars, "QSO": self._draw_quasars}
         for name, paint in painters.items():
-            rows = np.flatnonzero(code == CLASSES.index(name))
-            drawn = paint(magnitude[rows], self._split[held_out], rng)
-            flux[rows] = drawn.flux
-            for label, values in drawn.labels.items():
-                labels[label][rows] = values
+            members = np.flatnonzero(code == CLASSES.index(name))
+            for rows in np.split(members, range(_BLOCK, len(members), _BLOCK)):
+                drawn = paint(magnitude[rows], self._split[held_out], rng)
+                flux[rows] = drawn.flux
+                for label, values in drawn.labels.items():
+                    labels[label][rows] = values
         ebv, behind = _draw_reddening(n, rng, is_star=code == CLASSES.index("STAR"))
         flux *= np.exp(-0.4 * np.log(10.0) * (ebv * behind)[:, None] * _K_X).astype(np.float32)
         if not all_bands:
@@ -194,7 +198,7 @@ class MockSky:
 
         level = self._levels[row]
         lines = galaxies.scatter_lines(library["lines"][row], level, library["log_ssfr"][row], rng)
-        flux = self._continuum(library, galaxies.Z_MAX, row, shift)
+        flux = self._continuum(library, galaxies.Z_MAX, row, shift, rng)
         flux += self._photometer.lines(
             galaxies.LINE_WAVELENGTH * (1.0 + z[:, None]), lines * (1.0 + z[:, None])
         )
@@ -219,23 +223,17 @@ class MockSky:
         shift = shifts(_draw_quasar_redshifts(n, rng))
         z = redshifts(shift)
         row = rng.choice(side.quasars, n)
-        fine = windows(library["fine"], FINE.rest_first(quasars.Z_MAX), row, shift, FINE)
+        fine, coarse = self._spectra(library, quasars.Z_MAX, row, shift, rng)
         absorbed = np.flatnonzero(z > 1.5)
         opacity = 1.0 - library["igm"][quasars.igm_row(z[absorbed])]
         sightline = np.exp(rng.normal(0.0, 0.25, (len(absorbed), 1))).astype(np.float32)
         fine[absorbed] *= np.maximum(1.0 - opacity * sightline, 0.0)
-        coarse_shift = np.rint(shift / COARSE_PER_FINE).astype(np.int64)
-        coarse = windows(library["coarse"], COARSE.rest_first(quasars.Z_MAX), row, coarse_shift, COARSE)
         flux = self._photometer.continuum(fine, coarse)
         flux *= (_PIVOT / 7500.0).astype(np.float32) ** rng.normal(0.0, 0.1, (n, 1)).astype(np.float32)
 
         hosted = np.flatnonzero(z < 0.98 * galaxies.Z_MAX)
-        host = self._continuum(
-            self._libraries.galaxies,
-            galaxies.Z_MAX,
-            self._draw_galaxy_rows(z[hosted], side, rng),
-            shift[hosted],
-        )
+        host_row = self._draw_galaxy_rows(z[hosted], side, rng)
+        host = self._continuum(self._libraries.galaxies, galaxies.Z_MAX, host_row, shift[hosted], rng)
         flux[hosted] += host * self._host_fraction(magnitude[hosted], z[hosted], rng)[:, None].astype(
             np.float32
         )
@@ -247,21 +245,38 @@ class MockSky:
         n = len(magnitude)
         row = rng.choice(side.stars, n, p=side.star_weight)
         velocity = np.clip(np.rint(rng.normal(0.0, 0.6, n)), -2, 2).astype(np.int64)  # 90 km/s a pixel
-        flux = self._continuum(library, 0.0, row, velocity)
+        flux = self._continuum(library, 0.0, row, velocity, rng)
         scale = noise.to_flux(magnitude) / flux[:, _REFERENCE]
         return _Drawn(
             flux * scale[:, None].astype(np.float32), {name: library[name][row] for name in stars.LABELS}
         )
 
     def _continuum(
-        self, library: Mapping[str, np.ndarray], z_max: float, row: np.ndarray, shift: np.ndarray
+        self,
+        library: Mapping[str, np.ndarray],
+        z_max: float,
+        row: np.ndarray,
+        shift: np.ndarray,
+        rng: np.random.Generator,
     ) -> np.ndarray:
-        """Flux densities of library members at the given shifts, float32 (N, 63)."""
+        """Flux densities of library members at the given shifts, with the models' errors; float32 (N, 63)."""
+        return self._photometer.continuum(*self._spectra(library, z_max, row, shift, rng))
+
+    def _spectra(
+        self,
+        library: Mapping[str, np.ndarray],
+        z_max: float,
+        row: np.ndarray,
+        shift: np.ndarray,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Observed windows of the two lattices; the infrared is off by 6 % for each object."""
+        fine = windows(library["fine"], FINE.rest_first(z_max), row, shift, FINE)
+        self._errors.apply(fine, shift, rng)
         coarse_shift = np.rint(shift / COARSE_PER_FINE).astype(np.int64)
-        return self._photometer.continuum(
-            windows(library["fine"], FINE.rest_first(z_max), row, shift, FINE),
-            windows(library["coarse"], COARSE.rest_first(z_max), row, coarse_shift, COARSE),
-        )
+        coarse = windows(library["coarse"], COARSE.rest_first(z_max), row, coarse_shift, COARSE)
+        coarse *= np.exp(rng.normal(0.0, 0.06, (len(row), 1))).astype(np.float32)
+        return fine, coarse
 
     def _draw_galaxy_rows(self, z: np.ndarray, side: _Members, rng: np.random.Generator) -> np.ndarray:
         """Library galaxies, by their weights, that are younger than the Universe at z."""
@@ -272,7 +287,7 @@ class MockSky:
         )
 
     def _age(self, z: np.ndarray) -> np.ndarray:
-        return np.interp(z, self._z_grid, self._age_grid)
+        return np.asarray(np.interp(z, self._z_grid, self._age_grid))
 
     def _log_mass(self, z: np.ndarray, log_l: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """log10 of the living mass [Msun] of galaxies whose library spectrum is observed times ``scale``."""
@@ -280,7 +295,7 @@ class MockSky:
         return np.asarray(np.log10(scale * 4.0 * np.pi * (1.0 + z)) + 2.0 * np.log10(distance) - log_l)
 
     def _host_fraction(self, magnitude: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Host to quasar at 6000 A rest: about a quarter at M_i = -23, falling with luminosity, 0.3 dex scatter."""
+        """Host to quasar at 6000 A rest: a quarter at M_i = -23, less with luminosity, 0.3 dex scatter."""
         distance = np.interp(z, self._z_grid, self._distance_grid) / 3.0857e19  # in units of 10 pc
         absolute = magnitude - 5.0 * np.log10(distance) + 1.25 * np.log10(1.0 + z)
         return np.asarray(
@@ -322,7 +337,7 @@ def _galaxy_weights(lines: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def _draw_magnitudes(n: int, rng: np.random.Generator, i_range: tuple[float, float]) -> np.ndarray:
-    """iSDSS magnitudes: three quarters with counts ~ 10^(0.2 i), the rest uniform."""
+    """Draw iSDSS magnitudes: three quarters with counts ~ 10^(0.2 i), the rest uniform."""
     low, high = i_range
     rising = np.log10(10 ** (0.2 * low) + rng.random(n) * (10 ** (0.2 * high) - 10 ** (0.2 * low))) / 0.2
     return np.where(rng.random(n) < 0.25, rng.uniform(low, high, n), rising)
