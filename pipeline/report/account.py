@@ -1,0 +1,202 @@
+"""A run in numbers: what its receipts say, added up."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from catalogs_schema.bands import MODEL_BANDS
+from catalogs_schema.contract import NONE
+from catalogs_schema.flags import Flag
+from catalogs_schema.receipt import Receipt
+from catalogs_schema.value_added import CLASSES, Z_MAX
+from pipeline.sky import Partition
+
+REDSHIFT_BIN = 0.05
+"""Width of the redshift bins that receipts count in."""
+
+REDSHIFT_EDGES = np.linspace(0.0, Z_MAX, round(Z_MAX / REDSHIFT_BIN) + 1)
+"""Edges of those bins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What one worker process did.
+
+    Attributes
+    ----------
+    host, pid : str, int
+        Machine and process.
+    partitions, rows : int
+        How much it finished.
+    seconds : float
+        Wall-clock seconds spent in its partitions, failed ones too.
+    peak_rss : int
+        Peak resident memory [bytes].
+    """
+
+    host: str
+    pid: int
+    partitions: int
+    rows: int
+    seconds: float
+    peak_rss: int
+
+
+@dataclass(frozen=True)
+class RunAccount:
+    """The receipts of a run, one entry per partition in the arrays.
+
+    Attributes
+    ----------
+    receipts : tuple of Receipt
+        In the order of the sky.
+    partitions : tuple of Partition
+        Their partitions.
+    rows_in, rows_out : ndarray of int64
+        Rows read and written.
+    done : ndarray of bool
+        Whether the partition was written whole.
+    seconds : ndarray of float
+        Wall-clock seconds of the last attempt.
+    stages : dict of str to ndarray of float
+        Wall-clock seconds per stage.
+    peak_rss : ndarray of float
+        Peak resident memory of the worker by then [bytes].
+    """
+
+    receipts: tuple[Receipt, ...]
+    partitions: tuple[Partition, ...]
+    rows_in: np.ndarray
+    rows_out: np.ndarray
+    done: np.ndarray
+    seconds: np.ndarray
+    stages: dict[str, np.ndarray]
+    peak_rss: np.ndarray
+
+    @cached_property
+    def unequal(self) -> list[str]:
+        """Names of the partitions whose rows out differ from their rows in, failed ones apart."""
+        wrong = self.done & (self.rows_in != self.rows_out)
+        return [self.partitions[i].name for i in np.flatnonzero(wrong)]
+
+    @cached_property
+    def failures(self) -> list[tuple[str, str]]:
+        """Name and last error of each partition that failed."""
+        found = []
+        for receipt in self.receipts:
+            if receipt.status == "failed":
+                error = receipt.attempts[-1].error if receipt.attempts else None
+                found.append((receipt.partition, error or "no error was recorded"))
+        return found
+
+    @cached_property
+    def flags(self) -> dict[str, int]:
+        """Rows per flag, all flags of the contract named."""
+        return {name: self._count("flags", name) for name in Flag.__members__}
+
+    @cached_property
+    def classes(self) -> dict[str, int]:
+        """Rows per most probable class, NONE last."""
+        counts = {name: self._count("classes", name) for name in CLASSES}
+        return counts | {NONE: self._count("classes", "none") + self._count("classes", NONE)}
+
+    @cached_property
+    def redshifts(self) -> dict[str, np.ndarray]:
+        """Rows per redshift bin, per class that has redshifts."""
+        found = {}
+        for name in CLASSES:
+            counts = np.zeros(len(REDSHIFT_EDGES) - 1, dtype=np.int64)
+            for receipt in self.receipts:
+                if receipt.summary and name in receipt.summary.redshifts:
+                    counts += np.asarray(receipt.summary.redshifts[name], dtype=np.int64)
+            if counts.any():
+                found[name] = counts
+        return found
+
+    @cached_property
+    def bands(self) -> np.ndarray:
+        """Rows with a usable value per model band, shape (63,)."""
+        counts = np.zeros(len(MODEL_BANDS), dtype=np.int64)
+        for receipt in self.receipts:
+            if receipt.summary:
+                counts += np.asarray(receipt.summary.bands, dtype=np.int64)
+        return counts
+
+    @cached_property
+    def rows_summarised(self) -> int:
+        """Rows of the partitions that carry a summary; the denominator of all fractions."""
+        return sum(r.rows_out for r in self.receipts if r.summary)
+
+    @cached_property
+    def workers(self) -> list[Worker]:
+        """Worker processes, the busiest first."""
+        found: dict[tuple[str, int], list[float]] = {}
+        for receipt in self.receipts:
+            for attempt in receipt.attempts:
+                entry = found.setdefault((attempt.host, attempt.pid), [0, 0, 0.0, 0])
+                entry[2] += attempt.seconds
+            if receipt.attempts:
+                last = receipt.attempts[-1]
+                entry = found[last.host, last.pid]
+                entry[0] += receipt.status == "done"
+                entry[1] += receipt.rows_out
+                entry[3] = max(entry[3], receipt.peak_rss)
+        workers = [
+            Worker(h, p, int(n), int(rows), s, int(rss)) for (h, p), (n, rows, s, rss) in found.items()
+        ]
+        return sorted(workers, key=lambda w: (-w.rows, w.host, w.pid))
+
+    def _count(self, table: str, key: str) -> int:
+        return sum(getattr(r.summary, table).get(key, 0) for r in self.receipts if r.summary)
+
+
+def account_of(receipts: Sequence[Receipt]) -> RunAccount:
+    """Add up the receipts of a run.
+
+    Parameters
+    ----------
+    receipts : sequence of Receipt
+        One per partition.
+
+    Raises
+    ------
+    ValueError
+        If two receipts are of the same partition; names it.
+    """
+    ordered = sorted(receipts, key=lambda r: _position(Partition.parse(r.partition)))
+    for first, second in itertools.pairwise(ordered):
+        if first.partition == second.partition:
+            raise ValueError(f"two receipts of partition {first.partition}: a run has one per partition")
+    stages = sorted({stage for r in ordered for stage in r.seconds}, key=_stage_order(ordered))
+    return RunAccount(
+        receipts=tuple(ordered),
+        partitions=tuple(Partition.parse(r.partition) for r in ordered),
+        rows_in=np.array([r.rows_in for r in ordered], dtype=np.int64),
+        rows_out=np.array([r.rows_out for r in ordered], dtype=np.int64),
+        done=np.array([r.status == "done" for r in ordered], dtype=bool),
+        seconds=np.array([_seconds(r) for r in ordered], dtype=np.float64),
+        stages={s: np.array([r.seconds.get(s, 0.0) for r in ordered]) for s in stages},
+        peak_rss=np.array([r.peak_rss for r in ordered], dtype=np.float64),
+    )
+
+
+def _position(partition: Partition) -> tuple[float, int]:
+    return partition.pixel / 4.0**partition.order, partition.order
+
+
+def _stage_order(receipts: Sequence[Receipt]) -> Callable[[str], tuple[int, str]]:
+    """Stages come in the order of the first receipt that has them: the order in which they ran."""
+    first: dict[str, int] = {}
+    for receipt in receipts:
+        for place, stage in enumerate(receipt.seconds):
+            first.setdefault(stage, place)
+    return lambda stage: (first[stage], stage)
+
+
+def _seconds(receipt: Receipt) -> float:
+    return receipt.attempts[-1].seconds if receipt.attempts else sum(receipt.seconds.values())

@@ -1,0 +1,396 @@
+"""The page: what a run made, from what, how well and at what cost, in one file that needs no network."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow.csv
+from upath import UPath
+
+from catalogs_schema.contract import NONE
+from catalogs_schema.flags import MEANING, Flag
+from catalogs_schema.receipt import Receipt
+from pipeline.catalogue import read_counts, read_leaves
+from pipeline.leaf import write_whole
+from pipeline.report.account import RunAccount, account_of
+from pipeline.report.drawing import Drawing
+from pipeline.report.figures import band_drawing, class_drawing, rate_drawing, redshift_drawing, stage_drawing
+from pipeline.report.leaves import LeafTotals, answers_for, leaf_totals
+from pipeline.report.numbers import finite, run_numbers, seconds_between, truth_numbers
+from pipeline.report.quality import ANSWERS, LISTED, label_samples, redshift_samples
+from pipeline.report.skymap import sky_drawing
+from pipeline.report.truth import Matched, Truth, match_truth, read_truth
+from pipeline.report.truth_figures import FEWEST, label_drawing, magnitude_drawing, redshift_truth_drawing
+
+LEAVES_READ = 2000
+"""Runs of more partitions are not read again to sum probabilities and flagged rows."""
+
+ROWS_SHOWN = 50
+"""Failed partitions and workers that the page lists."""
+
+SLOWEST = 5
+"""Slowest partitions that the page lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a run was asked to do and with what it did it.
+
+    Attributes
+    ----------
+    run_id, product : str
+        Name of the run and of its main product.
+    photometry : str
+        Where the photometry is.
+    started, ended : str
+        First start and end, ISO 8601.
+    engine, workers, device : str, int, str
+        Where partitions were worked on.
+    model, weights_sha256 : str
+        Name and version of the model, hash of its weights.
+    code_version, contract_version : str
+        Versions of the code and of the product's contract.
+    versions, config : dict of str to str
+        Versions of packages, resolved configuration.
+    """
+
+    run_id: str
+    product: str
+    photometry: str
+    started: str
+    ended: str
+    engine: str
+    workers: int
+    device: str
+    model: str
+    weights_sha256: str
+    code_version: str
+    contract_version: str
+    versions: dict[str, str]
+    config: dict[str, str]
+
+
+def write_report(
+    run: UPath, photometry: UPath, receipts: Sequence[Receipt], facts: RunFacts, truth: UPath | None
+) -> UPath:
+    """Write the report of a run.
+
+    Parameters
+    ----------
+    run : UPath
+        Folder of the run, which holds the product's leaves.
+    photometry : UPath
+        Root of the photometry catalogue.
+    receipts : sequence of Receipt
+        One per partition, failed ones too.
+    facts : RunFacts
+        What is not in the receipts.
+    truth : UPath or None
+        A file of known objects, see `read_truth`.
+
+    Returns
+    -------
+    UPath
+        ``report/index.html`` in the run's folder. ``quality.json`` beside it has the same numbers, and
+        ``objects.csv``, where a truth was given, answer and truth of each object.
+
+    Raises
+    ------
+    TruthError
+        If the truth file is malformed.
+    """
+    known = read_truth(truth) if truth else None
+    account = account_of(receipts)
+    done = [p for p, whole in zip(account.partitions, account.done, strict=True) if whole]
+    catalogue, folder = run / facts.product, run / "report"
+    totals = leaf_totals(catalogue, done) if len(account.partitions) <= LEAVES_READ else None
+    missing = len(read_leaves(photometry).keys() - set(account.partitions))
+    wall = seconds_between(facts.started, facts.ended)
+    numbers = run_numbers(account, totals, missing, wall)
+
+    drawings = {
+        "sky": sky_drawing(account, read_counts(photometry)) if account.partitions else None,
+        "classes": class_drawing(account, totals.expected if totals else None),
+        "redshifts": redshift_drawing(account),
+        "bands": band_drawing(account),
+        "stages": stage_drawing(account),
+        "rates": rate_drawing(account),
+    }
+    shown = _run_context(account, facts, numbers, totals)
+    if known:
+        rows = int(account.rows_out[account.done].sum())
+        matched = match_truth(known, answers_for(known, catalogue, photometry, done), rows)
+        numbers["truth"] = truth_numbers(matched)
+        drawings |= _truth_drawings(matched, numbers["truth"])
+        shown["truth"] = _truth_context(known, numbers["truth"])
+        shown["sections"].append(("truth", "Where the truth is known"))
+        write_whole(folder / "objects.csv", _objects(matched))
+    shown["sections"].append(("provenance", "Provenance"))
+    numbers = {"run_id": facts.run_id, "product": facts.product, **numbers}
+    write_whole(folder / "quality.json", json.dumps(finite(numbers), indent=1, allow_nan=False).encode())
+    page = folder / "index.html"
+    write_whole(page, _render(drawings, shown | {"facts": facts, "verify": str(run)}).encode())
+    return page
+
+
+def _render(drawings: dict[str, Drawing | None], context: dict[str, Any]) -> str:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {
+        "count": _count,
+        "fixed": _fixed,
+        "signed": lambda value, digits: _fixed(value, digits, sign="+"),
+        "short": lambda value: "–" if _absent(value) else f"{value:.3g}".replace("-", "−"),
+        "percent": lambda value: "–" if _absent(value) else f"{100 * value:.1f} %",
+        "size": _size,
+    }
+    environment.globals["truncated"] = _truncated
+    template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text())
+    empty = dict.fromkeys(("truth_z", "truth_mag", "truth_labels"))
+    return template.render(drawings=empty | drawings, fewest=FEWEST, **{"truth": None} | context)
+
+
+def _run_context(
+    account: RunAccount, facts: RunFacts, numbers: dict[str, Any], totals: LeafTotals | None
+) -> dict[str, Any]:
+    rows = max(account.rows_summarised, 1)
+    expected = numbers["expected_classes"]
+    slowest = np.argsort(-account.seconds, kind="stable")[:SLOWEST]
+    sections = [
+        ("where", "Where"),
+        ("rows", "Rows and classes"),
+        ("bands", "What was observed"),
+        ("cost", "What it took"),
+    ]
+    return {
+        "when": f"{_time(facts.started)} to {_time(facts.ended)}",
+        "banners": _banners(account, numbers),
+        "cards": _cards(account, facts, numbers),
+        "sections": sections,
+        "failures": account.failures[:ROWS_SHOWN],
+        "failures_total": len(account.failures),
+        "expected": expected,
+        "expected_note": (
+            "Expected: the probability of the class, summed over all rows."
+            if totals
+            else f"Probabilities were not summed: the run has more than {LEAVES_READ:,} partitions."
+        ),
+        "flagged_note": f"{totals.flagged:,} rows carry at least one." if totals else "",
+        "class_rows": [
+            {
+                "name": "no class" if n == NONE else n,
+                "rows": c,
+                "share": c / rows,
+                "expected": (expected or {}).get(n),
+            }
+            for n, c in account.classes.items()
+        ],
+        "flag_rows": [
+            {"name": name, "rows": count, "share": count / rows, "meaning": MEANING[Flag[name]]}
+            for name, count in account.flags.items()
+        ],
+        "stages": list(account.stages),
+        "slowest": [_slow(account, int(i)) for i in slowest],
+        "workers": account.workers[:ROWS_SHOWN],
+        "workers_total": len(account.workers),
+        "provenance": [
+            ("Run", facts.run_id),
+            ("Product", f"{facts.product}, contract {facts.contract_version}"),
+            ("Photometry", facts.photometry),
+            ("Model", facts.model),
+            ("Weights, SHA-256", facts.weights_sha256 or "none"),
+            ("Code", facts.code_version),
+            (
+                "Engine",
+                f"{facts.engine}, {facts.workers} worker{'s' if facts.workers != 1 else ''}, {facts.device}",
+            ),
+            ("Started, ended", f"{_time(facts.started)}, {_time(facts.ended)}"),
+        ],
+    }
+
+
+def _banners(account: RunAccount, numbers: dict[str, Any]) -> list[dict[str, str]]:
+    found = []
+    if account.failures:
+        names = [name for name, _ in account.failures]
+        found.append(
+            {
+                "title": f"{len(names):,} of {len(account.partitions):,} partitions failed: the catalogue is "
+                "incomplete.",
+                "text": f"{_some(names)}. Their errors stand below; the same command again does them alone.",
+            }
+        )
+    if account.unequal:
+        found.append(
+            {
+                "title": "Rows out differ from rows in.",
+                "text": f"Their photometry has another number of rows: {_some(account.unequal)}.",
+            }
+        )
+    if missing := numbers["partitions"]["without_receipt"]:
+        found.append(
+            {
+                "title": f"{missing:,} partitions of the photometry have no receipt in this run.",
+                "text": "They were not worked on, or their worker was lost before it could say so.",
+            }
+        )
+    return found
+
+
+def _cards(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> list[dict[str, str]]:
+    rows, partitions = numbers["rows"], numbers["partitions"]
+    flagged, rate = rows["flagged"], numbers["rows_per_second"]
+    wall, busy = numbers["seconds"]["wall"], numbers["seconds"]["at_work"]
+    share = (
+        f"{flagged / rows['out']:.1%} of the rows" if flagged is not None and rows["out"] else "not counted"
+    )
+    return [
+        _card("Rows in", f"{rows['in']:,}", "photometry"),
+        _card(
+            "Rows out",
+            f"{rows['out']:,}",
+            "equal" if rows["equal"] else "not equal",
+            "good" if rows["equal"] else "bad",
+        ),
+        _card("Partitions done", f"{partitions['done']:,}", f"of {len(account.partitions):,}"),
+        _card(
+            "Partitions failed",
+            f"{partitions['failed']:,}",
+            "named below" if partitions["failed"] else "none",
+            "bad" if partitions["failed"] else "good",
+        ),
+        _card("Rows flagged", "–" if flagged is None else f"{flagged:,}", share),
+        _card("Wall time", _duration(wall), "first start to end"),
+        _card(
+            "Rows per second",
+            "–" if rate is None else f"{rate:,.0f}",
+            f"{facts.workers} × {facts.engine}, {facts.device}",
+        ),
+        _card("Time at work", _duration(busy), "summed over partitions"),
+    ]
+
+
+def _card(label: str, value: str, note: str, state: str = "") -> dict[str, str]:
+    return {"label": label, "value": value, "note": note, "state": state}
+
+
+def _slow(account: RunAccount, i: int) -> dict[str, Any]:
+    attempts = account.receipts[i].attempts
+    seconds = float(account.seconds[i])
+    return {
+        "name": account.partitions[i].name + ("" if account.done[i] else " (failed)"),
+        "rows": int(account.rows_out[i]),
+        "seconds": seconds,
+        "rate": account.rows_out[i] / seconds if seconds else None,
+        "stages": [float(values[i]) for values in account.stages.values()],
+        "host": attempts[-1].host if attempts else "",
+    }
+
+
+def _truth_drawings(matched: Matched, numbers: dict[str, Any]) -> dict[str, Drawing | None]:
+    samples = [s for s in redshift_samples(matched) if s.column != "z"]
+    by_magnitude = {s.name: numbers["redshifts_by_magnitude"][s.column] for s in samples}
+    return {
+        "truth_z": redshift_truth_drawing(samples) if samples else None,
+        "truth_mag": magnitude_drawing(by_magnitude, {s.name: s.column for s in samples}),
+        "truth_labels": label_drawing(label_samples(matched)),
+    }
+
+
+def _truth_context(truth: Truth, numbers: dict[str, Any]) -> dict[str, Any]:
+    sentence = (
+        f"{truth.path} knows {numbers['rows']:,} objects. {numbers['matched']:,} of them are in the "
+        f"catalogue and are judged here; {numbers['not_in_catalogue']:,} are not in the catalogue. Of "
+        f"{numbers['catalogue_rows_without_truth']:,} rows of the catalogue the truth is not known."
+    )
+    return {
+        "sentence": sentence,
+        "ignored": truth.ignored,
+        "answers": ["no class" if name == NONE else name for name in ANSWERS],
+        "all": _scored("", numbers),
+        "surveys": [_scored(name, scores) for name, scores in numbers["by_survey"].items()],
+        "magnitudes": [
+            {"name": numbers["redshifts"][c]["sample"], "column": c, "rows": rows}
+            for c, rows in numbers["redshifts_by_magnitude"].items()
+            if c != "z"
+        ],
+        "class_magnitudes": numbers["classes_by_magnitude"],
+        "labels": [{"name": name} | row for name, row in numbers["labels"].items()],
+        "wrong_classes": numbers["wrong_classes"][:LISTED],
+        "wrong_classes_total": len(numbers["wrong_classes"]),
+        "wrong_redshifts": numbers["wrong_redshifts"][:LISTED],
+        "wrong_redshifts_total": len(numbers["wrong_redshifts"]),
+    }
+
+
+def _scored(name: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """Confusion matrix with shares of the true class, class scores and redshift scores of one sample."""
+    matrix = [
+        {
+            "name": true,
+            "cells": [
+                {
+                    "count": count,
+                    "share": count / sum(counts) if sum(counts) else 0.0,
+                    "right": answer == true,
+                }
+                for answer, count in zip(ANSWERS, counts, strict=True)
+            ],
+        }
+        for true, counts in zip(scores["confusion"]["true"], scores["confusion"]["counts"], strict=True)
+    ]
+    redshifts = [
+        {"name": row["sample"], "column": column} | row for column, row in scores["redshifts"].items()
+    ]
+    return {"name": name, "matrix": matrix, "classes": scores["classes"], "redshifts": redshifts}
+
+
+def _objects(matched: Matched) -> bytes:
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(matched.rows.sort_by([("tile_id", "ascending"), ("number", "ascending")]), sink)
+    return sink.getvalue()
+
+
+def _absent(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None or _absent(value) else f"{value:,.0f}"
+
+
+def _fixed(value: float | None, digits: int, sign: str = "") -> str:
+    return "–" if value is None or _absent(value) else f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+def _size(value: float) -> str:
+    return f"{value / 2**20:,.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {left:02d} s"
+
+
+def _time(text: str) -> str:
+    return dt.datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 12:,} more" if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more
+
+
+def _truncated(total: int, shown: int, what: str) -> str:
+    return f"The first {shown:,} of {total:,} {what} are shown." if shown < total else ""
