@@ -229,8 +229,6 @@ def _read(
     aperture: str,
     units: Family | None,
 ) -> Input:
-    with _reading():
-        sha256, size = sha256_of(file), file.stat().st_size
     rows = 0
     with _reading(), open_table(file, scratch) as source:
         layout = archive.resolve(source, aperture, units)
@@ -243,6 +241,8 @@ def _read(
             rows += table.num_rows
     if not rows:
         raise SourceError("has no rows")
+    with _reading():
+        sha256, size = sha256_of(file), file.stat().st_size
     return Input(file.name, sha256, size, rows, source.form, layout.bands, layout.ignored)
 
 

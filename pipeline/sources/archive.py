@@ -18,6 +18,7 @@ import pyarrow as pa
 from astropy.units import UnitBase
 
 from catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, REFERENCE_BAND, Band, System
+from catalogs_schema.contract import NONE
 from catalogs_schema.photometry import KEY_SHIFT, MORPH_TYPES, PHOTOMETRY
 from pipeline.sky import spatial_index
 from pipeline.sources import cells, fluxes
@@ -269,10 +270,10 @@ def _survey_readings(
         if match["kind"] != kind:
             continue
         column = source.columns[name]
+        bands = filters if match["filter"] is None else (_picked(match["filter"], column),)
         error = _ERROR_KIND[kind] + name.removeprefix(kind)
         if error not in source.columns:
             raise SourceError(f"is missing beside {column.name}", column=error.upper())
-        bands = filters if match["filter"] is None else (_picked(match["filter"], column),)
         measure: Measure = fluxes.from_magnitude
         scale: tuple[float, ...] = (1.0,) * len(bands)
         if kind == "flux":
@@ -392,7 +393,7 @@ def photometry(batch: pa.RecordBatch, layout: Layout, names: Mapping[str, Source
         With the first row of the batch, counted from 1, that is not understood.
     """
     faults = _Faults()
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, pa.Array] = {"morph_type": pa.array([NONE] * batch.num_rows)}
     key: dict[str, np.ndarray] = {}
     for name in ("tile_id", "number"):
         with faults:
@@ -408,9 +409,8 @@ def photometry(batch: pa.RecordBatch, layout: Layout, names: Mapping[str, Source
             columns["ebv"] = _single(cells.numbers(batch["ebv"], names["ebv"].name))
     if layout.morph_type is not None:
         with faults:
-            columns["morph_type"] = cells.words(
-                batch[layout.morph_type], names[layout.morph_type].name, MORPH_TYPES
-            )
+            found = cells.words(batch[layout.morph_type], names[layout.morph_type].name, MORPH_TYPES)
+            columns["morph_type"] = found.fill_null(NONE)
     for name in ("flags", "mask_flags"):
         if name in layout.read:
             with faults:
