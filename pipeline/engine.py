@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 
@@ -30,7 +31,6 @@ DASK_SETTINGS = {
     # Models hold their memory outside of what Dask can spill.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
-    "distributed.logging.distributed": "warning",
 }
 
 
@@ -44,6 +44,8 @@ def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int) -> Iterator[Rec
 def local(tasks: Sequence[Task], spec: ModelSpec, workers: int) -> Iterator[Receipt]:
     """Work on the tasks in Dask processes on this machine, which share its cores evenly."""
     threads = max(1, (os.cpu_count() or 1) // workers)
+    # What happens to a partition is in its receipt; the comings and goings of workers are noise.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     with (
         dask.config.set(DASK_SETTINGS),
         LocalCluster(

@@ -19,7 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.leaf import sha256_of
 from pipeline.model import ModelSpec
 from pipeline.partition import PRODUCTS, receipt_path
-from pipeline.record import RunRecord, latest_run, read_record
+from pipeline.record import RunRecord, Status, latest_run, read_record
 from pipeline.sky import Partition
 from pipeline.versions import code_version
 

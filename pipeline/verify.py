@@ -19,7 +19,7 @@ from pipeline.catalogue import LEAVES, CatalogueError, read_leaves
 from pipeline.leaf import sha256_of
 from pipeline.partition import PRODUCTS
 from pipeline.provenance import CHECKSUMS, read_checksums
-from pipeline.record import RECORD, read_record
+from pipeline.record import RECORD, Status, read_record
 
 
 @dataclass(frozen=True, slots=True)
