@@ -41,7 +41,7 @@ REAL_TILE, MOCK_TILE = 9611, 9612
 SURVEY_DEPTH: np.ndarray = DEEP - 0.5 * np.array([band.system is System.JPAS for band in MODEL_BANDS])
 """5 sigma depths [AB mag] of real objects: miniJPAS less half a magnitude, the Legacy Surveys as they are."""
 
-MIN_NARROW_BANDS = 40
+MIN_NARROW_BANDS = 30
 """Narrow bands that a spectrum must cover to stand for an object."""
 
 MIN_SIGNAL_TO_NOISE = 1.0
@@ -210,6 +210,45 @@ def write_truth_csv(path: Path, photometry: RealPhotometry) -> None:
                     source,
                 ]
             )
+
+
+def write_real_table(
+    spectra: Path,
+    curves: Path,
+    out: Path,
+    truth: Path,
+    *,
+    magnitude: float = 20.0,
+    galaxies_moved: bool = False,
+    seed: int = 7,
+) -> RealPhotometry:
+    """Write photometry and truth of all usable real objects, for an evaluation.
+
+    Parameters
+    ----------
+    spectra, curves : Path
+        Folders of the spectra (see `read_folder`) and of the transmission curves.
+    out, truth : Path
+        The CSV files to write, as those of the bundled patch.
+    magnitude : float
+        iSDSS magnitude that all objects are given.
+    galaxies_moved : bool
+        Move galaxies from their own redshift, mostly below 0.1, to one uniform in 0.08 to 0.40.
+    seed : int
+        Seed of noise, positions and redshifts.
+    """
+    rng = np.random.default_rng(seed)
+    objects = read_folder(spectra)
+    if galaxies_moved:
+        redshift = rng.uniform(0.08, 0.40, len(objects))
+        objects = [
+            s.moved_to(float(z)) if s.object_class == "GALAXY" else s
+            for s, z in zip(objects, redshift, strict=True)
+        ]
+    photometry = observe_spectra(objects, Photometer(read_curves(curves)), magnitude, rng)
+    write_archive_csv(out, photometry, rng)
+    write_truth_csv(truth, photometry)
+    return photometry
 
 
 def make_patch(spectra: Path, curves: Path, library: Path, out: Path = PATCH, seed: int = 2026) -> None:

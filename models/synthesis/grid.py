@@ -77,7 +77,7 @@ COARSE = Lattice(step=3e-4 * COARSE_PER_FINE, blue=25900.0, red=55600.0)
 
 def shifts(z: np.ndarray) -> np.ndarray:
     """Whole fine pixels nearest to the redshifts; int64, same shape."""
-    return np.rint(np.log1p(z) / FINE.step).astype(np.int64)
+    return np.asarray(np.rint(np.log1p(z) / FINE.step), np.int64)
 
 
 def redshifts(shift: np.ndarray) -> np.ndarray:
