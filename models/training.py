@@ -66,7 +66,8 @@ class TrainingConfig:
     batch_size : int
         Objects per step.
     learning_rate, weight_decay, clip : float
-        AdamW's peak rate and decay of the weight matrices; largest norm of a gradient.
+        Peak rate of Muon (inner matrices; decoupled decay) and AdamW (everything else); largest norm of a
+        gradient. In equal numbers of draws Muon learned markedly faster here than AdamW alone.
     warm_up : int
         Steps over which the rate rises; it then falls as a cosine to 1 % of its peak.
     averaging : float
@@ -91,8 +92,8 @@ class TrainingConfig:
     preset: str = "base"
     steps: int = 20_000
     minutes: float | None = None
-    batch_size: int = 512
-    learning_rate: float = 1e-3
+    batch_size: int = 256
+    learning_rate: float = 2e-3
     weight_decay: float = 0.02
     clip: float = 1.0
     warm_up: int = 200
@@ -134,7 +135,7 @@ class TrainingState:
 
     model: Ojala
     average: Ojala
-    optimizer: torch.optim.AdamW
+    optimizers: tuple[torch.optim.Muon, torch.optim.AdamW]
     step: int = 0
     seconds: float = 0.0
 
@@ -145,21 +146,26 @@ class TrainingState:
         model = Ojala(PRESETS[config.preset])
         model.tokens.fit(first)
         model.to(config.device)
-        matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.endswith("weight")]
-        others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and name.endswith("weight"))]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+        named = list(model.named_parameters())
+        inner = [
+            p for name, p in named if p.ndim == 2 and name.startswith(("encoder.", "decoder.", "trunk."))
         ]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
-        return cls(model, copy.deepcopy(model).requires_grad_(False), optimizer)
+        chosen = {id(p) for p in inner}
+        others = [p for _, p in named if id(p) not in chosen]
+        rate, decay = config.learning_rate, config.weight_decay
+        optimizers = (
+            torch.optim.Muon(inner, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+        )
+        return cls(model, copy.deepcopy(model).requires_grad_(False), optimizers)
 
     def save(self, path: Path, config: TrainingConfig) -> None:
         """Write everything needed to go on."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+        for which, optimizer in enumerate(self.optimizers):
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
         progress = {"step": self.step, "seconds": self.seconds, "config": asdict(config)}
         write_tensors(path, tensors, {"progress": json.dumps(progress)})
 
@@ -184,11 +190,13 @@ class TrainingState:
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
         self.average.load_state_dict(parts["average"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            index, moment = name.split(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        for which, optimizer in enumerate(self.optimizers):
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in parts["optimizer"].items():
+                owner, index, moment = name.split(".")
+                if int(owner) == which:
+                    moments.setdefault(int(index), {})[moment] = tensor
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         self.step, self.seconds = progress["step"], progress["seconds"]
 
 
@@ -277,6 +285,7 @@ def train(
         summary = {
             "draws": state.step * config.batch_size,
             "seconds": round(state.seconds, 1),
+            "threads": torch.get_num_threads(),
             "held_out": checked,
         }
         save_weights(
@@ -335,17 +344,20 @@ def _step(
     rate: float,
 ) -> tuple[dict[str, Tensor], float]:
     """One step of the optimizer; returns the losses and the gradient's norm before clipping."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    for optimizer in state.optimizers:
+        optimizer.zero_grad()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
     with torch.autocast(tokens.valid.device.type, dtype=torch.bfloat16, enabled=config.bf16):
         weights = torch.tensor(config.class_weights, device=tokens.valid.device)
         total, found = losses_of(state.model, tokens, targets, weights)
     if not bool(torch.isfinite(total)):
         raise FloatingPointError(f"the loss is not finite at step {state.step}: {found}")
-    state.optimizer.zero_grad()
     torch.autograd.backward(total)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
-    state.optimizer.step()
+    muon, adamw = state.optimizers
+    muon.step()  # type: ignore[no-untyped-call]  # torch leaves this one untyped
+    adamw.step()
     memory = min(config.averaging, (1.0 + state.step) / (10.0 + state.step))
     for mean, parameter in zip(state.average.parameters(), state.model.parameters(), strict=True):
         mean.lerp_(parameter.detach(), 1.0 - memory)
