@@ -142,7 +142,7 @@ def stage_drawing(account: RunAccount) -> Drawing | None:
 
     total = {stage: float(seconds.sum()) for stage, seconds in account.stages.items()}
     whole = sum(total.values()) or 1.0
-    shares = ", ".join(f"{stage} {100 * seconds / whole:.0f} %" for stage, seconds in total.items())
+    shares = ", ".join(f"{stage} {100 * seconds / whole:.0f} %" for stage, seconds in total.items())
     median = float(np.median(account.seconds[chosen]))
     return draw(
         "stages",

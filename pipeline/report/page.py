@@ -149,7 +149,7 @@ def _render(drawings: dict[str, Drawing | None], context: dict[str, Any]) -> str
         "fixed": _fixed,
         "signed": lambda value, digits: _fixed(value, digits, sign="+"),
         "short": lambda value: "–" if _absent(value) else f"{value:.3g}".replace("-", "−"),
-        "percent": lambda value: "–" if _absent(value) else f"{100 * value:.1f} %",
+        "percent": lambda value: "–" if _absent(value) else f"{100 * value:.1f} %",
         "size": _size,
     }
     environment.globals["truncated"] = _truncated
@@ -167,7 +167,7 @@ def _run_context(
     sections = [
         ("where", "Where"),
         ("rows", "Rows and classes"),
-        ("bands", "What was observed"),
+        ("observed", "What was observed"),
         ("cost", "What it took"),
     ]
     return {
@@ -223,8 +223,8 @@ def _banners(account: RunAccount, numbers: dict[str, Any]) -> list[dict[str, str
         names = [name for name, _ in account.failures]
         found.append(
             {
-                "title": f"{len(names):,} of {len(account.partitions):,} partitions failed: the catalogue is "
-                "incomplete.",
+                "title": f"Failed: {len(names):,} of {len(account.partitions):,} partitions. The "
+                "catalogue is incomplete.",
                 "text": f"{_some(names)}. Their errors stand below; the same command again does them alone.",
             }
         )
@@ -238,7 +238,7 @@ def _banners(account: RunAccount, numbers: dict[str, Any]) -> list[dict[str, str
     if missing := numbers["partitions"]["without_receipt"]:
         found.append(
             {
-                "title": f"{missing:,} partitions of the photometry have no receipt in this run.",
+                "title": f"No receipt in this run: {missing:,} of the photometry's partitions.",
                 "text": "They were not worked on, or their worker was lost before it could say so.",
             }
         )
@@ -250,7 +250,9 @@ def _cards(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> lis
     flagged, rate = rows["flagged"], numbers["rows_per_second"]
     wall, busy = numbers["seconds"]["wall"], numbers["seconds"]["at_work"]
     share = (
-        f"{flagged / rows['out']:.1%} of the rows" if flagged is not None and rows["out"] else "not counted"
+        f"{flagged / rows['out']:.1%} of the rows"
+        if flagged is not None and rows["out"]
+        else f"not counted for more than {LEAVES_READ:,} partitions"
     )
     return [
         _card("Rows in", f"{rows['in']:,}", "photometry"),

@@ -1,0 +1,147 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from catalogs_schema.receipt import Receipt
+from pipeline.report import write_report
+from pipeline.report.drawing import draw
+from pipeline.report.truth import TruthError
+from tests.pipeline.report.small_run import FACTS, ROWS, Reported, SmallRun, failed
+
+
+class Page(HTMLParser):
+    """Identifiers, references and unclosed tags of a page."""
+
+    VOID = ("meta", "br", "hr", "img", "link", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        values = dict(attrs)
+        if "id" in values:
+            self.ids.append(values["id"])
+        self.links += [values[k] for k in ("href", "src", "xlink:href") if k in values]
+        if tag == "svg":
+            self.images.append(values)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+def report_of(run: SmallRun, folder: Path, receipts: list[Receipt], truth: UPath | None) -> tuple[str, dict]:
+    """The page and its numbers, of the same leaves with other receipts."""
+    moved = UPath(folder / "run")
+    shutil.copytree(run.run / "ojala", moved / "ojala")
+    page = write_report(moved, run.photometry, receipts, FACTS, truth)
+    return page.read_text(), json.loads((page.parent / "quality.json").read_text())
+
+
+def test_the_page_needs_no_network_and_is_well_formed(reported: Reported) -> None:
+    page = Page(reported.text)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link.startswith(("#", "data:"))
+        assert not link.startswith("#") or link[1:] in page.ids
+    assert not re.search(r"url\((?!#)|@import|<script", reported.text)
+    assert len(reported.text) < 2_000_000
+
+
+def test_every_figure_says_in_words_what_it_shows(reported: Reported) -> None:
+    page = Page(reported.text)
+    assert len(page.images) == 9
+    assert all(image["role"] == "img" and len(image["aria-label"] or "") > 20 for image in page.images)
+    assert reported.text.count("<figcaption>") == 9
+
+
+def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) -> None:
+    text, numbers = reported.text, reported.numbers
+    assert numbers["rows"] == {"in": ROWS, "out": ROWS, "equal": True, "flagged": numbers["rows"]["flagged"]}
+    assert numbers["classes"]["GALAXY"] == (small_run.class_given == "GALAXY").sum()
+    assert numbers["rows_per_second"] == ROWS / 20.0
+    assert numbers["truth"]["matched"] == 600
+    assert numbers["truth"]["not_in_catalogue"] == 1
+    assert numbers["truth"]["catalogue_rows_without_truth"] == 600
+    assert set(numbers["truth"]["by_survey"]) == {"SDSS", "mock"}
+    weighted = numbers["truth"]["classes"]["f1_weighted"]
+    assert f"<b>{weighted:.3f}</b>" in text
+    sigma = numbers["truth"]["redshifts"]["z_gal"]["sigma_nmad"]
+    assert f"<td>{sigma:.4f}</td>" in text
+
+
+def test_a_whole_run_has_no_banner(reported: Reported) -> None:
+    assert 'role="alert"' not in reported.text
+
+
+def test_a_run_with_losses_names_them(small_run: SmallRun, tmp_path: Path) -> None:
+    lost, short, *others = small_run.receipts
+    short = short.model_copy(update={"rows_out": short.rows_out - 1})
+    receipts = [failed(lost), short, *others[:-1]]
+    text, numbers = report_of(small_run, tmp_path, receipts, None)
+    assert text.count('role="alert"') == 3
+    assert numbers["rows"]["equal"] is False
+    assert numbers["partitions"]["failures"] == {lost.partition: "OSError: disk full"}
+    assert numbers["partitions"]["unequal"] == [short.partition]
+    assert numbers["partitions"]["without_receipt"] == 1
+    assert "OSError: disk full" in text
+
+
+def test_a_run_in_which_everything_failed_still_has_a_page(small_run: SmallRun, tmp_path: Path) -> None:
+    receipts = [failed(receipt) for receipt in small_run.receipts]
+    text, numbers = report_of(small_run, tmp_path, receipts, small_run.truth)
+    assert numbers["rows"]["out"] == 0
+    assert numbers["truth"]["matched"] == 0
+    assert Page(text).open == []
+
+
+def test_texts_of_a_run_cannot_become_markup(small_run: SmallRun, tmp_path: Path) -> None:
+    lost = failed(small_run.receipts[0], error="<script>alert(1)</script>")
+    text, _ = report_of(small_run, tmp_path, [lost, *small_run.receipts[1:]], None)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_wrong_answers_are_listed_by_object(small_run: SmallRun, reported: Reported) -> None:
+    wrong, text = reported.numbers["truth"]["wrong_classes"], reported.text
+    matched = np.arange(1, ROWS + 1) % 2 == 0
+    assert len(wrong) == (small_run.true_class != small_run.class_given)[matched].sum()
+    assert f"<td>{wrong[0]['tile_id']}</td><td>{wrong[0]['number']}</td>" in text
+    assert f"{len(wrong):,} in all; the first 30 are shown" in text
+    assert len(reported.objects.splitlines()) == 601
+
+
+def test_a_malformed_truth_leaves_no_page_behind(small_run: SmallRun, tmp_path: Path) -> None:
+    bad = UPath(tmp_path / "bad.csv")
+    bad.write_text("tile_id,number,class\n1,1,STAR\n")
+    with pytest.raises(TruthError, match=r"bad\.csv: column z is missing"):
+        write_report(UPath(tmp_path / "run"), small_run.photometry, small_run.receipts, FACTS, bad)
+    assert not (tmp_path / "run" / "report").exists()
+
+
+def test_the_same_drawing_is_the_same_text() -> None:
+    def paint(figure) -> None:
+        figure.subplots().plot([1, 2], [3, 4])
+
+    first, second = (draw("line", paint, (3, 2), 'a "line" & more', "A line.") for _ in range(2))
+    assert first == second
+    assert 'aria-label="a &quot;line&quot; &amp; more"' in first.svg
+    assert 'id="line-' in first.svg
