@@ -74,12 +74,19 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
         raise ContractError(f"{path}: " + "; ".join(str(fault) for fault in faults[:5]))
     # Order, types and nullability of the contract and nothing else make the schema of a leaf: readers
     # refuse a catalogue whose leaves differ.
-    table = table.select(contract.names).cast(contract.schema())
+    schema, footer = contract.schema(), {**votable.header(contract), **metadata}
+    # Parquet's own types tell the schema, but for lists of a fixed size. Where they do, the Arrow schema
+    # is left out: it would hold the footer once more, in base64.
+    needs_arrow = any(pa.types.is_fixed_size_list(column.type) for column in contract)
+    if needs_arrow:
+        schema = schema.with_metadata(footer)
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_index=True) as writer:
-        # In the footer alone: metadata of the Arrow schema would be stored a second time in base64.
-        writer.add_key_value_metadata({**votable.header(contract), **metadata})
-        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+    with pq.ParquetWriter(
+        sink, schema, compression="zstd", write_page_index=True, store_schema=needs_arrow
+    ) as writer:
+        if not needs_arrow:
+            writer.add_key_value_metadata(footer)
+        writer.write_table(table.select(contract.names).cast(schema), row_group_size=ROW_GROUP_ROWS)
     content = memoryview(sink.getvalue())
     write_whole(path, content)
     return LeafRecord(str(path), table.num_rows, len(content), hashlib.sha256(content).hexdigest())

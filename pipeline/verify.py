@@ -151,7 +151,14 @@ def _product(run: UPath, product: str, photometry: UPath, damaged: set[str]) -> 
             continue
         faults = list(_leaf(path, PRODUCTS[product], expected[partition].rows))
         yield from faults
-        if not faults and _keys(path) != _keys(photometry / partition.leaf):
+        if faults:
+            continue
+        try:
+            same = _keys(path) == _keys(photometry / partition.leaf)
+        except (OSError, pa.ArrowException) as problem:
+            yield Damage(str(photometry / partition.leaf), f"cannot be read: {problem}")
+            continue
+        if not same:
             yield Damage(str(path), "its objects are not those of the photometry's partition")
     if not _is_hats(root):
         yield Damage(str(root), "not a valid HATS catalogue")
