@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -23,6 +24,7 @@ BLOCK_BYTES = 4 << 20
 """Bytes parsed at a time, which no row may exceed."""
 
 _HEADER_BYTES = 1 << 20
+_WRONG_WIDTH = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 
 
 @contextmanager
@@ -63,13 +65,8 @@ def _line(raw: BinaryIO) -> str:
 
 
 def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    bad_row: list[pyarrow.csv.InvalidRow] = []
     watched = _EndWatch(raw)
     rows = 0
-
-    def refuse(row: pyarrow.csv.InvalidRow) -> str:
-        bad_row.append(row)
-        return "error"
 
     try:
         reader = pyarrow.csv.open_csv(
@@ -77,7 +74,7 @@ def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator
             read_options=pyarrow.csv.ReadOptions(
                 column_names=names, block_size=BLOCK_BYTES, use_threads=False
             ),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(wanted, pa.string()),
                 include_columns=list(wanted),
@@ -92,11 +89,10 @@ def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator
     except pa.ArrowInvalid as error:
         if watched.bytes == 0:
             return
-        if bad_row:
+        if match := _WRONG_WIDTH.search(str(error)):
+            row, width, found = match.groups()
             raise SourceError(
-                f"has {bad_row[0].actual_columns} cells, expected {bad_row[0].expected_columns} as in the "
-                "header",
-                row=bad_row[0].number,
+                f"has {found} cells, expected {width} as in the header", row=int(row)
             ) from error
         if "straddling" in str(error):
             raise SourceError(

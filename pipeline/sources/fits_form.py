@@ -20,6 +20,12 @@ from upath import UPath
 from pipeline.sources.faults import SourceError
 from pipeline.sources.tables import BATCH_ROWS, SourceColumn, TableSource, by_lower_case, opened
 
+_DAMAGE = (
+    *(ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError),
+    *(AstropyUserWarning, fits.VerifyError),
+)
+"""What astropy raises when it comes upon a header or a table that makes no sense."""
+
 
 @contextmanager
 def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
@@ -41,7 +47,9 @@ def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
         with _damage_named():
             file = fits.open((copy or path).path, memmap=True, lazy_load_hdus=False)
         with file:
-            yield _source(file)
+            with _damage_named():
+                source = _source(file)
+            yield source
     finally:
         if copy is not None:
             copy.unlink(missing_ok=True)
@@ -54,7 +62,9 @@ def _damage_named() -> Iterator[None]:
         warnings.simplefilter("error", AstropyUserWarning)
         try:
             yield
-        except (OSError, AstropyUserWarning, fits.VerifyError, IndexError, KeyError, TypeError) as error:
+        except SourceError:
+            raise
+        except _DAMAGE as error:
             raise SourceError(f"is a damaged FITS file: {error}") from error
 
 

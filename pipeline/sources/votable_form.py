@@ -1,13 +1,16 @@
 """VOTable files as TAP services send them, gzipped or not.
 
-The common serialisation, TABLEDATA, is read as a stream; the binary ones are read whole by astropy. An
-INFO or PARAM ``FILTERS`` with the names of the filters, separated by spaces, stands for the array columns
-where they are not the 57 of J-PAS.
+TABLEDATA is read as a stream; BINARY and BINARY2 are one block of base64 and are held whole. Data that
+are not in the file itself are not fetched. An INFO or PARAM ``FILTERS`` with the names of the filters,
+separated by spaces, stands for the array columns where they are not the 57 of J-PAS. The format is that
+of the IVOA Recommendation "VOTable Format Definition" 1.5.
 """
 
 from __future__ import annotations
 
-import warnings
+import base64
+import math
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,25 +19,50 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
-from astropy.io import votable
-from astropy.utils.exceptions import AstropyWarning
 from upath import UPath
 
 from pipeline.sources.faults import SourceError
 from pipeline.sources.tables import BATCH_ROWS, SourceColumn, TableSource, by_lower_case, opened
 
-_BINARY = ("BINARY", "BINARY2", "FITS")
+_Event = tuple[str, str, ElementTree.Element]
+
+_NUMBERS: dict[str, np.dtype] = {
+    "unsignedByte": np.dtype("u1"),
+    "short": np.dtype(">i2"),
+    "int": np.dtype(">i4"),
+    "long": np.dtype(">i8"),
+    "float": np.dtype(">f4"),
+    "double": np.dtype(">f8"),
+}
+_BYTES = {name: kind.itemsize for name, kind in _NUMBERS.items()} | {
+    "boolean": 1,
+    "char": 1,
+    "unicodeChar": 2,
+    "bit": 0,  # eight to a byte
+    "floatComplex": 8,
+    "doubleComplex": 16,
+}
+
+
+@dataclass(slots=True)
+class _Field:
+    """A column: its type, how many values a cell holds (None: it varies), and what stands for no value."""
+
+    column: SourceColumn
+    datatype: str
+    count: int | None
+    is_array: bool
+    null: str | None = None
 
 
 @dataclass(slots=True)
 class _Head:
     """What comes before the first row."""
 
-    fields: list[SourceColumn] = field(default_factory=list)
-    nulls: dict[str, str] = field(default_factory=dict)
+    fields: list[_Field] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     serialisation: str = ""
-    rows: ElementTree.Element | None = None
+    data: ElementTree.Element | None = None
 
 
 @contextmanager
@@ -49,21 +77,18 @@ def open_votable(path: UPath) -> Iterator[TableSource]:
     with opened(path) as raw:
         events = _events(raw)
         head = _read_head(events)
-        columns = by_lower_case(head.fields)
-        if head.serialisation in _BINARY:
-            for _ in _rows(events, head):
-                pass
-            raw.seek(0)
+        columns = by_lower_case(one.column for one in head.fields)
 
         def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
-            if head.serialisation in _BINARY:
-                return _binary_batches(raw, list(columns), wanted)
-            return _text_batches(events, head, list(columns), wanted)
+            slots = [list(columns).index(key) for key in wanted]
+            read = _read_text if head.serialisation == "TABLEDATA" else _read_binary
+            for arrays in read(events, head, slots):
+                yield pa.RecordBatch.from_arrays(arrays, list(wanted))
 
         yield TableSource("VOTable", columns, batches, head.notes)
 
 
-def _events(raw: BinaryIO) -> Iterator[tuple[str, str, ElementTree.Element]]:
+def _events(raw: BinaryIO) -> Iterator[_Event]:
     try:
         for event, element in ElementTree.iterparse(raw, events=("start", "end")):
             yield event, element.tag.rpartition("}")[2], element
@@ -71,112 +96,147 @@ def _events(raw: BinaryIO) -> Iterator[tuple[str, str, ElementTree.Element]]:
         raise SourceError(f"is a damaged VOTable: {error}") from error
 
 
-def _read_head(events: Iterator[tuple[str, str, ElementTree.Element]]) -> _Head:
+def _read_head(events: Iterator[_Event]) -> _Head:
     head = _Head()
     for event, tag, element in events:
-        if event == "start":
-            if tag == "FIELD":
-                name = element.get("name") or element.get("ID") or ""
-                head.fields.append(SourceColumn(name, element.get("unit") or ""))
-            elif tag == "VALUES" and head.fields and element.get("null") is not None:
-                head.nulls[head.fields[-1].name.strip().lower()] = str(element.get("null"))
-            elif tag in ("TABLEDATA", *_BINARY):
-                head.serialisation, head.rows = tag, element
-                return head
-        elif tag in ("INFO", "PARAM"):
+        if event == "start" and tag == "FIELD":
+            head.fields.append(_field(element))
+        elif event == "start" and tag == "VALUES" and head.fields:
+            head.fields[-1].null = element.get("null")
+        elif event == "start" and tag in ("TABLEDATA", "BINARY", "BINARY2"):
+            head.serialisation, head.data = tag, element
+            return head
+        elif event == "start" and tag == "FITS":
+            raise SourceError("holds its rows as FITS; ask the service for TABLEDATA or BINARY2, or for FITS")
+        elif event == "end" and tag in ("INFO", "PARAM"):
             _note(head, element)
-        elif tag == "TABLE":
+        elif event == "end" and tag == "TABLE":
             return head
     raise SourceError("holds no table")
 
 
+def _field(element: ElementTree.Element) -> _Field:
+    name = element.get("name") or element.get("ID") or ""
+    size = (element.get("arraysize") or "").strip()
+    try:
+        count = None if size.endswith("*") else math.prod(int(n) for n in size.split("x")) if size else 1
+    except ValueError:
+        raise SourceError(f"has the arraysize {size!r}, which is not understood", column=name) from None
+    return _Field(
+        SourceColumn(name, element.get("unit") or ""), element.get("datatype") or "", count, bool(size)
+    )
+
+
 def _note(head: _Head, element: ElementTree.Element) -> None:
     name, value = (element.get("name") or "").lower(), element.get("value") or ""
-    if name == "query_status" and value.upper() in ("OVERFLOW", "ERROR"):
-        meaning = "cut off at the service's limit of rows" if value.upper() == "OVERFLOW" else "not answered"
-        raise SourceError(
-            f"says QUERY_STATUS {value.upper()}: the query was {meaning}; ask for less at a time"
-        )
+    if name == "query_status" and value.upper() == "OVERFLOW":
+        raise SourceError("was cut off at the service's limit of rows (QUERY_STATUS OVERFLOW): ask for less")
+    if name == "query_status" and value.upper() == "ERROR":
+        raise SourceError(f"is a query that failed (QUERY_STATUS ERROR): {(element.text or '').strip()}")
     if name in ("query", "select"):
         head.notes.setdefault("select", value)
     elif name == "filters":
         head.notes.setdefault("filters", value)
 
 
-def _rows(events: Iterator[tuple[str, str, ElementTree.Element]], head: _Head) -> Iterator[list[str | None]]:
-    """Texts of each row, then what stands after the rows is looked at."""
+def _after_data(head: _Head, event: str, tag: str, element: ElementTree.Element) -> None:
+    if event == "end" and tag == "INFO":
+        _note(head, element)
+    elif event == "start" and tag == "TABLE":
+        raise SourceError("holds more than one table, expected one")
+
+
+def _read_text(events: Iterator[_Event], head: _Head, slots: Sequence[int]) -> Iterator[list[pa.Array]]:
     row = 0
+    columns: list[list[str | None]] = [[] for _ in slots]
+    nulls = [head.fields[slot].null for slot in slots]
     for event, tag, element in events:
-        if event == "end" and tag == "TR":
-            row += 1
-            cells = [cell.text for cell in element]
-            if len(cells) != len(head.fields):
-                raise SourceError(f"has {len(cells)} cells, expected {len(head.fields)}", row=row)
-            yield cells
-            if head.rows is not None:
-                head.rows.clear()
-        elif event == "end" and tag == "INFO":
-            _note(head, element)
-        elif event == "start" and tag == "TABLE":
-            raise SourceError("holds more than one table, expected one")
-
-
-def _text_batches(
-    events: Iterator[tuple[str, str, ElementTree.Element]],
-    head: _Head,
-    names: list[str],
-    wanted: Sequence[str],
-) -> Iterator[pa.RecordBatch]:
-    slots = [names.index(key) for key in wanted]
-    nulls = [head.nulls.get(key) for key in wanted]
-    columns: list[list[str | None]] = [[] for _ in wanted]
-
-    def batch() -> pa.RecordBatch:
-        return pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns], list(wanted))
-
-    for cells in _rows(events, head):
+        if event != "end" or tag != "TR":
+            _after_data(head, event, tag, element)
+            continue
+        row += 1
+        cells = [cell.text for cell in element]
+        if len(cells) != len(head.fields):
+            raise SourceError(f"has {len(cells)} cells, expected {len(head.fields)}", row=row)
         for column, slot, null in zip(columns, slots, nulls, strict=True):
             text = cells[slot]
             column.append(None if text is None or text.strip() == null else text)
-        if len(columns[0]) == BATCH_ROWS:
-            yield batch()
-            columns = [[] for _ in wanted]
-    yield batch()
+        if head.data is not None:
+            # Forget the rows that have been read: the tree would grow to the size of the file.
+            head.data.clear()
+        if row % BATCH_ROWS == 0:
+            yield [pa.array(column, pa.string()) for column in columns]
+            columns = [[] for _ in slots]
+    yield [pa.array(column, pa.string()) for column in columns]
 
 
-def _binary_batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            table = votable.parse(raw, verify="ignore").get_first_table()
-    except (ValueError, TypeError, IndexError, OSError, EOFError) as error:
-        raise SourceError(f"is a damaged VOTable: {error}") from error
-    identifiers = [table.fields[names.index(key)].ID for key in wanted]
-    for first in range(0, len(table.array), BATCH_ROWS):
-        part = table.array[first : first + BATCH_ROWS]
-        yield pa.RecordBatch.from_arrays(
-            [_arrow(part[identifier], key) for identifier, key in zip(identifiers, wanted, strict=True)],
-            list(wanted),
+def _read_binary(events: Iterator[_Event], head: _Head, slots: Sequence[int]) -> Iterator[list[pa.Array]]:
+    for event, tag, element in events:
+        if event == "end" and tag == "STREAM":
+            if element.get("encoding") != "base64" or element.get("href") is not None:
+                raise SourceError("holds a STREAM that is not base64 in the file itself; ask for TABLEDATA")
+            try:
+                data = base64.b64decode("".join((element.text or "").split()), validate=True)
+            except ValueError as error:
+                raise SourceError(f"is a damaged VOTable: {error}") from error
+            element.clear()
+            yield from _binary_rows(data, head, slots)
+        else:
+            _after_data(head, event, tag, element)
+
+
+def _binary_rows(data: bytes, head: _Head, slots: Sequence[int]) -> Iterator[list[pa.Array]]:
+    """Cut the block into cells; numbers stay bytes until a whole column of a batch is turned into them."""
+    # BINARY2 puts one bit per field, the first in the highest place, before each row: set where null.
+    mask_bytes = (len(head.fields) + 7) // 8 if head.serialisation == "BINARY2" else 0
+    for one in head.fields:
+        if one.datatype not in _BYTES:
+            raise SourceError(f"has the unknown datatype {one.datatype!r}", column=one.column.name)
+    at, row = 0, 0
+    cells: list[list[bytes | None]] = [[] for _ in head.fields]
+    while at < len(data):
+        row += 1
+        start = at
+        nulls = np.unpackbits(np.frombuffer(data, np.uint8, min(mask_bytes, len(data) - at), at))
+        at += mask_bytes
+        for number, one in enumerate(head.fields):
+            count = one.count
+            if count is None:
+                if at + 4 > len(data):
+                    raise SourceError("is cut off", row=row, column=one.column.name)
+                (count,) = struct.unpack_from(">i", data, at)
+                at += 4
+            size = (count + 7) // 8 if one.datatype == "bit" else count * _BYTES[one.datatype]
+            if size < 0 or at + size > len(data):
+                raise SourceError("is cut off", row=row, column=one.column.name)
+            is_null = number < len(nulls) and nulls[number]
+            cells[number].append(None if is_null else data[at : at + size])
+            at += size
+        if at == start:
+            raise SourceError("has columns without values only, but data")
+        if row % BATCH_ROWS == 0:
+            yield [_arrow(cells[slot], head.fields[slot]) for slot in slots]
+            cells = [[] for _ in head.fields]
+    yield [_arrow(cells[slot], head.fields[slot]) for slot in slots]
+
+
+def _arrow(cells: list[bytes | None], one: _Field) -> pa.Array:
+    if one.datatype in ("char", "unicodeChar"):
+        code = "utf-8" if one.datatype == "char" else "utf-16-be"
+        return pa.array(
+            [None if c is None else c.decode(code, "replace").rstrip("\0") for c in cells], pa.string()
         )
-
-
-def _arrow(values: np.ma.MaskedArray, column: str) -> pa.Array:
-    missing = np.ma.getmaskarray(values)
-    plain = np.ma.getdata(values)
-    if plain.dtype.kind == "O":
-        cells = [None if _is_empty(cell) else _cell(cell) for cell in plain]
-        return pa.array(cells)
-    if plain.dtype.kind in "SU":
-        return pa.array(plain.astype(str).tolist())
-    if plain.dtype.kind not in "iufb" or plain.ndim > 2:
-        raise SourceError(f"holds {plain.dtype}, expected numbers", column=column)
-    flat = pa.array(np.ascontiguousarray(plain).ravel(), mask=missing.ravel())
-    return flat if plain.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, plain.shape[1])
-
-
-def _is_empty(cell: object) -> bool:
-    return cell is None or (not isinstance(cell, str) and np.size(np.asarray(cell)) == 0)
-
-
-def _cell(cell: object) -> str | np.ndarray:
-    return cell if isinstance(cell, str) else np.ma.filled(np.ma.asarray(cell, dtype=np.float64), np.nan)
+    if one.datatype not in _NUMBERS:
+        raise SourceError(f"holds {one.datatype or 'no datatype'}, expected numbers", column=one.column.name)
+    kind = _NUMBERS[one.datatype]
+    empty = b"" if one.is_array else bytes(kind.itemsize)
+    flat = np.frombuffer(b"".join(empty if c is None else c for c in cells), kind)
+    missing = np.array([c is None for c in cells], bool) if not one.is_array else np.zeros(len(flat), bool)
+    if one.null is not None and kind.kind in "iu":
+        missing |= flat.astype(str) == one.null.strip()
+    values = pa.array(flat.astype(kind.newbyteorder("=")), mask=missing)
+    if not one.is_array:
+        return values
+    # A null array has no elements here, which is how a missing array is understood.
+    ends = np.cumsum([0, *(0 if c is None else len(c) // kind.itemsize for c in cells)])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from astropy.io.votable import from_table, writeto
 from astropy.table import MaskedColumn, Table
 from astropy.units import UnitsWarning
@@ -168,6 +169,30 @@ def write_fits(path: UPath, columns: dict, unit: str = "") -> UPath:
     return path
 
 
+def write_fits_of_variable_length(path: UPath, columns: dict) -> UPath:
+    cards = []
+    for name, values in columns.items():
+        if values.ndim == 2:
+            cells = np.array([None, *values], dtype=object)[1:]
+            cards.append(fits.Column(name, "PD()" if values.dtype.kind == "f" else "PJ()", array=cells))
+        else:
+            code = {"f": "D", "i": "K", "U": "3A"}[values.dtype.kind]
+            cards.append(fits.Column(name, code, array=values))
+    fits.BinTableHDU.from_columns(cards).writeto(path.path)
+    return path
+
+
+def of_variable_length(columns: dict) -> dict:
+    """The same columns with arrays that a VOTable says may have any length."""
+    varying = {}
+    for name, values in columns.items():
+        varying[name] = values
+        if values.ndim == 2:
+            varying[name] = np.empty(len(values), dtype=object)
+            varying[name][:] = [np.ma.array(cell, mask=np.zeros(cell.shape, bool)) for cell in values]
+    return varying
+
+
 def write_votable(path: UPath, columns: dict, serialisation: str = "tabledata", unit: str = "") -> UPath:
     table = Table({name.lower(): values for name, values in columns.items()})
     table["type"] = MaskedColumn(table["type"].astype(object), dtype=object)
@@ -234,6 +259,16 @@ FORMS = {
         f / "a.fits.gz", archive_columns(OBJECTS, "fnu"), "1e-30 erg / (s cm2 Hz)"
     ),
     "VOTable, magnitudes": lambda f: write_votable(f / "a.vot", archive_columns(OBJECTS, "mag")),
+    "FITS, arrays of variable length": lambda f: write_fits_of_variable_length(
+        f / "a.fits", archive_columns(OBJECTS, "mag")
+    ),
+    "VOTable, arrays of variable length": lambda f: write_votable(
+        f / "a.vot", of_variable_length(archive_columns(OBJECTS, "mag"))
+    ),
+    "VOTable, arrays of variable length, binary2": lambda f: write_votable(
+        f / "a.vot", of_variable_length(archive_columns(OBJECTS, "mag")), "binary2"
+    ),
+    "VOTable, binary": lambda f: write_votable(f / "a.vot", archive_columns(OBJECTS, "mag"), "binary"),
     "VOTable, FNu, binary2": lambda f: write_votable(
         f / "a.xml", archive_columns(OBJECTS, "fnu"), "binary2", "1e-30 erg / (s cm2 Hz)"
     ),
