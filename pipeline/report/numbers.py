@@ -8,6 +8,7 @@ from typing import Any
 
 from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.contract import NONE
+from catalogs_schema.value_added import CLASSES
 from pipeline.report.account import REDSHIFT_BIN, RunAccount
 from pipeline.report.leaves import LeafTotals
 from pipeline.report.quality import (
@@ -23,8 +24,8 @@ from pipeline.report.quality import (
 )
 from pipeline.report.truth import Matched
 
-SURVEYS_APART = 8
-"""Surveys for which the scores are given apart."""
+SAMPLES_APART = 6
+"""Samples that are judged apart, the largest; more are in the total alone."""
 
 
 def run_numbers(
@@ -78,22 +79,28 @@ def run_numbers(
 
 
 def truth_numbers(matched: Matched) -> dict[str, Any]:
-    """How good the answers are, over all matched objects and per survey."""
-    wrong_class, wrong_redshift = wrong_classes(matched), wrong_redshifts(matched)
-    samples = redshift_samples(matched)
+    """How good the answers are, over all matched objects and per sample."""
     return {
         "rows": matched.truth_rows,
         "matched": matched.rows.num_rows,
         "not_in_catalogue": matched.truth_unanswered,
         "catalogue_rows_without_truth": matched.catalogue_unknown,
-        **_scores(matched),
-        "by_survey": {name: _scores(part) for name, part in _surveys(matched).items()},
-        "redshifts_by_magnitude": {s.column: scores_by_magnitude(s) for s in samples},
-        "classes_by_magnitude": class_scores_by_magnitude(matched),
-        "labels": {s.name: {"unit": s.unit} | s.scores for s in label_samples(matched)},
-        "wrong_classes": wrong_class,
-        "wrong_redshifts": wrong_redshift,
+        "all": _scores(matched),
+        "samples": {name: _scores(part) for name, part in samples_of(matched).items()},
     }
+
+
+def samples_of(matched: Matched) -> dict[str, Matched]:
+    """The matched objects of each sample or survey, the smallest first; none where there are not two."""
+    column = next((name for name in ("sample", "survey") if name in matched.remarks), None)
+    if column is None:
+        return {}
+    words = matched.words(f"true_{column}")
+    counts = {name: int((words == name).sum()) for name in set(words)}
+    names = sorted(counts, key=lambda name: (-counts[name], name))[:SAMPLES_APART]
+    if len(names) < 2:
+        return {}
+    return {("not named" if n == NONE else n): matched.only(words == n) for n in reversed(names)}
 
 
 def finite(value: object) -> object:
@@ -114,19 +121,14 @@ def seconds_between(started: str, ended: str) -> float:
 
 def _scores(matched: Matched) -> dict[str, Any]:
     counts = confusion_matrix(matched.words("true_class"), matched.words("class"))
+    samples = redshift_samples(matched)
     return {
-        "confusion": {"true": list(ANSWERS[:3]), "answers": list(ANSWERS), "counts": counts.tolist()},
+        "confusion": {"true": list(CLASSES), "answers": list(ANSWERS), "counts": counts.tolist()},
         "classes": class_scores(counts),
-        "redshifts": {s.column: {"sample": s.name} | s.scores() for s in redshift_samples(matched)},
+        "classes_by_magnitude": class_scores_by_magnitude(matched),
+        "redshifts": {s.column: {"objects": s.name} | s.scores() for s in samples},
+        "redshifts_by_magnitude": {s.column: scores_by_magnitude(s) for s in samples},
+        "labels": {s.name: {"unit": s.unit} | s.scores for s in label_samples(matched)},
+        "wrong_classes": wrong_classes(matched),
+        "wrong_redshifts": wrong_redshifts(matched),
     }
-
-
-def _surveys(matched: Matched) -> dict[str, Matched]:
-    """The matched objects of each survey, the largest first; empty where the truth names at most one."""
-    if "survey" not in matched.remarks:
-        return {}
-    survey = matched.words("true_survey")
-    names = sorted(set(survey), key=lambda name: (-(survey == name).sum(), name))
-    if len(names) < 2:
-        return {}
-    return {("not named" if n == NONE else n): matched.only(survey == n) for n in names[:SURVEYS_APART]}

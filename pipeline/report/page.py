@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.csv
 from upath import UPath
 
 from catalogs_schema.contract import NONE
@@ -26,10 +24,10 @@ from pipeline.report.drawing import Drawing
 from pipeline.report.figures import band_drawing, class_drawing, rate_drawing, redshift_drawing, stage_drawing
 from pipeline.report.leaves import LeafTotals, answers_for, leaf_totals
 from pipeline.report.numbers import finite, run_numbers, seconds_between, truth_numbers
-from pipeline.report.quality import ANSWERS, LISTED, label_samples, redshift_samples
 from pipeline.report.skymap import sky_drawing
-from pipeline.report.truth import Matched, Truth, match_truth, read_truth
-from pipeline.report.truth_figures import FEWEST, label_drawing, magnitude_drawing, redshift_truth_drawing
+from pipeline.report.truth import match_truth, read_truth
+from pipeline.report.truth_figures import FEWEST
+from pipeline.report.truth_section import objects_csv, truth_section
 
 LEAVES_READ = 2000
 """Runs of more partitions are not read again to sum probabilities and flagged rows."""
@@ -130,10 +128,9 @@ def write_report(
         rows = int(account.rows_out[account.done].sum())
         matched = match_truth(known, answers_for(known, catalogue, photometry, done), rows)
         numbers["truth"] = truth_numbers(matched)
-        drawings |= _truth_drawings(matched, numbers["truth"])
-        shown["truth"] = _truth_context(known, numbers["truth"])
+        shown["truth"] = truth_section(known, matched, numbers["truth"])
         shown["sections"].append(("truth", "Where the truth is known"))
-        write_whole(folder / "objects.csv", _objects(matched))
+        write_whole(folder / "objects.csv", objects_csv(matched))
     shown["sections"].append(("provenance", "Provenance"))
     numbers = {"run_id": facts.run_id, "product": facts.product, **numbers}
     write_whole(folder / "quality.json", json.dumps(finite(numbers), indent=1, allow_nan=False).encode())
@@ -154,8 +151,7 @@ def _render(drawings: dict[str, Drawing | None], context: dict[str, Any]) -> str
     }
     environment.globals["truncated"] = _truncated
     template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text())
-    empty = dict.fromkeys(("truth_z", "truth_mag", "truth_labels"))
-    return template.render(drawings=empty | drawings, fewest=FEWEST, **{"truth": None} | context)
+    return template.render(drawings=drawings, fewest=FEWEST, **{"truth": None} | context)
 
 
 def _run_context(
@@ -295,70 +291,6 @@ def _slow(account: RunAccount, i: int) -> dict[str, Any]:
         "stages": [float(values[i]) for values in account.stages.values()],
         "host": attempts[-1].host if attempts else "",
     }
-
-
-def _truth_drawings(matched: Matched, numbers: dict[str, Any]) -> dict[str, Drawing | None]:
-    samples = [s for s in redshift_samples(matched) if s.column != "z"]
-    by_magnitude = {s.name: numbers["redshifts_by_magnitude"][s.column] for s in samples}
-    return {
-        "truth_z": redshift_truth_drawing(samples) if samples else None,
-        "truth_mag": magnitude_drawing(by_magnitude, {s.name: s.column for s in samples}),
-        "truth_labels": label_drawing(label_samples(matched)),
-    }
-
-
-def _truth_context(truth: Truth, numbers: dict[str, Any]) -> dict[str, Any]:
-    sentence = (
-        f"{truth.path} knows {numbers['rows']:,} objects. {numbers['matched']:,} of them are in the "
-        f"catalogue and are judged here; {numbers['not_in_catalogue']:,} are not in the catalogue. Of "
-        f"{numbers['catalogue_rows_without_truth']:,} rows of the catalogue the truth is not known."
-    )
-    return {
-        "sentence": sentence,
-        "ignored": truth.ignored,
-        "answers": ["no class" if name == NONE else name for name in ANSWERS],
-        "all": _scored("", numbers),
-        "surveys": [_scored(name, scores) for name, scores in numbers["by_survey"].items()],
-        "magnitudes": [
-            {"name": numbers["redshifts"][c]["sample"], "column": c, "rows": rows}
-            for c, rows in numbers["redshifts_by_magnitude"].items()
-            if c != "z"
-        ],
-        "class_magnitudes": numbers["classes_by_magnitude"],
-        "labels": [{"name": name} | row for name, row in numbers["labels"].items()],
-        "wrong_classes": numbers["wrong_classes"][:LISTED],
-        "wrong_classes_total": len(numbers["wrong_classes"]),
-        "wrong_redshifts": numbers["wrong_redshifts"][:LISTED],
-        "wrong_redshifts_total": len(numbers["wrong_redshifts"]),
-    }
-
-
-def _scored(name: str, scores: dict[str, Any]) -> dict[str, Any]:
-    """Confusion matrix with shares of the true class, class scores and redshift scores of one sample."""
-    matrix = [
-        {
-            "name": true,
-            "cells": [
-                {
-                    "count": count,
-                    "share": count / sum(counts) if sum(counts) else 0.0,
-                    "right": answer == true,
-                }
-                for answer, count in zip(ANSWERS, counts, strict=True)
-            ],
-        }
-        for true, counts in zip(scores["confusion"]["true"], scores["confusion"]["counts"], strict=True)
-    ]
-    redshifts = [
-        {"name": row["sample"], "column": column} | row for column, row in scores["redshifts"].items()
-    ]
-    return {"name": name, "matrix": matrix, "classes": scores["classes"], "redshifts": redshifts}
-
-
-def _objects(matched: Matched) -> bytes:
-    sink = io.BytesIO()
-    pyarrow.csv.write_csv(matched.rows.sort_by([("tile_id", "ascending"), ("number", "ascending")]), sink)
-    return sink.getvalue()
 
 
 def _absent(value: float | None) -> bool:

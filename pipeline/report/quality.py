@@ -38,7 +38,7 @@ MAGNITUDE_EDGES: tuple[float, ...] = (
 )
 """Edges of the bins of iSDSS magnitude."""
 
-LISTED = 30
+LISTED = 40
 """Wrong answers that each table on the page shows."""
 
 

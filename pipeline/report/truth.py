@@ -23,8 +23,9 @@ LABELS: tuple[str, ...] = tuple(
 """The catalogue's scalar quantities: what a truth file may know beside class and redshift."""
 
 
-REMARKS = ("survey", "subclass", "source")
-"""Text columns of a truth file that are kept beside the answers; scores are also given per ``survey``."""
+REMARKS = ("sample", "survey", "subclass", "source")
+"""Text columns of a truth file that are kept beside the answers. Where there is a ``sample`` (else a
+``survey``), each is judged apart: real objects and mocks should never be one number."""
 
 
 class TruthError(ValueError):

@@ -36,8 +36,8 @@ _COLOURS = {"z_gal": CLASS_COLOURS["GALAXY"], "z_qso": CLASS_COLOURS["QSO"], "z"
 _MARKERS = {"z_gal": CLASS_MARKERS["GALAXY"], "z_qso": CLASS_MARKERS["QSO"], "z": "."}
 
 
-def redshift_truth_drawing(samples: list[RedshiftSample]) -> Drawing:
-    """Redshifts against true ones, with the residuals below; one column per sample."""
+def redshift_truth_drawing(samples: list[RedshiftSample], anchor: str) -> Drawing:
+    """Redshifts against true ones, with the residuals below; one column per sample, of which there is one."""
     beyond = {sample.name: 0 for sample in samples}
 
     def paint(figure: Figure) -> None:
@@ -78,7 +78,7 @@ def redshift_truth_drawing(samples: list[RedshiftSample]) -> Drawing:
 
     words = [_summary(sample) for sample in samples]
     drawing = draw(
-        "truth-z",
+        anchor,
         paint,
         (10.6, 5.6) if len(samples) > 1 else (6.4, 6.0),
         f"Redshift against true redshift. {' '.join(words)}",
@@ -95,7 +95,7 @@ def redshift_truth_drawing(samples: list[RedshiftSample]) -> Drawing:
 
 
 def magnitude_drawing(
-    by_magnitude: dict[str, list[dict[str, Any]]], columns: dict[str, str]
+    by_magnitude: dict[str, list[dict[str, Any]]], columns: dict[str, str], anchor: str
 ) -> Drawing | None:
     """Bias, scatter and outliers against magnitude; None where no bin holds enough objects.
 
@@ -105,6 +105,8 @@ def magnitude_drawing(
         `scores_by_magnitude` of each sample, by its name.
     columns : dict of str to str
         The column that each sample is judged by.
+    anchor : str
+        Anchor on the page.
     """
     drawn = {
         name: [row for row in rows if row["n"] >= FEWEST and np.isfinite(row["i_mag"])]
@@ -141,7 +143,7 @@ def magnitude_drawing(
                 axes.set_ylim(bottom=-1.0)
 
     return draw(
-        "truth-mag",
+        anchor,
         paint,
         (10.6, 3.1),
         "Bias, scatter and outliers of the redshifts against iSDSS magnitude; see the table below",
@@ -149,7 +151,7 @@ def magnitude_drawing(
     )
 
 
-def label_drawing(samples: list[LabelSample]) -> Drawing | None:
+def label_drawing(samples: list[LabelSample], anchor: str) -> Drawing | None:
     """Each scalar label against its true value; None where there is none with enough objects."""
     shown = [sample for sample in samples if len(sample.value) >= FEWEST]
     if not shown:
@@ -180,7 +182,7 @@ def label_drawing(samples: list[LabelSample]) -> Drawing | None:
 
     names = ", ".join(sample.name for sample in shown)
     return draw(
-        "truth-labels",
+        anchor,
         paint,
         (10.6, 2.6 * lines + 0.4),
         f"Answers against true values of {names}; the numbers stand in the table below",

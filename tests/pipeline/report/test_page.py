@@ -68,9 +68,9 @@ def test_the_page_needs_no_network_and_is_well_formed(reported: Reported) -> Non
 
 def test_every_figure_says_in_words_what_it_shows(reported: Reported) -> None:
     page = Page(reported.text)
-    assert len(page.images) == 9
+    assert len(page.images) == 12
     assert all(image["role"] == "img" and len(image["aria-label"] or "") > 20 for image in page.images)
-    assert reported.text.count("<figcaption>") == 9
+    assert reported.text.count("<figcaption>") == 12
 
 
 def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) -> None:
@@ -81,10 +81,10 @@ def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) 
     assert numbers["truth"]["matched"] == 600
     assert numbers["truth"]["not_in_catalogue"] == 1
     assert numbers["truth"]["catalogue_rows_without_truth"] == 600
-    assert set(numbers["truth"]["by_survey"]) == {"SDSS", "mock"}
-    weighted = numbers["truth"]["classes"]["f1_weighted"]
+    assert list(numbers["truth"]["samples"]) == ["mock", "SDSS"]
+    weighted = numbers["truth"]["all"]["classes"]["f1_weighted"]
     assert f"<b>{weighted:.3f}</b>" in text
-    sigma = numbers["truth"]["redshifts"]["z_gal"]["sigma_nmad"]
+    sigma = numbers["truth"]["all"]["redshifts"]["z_gal"]["sigma_nmad"]
     assert f"<td>{sigma:.4f}</td>" in text
 
 
@@ -120,12 +120,16 @@ def test_texts_of_a_run_cannot_become_markup(small_run: SmallRun, tmp_path: Path
     assert "&lt;script&gt;" in text
 
 
-def test_wrong_answers_are_listed_by_object(small_run: SmallRun, reported: Reported) -> None:
-    wrong, text = reported.numbers["truth"]["wrong_classes"], reported.text
-    matched = np.arange(1, ROWS + 1) % 2 == 0
-    assert len(wrong) == (small_run.true_class != small_run.class_given)[matched].sum()
-    assert f"<td>{wrong[0]['tile_id']}</td><td>{wrong[0]['number']}</td>" in text
-    assert f"{len(wrong):,} in all; the first 30 are shown" in text
+def test_wrong_answers_are_listed_by_object_and_sample(small_run: SmallRun, reported: Reported) -> None:
+    number = np.arange(1, ROWS + 1)
+    mocks = (number % 2 == 0) & (number % 3 == 0)
+    wrong = reported.numbers["truth"]["samples"]["mock"]["wrong_classes"]
+    assert {row["number"] for row in wrong} == set(
+        number[mocks & (small_run.true_class != small_run.class_given)].tolist()
+    )
+    assert f"<td>{wrong[0]['tile_id']}</td><td>{wrong[0]['number']}</td>" in reported.text
+    every = reported.numbers["truth"]["samples"]["SDSS"]["wrong_classes"]
+    assert f"{len(every):,} in all; the first 40 are shown" in reported.text
     assert len(reported.objects.splitlines()) == 601
 
 
