@@ -41,6 +41,8 @@ class OjalaPredictor:
         Of the weights.
     weights_sha256 : str
         SHA-256 of the file of weights.
+    device : str
+        Torch device that it runs on.
     config_json : str
         Everything besides the weights that changes numbers: shape of the network, precision and batch size.
     """
@@ -59,7 +61,7 @@ class OjalaPredictor:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._model = model.to(device).eval()
-        self._device = torch.device(device)
+        self.device = device
         self._bf16 = precision == "bf16"
         self._batch_size = batch_size
         self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
@@ -131,8 +133,8 @@ class OjalaPredictor:
         """Answers for at most one batch of rows, padded with rows without any band."""
         n, missing = len(flux), self._batch_size - len(flux)
         flux, error = (np.pad(a, ((0, missing), (0, 0)), constant_values=np.nan) for a in (flux, error))
-        tokens = tokenise(flux, error, np.pad(ebv, (0, missing), constant_values=np.nan)).to(self._device)
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
+        tokens = tokenise(flux, error, np.pad(ebv, (0, missing), constant_values=np.nan)).to(self.device)
+        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16):
             encoded = self._model.encode(tokens)
             answers = self._model.answer(encoded, tokens.valid, REQUESTS)
         found = _class_and_redshift(answers)
