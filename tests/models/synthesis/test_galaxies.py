@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.synthesis import galaxies
+from models.synthesis.grid import FINE
+
+AT = {name: k for k, (name, _, _) in enumerate(galaxies.LINES)}
+
+
+def test_histories_are_physical():
+    drawn = galaxies.draw_histories(5000, np.random.default_rng(1))
+    assert (drawn["age"] < 13.4).all()
+    assert (drawn["burst_age"] < drawn["age"]).all()
+    assert (drawn["recent_age"] < drawn["age"]).all()
+    assert (drawn["metallicity"] > 0.02).all()
+    assert (drawn["metallicity"] < 2.6).all()
+    old = drawn["family"] == 0
+    assert (drawn["age"] > 3.0 * drawn["tau"])[old].all()
+    assert old.mean() == pytest.approx(0.4, abs=0.03)
+
+
+def test_equivalent_widths_are_line_over_continuum():
+    grid = FINE.rest_wavelength(galaxies.Z_MAX)
+    fine = (2.0 * (grid / 6564.6) ** -1.0)[None]
+    levels = galaxies.line_levels(fine)
+    np.testing.assert_allclose(levels[0], [2.0, 2.0 * 6564.6 / 4862.7, 2.0 * 6564.6 / 5008.2], rtol=1e-3)
+    lines = np.zeros((1, len(galaxies.LINES)))
+    lines[0, AT["H  1  6562.80A"]] = 30.0
+    lines[0, AT["N  2  6583.45A"]] = 10.0
+    ew = galaxies.equivalent_widths(lines, levels)
+    assert ew["ew_halpha"][0] == pytest.approx(15.0, rel=1e-3)
+    assert ew["ew_nii_6584"][0] == pytest.approx(5.0, rel=1e-3)
+    assert ew["ew_hbeta"][0] == 0.0
+
+
+def test_absorption_below_a_line_does_not_widen_its_equivalent_width():
+    grid = FINE.rest_wavelength(galaxies.Z_MAX)
+    smooth = np.ones((1, len(grid)))
+    absorbed = smooth - 0.5 * np.exp(-0.5 * ((grid - 4862.7) / 6.0) ** 2)
+    np.testing.assert_allclose(galaxies.line_levels(absorbed), galaxies.line_levels(smooth), rtol=1e-3)
+
+
+def test_lines_scatter_and_quiescent_galaxies_get_weak_liners():
+    n = 4000
+    lines, levels = np.full((n, len(galaxies.LINES)), 1e-6), np.ones((n, 3))
+    drawn = galaxies.scatter_lines(lines, levels, np.full(n, -13.0), np.random.default_rng(2))
+    ew = galaxies.equivalent_widths(drawn, levels)
+    assert (ew["ew_halpha"] > 0.05).mean() == pytest.approx(0.6, abs=0.04)
+    liner = ew["ew_halpha"] > 0.05
+    assert 0.5 < np.median(ew["ew_halpha"][liner]) < 1.5
+    assert np.median(ew["ew_nii_6584"][liner] / ew["ew_halpha"][liner]) > 1.0
+
+    lines = np.full((n, len(galaxies.LINES)), 10.0)
+    drawn = galaxies.scatter_lines(lines, levels, np.full(n, -10.0), np.random.default_rng(3))
+    assert np.std(np.log10(drawn[:, AT["O  2  3726.03A"]])) > 0.12
+    ratio = drawn[:, AT["O  3  5006.84A"]] / drawn[:, AT["O  3  4958.91A"]]
+    assert np.median(ratio) == pytest.approx(1.0, rel=1e-6)  # lines of a group stay together
+
+
+def test_lines_that_make_up_the_labels_stand_at_their_vacuum_wavelengths():
+    wavelength = dict(zip([name for name, _, _ in galaxies.LINES], galaxies.LINE_WAVELENGTH, strict=True))
+    for name, vacuum in (
+        ("H  1  6562.80A", 6564.61),
+        ("O  3  5006.84A", 5008.24),
+        ("N  2  6583.45A", 6585.27),
+    ):
+        assert wavelength[name] == pytest.approx(vacuum, abs=0.1)
+
+
+def test_simulated_galaxies_have_the_right_mass_to_light():
+    pytest.importorskip("bagpipes", reason="bagpipes is in the extra 'training'")
+    made = galaxies.simulate(12, np.random.default_rng(5))
+    grid = FINE.rest_wavelength(galaxies.Z_MAX)
+    assert np.isfinite(made["fine"]).all()
+    reference = (grid > 5500.0) & (grid < 6500.0)
+    np.testing.assert_allclose(made["fine"][:, reference].astype(float).mean(axis=1), 1.0, rtol=0.02)
+    # An old population has L_lambda of about 10^29.1 erg/s/A per solar mass at 6000 A, a young one more.
+    assert (made["log_l"] > 28.8).all()
+    assert (made["log_l"] < 31.8).all()
+    assert (made["log_ssfr"] >= -14.0).all()
