@@ -12,19 +12,15 @@ from torch.nn import functional as F
 
 from models.checkpoint import WeightsInfo, load_weights
 from models.losses import REDSHIFTS
-from models.ojala import LOG1PZ_STEP, N_REDSHIFT_BINS, REQUESTS, Ojala
+from models.ojala import REQUESTS, Ojala
 from models.quantities import CLASSES, SCALARS
-from models.redshift_pdf import COARSENING, RedshiftSummary, coarsen, summarise
+from models.redshift_pdf import RedshiftSummary, coarsen, summarise
 from models.tokens import N_BANDS, tokenise
 
 STUDENT_T3_HALF_WIDTH = 1.1969
 """Half-width of the central 68.27 % of a Student-t with nu = 3, in units of its scale."""
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
-N_PDF_BINS = N_REDSHIFT_BINS // COARSENING
-PDF_STEP = COARSENING * LOG1PZ_STEP
-"""The stored PDF: mass in `N_PDF_BINS` bins of this width in ln(1 + z), from z = 0."""
-
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Where the weights that come with the program lie."""
 
@@ -112,7 +108,7 @@ class OjalaPredictor:
             * Each scalar quantity [its unit] and its ``_err``: half the width of the central 68.3 %
               interval of the predictive distribution (a Student-t with nu = 3 in the quantity's transform,
               whose ends are mapped to the unit), under the assumption of the class, for every row.
-            * ``z_pdf`` float16 (N, 365): mass in bins of 0.005 in ln(1 + z) from z = 0, of the most probable
+            * ``z_pdf`` float16 (N, 457): mass in bins of 0.004 in ln(1 + z) from z = 0, of the most probable
               class; zeros for stars.
             * ``embedding`` float16 (N, width): mean of the encoded tokens.
         """

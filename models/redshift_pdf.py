@@ -28,8 +28,8 @@ ODDS = 30
 LEAST_MODE = 0.01
 """A second mode with less mass than this is not reported."""
 
-COARSENING = 5
-"""Fine bins per bin of the stored PDF, which has 365 bins of 0.005 in ln(1 + z)."""
+COARSENING = 4
+"""Fine bins per bin of the stored PDF, which has 457 bins of 0.004 in ln(1 + z)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ def redshift_at(position: Tensor) -> Tensor:
 
 
 def coarsen(p: Tensor) -> Tensor:
-    """Probability in the 365 coarse bins, (N, 1825) -> (N, 365)."""
-    return p.reshape(len(p), -1, COARSENING).sum(dim=-1)
+    """Probability in the coarse bins, (N, 1825) -> (N, 457); the last holds the one fine bin that is left."""
+    whole = torch.nn.functional.pad(p, (0, -p.shape[-1] % COARSENING))
+    return whole.reshape(len(p), -1, COARSENING).sum(dim=-1)
 
 
 def summarise(p: Tensor) -> RedshiftSummary:

@@ -65,7 +65,7 @@ def test_every_column_is_there_and_one_row_per_object(predictor):
     assert {len(values) for values in found.values()} == {N}
     assert found["class_code"].dtype == np.int8
     assert found["z_pdf"].dtype == found["embedding"].dtype == np.float16
-    assert found["z_pdf"].shape == (N, 365)
+    assert found["z_pdf"].shape == (N, 457)
     assert found["embedding"].shape == (N, 32)
     others = set(found) - {"class_code", "z_pdf", "embedding"}
     assert {found[name].dtype for name in others} == {np.dtype(np.float32)}

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from models.ojala import N_REDSHIFT_BINS
+from catalogs_schema.value_added import PDF_BINS, PDF_STEP
+from models.ojala import LOG1PZ_STEP, N_REDSHIFT_BINS
 from models.redshift_pdf import COARSENING, coarsen, summarise
 
 EDGES = np.arange(N_REDSHIFT_BINS + 1) * 0.001
@@ -83,10 +84,10 @@ def test_a_flat_pdf_gives_finite_ordered_numbers():
     assert torch.isfinite(found.z).all()
 
 
-def test_coarse_bins_hold_whole_fine_bins():
-    assert N_REDSHIFT_BINS % COARSENING == 0
+def test_coarse_bins_are_those_of_the_catalogue():
+    assert pytest.approx(COARSENING * LOG1PZ_STEP) == PDF_STEP
     p = torch.as_tensor(gaussian(0.8, 0.01))[None]
     coarse = coarsen(p)
-    assert coarse.shape == (1, 365)
+    assert coarse.shape == (1, PDF_BINS)
     torch.testing.assert_close(coarse.sum(), torch.tensor(1.0, dtype=torch.float64))
-    assert coarse[0].argmax().item() == int(np.log1p(0.8) / 0.005)
+    assert coarse[0].argmax().item() == int(np.log1p(0.8) / PDF_STEP)
