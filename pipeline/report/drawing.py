@@ -39,7 +39,7 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["#f3f7fa", "#9cc6e0", BLUE
 DPI = 160
 """Resolution of what is drawn as pixels: maps and scatters of many points."""
 
-MANY = 1500
+MANY = 600
 """More points than this are drawn as pixels, so that the page stays small."""
 
 _STYLE: dict[Any, Any] = {

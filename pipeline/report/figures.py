@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from catalogs_schema.bands import MODEL_BANDS, System
 from catalogs_schema.value_added import CLASSES
@@ -14,6 +15,7 @@ from pipeline.report.drawing import (
     CLASS_COLOURS,
     GREEN,
     INK,
+    MANY,
     ORANGE,
     PURPLE,
     SKY,
@@ -120,8 +122,8 @@ def stage_drawing(account: RunAccount) -> Drawing | None:
             ylabel="wall-clock time [s]",
         )
         left.grid(visible=False, axis="x")
-        if len(groups) <= 12:
-            left.set_xticks(np.arange(1, len(groups) + 1))
+        left.set_xlim(0.3, len(groups) + 0.7)
+        left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if grouped:
             left.set_xticks([1, len(groups)], ["fastest", "slowest"])
         left.legend(loc="upper left")
@@ -130,7 +132,7 @@ def stage_drawing(account: RunAccount) -> Drawing | None:
             right,
             account.rows_out[chosen],
             account.seconds[chosen],
-            s=18,
+            s=_dot(chosen),
             color=BLUE,
             alpha=0.6,
             linewidths=0,
@@ -169,7 +171,7 @@ def rate_drawing(account: RunAccount) -> Drawing | None:
             title=f"Rows per second, median {np.median(rates):,.0f}", xlabel="rows per second of a partition"
         )
         left.set_ylabel("partitions")
-        scatter(right, account.rows_in[timed], memory, s=18, color=GREEN, alpha=0.6, linewidths=0)
+        scatter(right, account.rows_in[timed], memory, s=_dot(rates), color=GREEN, alpha=0.6, linewidths=0)
         right.set(title=f"Peak memory, at most {memory.max():,.0f} MiB", xlabel="rows of the partition")
         right.set_ylabel("resident memory [MiB]")
         right.set_ylim(0, 1.1 * memory.max())
@@ -218,6 +220,11 @@ def class_drawing(account: RunAccount, expected: dict[str, float] | None) -> Dra
     if expected is not None:
         caption += " Upright marks: the number expected from the probabilities, summed over all rows."
     return draw("classes", paint, (7.2, 2.2), f"Rows per class: {words}", caption)
+
+
+def _dot(values: np.ndarray) -> float:
+    """Size of a point, smaller where there are many."""
+    return 26.0 if len(values) < 200 else 14.0 if len(values) < MANY else 4.0
 
 
 def _bins(values: np.ndarray) -> np.ndarray:

@@ -148,6 +148,7 @@ def _render(drawings: dict[str, Drawing | None], context: dict[str, Any]) -> str
         "short": lambda value: "–" if _absent(value) else f"{value:.3g}".replace("-", "−"),
         "percent": lambda value: "–" if _absent(value) else f"{100 * value:.1f} %",
         "size": _size,
+        "word": lambda word: "–" if word == NONE else word,
     }
     environment.globals["truncated"] = _truncated
     template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text())
@@ -270,7 +271,7 @@ def _cards(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> lis
         _card(
             "Rows per second",
             "–" if rate is None else f"{rate:,.0f}",
-            f"{facts.workers} × {facts.engine}, {facts.device}",
+            f"engine {facts.engine}, {facts.device}",
         ),
         _card("Time at work", _duration(busy), "summed over partitions"),
     ]
@@ -302,7 +303,10 @@ def _count(value: float | None) -> str:
 
 
 def _fixed(value: float | None, digits: int, sign: str = "") -> str:
-    return "–" if value is None or _absent(value) else f"{value:{sign},.{digits}f}".replace("-", "−")
+    if value is None or _absent(value):
+        return "–"
+    # What rounds to zero has no sign.
+    return f"{value:{sign}z,.{digits}f}".replace("-", "−")
 
 
 def _size(value: float) -> str:

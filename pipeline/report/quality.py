@@ -38,7 +38,7 @@ MAGNITUDE_EDGES: tuple[float, ...] = (
 )
 """Edges of the bins of iSDSS magnitude."""
 
-LISTED = 40
+LISTED = 60
 """Wrong answers that each table on the page shows."""
 
 
@@ -284,7 +284,9 @@ def _listing(matched: Matched, chosen: np.ndarray) -> list[dict[str, Any]]:
         entry["class"], entry["true_class"] = answered[row], true[row]
         entry["p_class"] = float(probability[:, row].max())
         entry["p_true"] = float(probability[CLASSES.index(true[row]), row])
-        entry["dz"] = (entry["z"] - entry["true_z"]) / (1.0 + entry["true_z"])
+        dz = (entry["z"] - entry["true_z"]) / (1.0 + entry["true_z"])
+        # The velocity of a star is no redshift to miss.
+        entry["dz"] = np.nan if true[row] == "STAR" else dz
         entry |= {name: words[row] for name, words in remarks.items()}
         entry["flag_names"] = flag_names(entry["flags"])
         listing.append(entry)

@@ -37,7 +37,7 @@ def sky_drawing(account: RunAccount, counts: np.ndarray) -> Drawing:
         Rows of the photometry per HEALPix pixel (nested).
     """
     counts = np.where(_covered(account.partitions), counts, 0)
-    centre, radius = _footprint(account.partitions)
+    centre, radius = _footprint(counts, account.partitions)
     zoomed = radius <= ZOOM_RADIUS
     failed = int((~account.done).sum())
 
@@ -61,8 +61,8 @@ def sky_drawing(account: RunAccount, counts: np.ndarray) -> Drawing:
         caption += f"; the enlarged patch, with its partitions, lies around RA {lon:.1f}°, Dec {lat:+.1f}°"
     if failed:
         caption += "; failed partitions are filled in vermilion"
-    area = sum(p.area for p in account.partitions)
-    alt = f"Sky map: {states} covering {area:,.1f} square degrees around RA {lon:.1f}, Dec {lat:+.1f} degrees"
+    area = np.count_nonzero(counts) * healpy.nside2pixarea(_NSIDE, degrees=True)
+    alt = f"Sky map: {states}; rows on {area:,.1f} square degrees around RA {lon:.1f}, Dec {lat:+.1f} degrees"
     return draw("sky", paint, (10.6, 4.6) if zoomed else (10.6, 5.4), alt, caption + ".")
 
 
@@ -78,14 +78,21 @@ def _covered(partitions: tuple[Partition, ...]) -> np.ndarray:
     return covered
 
 
-def _footprint(partitions: tuple[Partition, ...]) -> tuple[tuple[float, float], float]:
-    """Centre (RA, Dec) and radius [deg] of the circle around the mean position that holds all partitions."""
-    corners = np.concatenate([_outline(p, 1) for p in partitions], axis=1)
-    centre = corners.mean(axis=1)
+def _footprint(counts: np.ndarray, partitions: tuple[Partition, ...]) -> tuple[tuple[float, float], float]:
+    """Centre (RA, Dec) and radius [deg] of the circle around the mean position that holds all rows.
+
+    Partitions reach further than their rows; they decide only where there are no rows.
+    """
+    filled = np.flatnonzero(counts)
+    if len(filled):
+        places = np.stack(healpy.pix2vec(_NSIDE, filled, nest=True))
+    else:
+        places = np.concatenate([_outline(p, 1) for p in partitions], axis=1)
+    centre = places.mean(axis=1)
     centre /= np.linalg.norm(centre)
     lon, lat = healpy.vec2ang(centre, lonlat=True)
-    radius = np.degrees(np.arccos(np.clip(centre @ corners, -1.0, 1.0).min()))
-    return (float(lon[0]), float(lat[0])), float(radius)
+    radius = np.degrees(np.arccos(np.clip(centre @ places, -1.0, 1.0).min()))
+    return (float(lon[0]), float(lat[0])), float(radius) + np.degrees(healpy.max_pixrad(_NSIDE))
 
 
 def _outline(partition: Partition, step: int) -> np.ndarray:
@@ -172,6 +179,7 @@ def _patch(
     projection = GnomonicProj(rot=(*centre, 0.0), xsize=600, reso=np.degrees(2 * half) * 60.0 / 600)
     _show(axes, projection, counts, SKYMAP_ORDER, (-half, half, -half, half), "rows per pixel of 14′")
     outlines = [_project(projection, p) for p in account.partitions]
+    outlines = [outline for outline in outlines if np.isfinite(outline).all()]
     borders = PolyCollection(outlines, facecolors="none", edgecolors=_BORDER, linewidths=0.8)
     borders.set_rasterized(len(outlines) > MANY)
     axes.add_collection(borders)
@@ -239,8 +247,8 @@ def _show(
 
 
 def _project(projection: MollweideProj | GnomonicProj, partition: Partition) -> np.ndarray:
-    """The outline of a partition on the map, shape (16, 2)."""
-    return np.column_stack(projection.vec2xy(*_outline(partition, 4)))
+    """The outline of a partition on the map, shape (32, 2)."""
+    return np.column_stack(projection.vec2xy(*_outline(partition, 8)))
 
 
 def _fill(

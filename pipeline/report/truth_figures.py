@@ -14,6 +14,7 @@ from pipeline.report.drawing import (
     CLASS_COLOURS,
     CLASS_MARKERS,
     INK,
+    MANY,
     VERMILION,
     Drawing,
     counts_on,
@@ -74,7 +75,7 @@ def redshift_truth_drawing(samples: list[RedshiftSample], anchor: str) -> Drawin
             else:
                 above.set_ylabel(sample.column)
         if any(not sample.class_right.all() for sample in samples):
-            grid[0][0].legend(loc="upper left")
+            grid[0][0].legend(loc="lower right", markerscale=1.6)
 
     words = [_summary(sample) for sample in samples]
     drawing = draw(
@@ -140,7 +141,8 @@ def magnitude_drawing(
                 axes.set_yscale("log")
                 plain_logs(axes.yaxis)
             else:
-                axes.set_ylim(bottom=-1.0)
+                worst = max(100.0 * row[key] for rows in drawn.values() for row in rows)
+                axes.set_ylim(-0.05 * max(worst, 1.0), 1.08 * max(worst, 1.0))
 
     return draw(
         anchor,
@@ -172,7 +174,7 @@ def label_drawing(samples: list[LabelSample], anchor: str) -> Drawing | None:
                     axis.set_major_locator(FixedLocator([-100, -10, 0, 10, 100, 1000]))
                     axis.set_minor_locator(NullLocator())
                     counts_on(axis)
-            scatter(axes, sample.truth, sample.value, s=9, color=BLUE, alpha=0.5, linewidths=0)
+            scatter(axes, sample.truth, sample.value, s=5, color=BLUE, alpha=0.4, linewidths=0)
             axes.plot(limits, limits, color=INK, linewidth=0.9)
             unit = {"": "", "Angstrom": " [Å]"}.get(sample.unit, f" [{sample.unit}]")
             axes.set(title=f"{sample.name}{unit}", xlim=limits, ylim=limits, aspect="equal")
@@ -205,10 +207,16 @@ def _cloud(axes: Axes, sample: RedshiftSample, y: np.ndarray) -> None:
             rasterized=True,
         )
         return
-    style = {"s": 11, "alpha": 0.65, "linewidths": 0}
+    few = answered.sum() < MANY
+    style = {"s": 12 if few else 5, "alpha": 0.65 if few else 0.35, "linewidths": 0}
     colour, marker = _COLOURS[sample.column], _MARKERS[sample.column]
     scatter(axes, sample.z_true[right], y[right], color=colour, marker=marker, label="class right", **style)
-    wrong_style = {"s": 20, "linewidths": 1.0, "marker": "x", "color": VERMILION}
+    wrong_style = {
+        "s": 20 if few else 12,
+        "linewidths": 1.0 if few else 0.7,
+        "marker": "x",
+        "color": VERMILION,
+    }
     scatter(axes, sample.z_true[wrong], y[wrong], label="class wrong", **wrong_style)
 
 

@@ -129,7 +129,7 @@ def test_wrong_answers_are_listed_by_object_and_sample(small_run: SmallRun, repo
     )
     assert f"<td>{wrong[0]['tile_id']}</td><td>{wrong[0]['number']}</td>" in reported.text
     every = reported.numbers["truth"]["samples"]["SDSS"]["wrong_classes"]
-    assert f"{len(every):,} in all; the first 40 are shown" in reported.text
+    assert f"{len(every):,} in all; the first 60 are shown" in reported.text
     assert len(reported.objects.splitlines()) == 601
 
 
