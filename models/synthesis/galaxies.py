@@ -240,7 +240,7 @@ def _new_model() -> tuple[Any, Any]:
     fine = FINE.rest_wavelength(Z_MAX)
     first = draw_histories(1, np.random.default_rng(0))
     components = _components({name: values[0] for name, values in first.items()})
-    model = bagpipes.model_galaxy(components, spec_wavs=np.array([0.99 * fine[0], 1.01 * fine[-1]]))
+    model = bagpipes.model_galaxy(components, spec_wavs=np.geomspace(0.99 * fine[0], 1.01 * fine[-1], 200))
     model.spec_wavs = None  # only spectrum_full is needed: no resampling after each update
     wavelengths = model.wavelengths
     for k, line in enumerate(config.line_wavs):
