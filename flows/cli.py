@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,12 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
+from flows import interrupt
+
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
 
 # Prefect reads its settings when it is imported. Whoever set them knows better; the defaults here keep
 # a run on the command line quiet and at home.
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
@@ -34,11 +37,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
-MAX_DAMAGES = 20
-"""Damaged files that `verify` names before it stops looking."""
+MAX_NAMED = 20
+"""Damaged files that `verify` names before it stops looking, and failed partitions that `run` names."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 
@@ -185,6 +185,8 @@ def run(
     A Prefect flow: with `PREFECT_API_URL` set it is tracked by that server, otherwise by an embedded one.
     A run that was interrupted goes on where it stopped when the same command is given again.
     """
+    from pipeline.catalogue import read_leaves
+
     with errors():
         asked = resolve(
             config,
@@ -197,9 +199,13 @@ def run(
             vectors=vectors,
             truth=truth,
         )
+        # Faults of the request are told here: within the flow they would be a task's failure.
+        read_leaves(UPath(asked.photometry))
+        asked.spec().weights_sha256()
         from flows.survey import survey
 
-        record = survey(asked)
+        with interrupt.interruptible():
+            record = survey(asked)
     folder = f"{out}/runs/{record.run_id}"
     facts = {**record.model_dump(), "folder": folder, "report": f"{folder}/report/index.html"}
     text = (
@@ -209,8 +215,9 @@ def run(
     )
     say(text, facts, as_json)
     if record.failed:
-        names = ", ".join(record.failed[:MAX_DAMAGES])
-        complain(f"{len(record.failed)} partitions failed ({names}); give the command again to retry them")
+        for name, error in islice(record.failed.items(), MAX_NAMED):
+            complain(f"partition {name}: {error}")
+        complain(f"{len(record.failed)} partitions failed; give the command again to retry them")
         raise typer.Exit(1)
 
 
@@ -220,12 +227,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check contract, row accounts and checksums; exits with 1 and names the file if one is damaged."""
-    from itertools import islice
-
     from pipeline.verify import verify as damages_of
 
     with errors():
-        damages = list(islice(damages_of(UPath(directory)), MAX_DAMAGES))
+        damages = list(islice(damages_of(UPath(directory)), MAX_NAMED))
     say(
         "\n".join(str(damage) for damage in damages) or f"{directory} is whole",
         {"directory": directory, "whole": not damages, "damages": [asdict(damage) for damage in damages]},
@@ -261,8 +266,8 @@ def errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        complain("interrupted; nothing is half-written, and the same command goes on from here")
-        raise typer.Exit(INTERRUPTED) from None
+        print(interrupt.MESSAGE, file=sys.stderr)
+        raise typer.Exit(interrupt.EXIT_CODE) from None
     except (ValueError, OSError) as problem:
         complain(str(problem))
         raise typer.Exit(1) from None

@@ -55,7 +55,8 @@ def run_demo(out: Path) -> dict[str, Any]:
     )
     damages = [str(damage) for damage in verify(catalogue)]
     if record.failed or damages:
-        raise ValueError("; ".join([*(f"partition {name} failed" for name in record.failed), *damages]))
+        faults = [f"partition {name}: {error}" for name, error in record.failed.items()]
+        raise ValueError("; ".join([*faults, *damages]))
     run = catalogue / "runs" / record.run_id
     text = _TEXT.format(
         rows=record.rows_out,

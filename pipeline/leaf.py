@@ -17,6 +17,9 @@ from catalogs_schema.contract import Contract
 ROW_GROUP_ROWS = 100_000
 """Rows per row group; leaves hold about that many, so that mostly one row group makes a leaf."""
 
+TEMPORARY = ".tmp"
+"""Ending of the names under which files are written before they are renamed."""
+
 _READ_BLOCK = 1 << 20
 
 
@@ -107,7 +110,7 @@ def write_whole(path: UPath, content: bytes | memoryview) -> None:
     if path.protocol not in ("", "file", "local"):
         path.write_bytes(bytes(content))
         return
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -38,7 +38,7 @@ class RunRecord(BaseModel):
     model: str = Field(default="", description="name and version of the model")
     weights_sha256: str = Field(description="SHA-256 of the weights")
     partitions: int = Field(description="partitions of the photometry")
-    failed: list[str] = Field(default=[], description="partitions that failed")
+    failed: dict[str, str] = Field(default={}, description="partitions that failed, with the error")
     rows_in: int = Field(description="rows of the photometry")
     rows_out: int = Field(default=0, description="rows of the value-added catalogue")
     rows_per_worker_second: float = Field(default=0.0, description="rate of one worker, from the receipts")

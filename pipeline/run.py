@@ -10,7 +10,7 @@ from catalogs_schema.receipt import Receipt
 from pipeline.catalogue import catalogue_name, finalise_catalogue, read_counts, write_collection
 from pipeline.config import RunConfig
 from pipeline.engine import ENGINES
-from pipeline.leaf import LeafRecord
+from pipeline.leaf import TEMPORARY, LeafRecord
 from pipeline.partition import PRODUCTS, Task, receipt_path
 from pipeline.plan import Plan
 from pipeline.provenance import write_checksums, write_provenance
@@ -32,6 +32,8 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
     """Make the folder of a planned run, with its record, and return it."""
     run = runs_folder(UPath(config.out)) / plan.run_id
     started = read_record(run).started if plan.resumes else utc_now()
+    for stray in run.rglob(f".*{TEMPORARY}"):  # of processes that were killed while writing
+        stray.unlink()
     record = RunRecord(
         run_id=plan.run_id,
         status=Status.RUNNING,
@@ -96,7 +98,9 @@ def finalise(plan: Plan, config: RunConfig) -> RunRecord:
     run = runs_folder(UPath(config.out)) / plan.run_id
     receipts = read_receipts(run, plan)
     done = {Partition.parse(receipt.partition) for receipt in receipts if receipt.status == "done"}
-    failed = [entry.partition.name for entry in plan.entries if entry.partition not in done]
+    errors = {receipt.partition: receipt.attempts[-1].error for receipt in receipts}
+    names = [entry.partition.name for entry in plan.entries if entry.partition not in done]
+    failed = {name: errors.get(name) or "not worked on" for name in names}
     record = read_record(run).model_copy(
         update={
             "status": Status.INCOMPLETE if failed else Status.COMPLETE,

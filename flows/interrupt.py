@@ -1,0 +1,50 @@
+"""Ctrl-C during a run: end at once, take all processes along, leave nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+
+EXIT_CODE = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+MESSAGE = "ojala: interrupted; what is done is kept, and the same command goes on from here"
+
+_PATIENCE = 5.0
+"""Seconds that processes get to end by themselves."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End the process with exit code 130 on Ctrl-C or SIGTERM inside the block.
+
+    The terminal's Ctrl-C also reaches Prefect's embedded server, and a flow whose server is gone waits for
+    it; so the flow is not asked. With a server of its own (``PREFECT_API_URL``) it is: the run's end is
+    recorded there.
+    """
+    before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if os.environ.get("PREFECT_API_URL"):
+        raise KeyboardInterrupt
+    print(MESSAGE, file=sys.stderr, flush=True)
+    processes = psutil.Process().children(recursive=True)
+    for process in processes:
+        process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=_PATIENCE)
+    for process in alive:
+        process.kill()
+    # Receipts and leaves are written whole or not at all, so there is nothing to tidy up.
+    os._exit(EXIT_CODE)

@@ -1,0 +1,88 @@
+"""Engines do the same work; a worker that dies takes one partition with it, not the run."""
+
+import os
+import signal
+
+import pytest
+from distributed import Client, LocalCluster
+
+from catalogs_schema.receipt import Ingredients
+from pipeline import engine
+from pipeline.catalogue import read_leaves
+from pipeline.engine import ENGINES, on_client
+from pipeline.model import EmptyModel, ModelSpec
+from pipeline.partition import Task
+
+
+def tasks_for(photometry, run):
+    return [
+        Task(
+            partition=partition,
+            photometry=str(photometry),
+            run=str(run),
+            rows=leaf.rows,
+            ingredients=Ingredients(
+                input_sha256=leaf.sha256,
+                weights_sha256="w",
+                config_sha256="c",
+                code_version="1",
+                contract_version="1",
+            ),
+            products=("ojala",),
+        )
+        for partition, leaf in read_leaves(photometry).items()
+    ]
+
+
+def outcome(receipts):
+    return {receipt.partition: [leaf.sha256 for leaf in receipt.leaves] for receipt in receipts}
+
+
+@pytest.fixture(scope="module")
+def expected(photometry, tmp_path_factory):
+    tasks = tasks_for(photometry, tmp_path_factory.mktemp("serial"))
+    return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1))
+
+
+def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path, expected):
+    receipts = list(ENGINES["local"](tasks_for(photometry, tmp_path), ModelSpec("empty", ""), 2))
+    assert outcome(receipts) == expected
+    assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
+
+
+class Deadly(EmptyModel):
+    """Kills its own process when it meets one partition."""
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def predict(self, flux, error, ebv):
+        if len(flux) == self._rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(flux, error, ebv)
+
+
+class DeadlySpec(ModelSpec):
+    """Loads the deadly model; its rows travel in the place of the batch size."""
+
+    def load(self):
+        return Deadly(self.batch_size)
+
+
+def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
+    tasks = tasks_for(photometry, tmp_path)
+    rows = [task.rows for task in tasks]
+    guilty = next(task for task in tasks if rows.count(task.rows) == 1)
+    with (
+        engine.dask.config.set(engine.DASK_SETTINGS),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
+        spec = DeadlySpec("deadly", "", batch_size=guilty.rows)
+        receipts = list(on_client(client, tasks, spec, 2, 1))
+    assert len(receipts) == len(tasks), "every partition has a receipt"
+    failed = [receipt for receipt in receipts if receipt.status == "failed"]
+    assert [receipt.partition for receipt in failed] == [guilty.partition.name]
+    assert "KilledWorker" in failed[0].attempts[-1].error
+    done = outcome(receipt for receipt in receipts if receipt.status == "done")
+    assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
