@@ -45,7 +45,7 @@ def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
             with opened(path) as raw, copy.open("wb") as target:
                 shutil.copyfileobj(raw, target)
         with _damage_named():
-            file = fits.open((copy or path).path, memmap=True, lazy_load_hdus=False)
+            file = fits.open((copy or path).path, memmap=True, lazy_load_hdus=False, checksum=True)
         with file:
             with _damage_named():
                 source = _source(file)

@@ -12,6 +12,8 @@ from upath import UPath
 from pipeline.sources.faults import SourceError
 from pipeline.sources.tables import BATCH_ROWS, SourceColumn, TableSource, by_lower_case
 
+_BUFFER_BYTES = 1 << 16
+
 
 @contextmanager
 def open_parquet(path: UPath) -> Iterator[TableSource]:
@@ -24,7 +26,10 @@ def open_parquet(path: UPath) -> Iterator[TableSource]:
     """
     with path.open("rb") as raw:
         try:
-            file = pq.ParquetFile(raw)
+            # Read in small pieces: a row group as long as the file must not come into memory whole.
+            file = pq.ParquetFile(
+                raw, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+            )
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"is a damaged Parquet file: {error}") from error
         schema = file.schema_arrow
