@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -32,9 +31,6 @@ CLASS_MARKERS = {"GALAXY": "o", "STAR": "s", "QSO": "D"}
 
 SEQUENTIAL = matplotlib.colormaps["cividis"]
 """Colour map of densities: even in lightness, the same for all readers."""
-
-SHADES = LinearSegmentedColormap.from_list("shades", ["#f3f7fa", "#9cc6e0", BLUE])
-"""Colour map of shares, light enough at its low end for dark text."""
 
 DPI = 160
 """Resolution of what is drawn as pixels: maps and scatters of many points."""

@@ -131,6 +131,7 @@ def _whole_sky(
             markerfacecolor="none",
             markeredgecolor=VERMILION,
             markeredgewidth=1.4,
+            clip_on=False,
         )
     axes.set(xlim=(-2.02, 2.02), ylim=(-1.02, 1.02), aspect="equal", title="Whole sky")
     axes.axis("off")
@@ -202,11 +203,18 @@ def _sky_ticks(axes: Axes, projection: GnomonicProj, centre: tuple[float, float]
     ra, _ = projection.xy2ang(edge, np.full(edge.shape, -half), lonlat=True)
     ra = centre[0] + (np.asarray(ra) - centre[0] + 180.0) % 360.0 - 180.0
     _, dec = projection.xy2ang(np.full(edge.shape, -half), edge, lonlat=True)
-    marks = _round_numbers(float(ra.min()), float(ra.max()))
+    meridians = _round_numbers(float(ra.min()), float(ra.max()))
+    parallels = _round_numbers(float(dec.min()), float(dec.max()))
     # East is to the left: right ascension falls along x.
-    axes.set_xticks(np.interp(-marks, -ra, edge), [f"{mark % 360:g}" for mark in marks])
-    marks = _round_numbers(float(dec.min()), float(dec.max()))
-    axes.set_yticks(np.interp(marks, dec, edge), [f"{mark:g}" for mark in marks])
+    axes.set_xticks(np.interp(-meridians, -ra, edge), [f"{mark % 360:g}" for mark in meridians])
+    axes.set_yticks(np.interp(parallels, dec, edge), [f"{mark:g}" for mark in parallels])
+    # They are curves, which the axes' own grid is not.
+    axes.grid(visible=False)
+    height, around = np.linspace(-89.9, 89.9, 1200), np.linspace(ra.min() - 30.0, ra.max() + 30.0, 600)
+    curves = [projection.ang2xy(np.full(height.shape, mark), height, lonlat=True) for mark in meridians]
+    curves += [projection.ang2xy(around, np.full(around.shape, mark), lonlat=True) for mark in parallels]
+    lines = LineCollection([np.column_stack(c) for c in curves], colors=FAINT, linewidths=0.6, zorder=0.5)
+    axes.add_collection(lines)
 
 
 def _round_numbers(low: float, high: float) -> np.ndarray:
