@@ -298,7 +298,7 @@ def scatter_lines(
     """Give each galaxy line ratios of its own, and to some an active nucleus.
 
     All lines scatter by 0.15 dex together, and each group of `LINES` by a further 0.12 dex. Of galaxies
-    with a specific rate below 10^-11.3 a year, 60 % have weak LINER emission (median EW(H alpha) 0.9 A;
+    with a specific rate below 10^-11.3 a year, half have weak LINER emission (median EW(H alpha) 0.7 A;
     [N II]/H alpha 0.6-2.5, [O III]/H beta 1-4); of the others 12 % have an active nucleus with 3 to 300 %
     of the galaxy's H alpha ([N II]/H alpha 0.4-1.8, [O III]/H beta 2-12).
 
@@ -322,9 +322,9 @@ def scatter_lines(
     per_group = rng.normal(0.0, 0.12, (n, len(_GROUPS)))
     out = lines * 10.0 ** (common + per_group[:, _GROUP])
     quiescent = log_ssfr < -11.3
-    liner = quiescent & (rng.random(n) < 0.6)
+    liner = quiescent & (rng.random(n) < 0.5)
     seyfert = ~quiescent & (rng.random(n) < 0.12)
-    weak = 0.9 * 10.0 ** rng.normal(0.0, 0.35, n) * levels[:, 0]
+    weak = 0.7 * 10.0 ** rng.normal(0.0, 0.4, n) * levels[:, 0]
     strong = lines[:, _AT["H  1  6562.80A"]] * 10.0 ** rng.uniform(-1.5, 0.5, n)
     halpha = np.where(liner, weak, np.where(seyfert, strong, 0.0))
     decrement = 2.86 * 10.0 ** np.abs(rng.normal(0.0, 0.08, n))

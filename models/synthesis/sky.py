@@ -11,7 +11,7 @@ from astropy.cosmology import Planck18
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
 from models.quantities import CLASSES, QUANTITIES, Kind
-from models.synthesis import galaxies, noise, quasars, stars
+from models.synthesis import galaxies, noise, priors, quasars, stars
 from models.synthesis.grid import COARSE, COARSE_PER_FINE, FINE, LIGHT_SPEED, redshifts, shifts, windows
 from models.synthesis.mismatch import ModelErrors
 from models.synthesis.photometer import Photometer
@@ -31,34 +31,6 @@ _BLOCK = 256  # objects whose spectra are in memory at a time: they fit into the
 _PIVOT = np.array([band.pivot for band in MODEL_BANDS])
 _K_X = np.array([band.k_x for band in MODEL_BANDS])
 _REFERENCE = next(i for i, band in enumerate(MODEL_BANDS) if band.name == REFERENCE_BAND)
-
-# Quantiles of EW(H alpha) [A] at 0, 5, ... 100 % of DESI bright galaxies at 0.06 < z < 0.30; the 22 %
-# without a positive measurement stand at zero.
-_EW_QUANTILES = np.array(
-    (
-        0,
-        0,
-        0,
-        0,
-        0,
-        0.12,
-        0.44,
-        0.81,
-        1.5,
-        3.1,
-        5.6,
-        8.5,
-        11.3,
-        14.0,
-        17.0,
-        20.3,
-        24.0,
-        29.0,
-        35.8,
-        49.0,
-        400.0,
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +87,7 @@ class MockSky:
         self._photometer = photometer
         self._errors = ModelErrors(quasars.Z_MAX)
         self._levels = galaxies.line_levels(libraries.galaxies["fine"])
-        weight = _galaxy_weights(libraries.galaxies["lines"], self._levels)
+        weight = priors.galaxy_weights(libraries.galaxies["lines"], self._levels)
         self._split = {held_out: _members(libraries, weight, held_out=held_out) for held_out in (False, True)}
         z = np.linspace(0.0, quasars.Z_MAX + 0.1, 4000)
         self._z_grid = z
@@ -160,7 +132,7 @@ class MockSky:
             Objects of all classes in random order.
         """
         code = rng.choice(len(CLASSES), n, p=np.asarray(shares) / sum(shares))
-        magnitude = _draw_magnitudes(n, rng, i_range)
+        magnitude = priors.draw_magnitudes(n, rng, i_range)
         flux = np.empty((n, len(MODEL_BANDS)), np.float32)
         labels = {q.name: np.full(n, np.nan, np.float32) for q in QUANTITIES if q.kind is not Kind.CLASS}
         painters = {"GALAXY": self._draw_galaxies, "STAR": self._draw_stars, "QSO": self._draw_quasars}
@@ -171,7 +143,7 @@ class MockSky:
                 flux[rows] = drawn.flux
                 for label, values in drawn.labels.items():
                     labels[label][rows] = values
-        ebv, behind = _draw_reddening(n, rng, is_star=code == CLASSES.index("STAR"))
+        ebv, behind = priors.draw_reddening(n, rng, is_star=code == CLASSES.index("STAR"))
         flux *= np.exp(-0.4 * np.log(10.0) * (ebv * behind)[:, None] * _K_X).astype(np.float32)
         if not all_bands:
             flux[~noise.draw_observed(n, rng)] = np.nan
@@ -181,7 +153,7 @@ class MockSky:
 
     def _draw_galaxies(self, magnitude: np.ndarray, side: _Members, rng: np.random.Generator) -> _Drawn:
         library = self._libraries.galaxies
-        z = _draw_galaxy_redshifts(magnitude, rng)
+        z = priors.draw_galaxy_redshifts(magnitude, rng)
         for _ in range(4):
             shift = shifts(z)
             z = redshifts(shift)
@@ -220,7 +192,7 @@ class MockSky:
     def _draw_quasars(self, magnitude: np.ndarray, side: _Members, rng: np.random.Generator) -> _Drawn:
         library = self._libraries.quasars
         n = len(magnitude)
-        shift = shifts(_draw_quasar_redshifts(n, rng))
+        shift = shifts(priors.draw_quasar_redshifts(n, rng))
         z = redshifts(shift)
         row = rng.choice(side.quasars, n)
         fine, coarse = self._spectra(library, quasars.Z_MAX, row, shift, rng)
@@ -320,54 +292,3 @@ def _members(libraries: Libraries, galaxy_weight: np.ndarray, *, held_out: bool)
         star_weight=weight / weight.sum(),
         quasars=rows(len(libraries.quasars["fine"])),
     )
-
-
-def _galaxy_weights(lines: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Chance of each library galaxy: 88 % follow the observed EW(H alpha), 12 % the library."""
-    ew = galaxies.equivalent_widths(lines, levels)["ew_halpha"]
-    edges = np.concatenate(([-np.inf], np.unique(_EW_QUANTILES)[1:-1], [np.inf]))
-    share = (
-        np.histogram(np.interp(np.linspace(0, 1, 2001), np.linspace(0, 1, 21), _EW_QUANTILES), edges)[0]
-        / 2001
-    )
-    cell = np.digitize(ew, edges[1:-1])
-    count = np.bincount(cell, minlength=len(share))
-    wanted = np.where(count > 0, share / np.maximum(count, 1), 0.0)
-    return np.asarray(0.88 * wanted[cell] / share[count > 0].sum() + 0.12 / len(ew))
-
-
-def _draw_magnitudes(n: int, rng: np.random.Generator, i_range: tuple[float, float]) -> np.ndarray:
-    """Draw iSDSS magnitudes: three quarters with counts ~ 10^(0.2 i), the rest uniform."""
-    low, high = i_range
-    rising = np.log10(10 ** (0.2 * low) + rng.random(n) * (10 ** (0.2 * high) - 10 ** (0.2 * low))) / 0.2
-    return np.where(rng.random(n) < 0.25, rng.uniform(low, high, n), rising)
-
-
-def _draw_galaxy_redshifts(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """70 % ~ z^2 exp(-(z/z0)^1.5) with z0 rising with magnitude, 18 % uniform to 1.28, 12 % low."""
-    n = len(magnitude)
-    z0 = 0.07 + 0.055 * np.maximum(magnitude - 16.0, 0.0) ** 1.1
-    z = z0 * rng.gamma(2.0, 1.0, n) ** (1.0 / 1.5)
-    choice = rng.random(n)
-    z = np.where(choice < 0.18, rng.uniform(0.005, 1.28, n), z)
-    z = np.where(choice > 0.88, 10.0 ** rng.uniform(np.log10(0.004), np.log10(0.15), n), z)
-    return np.where((z > 1.28) | (z < 0.002), rng.uniform(0.01, 1.28, n), z)
-
-
-def _draw_quasar_redshifts(n: int, rng: np.random.Generator) -> np.ndarray:
-    """65 % about z = 1.6 (gamma distribution), 35 % uniform; 0.05 to 4.98."""
-    z = np.where(rng.random(n) < 0.65, rng.gamma(4.5, 0.37, n), rng.uniform(0.05, 4.98, n))
-    return np.where((z < 0.05) | (z > 4.98), rng.uniform(0.05, 4.98, n), z)
-
-
-def _draw_reddening(
-    n: int, rng: np.random.Generator, *, is_star: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Galactic E(B-V) of the line of sight [mag] and the share of it in front of the object.
-
-    A star may lie within the dust: its share is 0.3 to 1. Elsewhere the share scatters by 5 %, the error
-    of the maps.
-    """
-    ebv = np.minimum(0.004 + rng.exponential(0.03, n), 0.4)
-    behind = np.where(is_star, rng.uniform(0.3, 1.0, n), rng.normal(1.0, 0.05, n))
-    return ebv, behind
