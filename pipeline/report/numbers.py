@@ -91,11 +91,10 @@ def truth_numbers(matched: Matched) -> dict[str, Any]:
 
 
 def samples_of(matched: Matched) -> dict[str, Matched]:
-    """The matched objects of each sample or survey, the smallest first; none where there are not two."""
-    column = next((name for name in ("sample", "survey") if name in matched.remarks), None)
-    if column is None:
+    """The matched objects of each sample, the smallest first; none where there are not two."""
+    if "sample" not in matched.remarks:
         return {}
-    words = matched.words(f"true_{column}")
+    words = matched.words("true_sample")
     counts = {name: int((words == name).sum()) for name in set(words)}
     names = sorted(counts, key=lambda name: (-counts[name], name))[:SAMPLES_APART]
     if len(names) < 2:

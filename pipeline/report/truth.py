@@ -24,8 +24,8 @@ LABELS: tuple[str, ...] = tuple(
 
 
 REMARKS = ("sample", "survey", "subclass", "source")
-"""Text columns of a truth file that are kept beside the answers. Where there is a ``sample`` (else a
-``survey``), each is judged apart: real objects and mocks should never be one number."""
+"""Text columns of a truth file that are kept beside the answers. Each ``sample`` is judged apart: real
+objects and mocks should never be one number."""
 
 
 class TruthError(ValueError):

@@ -8,7 +8,7 @@ from tests.pipeline.report.small_run import FACTS, Reported, SmallRun, make_run
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
-    """1,200 objects on 3 square degrees, in partitions of order 6, with a truth of two surveys. Read only."""
+    """1,200 objects on 3 square degrees, in partitions of order 6, with a truth of two samples. Read only."""
     return make_run(tmp_path_factory.mktemp("small_run"))
 
 

@@ -147,7 +147,7 @@ def make_run(folder: Path) -> SmallRun:
     truth = UPath(folder / "truth.csv")
     with truth.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["tile_id", "number", "class", "z", "survey", "log_mass", "plate"])
+        writer.writerow(["tile_id", "number", "class", "z", "sample", "log_mass", "plate"])
         for i in np.flatnonzero(number % 2 == 0):
             mass = f"{log_mass[i]:.4f}" if np.isfinite(log_mass[i]) else ""
             survey = "SDSS" if number[i] % 3 else "mock"
