@@ -12,32 +12,14 @@ from models.synthesis import galaxies
 
 _NATURAL = 0.05  # share of galaxies drawn evenly from the library, for its extreme emitters
 
-# EW(H alpha) [A] at 0, 5, ... 100 % of DESI bright galaxies at 0.06 < z < 0.30 (108,459); the 22 % without a
-# positive measurement stand at zero, and the tail beyond 120 A is left to the even draws.
-_EW_QUANTILES = np.array(
-    [
-        0,
-        0,
-        0,
-        0,
-        0,
-        0.12,
-        0.44,
-        0.81,
-        1.5,
-        3.1,
-        5.6,
-        8.5,
-        11.3,
-        14.0,
-        17.0,
-        20.3,
-        24.0,
-        29.0,
-        35.8,
-        49.0,
-        400.0,
-    ]
+# EW(H alpha) [A] of DESI bright galaxies at 0.06 < z < 0.30 (108,459) by rank; the 22 % without a positive
+# measurement stand at zero.
+_EW_RANK = np.concatenate((np.linspace(0.0, 0.95, 20), [0.98, 0.993, 0.999, 1.0]))
+_EW_QUANTILES = np.concatenate(
+    (
+        [0, 0, 0, 0, 0, 0.19, 0.53, 0.97, 1.79, 3.5, 6.17, 9.13],  # to 55 %
+        [11.9, 14.71, 17.7, 21.08, 24.9, 29.77, 36.58, 48.68, 66.1, 92.8, 179.3, 400.0],
+    )
 )
 
 # The same galaxies' log10([O III] 5007 / H beta), mean and scatter, against EW(H alpha) [A]; both lines at
@@ -66,9 +48,7 @@ def galaxy_weights(lines: np.ndarray, levels: np.ndarray) -> np.ndarray:
     ew = galaxies.equivalent_widths(lines, levels)
     strength = ew["ew_halpha"]
     edges = np.unique(_EW_QUANTILES)[1:-1]
-    quantiles = np.interp(
-        np.linspace(0.0, 1.0, 2001), np.linspace(0.0, 1.0, len(_EW_QUANTILES)), _EW_QUANTILES
-    )
+    quantiles = np.interp(np.linspace(0.0, 1.0, 5001), _EW_RANK, _EW_QUANTILES)
     share = np.bincount(np.digitize(quantiles, edges), minlength=len(edges) + 1) / len(quantiles)
     cell = np.digitize(strength, edges)
     wanted = _excitation(strength, ew["ew_oiii_5007"], ew["ew_hbeta"], cell)
