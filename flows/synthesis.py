@@ -36,7 +36,7 @@ def build_library(
     n_quasars: int = 6_000,
     seed: int = 1,
 ) -> None:
-    """Make the library of spectra from which mock skies are drawn; about five minutes on one core as configured.
+    """Make the library of spectra from which mock skies are drawn; some five minutes on one core.
 
     Parameters
     ----------

@@ -128,12 +128,13 @@ def test_the_bundled_mock_sky_is_well_formed():
 
 @pytest.mark.skipif(not DATA.exists(), reason="the observed spectra are not part of the repository")
 def test_real_spectra_make_a_table(tmp_path):
-    (tmp_path / "spectra").mkdir()
-    (tmp_path / "spectra" / "sdss").symlink_to(DATA / "spectra" / "sdss")
+    (tmp_path / "spectra" / "sdss").mkdir(parents=True)
+    for path in sorted((DATA / "spectra" / "sdss").glob("spec-*"))[::4]:
+        (tmp_path / "spectra" / "sdss" / path.name).symlink_to(path)
     seen = real_objects.write_real_table(
         tmp_path / "spectra", DATA / "filters", tmp_path / "a.csv", tmp_path / "t.csv", galaxies_moved=True
     )
-    assert len(seen.spectra) > 100
+    assert len(seen.spectra) > 25
     moved = seen.z[seen.class_code == 0]
     assert moved.min() >= 0.08
     assert moved.max() <= 0.40
