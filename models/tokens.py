@@ -83,9 +83,9 @@ def tokenise(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> Tokens:
             f"photometry must be flux (N, {N_BANDS}), error (N, {N_BANDS}) and ebv (N,), "
             f"not {flux.shape}, {error.shape} and {ebv.shape}"
         )
-    measured = torch.as_tensor(np.asarray(flux, dtype=np.float32))
-    sigma = torch.as_tensor(np.asarray(error, dtype=np.float32))
-    dust = torch.as_tensor(np.asarray(ebv, dtype=np.float32))
+    measured = torch.from_numpy(np.array(flux, dtype=np.float32))
+    sigma = torch.from_numpy(np.array(error, dtype=np.float32))
+    dust = torch.from_numpy(np.array(ebv, dtype=np.float32))
     valid = valid_bands(measured, sigma)
 
     dust = torch.where((dust >= 0) & (dust <= MAX_EBV), dust, 0.0)

@@ -1,5 +1,7 @@
 """Photometry becomes tokens row by row, whatever is in it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,14 @@ def test_tokens_do_not_depend_on_the_rows_beside():
         alone = tokenise(flux[row : row + 1], error[row : row + 1], np.full(1, 0.03))
         for part, whole in zip(alone, together, strict=True):
             assert torch.equal(part[0], whole[row])
+
+
+def test_photometry_that_is_read_only_is_left_alone():
+    flux = FLUX.copy()
+    flux.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenise(flux, ERROR, NO_DUST)
 
 
 def test_the_wrong_number_of_bands_is_refused():
