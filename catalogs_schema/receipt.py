@@ -56,7 +56,9 @@ class Summary(_Record):
     """Counts over the rows of a partition, enough for the run's report."""
 
     classes: dict[str, int] = Field(description="rows per most probable class; key 'none' for no class")
+    expected: dict[str, float] = Field(description="per class, its probability summed over the rows")
     flags: dict[str, int] = Field(description="rows per flag")
+    flagged: int = Field(description="rows with any flag")
     redshifts: dict[str, list[int]] = Field(
         description="per class, rows per redshift bin of width 0.05 from 0 to 5.2"
     )

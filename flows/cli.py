@@ -186,6 +186,7 @@ def run(
     A run that was interrupted goes on where it stopped when the same command is given again.
     """
     from pipeline.catalogue import read_leaves
+    from pipeline.report import read_truth
 
     with errors():
         asked = resolve(
@@ -202,6 +203,8 @@ def run(
         # Faults of the request are told here: within the flow they would be a task's failure.
         read_leaves(UPath(asked.photometry))
         asked.spec().weights_sha256()
+        if asked.truth:
+            read_truth(UPath(asked.truth))
         from flows.survey import survey
 
         with interrupt.interruptible():

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from upath import UPath
 
 from flows.survey import survey
@@ -50,7 +51,7 @@ def run_demo(out: Path) -> dict[str, Any]:
             out=str(catalogue),
             workers=os.cpu_count() or 1,
             vectors=True,
-            truth=str(PATCH / "truth.parquet"),
+            truth=str(_truth(out)),
         )
     )
     damages = [str(damage) for damage in verify(catalogue)]
@@ -67,6 +68,15 @@ def run_demo(out: Path) -> dict[str, Any]:
         report=run / "report" / "index.html",
     )
     return {"text": text, **record.model_dump(), "catalogue": str(catalogue), "report": str(run / "report")}
+
+
+def _truth(out: Path) -> Path:
+    """One truth file of the patch's two samples, which the report judges apart."""
+    real = pd.read_csv(PATCH / "real_objects_truth.csv").assign(sample="real objects")
+    mock = pd.read_parquet(PATCH / "mock_sky_truth.parquet").assign(sample="mock sky")
+    path = out / "truth.parquet"
+    pd.concat([real, mock]).to_parquet(path, index=False)
+    return path
 
 
 _TEXT = """

@@ -78,8 +78,14 @@ class Quantity:
         return value
 
 
-_EW = {"kind": Kind.SCALAR, "applies_to": "GALAXY", "transform": Transform.ASINH, "soft": 3.0}
-_CONTINUUM = {"kind": Kind.SCALAR, "applies_to": "GALAXY", "transform": Transform.LOG10, "scale": 0.1}
+
+def _line(name: str, center: float, scale: float) -> Quantity:
+    return Quantity(name, Kind.SCALAR, "GALAXY", Transform.ASINH, center, scale, soft=3.0)
+
+
+def _continuum(name: str) -> Quantity:
+    return Quantity(name, Kind.SCALAR, "GALAXY", Transform.LOG10, scale=0.1)
+
 
 QUANTITIES: tuple[Quantity, ...] = (
     Quantity("class", Kind.CLASS),
@@ -87,12 +93,12 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("z_qso", Kind.REDSHIFT, "QSO"),
     Quantity("log_mass", Kind.SCALAR, "GALAXY", center=10.3, scale=0.9),
     Quantity("log_sfr", Kind.SCALAR, "GALAXY", center=0.0, scale=1.2),
-    Quantity("ew_hbeta", center=0.8, scale=1.0, **_EW),
-    Quantity("ew_oiii_5007", center=0.8, scale=1.2, **_EW),
-    Quantity("ew_halpha", center=1.8, scale=1.3, **_EW),
-    Quantity("ew_nii_6584", center=1.0, scale=1.0, **_EW),
-    Quantity("cont_hbeta", **_CONTINUUM),
-    Quantity("cont_halpha", **_CONTINUUM),
+    _line("ew_hbeta", center=0.8, scale=1.0),
+    _line("ew_oiii_5007", center=0.8, scale=1.2),
+    _line("ew_halpha", center=1.8, scale=1.3),
+    _line("ew_nii_6584", center=1.0, scale=1.0),
+    _continuum("cont_hbeta"),
+    _continuum("cont_halpha"),
     Quantity("teff", Kind.SCALAR, "STAR", Transform.LOG10, center=3.74, scale=0.09),
     Quantity("logg", Kind.SCALAR, "STAR", center=4.4, scale=0.5),
     Quantity("fe_h", Kind.SCALAR, "STAR", center=-0.6, scale=0.6),

@@ -122,6 +122,11 @@ def summarise(table: pa.Table, photometry: Photometry) -> Summary:
     edges = np.arange(0.0, Z_MAX + REDSHIFT_BIN / 2, REDSHIFT_BIN)
     return Summary(
         classes={("none" if name == NONE else name): int((words == name).sum()) for name in (*CLASSES, NONE)},
+        expected={
+            name: float(np.nansum(table[column].to_numpy(zero_copy_only=False), dtype=np.float64))
+            for name, column in _PROBABILITY.items()
+        },
+        flagged=int((flags != 0).sum()),
         flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in Flag},
         redshifts={
             name: np.histogram(z[(words == name) & np.isfinite(z)], edges)[0].tolist()

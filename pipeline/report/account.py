@@ -106,6 +106,19 @@ class RunAccount:
         return counts | {NONE: self._count("classes", "none") + self._count("classes", NONE)}
 
     @cached_property
+    def expected(self) -> dict[str, float]:
+        """Per class, its probability summed over all rows: how many objects of it are expected."""
+        return {
+            name: sum(r.summary.expected.get(name, 0.0) for r in self.receipts if r.summary)
+            for name in CLASSES
+        }
+
+    @cached_property
+    def flagged(self) -> int:
+        """Rows with any flag."""
+        return sum(r.summary.flagged for r in self.receipts if r.summary)
+
+    @cached_property
     def redshifts(self) -> dict[str, np.ndarray]:
         """Rows per redshift bin, per class that has redshifts."""
         found = {}

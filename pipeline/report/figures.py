@@ -189,7 +189,7 @@ def rate_drawing(account: RunAccount) -> Drawing | None:
     )
 
 
-def class_drawing(account: RunAccount, expected: dict[str, float] | None) -> Drawing | None:
+def class_drawing(account: RunAccount) -> Drawing | None:
     """Rows per class beside the summed probabilities; None where no row was summarised."""
     if not account.rows_summarised:
         return None
@@ -200,16 +200,9 @@ def class_drawing(account: RunAccount, expected: dict[str, float] | None) -> Dra
         place = np.arange(len(counts))[::-1]
         colours = [CLASS_COLOURS.get(name, INK) for name in counts]
         axes.barh(place, list(counts.values()), height=0.6, color=colours, alpha=0.85)
-        if expected is not None:
-            marks = [place[list(counts).index(name)] for name in CLASSES]
-            axes.plot(
-                [expected[name] for name in CLASSES],
-                marks,
-                "|",
-                color=INK,
-                markersize=20,
-                markeredgewidth=2.2,
-            )
+        marks = [place[list(counts).index(name)] for name in CLASSES]
+        expected = [account.expected[name] for name in CLASSES]
+        axes.plot(expected, marks, "|", color=INK, markersize=20, markeredgewidth=2.2)
         axes.set_yticks(place, ["no class" if name == "NONE" else name for name in counts])
         axes.set_xlabel("rows")
         axes.grid(visible=False, axis="y")
@@ -217,8 +210,7 @@ def class_drawing(account: RunAccount, expected: dict[str, float] | None) -> Dra
 
     words = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     caption = "Bars: rows per most probable class."
-    if expected is not None:
-        caption += " Upright marks: the number expected from the probabilities, summed over all rows."
+    caption += " Upright marks: the number expected from the probabilities, summed over all rows."
     return draw("classes", paint, (7.2, 2.2), f"Rows per class: {words}", caption)
 
 

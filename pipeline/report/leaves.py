@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -71,35 +69,6 @@ def answers_for(
             )
             found.append(rows.append_column("i_mag", _magnitudes(rows, measured, flux)))
     return pa.concat_tables(found, promote_options="permissive")
-
-
-@dataclass(frozen=True, slots=True)
-class LeafTotals:
-    """What receipts do not say of the rows.
-
-    Attributes
-    ----------
-    expected : dict of str to float
-        Per class, its probabilities summed over all rows: how many objects of it are expected.
-    flagged : int
-        Rows with any flag.
-    """
-
-    expected: dict[str, float]
-    flagged: int
-
-
-def leaf_totals(catalogue: UPath, partitions: Iterable[Partition]) -> LeafTotals:
-    """Add up probabilities and flagged rows, leaf by leaf."""
-    columns = {name: f"p_{name.lower()}" for name in CLASSES}
-    sums, flagged = dict.fromkeys(CLASSES, 0.0), 0
-    for partition in partitions:
-        table = _read(catalogue / partition.leaf, [*columns.values(), "flags"])
-        flagged += int((table["flags"].to_numpy() != 0).sum())
-        for name, column in columns.items():
-            # The sum of no values is null.
-            sums[name] += pc.sum(table[column].cast(pa.float64())).as_py() or 0.0
-    return LeafTotals(sums, flagged)
 
 
 def _rows_of(leaf: UPath, columns: list[str], object_ids: np.ndarray) -> pa.Table | None:

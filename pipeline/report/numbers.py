@@ -10,7 +10,6 @@ from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.contract import NONE
 from catalogs_schema.value_added import CLASSES
 from pipeline.report.account import REDSHIFT_BIN, RunAccount
-from pipeline.report.leaves import LeafTotals
 from pipeline.report.quality import (
     ANSWERS,
     class_scores,
@@ -28,17 +27,13 @@ SAMPLES_APART = 6
 """Samples that are judged apart, the largest; more are in the total alone."""
 
 
-def run_numbers(
-    account: RunAccount, totals: LeafTotals | None, without_receipt: int, seconds: float
-) -> dict[str, Any]:
+def run_numbers(account: RunAccount, without_receipt: int, seconds: float) -> dict[str, Any]:
     """What a run did.
 
     Parameters
     ----------
     account : RunAccount
         Its receipts, added up.
-    totals : LeafTotals or None
-        What only the leaves know; None where they were not read.
     without_receipt : int
         Partitions of the photometry of which there is no receipt.
     seconds : float
@@ -50,7 +45,7 @@ def run_numbers(
             "in": rows_in,
             "out": rows_out,
             "equal": rows_in == rows_out and not account.unequal,
-            "flagged": totals.flagged if totals else None,
+            "flagged": account.flagged,
         },
         "partitions": {
             "done": int(account.done.sum()),
@@ -67,7 +62,7 @@ def run_numbers(
         "rows_per_second": rows_out / seconds if seconds > 0 else None,
         "peak_rss": int(account.peak_rss.max(initial=0.0)),
         "classes": account.classes,
-        "expected_classes": totals.expected if totals else None,
+        "expected_classes": account.expected,
         "flags": account.flags,
         "redshifts": {
             "bin_width": REDSHIFT_BIN,

@@ -22,15 +22,12 @@ from pipeline.leaf import write_whole
 from pipeline.report.account import RunAccount, account_of
 from pipeline.report.drawing import Drawing
 from pipeline.report.figures import band_drawing, class_drawing, rate_drawing, redshift_drawing, stage_drawing
-from pipeline.report.leaves import LeafTotals, answers_for, leaf_totals
+from pipeline.report.leaves import answers_for
 from pipeline.report.numbers import finite, run_numbers, seconds_between, truth_numbers
 from pipeline.report.skymap import sky_drawing
 from pipeline.report.truth import match_truth, read_truth
 from pipeline.report.truth_figures import FEWEST
 from pipeline.report.truth_section import objects_csv, truth_section
-
-LEAVES_READ = 2000
-"""Runs of more partitions are not read again to sum probabilities and flagged rows."""
 
 ROWS_SHOWN = 50
 """Failed partitions and workers that the page lists."""
@@ -110,20 +107,19 @@ def write_report(
     account = account_of(receipts)
     done = [p for p, whole in zip(account.partitions, account.done, strict=True) if whole]
     catalogue, folder = run / facts.product, run / "report"
-    totals = leaf_totals(catalogue, done) if len(account.partitions) <= LEAVES_READ else None
     missing = len(read_leaves(photometry).keys() - set(account.partitions))
     wall = seconds_between(facts.started, facts.ended)
-    numbers = run_numbers(account, totals, missing, wall)
+    numbers = run_numbers(account, missing, wall)
 
     drawings = {
         "sky": sky_drawing(account, read_counts(photometry)) if account.partitions else None,
-        "classes": class_drawing(account, totals.expected if totals else None),
+        "classes": class_drawing(account),
         "redshifts": redshift_drawing(account),
         "bands": band_drawing(account),
         "stages": stage_drawing(account),
         "rates": rate_drawing(account),
     }
-    shown = _run_context(account, facts, numbers, totals)
+    shown = _run_context(account, facts, numbers)
     if known:
         rows = int(account.rows_out[account.done].sum())
         matched = match_truth(known, answers_for(known, catalogue, photometry, done), rows)
@@ -155,11 +151,8 @@ def _render(drawings: dict[str, Drawing | None], context: dict[str, Any]) -> str
     return template.render(drawings=drawings, fewest=FEWEST, **{"truth": None} | context)
 
 
-def _run_context(
-    account: RunAccount, facts: RunFacts, numbers: dict[str, Any], totals: LeafTotals | None
-) -> dict[str, Any]:
+def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> dict[str, Any]:
     rows = max(account.rows_summarised, 1)
-    expected = numbers["expected_classes"]
     slowest = np.argsort(-account.seconds, kind="stable")[:SLOWEST]
     sections = [
         ("where", "Where"),
@@ -174,19 +167,13 @@ def _run_context(
         "sections": sections,
         "failures": account.failures[:ROWS_SHOWN],
         "failures_total": len(account.failures),
-        "expected": expected,
-        "expected_note": (
-            "Expected: the probability of the class, summed over all rows."
-            if totals
-            else f"Probabilities were not summed: the run has more than {LEAVES_READ:,} partitions."
-        ),
-        "flagged_note": f"{totals.flagged:,} rows carry at least one." if totals else "",
+        "flagged": account.flagged,
         "class_rows": [
             {
                 "name": "no class" if n == NONE else n,
                 "rows": c,
                 "share": c / rows,
-                "expected": (expected or {}).get(n),
+                "expected": account.expected.get(n),
             }
             for n, c in account.classes.items()
         ],
@@ -246,11 +233,7 @@ def _cards(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> lis
     rows, partitions = numbers["rows"], numbers["partitions"]
     flagged, rate = rows["flagged"], numbers["rows_per_second"]
     wall, busy = numbers["seconds"]["wall"], numbers["seconds"]["at_work"]
-    share = (
-        f"{flagged / rows['out']:.1%} of the rows"
-        if flagged is not None and rows["out"]
-        else f"not counted for more than {LEAVES_READ:,} partitions"
-    )
+    share = f"{flagged / rows['out']:.1%} of the rows" if rows["out"] else "no rows"
     return [
         _card("Rows in", f"{rows['in']:,}", "photometry"),
         _card(
@@ -266,7 +249,7 @@ def _cards(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> lis
             "named below" if partitions["failed"] else "none",
             "bad" if partitions["failed"] else "good",
         ),
-        _card("Rows flagged", "–" if flagged is None else f"{flagged:,}", share),
+        _card("Rows flagged", f"{flagged:,}", share),
         _card("Wall time", _duration(wall), "first start to end"),
         _card(
             "Rows per second",

@@ -179,6 +179,7 @@ def _table(columns: dict[str, np.ndarray], members: np.ndarray, contract: Contra
 def _receipt(partition: Partition, written: LeafRecord, table: pa.Table, seen: np.ndarray, i: int) -> Receipt:
     words, flags = np.array(table["class"].to_pylist()), table["flags"].to_numpy()
     z = table["z"].to_numpy()
+    expected = {n: float(np.nansum(table[f"p_{n.lower()}"].to_numpy(zero_copy_only=False))) for n in CLASSES}
     seconds = {"read": 0.05 + 0.01 * i, "predict": 0.002 * written.rows + 0.1, "derive": 0.03, "write": 0.09}
     return Receipt(
         partition=partition.name,
@@ -199,6 +200,8 @@ def _receipt(partition: Partition, written: LeafRecord, table: pa.Table, seen: n
         ],
         summary=Summary(
             classes={n if n != "NONE" else "none": int((words == n).sum()) for n in (*CLASSES, "NONE")},
+            expected=expected,
+            flagged=int((flags != 0).sum()),
             flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in Flag},
             redshifts={
                 n: np.histogram(z[(words == n) & np.isfinite(z)], REDSHIFT_EDGES)[0].tolist()

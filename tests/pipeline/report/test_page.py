@@ -149,14 +149,3 @@ def test_the_same_drawing_is_the_same_text() -> None:
     assert first == second
     assert 'aria-label="a &quot;line&quot; &amp; more"' in first.svg
     assert 'id="line-' in first.svg
-
-
-def test_a_run_of_many_partitions_is_not_read_again(
-    small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.report.page.LEAVES_READ", 3)
-    page = write_report(UPath(tmp_path / "run"), small_run.photometry, small_run.receipts, FACTS, None)
-    numbers = json.loads((page.parent / "quality.json").read_text())
-    assert numbers["rows"]["flagged"] is None
-    assert numbers["expected_classes"] is None
-    assert "the run has more than 3 partitions" in page.read_text()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.report.account import account_of
-from pipeline.report.leaves import answers_for, leaf_totals
+from pipeline.report.leaves import answers_for
 from pipeline.report.quality import (
     class_scores,
     confusion_matrix,
@@ -99,6 +99,6 @@ def test_wrong_redshifts_come_with_the_worst_first(matched: Matched) -> None:
 
 
 def test_probabilities_add_up_to_the_rows_that_have_them(small_run: SmallRun) -> None:
-    totals = leaf_totals(small_run.run / "ojala", account_of(small_run.receipts).partitions)
+    totals = account_of(small_run.receipts)
     assert sum(totals.expected.values()) == pytest.approx(1200 - 12, abs=0.01)
     assert totals.flagged >= 12
