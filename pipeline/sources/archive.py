@@ -212,6 +212,11 @@ def _contract_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> 
                 "nanomaggies) beside it",
                 column=names[value].name,
             )
+        if error in scalars and names[error].unit not in ("", names[value].unit):
+            raise SourceError(
+                f"has the unit {names[error].unit!r}, but {names[value].name} has {names[value].unit!r}",
+                column=names[error].name,
+            )
         scale = _scalar_scale(names[value], band)
         readings.append(
             Reading(value, error if error in scalars else None, (band,), False, fluxes.from_flux, (scale,))

@@ -6,7 +6,7 @@ Each function takes one Arrow column, gives float64 with NaN for what is missing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -28,19 +28,10 @@ def numbers(values: pa.Array, column: str) -> np.ndarray:
     SourceError
         If a cell is no number.
     """
-    if _is_text(values.type):
-        values = _parsed(_words(values), column)
-    elif pa.types.is_null(values.type):
-        values = values.cast(pa.float64())
-    elif not (
-        pa.types.is_integer(values.type)
-        or pa.types.is_floating(values.type)
-        or pa.types.is_decimal(values.type)
-    ):
-        raise SourceError(f"holds {values.type}, expected numbers", column=column)
-    if values.type != pa.float64():
-        values = values.cast(pa.float64(), safe=False)
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+    found, fault = _numbers_before_fault(values, column)
+    if fault is not None:
+        raise fault
+    return found
 
 
 def whole_numbers(
@@ -53,15 +44,15 @@ def whole_numbers(
     SourceError
         If a cell is no whole number, out of range or, where one is required, missing.
     """
-    found = numbers(values, column)
+    found, fault = _numbers_before_fault(values, column)
     missing = np.isnan(found)
-    if required:
-        _refuse(missing, "is missing", column)
     with np.errstate(invalid="ignore"):
         broken = ~missing & (found != np.floor(found))
         outside = ~missing & ~broken & ((found < low) | (found > high))
-    _refuse(broken, "{} is no whole number", column, values)
-    _refuse(outside, f"{{}} is outside {low}..{high}", column, values)
+    problems = {"{} is no whole number": broken, f"{{}} is outside {low}..{high}": outside}
+    _refuse(problems | ({"is missing": missing} if required else {}), column, values)
+    if fault is not None:
+        raise fault
     return found
 
 
@@ -73,10 +64,13 @@ def angles(values: pa.Array, column: str, *, low: float, high: float) -> np.ndar
     SourceError
         If a cell is missing, no finite number or outside the sky.
     """
-    found = numbers(values, column)
-    _refuse(np.isnan(found), "is missing", column)
-    outside = ~((found >= low) & (found <= high))
-    _refuse(outside, f"{{}} is outside the sky ({low:g} to {high:g} deg)", column, values)
+    found, fault = _numbers_before_fault(values, column)
+    missing = np.isnan(found)
+    outside = ~missing & ~((found >= low) & (found <= high))
+    sky = f"{{}} is outside the sky ({low:g} to {high:g} deg)"
+    _refuse({"is missing": missing, sky: outside}, column, values)
+    if fault is not None:
+        raise fault
     return found
 
 
@@ -159,7 +153,8 @@ def words(values: pa.Array, column: str, allowed: Sequence[str]) -> pa.Array:
     trimmed = _words(values)
     found = pc.ascii_upper(trimmed)
     strange = pc.and_(pc.is_valid(found), pc.invert(pc.is_in(found, pa.array(allowed))))
-    _refuse(strange.to_numpy(zero_copy_only=False), f"{{}} is none of {', '.join(allowed)}", column, trimmed)
+    problem = f"{{}} is none of {', '.join(allowed)}"
+    _refuse({problem: strange.to_numpy(zero_copy_only=False)}, column, trimmed)
     return found
 
 
@@ -183,27 +178,53 @@ def _words(values: pa.Array) -> pa.Array:
     return pc.if_else(missing, pa.scalar(None, pa.string()), trimmed)
 
 
-def _parsed(texts: pa.Array, column: str) -> pa.Array:
-    try:
-        return texts.cast(pa.float64())
-    except pa.ArrowInvalid:
-        # Halve the range until one cell is left that cannot be parsed, and none before it.
-        first, last = 0, len(texts)
-        while last - first > 1:
-            middle = (first + last) // 2
-            try:
-                texts[first:middle].cast(pa.float64())
-                first = middle
-            except pa.ArrowInvalid:
-                last = middle
-        raise SourceError(f"{_shown(texts[first])} is no number", row=first + 1, column=column) from None
+def _numbers_before_fault(values: pa.Array, column: str) -> tuple[np.ndarray, SourceError | None]:
+    """Numbers up to the first text that is none, and the fault that this text is."""
+    fault = None
+    if _is_text(values.type):
+        texts = _words(values)
+        row = _first_unreadable(texts)
+        if row is not None:
+            fault = SourceError(f"{_shown(texts[row])} is no number", row=row + 1, column=column)
+        values = texts[:row].cast(pa.float64())
+    elif pa.types.is_null(values.type):
+        values = values.cast(pa.float64())
+    elif not (
+        pa.types.is_integer(values.type)
+        or pa.types.is_floating(values.type)
+        or pa.types.is_decimal(values.type)
+    ):
+        raise SourceError(f"holds {values.type}, expected numbers", column=column)
+    if values.type != pa.float64():
+        values = values.cast(pa.float64(), safe=False)
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64), fault
 
 
-def _refuse(bad: np.ndarray, problem: str, column: str, values: pa.Array | None = None) -> None:
-    if bad.any():
-        row = int(np.argmax(bad))
-        shown = "" if values is None else _shown(values[row])
-        raise SourceError(problem.replace("{}", shown), row=row + 1, column=column)
+def _first_unreadable(texts: pa.Array) -> int | None:
+    """Place of the first text that is no number, found by halving; None where all are numbers."""
+
+    def readable(first: int, last: int) -> bool:
+        try:
+            texts[first:last].cast(pa.float64())
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    first, last = 0, len(texts)
+    if readable(first, last):
+        return None
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if readable(first, middle) else (first, middle)
+    return first
+
+
+def _refuse(problems: Mapping[str, np.ndarray], column: str, values: pa.Array) -> None:
+    """Raise for the first row that has any of the problems."""
+    rows = {int(np.argmax(bad)): problem for problem, bad in problems.items() if bad.any()}
+    if rows:
+        row = min(rows)
+        raise SourceError(rows[row].replace("{}", _shown(values[row])), row=row + 1, column=column)
 
 
 def _shown(cell: pa.Scalar) -> str:

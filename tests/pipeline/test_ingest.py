@@ -562,6 +562,19 @@ def test_a_file_that_was_cut_off_is_refused(form, kept, folder):
     assert [path.name for path in folder.iterdir()] == [file.name]
 
 
+def test_a_changed_byte_is_found_where_the_file_carries_checksums(folder):
+    parquet, image = folder / "a.parquet", folder / "a.fits"
+    pq.write_table(expected(OBJECTS), parquet.path, write_page_checksum=True, compression="none")
+    table = fits.BinTableHDU(Table(archive_columns(OBJECTS, "mag")))
+    table.writeto(image.path, checksum=True)
+    for file, at in ((parquet, 200), (image, -3000)):
+        content = bytearray(file.read_bytes())
+        content[at] ^= 1
+        file.write_bytes(bytes(content))
+        with pytest.raises(IngestError, match=f"{file.name} is a damaged"):
+            ingest([file], folder / "out")
+
+
 def test_a_csv_that_was_cut_off_within_its_last_number_is_refused(folder):
     file = FORMS["CSV, magnitudes"](folder)
     file.write_bytes(file.read_bytes()[:-2])
