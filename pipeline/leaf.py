@@ -83,9 +83,17 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     needs_arrow = any(pa.types.is_fixed_size_list(column.type) for column in contract)
     if needs_arrow:
         schema = schema.with_metadata(footer)
+    # Measured floats hardly repeat: a dictionary of them makes a file larger, and twice as slow to write
+    # and to read.
+    text = [column.name for column in contract if pa.types.is_string(column.type)]
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
-        sink, schema, compression="zstd", write_page_index=True, store_schema=needs_arrow
+        sink,
+        schema,
+        compression="zstd",
+        use_dictionary=text,
+        write_page_index=True,
+        store_schema=needs_arrow,
     ) as writer:
         if not needs_arrow:
             writer.add_key_value_metadata(footer)
@@ -95,11 +103,20 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     return LeafRecord(str(path), table.num_rows, len(content), hashlib.sha256(content).hexdigest())
 
 
-def write_whole(path: UPath, content: bytes | memoryview) -> None:
+def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Write a file so that a reader sees all of it or none.
 
     On a local file system the content goes to a temporary name beside the file, is flushed to the disk
     and renamed; object stores make an object visible only when it is complete.
+
+    Parameters
+    ----------
+    path : UPath
+        Where to; folders are made, an existing file is replaced in one step.
+    content : bytes or memoryview
+        What.
+    durable : bool
+        Whether it must survive a power failure right after; what can be made again need not.
 
     Raises
     ------
@@ -114,8 +131,9 @@ def write_whole(path: UPath, content: bytes | memoryview) -> None:
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary.path, path.path)
     except BaseException:
         temporary.unlink(missing_ok=True)

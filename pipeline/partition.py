@@ -126,7 +126,8 @@ def _write_receipt(
         peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
     path = receipt_path(UPath(task.run), task.partition)
-    write_whole(path, receipt.model_dump_json(indent=1).encode())
+    # A receipt that is lost or torn makes its partition be done again, no more.
+    write_whole(path, receipt.model_dump_json(indent=1).encode(), durable=False)
     return receipt
 
 
@@ -157,7 +158,7 @@ def _read_leaf(task: Task) -> pa.Table:
             f"{path}: SHA-256 is {found[:12]}..., the photometry catalogue lists "
             f"{task.ingredients.input_sha256[:12]}...: ingest it again or restore the file"
         )
-    table = pq.read_table(pa.BufferReader(content))
+    table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     if table.num_rows != task.rows:
         raise DamagedInput(f"{path}: {table.num_rows} rows, the photometry catalogue lists {task.rows}")
     return table
