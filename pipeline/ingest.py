@@ -6,8 +6,8 @@ it or nothing. What is written depends on the rows alone: neither on the order o
 they were cut into batches.
 
 Memory is bounded whatever the number of rows: a batch of a file, `spill.RUN_ROWS` rows while sorting, and
-twice `tile_rows` rows while a leaf is written. VOTables in a binary serialisation are the exception: they
-are held whole.
+a few times `tile_rows` rows while a leaf is written; scratch files are mapped, which the system counts
+but can take back. VOTables in a binary serialisation are the exception: they are held whole.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pipeline.sources import archive
 from pipeline.sources.faults import IngestError, SourceError
 from pipeline.sources.fluxes import Family
 from pipeline.sources.forms import open_table
+from pipeline.sources.rows import photometry
 from pipeline.sources.tables import TableSource
 from pipeline.spill import SOURCE, Duplicate, KeyLedger, SortedRuns
 
@@ -232,7 +233,7 @@ def _read(
     rows = 0
     with _reading(), open_table(file, scratch) as source:
         layout = archive.resolve(source, aperture, units)
-        for table in _photometry(source, layout):
+        for table in _rows_of(source, layout):
             try:
                 keys.add(table["object_id"].to_numpy(), number, rows + 1)
                 runs.add(table, number)
@@ -246,12 +247,12 @@ def _read(
     return Input(file.name, sha256, size, rows, source.form, layout.bands, layout.ignored)
 
 
-def _photometry(source: TableSource, layout: archive.Layout) -> Iterator[pa.Table]:
+def _rows_of(source: TableSource, layout: archive.Layout) -> Iterator[pa.Table]:
     rows = 0
     with _reading():
         for batch in source.batches(layout.read):
             try:
-                table = archive.photometry(batch, layout, source.columns)
+                table = photometry(batch, layout, source.columns)
             except SourceError as fault:
                 raise fault.after(rows) from None
             rows += batch.num_rows

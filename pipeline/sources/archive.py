@@ -1,4 +1,4 @@
-"""The archive's vocabulary: which columns of a file say what, and how they become photometry.
+"""The archive's vocabulary: which columns of a file say what.
 
 Understood are the contract's own columns; the archive's key, position and flags; its array columns over
 the filters (magnitudes, or fluxes with relative errors) or single filters picked from them, such as
@@ -13,15 +13,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
 from astropy.units import UnitBase
 
 from catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, REFERENCE_BAND, Band, System
-from catalogs_schema.contract import NONE
-from catalogs_schema.photometry import KEY_SHIFT, MORPH_TYPES, PHOTOMETRY
-from pipeline.sky import spatial_index
-from pipeline.sources import cells, fluxes
+from pipeline.sources import fluxes
 from pipeline.sources.faults import SourceError
 from pipeline.sources.fluxes import Family, Measure
 from pipeline.sources.tables import SourceColumn, TableSource
@@ -43,7 +38,6 @@ _OF_FILTERS = re.compile(
 _ERROR_KIND = {"mag": "mag_err", "flux": "flux_relerr"}
 # SExtractor's names that begin like a flux and are none.
 _NO_FLUX = ("flux_radius",)
-_INT32 = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +90,12 @@ class Layout:
     readings: tuple[Reading, ...]
     read: tuple[str, ...]
     ignored: tuple[str, ...]
+
+    @property
+    def detection(self) -> int | None:
+        """Place of the detection band in the array columns; None where they leave it out."""
+        names = [band.name if band is not None else None for band in self.filters]
+        return names.index(REFERENCE_BAND) if REFERENCE_BAND in names else None
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -160,12 +160,13 @@ def _filters(named: str | None) -> tuple[Band | None, ...]:
     if named is None:
         return JPAS_BANDS
     words = named.replace(",", " ").split()
+    known = {band.name: band for band in JPAS_BANDS}
     for word in words:
-        if word not in OTHER_FILTERS and word not in BY_NAME:
+        if word not in OTHER_FILTERS and word not in known:
             raise SourceError(f"names the unknown filter {word!r} among its filters")
         if words.count(word) > 1:
             raise SourceError(f"names the filter {word!r} twice among its filters")
-    return tuple(BY_NAME.get(word) for word in words)
+    return tuple(known.get(word) for word in words)
 
 
 def _sort_out(
@@ -297,7 +298,7 @@ def _picked(name: str, column: SourceColumn) -> Band:
 def _flux_scale(
     column: SourceColumn, bands: tuple[Band | None, ...], source: TableSource, units: Family | None
 ) -> tuple[float, ...]:
-    """UJy per unit of the archive's flux columns, which have the same names in its two flux tables."""
+    """Microjansky per unit of the archive's flux columns, named alike in both of its flux tables."""
     query = source.notes.get("select", "").lower()
     tables: list[tuple[str, Family]] = [("fnudualobj", "fnu"), ("flambdadualobj", "flambda")]
     said: dict[str, Family] = {
@@ -356,119 +357,3 @@ def _refuse_twice(readings: list[Reading], names: Mapping[str, SourceColumn]) ->
 def _present(names: Mapping[str, SourceColumn]) -> str:
     shown = [column.name for column in names.values()][:12]
     return f"its columns are {', '.join(shown)}{' ...' if len(names) > len(shown) else ''}"
-
-
-class _Faults:
-    """Keeps the fault of the first row, so that it does not matter which column is looked at first."""
-
-    def __init__(self) -> None:
-        self.first: SourceError | None = None
-
-    def __enter__(self) -> _Faults:
-        return self
-
-    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
-        if not isinstance(fault, SourceError):
-            return False
-        if self.first is None or (fault.row or 0) < (self.first.row or 0):
-            self.first = fault
-        return True
-
-
-def photometry(batch: pa.RecordBatch, layout: Layout, names: Mapping[str, SourceColumn]) -> pa.Table:
-    """Rows of a file as photometry.
-
-    Parameters
-    ----------
-    batch : pyarrow.RecordBatch
-        The columns ``layout.read``.
-    layout : Layout
-        What they mean.
-    names : mapping of str to SourceColumn
-        The file's columns, for messages.
-
-    Returns
-    -------
-    pyarrow.Table
-        The same rows in the same order, in the columns of the contract `PHOTOMETRY`.
-
-    Raises
-    ------
-    SourceError
-        With the first row of the batch, counted from 1, that is not understood.
-    """
-    faults = _Faults()
-    columns: dict[str, pa.Array] = {"morph_type": pa.array([NONE] * batch.num_rows)}
-    key: dict[str, np.ndarray] = {}
-    for name in ("tile_id", "number"):
-        with faults:
-            key[name] = cells.whole_numbers(
-                batch[name], names[name].name, low=0, high=_INT32, required=True
-            ).astype(np.int64)
-    sky: list[np.ndarray] = []
-    for name, low, high in zip(layout.position, (0.0, -90.0), (360.0, 90.0), strict=True):
-        with faults:
-            sky.append(cells.angles(batch[name], names[name].name, low=low, high=high))
-    if "ebv" in layout.read:
-        with faults:
-            columns["ebv"] = _single(cells.numbers(batch["ebv"], names["ebv"].name))
-    if layout.morph_type is not None:
-        with faults:
-            found = cells.words(batch[layout.morph_type], names[layout.morph_type].name, MORPH_TYPES)
-            columns["morph_type"] = found.fill_null(NONE)
-    for name in ("flags", "mask_flags"):
-        if name in layout.read:
-            with faults:
-                columns[name] = _flags(batch[name], names[name].name, layout.filters)
-    for reading in layout.readings:
-        with faults:
-            columns |= _fluxes(batch, reading, names)
-    if faults.first is not None:
-        raise faults.first
-
-    columns["tile_id"] = pa.array(key["tile_id"], pa.int32())
-    columns["number"] = pa.array(key["number"], pa.int32())
-    columns["object_id"] = pa.array(key["tile_id"] << KEY_SHIFT | key["number"])
-    columns["ra"], columns["dec"] = pa.array(sky[0]), pa.array(sky[1])
-    columns["_healpix_29"] = pa.array(spatial_index(sky[0], sky[1]))
-    schema = PHOTOMETRY.schema()
-    return pa.Table.from_arrays(
-        [columns.get(field.name, pa.nulls(batch.num_rows, field.type)) for field in schema], schema=schema
-    )
-
-
-def _flags(values: pa.Array, column: str, filters: tuple[Band | None, ...]) -> pa.Array:
-    """Flags of the detection band, from flags of each filter or of the object."""
-    detection = next((slot for slot, band in enumerate(filters) if band == BY_NAME[REFERENCE_BAND]), None)
-    chosen = pa.array(cells.pick(values, column, len(filters), detection))
-    found = cells.whole_numbers(chosen, column, low=-_INT32 - 1, high=_INT32)
-    return pa.array(found, pa.int32(), from_pandas=True)
-
-
-def _fluxes(
-    batch: pa.RecordBatch, reading: Reading, names: Mapping[str, SourceColumn]
-) -> dict[str, pa.Array]:
-    value = _matrix(batch, reading.value, reading, names)
-    error = np.full_like(value, np.nan)
-    if reading.error is not None:
-        error = _matrix(batch, reading.error, reading, names)
-    flux, sigma = reading.measure(value, error, np.asarray(reading.scale))
-    columns = {}
-    for slot, band in enumerate(reading.bands):
-        if band is not None:
-            columns[band.flux_column] = _single(flux[:, slot])
-            columns[band.error_column] = _single(sigma[:, slot])
-    return columns
-
-
-def _matrix(
-    batch: pa.RecordBatch, name: str, reading: Reading, names: Mapping[str, SourceColumn]
-) -> np.ndarray:
-    if reading.is_array:
-        return cells.arrays(batch[name], names[name].name, len(reading.bands))
-    return cells.numbers(batch[name], names[name].name)[:, np.newaxis]
-
-
-def _single(values: np.ndarray) -> pa.Array:
-    with np.errstate(over="ignore"):
-        return pa.array(values.astype(np.float32), from_pandas=True)
