@@ -8,7 +8,7 @@
     priors                     what is drawn how often
     sky                        mixes all of it: `MockSky.draw` gives labelled photometry without end
 
-Known limits: old galaxies have solar abundance ratios; galaxies have no velocity dispersion (invisible at
-the bands' width) and no broad lines; stars' [alpha/Fe] is not in their spectra; obscured quasars and
-blends are missing; colours of galaxies do not depend on their luminosity.
+Known limits: abundance ratios of galaxies vary in sixteen features only; galaxies have no velocity
+dispersion (invisible at the bands' width) and no broad lines; stars' [alpha/Fe] is not in their spectra;
+obscured quasars and blends are missing; colours of galaxies do not depend on their luminosity.
 """

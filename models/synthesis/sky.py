@@ -86,6 +86,10 @@ class MockSky:
         self._libraries = libraries
         self._photometer = photometer
         self._errors = ModelErrors(quasars.Z_MAX)
+        response = galaxies.abundance_response()
+        touched = np.flatnonzero(response.any(axis=0))
+        self._feature_pixel = FINE.rest_first(galaxies.Z_MAX) + touched[[0, -1]]
+        self._enhancement = response[:, touched[0] : touched[-1] + 1]
         self._levels = galaxies.line_levels(libraries.galaxies["fine"])
         weight = priors.galaxy_weights(libraries.galaxies["lines"], self._levels)
         self._split = {held_out: _members(libraries, weight, held_out=held_out) for held_out in (False, True)}
@@ -170,7 +174,9 @@ class MockSky:
 
         level = self._levels[row]
         lines = galaxies.scatter_lines(library["lines"][row], level, library["log_ssfr"][row], rng)
-        flux = self._continuum(library, galaxies.Z_MAX, row, shift, rng)
+        fine, coarse = self._spectra(library, galaxies.Z_MAX, row, shift, rng)
+        self._enhance(fine, shift, galaxies.draw_enhancement(library["log_ssfr"][row], rng))
+        flux = self._photometer.continuum(fine, coarse)
         flux += self._photometer.lines(
             galaxies.LINE_WAVELENGTH * (1.0 + z[:, None]), lines * (1.0 + z[:, None])
         )
@@ -249,6 +255,15 @@ class MockSky:
         coarse = windows(library["coarse"], COARSE.rest_first(z_max), row, coarse_shift, COARSE)
         coarse *= np.exp(rng.normal(0.0, 0.06, (len(row), 1))).astype(np.float32)
         return fine, coarse
+
+    def _enhance(self, fine: np.ndarray, shift: np.ndarray, amount: np.ndarray) -> None:
+        """Change the abundance features of galaxies, in place; spectrum by spectrum, where they are seen."""
+        begin = self._feature_pixel[0] - FINE.first + shift
+        width = self._enhancement.shape[1]
+        for spectrum, start, weights in zip(fine, begin.tolist(), amount, strict=True):
+            low, high = max(start, 0), min(start + width, FINE.size)
+            if low < high:
+                spectrum[low:high] *= 1.0 + weights @ self._enhancement[:, low - start : high - start]
 
     def _draw_galaxy_rows(self, z: np.ndarray, side: _Members, rng: np.random.Generator) -> np.ndarray:
         """Library galaxies, by their weights, that are younger than the Universe at z."""

@@ -6,6 +6,7 @@ import pytest
 from catalogs_schema.bands import BY_NAME, MODEL_BANDS
 from models.quantities import CLASSES, QUANTITIES, Kind
 from models.synthesis import galaxies, noise
+from models.synthesis.grid import COARSE, FINE, shifts, windows
 from models.synthesis.sky import SURVEY_SHARES, MockSky
 
 REFERENCE = [band.name for band in MODEL_BANDS].index("iSDSS")
@@ -107,8 +108,6 @@ def test_a_strong_line_shows_in_its_band(sky, small):
 
 
 def _exact(library, row: int, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    from models.synthesis.grid import COARSE, FINE, windows
-
     return (
         windows(library["fine"], FINE.rest_first(galaxies.Z_MAX), np.array([row]), shift, FINE),
         windows(library["coarse"], COARSE.rest_first(galaxies.Z_MAX), np.array([row]), shift // 16, COARSE),
@@ -132,3 +131,15 @@ def test_more_dust_makes_redder_photometry(sky):
     colour = -2.5 * np.log10(drawn.flux[star, blue] / drawn.flux[star, REFERENCE])
     dusty = drawn.ebv[star] > 0.12
     assert np.nanmean(colour[dusty]) > np.nanmean(colour[~dusty])
+
+
+@pytest.mark.parametrize("z", [0.0, 0.3, 1.25])
+def test_abundance_features_move_with_the_galaxy(sky, z):
+    shift = np.array([int(shifts(np.array(z)))])
+    fine = np.ones((1, FINE.size), np.float32)
+    sky._enhance(fine, shift, np.array([[1.0, 0.0, 0.0, 0.0, 0.0]], np.float32))  # magnesium alone
+    expected = windows(
+        galaxies.abundance_response()[:1], FINE.rest_first(galaxies.Z_MAX), np.array([0]), shift, FINE
+    )
+    np.testing.assert_allclose(fine, 1.0 + expected, atol=1e-6)
+    assert (fine.min() < 0.98) == (5165.0 * (1.0 + z) < 11000.0)
