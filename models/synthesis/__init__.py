@@ -2,6 +2,7 @@
 
     galaxies, stars, quasars   libraries of rest-frame spectra with labels, simulated once
     grid                       wavelength lattices on which a redshift is a shift by whole pixels
+    abundances                 features of galaxies by which abundance ratios show
     mismatch                   smooth deviations of models from real objects, new for each draw
     photometer                 spectra -> flux densities in the 63 bands
     depths, noise              depths of the survey, errors, zero points, missing bands

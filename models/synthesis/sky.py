@@ -11,7 +11,7 @@ from astropy.cosmology import Planck18
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
 from models.quantities import CLASSES, QUANTITIES, Kind
-from models.synthesis import galaxies, noise, priors, quasars, stars
+from models.synthesis import abundances, galaxies, noise, priors, quasars, stars
 from models.synthesis.grid import COARSE, COARSE_PER_FINE, FINE, LIGHT_SPEED, redshifts, shifts, windows
 from models.synthesis.mismatch import ModelErrors
 from models.synthesis.photometer import Photometer
@@ -86,7 +86,7 @@ class MockSky:
         self._libraries = libraries
         self._photometer = photometer
         self._errors = ModelErrors(quasars.Z_MAX)
-        response = galaxies.abundance_response()
+        response = abundances.abundance_response()
         touched = np.flatnonzero(response.any(axis=0))
         self._feature_pixel = FINE.rest_first(galaxies.Z_MAX) + touched[[0, -1]]
         self._enhancement = response[:, touched[0] : touched[-1] + 1]
@@ -175,7 +175,7 @@ class MockSky:
         level = self._levels[row]
         lines = galaxies.scatter_lines(library["lines"][row], level, library["log_ssfr"][row], rng)
         fine, coarse = self._spectra(library, galaxies.Z_MAX, row, shift, rng)
-        self._enhance(fine, shift, galaxies.draw_enhancement(library["log_ssfr"][row], rng))
+        self._enhance(fine, shift, abundances.draw_enhancement(library["log_ssfr"][row], rng))
         flux = self._photometer.continuum(fine, coarse)
         flux += self._photometer.lines(
             galaxies.LINE_WAVELENGTH * (1.0 + z[:, None]), lines * (1.0 + z[:, None])

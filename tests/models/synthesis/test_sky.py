@@ -5,7 +5,7 @@ import pytest
 
 from catalogs_schema.bands import BY_NAME, MODEL_BANDS
 from models.quantities import CLASSES, QUANTITIES, Kind
-from models.synthesis import galaxies, noise
+from models.synthesis import abundances, galaxies, noise
 from models.synthesis.grid import COARSE, FINE, shifts, windows
 from models.synthesis.sky import SURVEY_SHARES, MockSky
 
@@ -139,7 +139,7 @@ def test_abundance_features_move_with_the_galaxy(sky, z):
     fine = np.ones((1, FINE.size), np.float32)
     sky._enhance(fine, shift, np.array([[1.0, 0.0, 0.0, 0.0, 0.0]], np.float32))  # magnesium alone
     expected = windows(
-        galaxies.abundance_response()[:1], FINE.rest_first(galaxies.Z_MAX), np.array([0]), shift, FINE
+        abundances.abundance_response()[:1], FINE.rest_first(galaxies.Z_MAX), np.array([0]), shift, FINE
     )
     np.testing.assert_allclose(fine, 1.0 + expected, atol=1e-6)
     assert (fine.min() < 0.98) == (5165.0 * (1.0 + z) < 11000.0)
