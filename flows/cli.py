@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from flows import interrupt
+from flows import interrupt, training_cli
+from flows.console import AsJson, complain, duration, errors, say
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -37,10 +34,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+app.add_typer(training_cli.app)
+
 MAX_NAMED = 20
 """Damaged files that `verify` names before it stops looking, and failed partitions that `run` names."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 
 
 class EngineName(StrEnum):
@@ -261,35 +258,3 @@ def resolve(config: Path | None, **flags: str | int | bool | None) -> RunConfig:
     from pipeline.config import read_config
 
     return read_config(config, flags)
-
-
-@contextmanager
-def errors() -> Iterator[None]:
-    """Turn what a person can act on into one line and exit code 1; Ctrl-C into exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(interrupt.MESSAGE, file=sys.stderr)
-        raise typer.Exit(interrupt.EXIT_CODE) from None
-    except (ValueError, OSError) as problem:
-        complain(str(problem))
-        raise typer.Exit(1) from None
-
-
-def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
-    """Print for a person or for a machine."""
-    print(json.dumps(facts, indent=1) if as_json else text)
-
-
-def complain(text: str) -> None:
-    """Print an error."""
-    print(f"ojala: {text}", file=sys.stderr)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
