@@ -15,7 +15,7 @@ from rich.table import Table
 from upath import UPath
 
 from flows import interrupt, training_cli
-from flows.console import AsJson, complain, duration, errors, say
+from flows.console import RUN_INTERRUPTED, AsJson, complain, duration, errors, say
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -185,7 +185,7 @@ def run(
     from pipeline.catalogue import read_leaves
     from pipeline.report import read_truth
 
-    with errors():
+    with errors(RUN_INTERRUPTED):
         asked = resolve(
             config,
             photometry=photometry,

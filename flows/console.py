@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,22 +11,34 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import interrupt
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+RUN_INTERRUPTED = "what is done is kept, and the same command goes on from here"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Turn what a person can act on into one line and exit code 1; Ctrl-C into exit code 130."""
+def errors(interrupted: str = "nothing was written") -> Iterator[None]:
+    """Turn what a person can act on into one line and exit code 1; Ctrl-C and SIGTERM into 130.
+
+    Parameters
+    ----------
+    interrupted : str
+        What to tell a person who stops the command.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        print(interrupt.MESSAGE, file=sys.stderr)
-        raise typer.Exit(interrupt.EXIT_CODE) from None
+        complain(f"interrupted; {interrupted}")
+        raise typer.Exit(INTERRUPTED) from None
     except (ValueError, OSError) as problem:
         complain(str(problem))
         raise typer.Exit(1) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
@@ -35,7 +48,7 @@ def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
 
 def complain(text: str) -> None:
     """Print an error."""
-    print(f"ojala: {text}", file=sys.stderr)
+    print(f"ojala: {text}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

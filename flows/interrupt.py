@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import psutil
 
-EXIT_CODE = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
-MESSAGE = "ojala: interrupted; what is done is kept, and the same command goes on from here"
+from flows.console import INTERRUPTED, RUN_INTERRUPTED, complain
 
 _PATIENCE = 5.0
 """Seconds that processes get to end by themselves."""
@@ -39,7 +35,7 @@ def interruptible() -> Iterator[None]:
 def _end(number: int, frame: FrameType | None) -> None:
     if os.environ.get("PREFECT_API_URL"):
         raise KeyboardInterrupt
-    print(MESSAGE, file=sys.stderr, flush=True)
+    complain(f"interrupted; {RUN_INTERRUPTED}")
     processes = psutil.Process().children(recursive=True)
     for process in processes:
         process.terminate()
@@ -47,4 +43,4 @@ def _end(number: int, frame: FrameType | None) -> None:
     for process in alive:
         process.kill()
     # Receipts and leaves are written whole or not at all, so there is nothing to tidy up.
-    os._exit(EXIT_CODE)
+    os._exit(INTERRUPTED)

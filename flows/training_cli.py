@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import AsJson, errors, say
+from flows.console import RUN_INTERRUPTED, AsJson, errors, say
 
 app = typer.Typer()
 
@@ -68,6 +68,6 @@ def train(
         if not as_json:
             print(f"step {record['step']}, {record['seconds']} s", flush=True)
 
-    with errors():
+    with errors(RUN_INTERRUPTED):
         weights = train_from(settings, library=library, folder=out, report=show)
     say(f"weights: {weights}", {"weights": str(weights)}, as_json)

@@ -44,7 +44,8 @@ PROVENANCE = "ingest.json"
 """Where a photometry catalogue says what it was made from."""
 
 SOURCES_KEY = "ojala.sources"
-"""Key of a leaf's footer: the files that its rows came from, with their hashes."""
+"""Key of a leaf's footer: the files that its rows came from. Their hashes are in ``ingest.json``: with them a
+leaf would change, and be computed again, when a row of another leaf does."""
 
 _SHOWN_DUPLICATES = 20
 
@@ -293,8 +294,8 @@ def _duplicates(keys: KeyLedger, files: Sequence[UPath]) -> list[str]:
 def _write(root: UPath, partition: Partition, runs: SortedRuns, inputs: Sequence[Input]) -> LeafRecord:
     table = runs.read(partition)
     numbers, counts = np.unique(table[SOURCE].to_numpy(), return_counts=True)
-    sources = sorted((*_by_name(inputs[n]), int(c)) for n, c in zip(numbers, counts, strict=True))
-    listing = [dict(zip(("name", "sha256", "rows"), source, strict=True)) for source in sources]
+    sources = sorted((inputs[n].name, int(count)) for n, count in zip(numbers, counts, strict=True))
+    listing = [{"name": name, "rows": rows} for name, rows in sources]
     metadata = {SOURCES_KEY: json.dumps(listing)}
     return write_leaf(root / partition.leaf, table.drop_columns([SOURCE]), PHOTOMETRY, metadata)
 

@@ -119,7 +119,7 @@ def test_continua_refer_to_the_reference_band(sky):
     galaxy = drawn.class_code == 0
     z, level = drawn.labels["z_gal"][galaxy], drawn.labels["cont_halpha"][galaxy]
     ew = drawn.labels["ew_halpha"][galaxy]
-    inside = (np.abs(6564.6 * (1.0 + z) - 7497.0) < 50.0) & (ew < 5.0)
+    inside = (np.abs(6564.6 * (1.0 + z) - 7656.2) < 50.0) & (ew < 5.0)
     assert inside.sum() > 3
     np.testing.assert_allclose(level[inside], 1.0, atol=0.08)
 
