@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import logging
 import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 
 import dask
@@ -36,6 +38,7 @@ DASK_SETTINGS = {
 
 def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int) -> Iterator[Receipt]:
     """Work on the tasks one after another in this process, with the processor's cores for the network."""
+    keep_freed_memory()
     model = spec.load()
     for task in tasks:
         yield process(task, model)
@@ -99,6 +102,25 @@ def on_client(
         yield receipt
 
 
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory for the next batch instead of giving it back to the kernel.
+
+    Each batch needs the same arrays again, and the kernel clears every page that it hands out: that took
+    up to half of the network's time. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, _KEEP)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEEP)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt, from <malloc.h>."""
+
+_KEEP = 1 << 30
+"""Blocks up to this size, and this much free memory in all, are kept [bytes]."""
+
 _loaded: dict[object, Model] = {}
 """The model of each worker in this process."""
 
@@ -114,6 +136,7 @@ class ModelPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker starts."""
+        keep_freed_memory()
         torch.set_num_threads(self._threads)
         _loaded[worker.name] = self._spec.load()
 
