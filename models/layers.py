@@ -101,8 +101,8 @@ class WavelengthBias(nn.Module):
 
     def __init__(self, log_wavelength: Tensor, is_narrow: Tensor, heads: tuple[int, ...]) -> None:
         super().__init__()
-        self.register_buffer("log_wavelength", log_wavelength, persistent=False)
-        self.register_buffer("is_narrow", is_narrow, persistent=False)
+        self.register_buffer("log_wavelength", log_wavelength)
+        self.register_buffer("is_narrow", is_narrow)
         self.amplitude = nn.Parameter(torch.ones(2))
         self.log_width = nn.Parameter(torch.tensor([0.05, 0.3]).log())
         self.gain = nn.ParameterList(nn.Parameter(torch.linspace(0.0, 2.0, n)) for n in heads)

@@ -106,7 +106,8 @@ class BandTokens(nn.Module):
     """Features of each band -> tokens: GELU((E + MLP(wavelength)) * flux + E' * error + E'' * S/N + b).
 
     The features are first standardised per band by their median and robust scatter over training draws
-    (`fit`), which are stored with the weights.
+    (`fit`). These and the bands' wavelengths are stored with the weights, so that a later correction to the
+    table of bands does not change what a trained network sees.
     """
 
     wavelength: Tensor
@@ -118,7 +119,7 @@ class BandTokens(nn.Module):
         log_wavelength = torch.tensor([math.log(band.pivot) for band in MODEL_BANDS])
         narrow = torch.tensor([float(band.is_narrow) for band in MODEL_BANDS])
         position = (log_wavelength - math.log(6500.0)) / 0.5
-        self.register_buffer("wavelength", torch.stack([position, narrow], dim=-1), persistent=False)
+        self.register_buffer("wavelength", torch.stack([position, narrow], dim=-1))
         self.register_buffer("center", torch.zeros(N_BANDS, N_FEATURES))
         self.register_buffer("scale", torch.ones(N_BANDS, N_FEATURES))
         self.embedding = nn.Parameter(0.5 * torch.randn(n_features, N_BANDS, width))
