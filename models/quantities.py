@@ -78,7 +78,6 @@ class Quantity:
         return value
 
 
-
 def _line(name: str, center: float, scale: float) -> Quantity:
     return Quantity(name, Kind.SCALAR, "GALAXY", Transform.ASINH, center, scale, soft=3.0)
 

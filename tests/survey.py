@@ -17,6 +17,7 @@ from pipeline.ingest import ingest
 from pipeline.plan import Plan, make_plan
 from pipeline.record import RunRecord
 
+
 def photometry_table(n: int, seed: int = 1, *, tile_id: int = 7) -> pa.Table:
     """Photometry of n plausible objects near ra 245.5, dec 43.9, with a missing band here and there.
 

@@ -1,3 +1,5 @@
+import itertools
+
 from catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, MODEL_BANDS, NARROW_BANDS, REFERENCE_BAND
 
 
@@ -10,7 +12,7 @@ def test_the_archive_has_57_bands_of_which_54_are_narrow():
 def test_narrow_bands_run_every_100_angstrom_from_3800_to_9100():
     pivots = [band.pivot for band in NARROW_BANDS]
     assert pivots == sorted(pivots)
-    steps = [b - a for a, b in zip(pivots[1:], pivots[2:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(pivots)]
     assert all(70 < step < 130 for step in steps)
 
 
@@ -20,7 +22,9 @@ def test_names_of_narrow_bands_tell_their_wavelength_in_nanometres():
 
 def test_extinction_falls_with_wavelength():
     ordered = sorted(JPAS_BANDS, key=lambda band: band.pivot)
-    assert all(a.k_x > b.k_x for a, b in zip(ordered, ordered[1:], strict=False) if a.is_narrow and b.is_narrow)
+    assert all(
+        a.k_x > b.k_x for a, b in itertools.pairwise(ordered) if a.is_narrow and b.is_narrow
+    )
     assert BY_NAME["W1"].k_x < BY_NAME["ls_z"].k_x
 
 

@@ -39,7 +39,9 @@ def answers(table, **changed):
     photometry = read_photometry(table)
     predicted = EmptyModel().predict(photometry.flux, photometry.error, photometry.ebv)
     for name, value in changed.items():
-        predicted[name] = np.broadcast_to(np.asarray(value, predicted[name].dtype), predicted[name].shape).copy()
+        predicted[name] = np.broadcast_to(
+            np.asarray(value, predicted[name].dtype), predicted[name].shape
+        ).copy()
     return value_added_table(table, photometry, predicted)
 
 

@@ -49,7 +49,9 @@ def test_lsdb_searches_a_cone(finished):
     catalog = lsdb.open_catalog((finished.run / "ojala").path)
     cone = catalog.cone_search(245.5, 43.9, 600).compute(progress_bar=False)
     everything = pd.read_parquet(dataset(finished))
-    near = np.hypot((everything["ra"] - 245.5) * np.cos(np.radians(43.9)), everything["dec"] - 43.9) < 600 / 3600
+    near = (
+        np.hypot((everything["ra"] - 245.5) * np.cos(np.radians(43.9)), everything["dec"] - 43.9) < 600 / 3600
+    )
     assert len(cone) == near.sum() > 0
 
 
@@ -59,7 +61,11 @@ def test_duckdb_queries_all_leaves(finished):
 
 
 def test_polars_scans_all_leaves(finished):
-    frame = polars.scan_parquet(f"{dataset(finished)}/**/*.parquet").filter(polars.col("p_galaxy") > 0.9).collect()
+    frame = (
+        polars.scan_parquet(f"{dataset(finished)}/**/*.parquet")
+        .filter(polars.col("p_galaxy") > 0.9)
+        .collect()
+    )
     assert frame.height == 300
 
 

@@ -20,10 +20,14 @@ def galaxy(**changes):
 
 def test_a_line_flux_is_ew_times_continuum_times_the_flux_of_the_reference_band():
     columns = line_quantities(galaxy(), np.array([100.0]), np.array([1.0]))
-    f_lambda = (100.0 * u.uJy).to(u.erg / u.s / u.cm**2 / u.AA, u.spectral_density(BY_NAME["iSDSS"].pivot * u.AA))
+    f_lambda = (100.0 * u.uJy).to(
+        u.erg / u.s / u.cm**2 / u.AA, u.spectral_density(BY_NAME["iSDSS"].pivot * u.AA)
+    )
     expected = 30.0 * 0.96 * 1.1 * f_lambda.value
     assert columns["f_halpha"][0] == pytest.approx(expected, rel=1e-6)
-    assert columns["f_halpha_err"][0] == pytest.approx(expected * np.sqrt(0.1**2 + 0.1**2 + 0.01**2), rel=1e-6)
+    assert columns["f_halpha_err"][0] == pytest.approx(
+        expected * np.sqrt(0.1**2 + 0.1**2 + 0.01**2), rel=1e-6
+    )
 
 
 def test_errors_follow_from_a_monte_carlo_of_the_inputs():
@@ -44,7 +48,9 @@ def test_errors_follow_from_a_monte_carlo_of_the_inputs():
 
 def test_dust_is_corrected_by_the_balmer_decrement_and_only_above_case_b():
     equal = {"cont_halpha": 1.0, "cont_hbeta": 1.0}
-    case_b = line_quantities(galaxy(ew_halpha=28.6, ew_hbeta=10.0, **equal), np.array([50.0]), np.array([1.0]))
+    case_b = line_quantities(
+        galaxy(ew_halpha=28.6, ew_hbeta=10.0, **equal), np.array([50.0]), np.array([1.0])
+    )
     below = line_quantities(galaxy(ew_halpha=20.0, ew_hbeta=10.0, **equal), np.array([50.0]), np.array([1.0]))
     dusty = line_quantities(galaxy(ew_halpha=57.2, ew_hbeta=10.0, **equal), np.array([50.0]), np.array([1.0]))
 
@@ -54,7 +60,9 @@ def test_dust_is_corrected_by_the_balmer_decrement_and_only_above_case_b():
 
     for columns in (case_b, below):
         assert columns["log_l_halpha_corr"][0] == pytest.approx(plain(columns), abs=1e-4)
-    assert dusty["log_l_halpha_corr"][0] - plain(dusty) == pytest.approx(np.log10(2.0) * 3.326 / 1.272, abs=1e-4)
+    assert dusty["log_l_halpha_corr"][0] - plain(dusty) == pytest.approx(
+        np.log10(2.0) * 3.326 / 1.272, abs=1e-4
+    )
     assert dusty["log_sfr_halpha"][0] == pytest.approx(dusty["log_l_halpha_corr"][0] + np.log10(7.9e-42))
 
 

@@ -12,7 +12,11 @@ from catalogs_schema.votable import CONTENT_KEY
 from pipeline.leaf import ContractError, sha256_of, write_leaf, write_whole
 
 CONTRACT = Contract(
-    "small", "1.0.0", "Small", "For tests.", (Column("x", pa.float32(), "uJy", "phot.flux", "x", minimum=0.0),)
+    "small",
+    "1.0.0",
+    "Small",
+    "For tests.",
+    (Column("x", pa.float32(), "uJy", "phot.flux", "x", minimum=0.0),),
 )
 TABLE = pa.table({"x": pa.array([1.0, None, 3.0], pa.float32())})
 

@@ -11,7 +11,6 @@ from upath import UPath
 from catalogs_schema.receipt import Receipt
 from pipeline import run as survey_run
 from pipeline.config import ConfigError, RunConfig, read_config
-from pipeline.leaf import sha256_of
 from pipeline.partition import receipt_path
 from pipeline.plan import make_plan, measure_rate, rows_per_second
 from pipeline.record import Status, read_record

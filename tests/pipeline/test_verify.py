@@ -115,7 +115,9 @@ def test_a_row_that_is_there_twice_instead_of_another_is_found(collection):
 def test_a_value_out_of_range_is_found(collection):
     table = content_of(collection)
     column = table.schema.get_field_index("p_star")
-    wrong = table.set_column(column, table.schema.field("p_star"), [pa.array([2.0] * table.num_rows, pa.float32())])
+    wrong = table.set_column(
+        column, table.schema.field("p_star"), [pa.array([2.0] * table.num_rows, pa.float32())]
+    )
     leaf = forge(collection, wrong)
     assert found(collection) == [f"{leaf}: column p_star, row 0: value 2.0 outside [0, 1]"]
 
@@ -124,6 +126,10 @@ def test_a_partition_that_the_photometry_does_not_have_is_found(collection):
     root = run_of(collection) / "ojala"
     extra = next(iter(read_leaves(root)))
     listing = collection.parent / "photometry" / "leaves.csv"
-    kept = [line for line in listing.read_text().splitlines() if not line.startswith(f"{extra.order},{extra.pixel},")]
+    kept = [
+        line
+        for line in listing.read_text().splitlines()
+        if not line.startswith(f"{extra.order},{extra.pixel},")
+    ]
     listing.write_text("\n".join(kept) + "\n")
     assert f"{root / extra.leaf}: the photometry has no such partition" in found(collection)
