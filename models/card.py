@@ -52,6 +52,7 @@ def model_card(info: WeightsInfo) -> str:
         "errors and missing bands of a survey. A twentieth of the library never enters the training.",
         f"Batches of {config['batch_size']}, Muon and AdamW with a peak rate of {config['learning_rate']:g},",
         "cosine schedule, running mean of the weights.",
+        *([config["note"]] if config["note"] else []),
         "",
         "## On held-out mocks",
         f"{config['held_out']} objects from library members that the training never saw, in the survey's",

@@ -85,6 +85,8 @@ class TrainingConfig:
         Time between saves, each with a check on held-out draws.
     held_out : int
         Held-out objects of a check.
+    note : str
+        Said in the model card: what the other settings do not tell.
     """
 
     name: str = "ojala-base"
@@ -105,6 +107,7 @@ class TrainingConfig:
     compiled: bool = True
     checkpoint_minutes: float = 5.0
     held_out: int = 4096
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

@@ -178,11 +178,13 @@ def test_settings_that_make_no_sense_are_refused(settings, complaint):
 
 
 def test_the_model_card_states_budget_and_figures(config, tmp_path):
-    weights = train(dataclasses.replace(config, steps=3), TwoColours(), TwoColours(), tmp_path)
+    noted = dataclasses.replace(config, steps=3, note="The sky was a toy.")
+    weights = train(noted, TwoColours(), TwoColours(), tmp_path)
     info = load_weights(weights)[1]
     card = model_card(info)
     assert card.startswith("# toy 0.1\n")
     assert "192 draws" in card
+    assert "The sky was a toy." in card
     assert info.sha256 in card
     held_out = info.training["held_out"]
     assert f"{held_out['class']['f1_weighted']:.3f}" in card
