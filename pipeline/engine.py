@@ -26,10 +26,9 @@ IN_FLIGHT = 2
 """Tasks per worker that are handed out at a time: one being worked on, one waiting."""
 
 DASK_SETTINGS = {
-    # A worker never takes a task that it cannot start at once: with the default a waiting task is blamed
-    # together with the one that killed the worker.
+    # A worker that dies takes all its tasks with it; which of them did it is found out by trying each alone.
+    "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.scheduler.allowed-failures": 1,
     # Models hold their memory outside of what Dask can spill.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -75,31 +74,34 @@ def on_client(
     """Work on the tasks with the workers of a Dask client.
 
     A few tasks are in flight at a time and each result is released when it comes, so that the memory of
-    scheduler and driver does not grow with the number of partitions. A task whose worker dies ends in a
-    receipt with status ``failed``.
+    scheduler and driver does not grow with the number of partitions. The tasks of a worker that died are
+    tried again at the end, one at a time; the one that kills its worker once more ends in a receipt with
+    status ``failed``.
     """
     client.register_plugin(ModelPlugin(spec, threads))
     waiting = iter(tasks)
     orders: dict[Key, Task] = {}
+    suspects: list[Task] = []
 
     def submit(task: Task) -> Future[Receipt]:
-        future = client.submit(_process_on_worker, task, pure=False, retries=0)
+        future = client.submit(_process_on_worker, task, pure=False)
         orders[future.key] = task
         return future
 
-    futures = as_completed(
-        [submit(task) for task in itertools.islice(waiting, IN_FLIGHT * workers)], raise_errors=False
-    )
+    futures = as_completed([submit(task) for task in itertools.islice(waiting, IN_FLIGHT * workers)])
     for future in futures:
         task = orders.pop(future.key)
         if future.status == "finished":
-            receipt = future.result()
+            yield future.result()
         else:
-            receipt = failed_receipt(task, spec, future.exception())
+            suspects.append(task)
         future.release()
         for task in itertools.islice(waiting, 1):
             futures.add(submit(task))
-        yield receipt
+    for task in suspects:
+        future = submit(task)
+        problem = future.exception()
+        yield future.result() if problem is None else failed_receipt(task, spec, problem)
 
 
 def keep_freed_memory() -> None:
