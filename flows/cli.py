@@ -253,6 +253,16 @@ def demo(
     say(facts.pop("text"), facts, as_json)
 
 
+@app.command()
+def bench(as_json: AsJson = False) -> None:
+    """Measure what a run costs on this machine: rows a second, partitions, memory. Takes some minutes."""
+    from flows.bench import bench as measure
+
+    with errors():
+        figures = measure(report=complain)
+    say(figures.table(), asdict(figures), as_json)
+
+
 def resolve(config: Path | None, **flags: str | int | bool | None) -> RunConfig:
     """The run's configuration. Imported here, so that ``--help`` does not wait for torch."""
     from pipeline.config import read_config

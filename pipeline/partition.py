@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -123,7 +124,7 @@ def _write_receipt(
         attempts=[stages.attempt(error)],
         device=device,
         seconds=stages.seconds,
-        peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_rss=peak_memory(),
     )
     path = receipt_path(UPath(task.run), task.partition)
     # A receipt that is lost or torn makes its partition be done again, no more.
@@ -168,6 +169,19 @@ def _write(task: Task, product: str, table: pa.Table) -> Leaf:
     path = f"{product}/{task.partition.leaf}"
     written = write_leaf(UPath(task.run) / path, table, PRODUCTS[product], dict(task.metadata))
     return Leaf(product=product, path=path, rows=written.rows, bytes=written.bytes, sha256=written.sha256)
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process [bytes].
+
+    Linux's ``ru_maxrss`` of a new process begins at its parent's, so the kernel's own mark is read there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        marks = [line.split() for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if marks:
+            return int(marks[0][1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Stages:
