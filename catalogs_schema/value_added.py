@@ -258,7 +258,7 @@ OJALA_VECTORS = Contract(
     title="OJALA vectors",
     description=(
         "The redshift PDF and the embedding of each row of the value-added catalogue, apart from it since "
-        "they are large. The PDF is of the most probable class (of z_gal for stars), per bin, summing to 1."
+        "they are large. The PDF is of the most probable class; for stars it is zero everywhere."
     ),
     columns=(
         *KEY_COLUMNS,

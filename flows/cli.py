@@ -109,6 +109,7 @@ def ingest(
 
 @app.command()
 def plan(
+    context: typer.Context,
     photometry: Photometry,
     out: Out,
     model: ModelName = None,
@@ -123,16 +124,7 @@ def plan(
     from pipeline.plan import make_plan, rows_per_second
 
     with errors():
-        asked = resolve(
-            config,
-            photometry=photometry,
-            out=out,
-            model=model,
-            weights=weights,
-            engine=engine,
-            workers=workers,
-            vectors=vectors,
-        )
+        asked = resolve(context)
         found = make_plan(asked)
         rate = rows_per_second(found, asked) if found.to_do else 0.0
     seconds = found.rows_to_do / rate if rate else 0.0
@@ -166,6 +158,7 @@ def plan(
 
 @app.command()
 def run(
+    context: typer.Context,
     photometry: Photometry,
     out: Out,
     model: ModelName = None,
@@ -186,17 +179,7 @@ def run(
     from pipeline.report import read_truth
 
     with errors(RUN_INTERRUPTED):
-        asked = resolve(
-            config,
-            photometry=photometry,
-            out=out,
-            model=model,
-            weights=weights,
-            engine=engine,
-            workers=workers,
-            vectors=vectors,
-            truth=truth,
-        )
+        asked = resolve(context)
         # Faults of the request are told here: within the flow they would be a task's failure.
         read_leaves(UPath(asked.photometry))
         asked.spec().weights_sha256()
@@ -263,8 +246,9 @@ def bench(as_json: AsJson = False) -> None:
     say(figures.table(), asdict(figures), as_json)
 
 
-def resolve(config: Path | None, **flags: str | int | bool | None) -> RunConfig:
-    """The run's configuration. Imported here, so that ``--help`` does not wait for torch."""
+def resolve(context: typer.Context) -> RunConfig:
+    """The configuration that a command's options ask for; they have the names of its fields."""
     from pipeline.config import read_config
 
-    return read_config(config, flags)
+    options = {name: value for name, value in context.params.items() if name not in ("config", "as_json")}
+    return read_config(context.params["config"], options)
