@@ -22,9 +22,7 @@ def test_names_of_narrow_bands_tell_their_wavelength_in_nanometres():
 
 def test_extinction_falls_with_wavelength():
     ordered = sorted(JPAS_BANDS, key=lambda band: band.pivot)
-    assert all(
-        a.k_x > b.k_x for a, b in itertools.pairwise(ordered) if a.is_narrow and b.is_narrow
-    )
+    assert all(a.k_x > b.k_x for a, b in itertools.pairwise(ordered) if a.is_narrow and b.is_narrow)
     assert BY_NAME["W1"].k_x < BY_NAME["ls_z"].k_x
 
 
