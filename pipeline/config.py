@@ -34,7 +34,7 @@ class RunConfig(BaseModel):
     engine: Literal["serial", "local"] = Field(default="local", description="where partitions are worked on")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
-    batch_size: int = Field(default=512, ge=1, description="objects per forward pass")
+    batch_size: int = Field(default=128, ge=1, description="objects per forward pass")
     vectors: bool = Field(default=False, description="also write redshift PDFs and embeddings")
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
 

@@ -51,7 +51,7 @@ class ModelSpec:
     weights: str
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: int = 512
+    batch_size: int = 128
 
     def load(self) -> Model:
         """The model, ready to predict.
