@@ -17,6 +17,9 @@ CLASS_FLOOR = 0.01
 Z_MAX = 5.2
 """Upper end of the redshift grid."""
 
+Z_QUANTILES = {"z_q02": 2.28, "z_q16": 15.87, "z_q50": 50.0, "z_q84": 84.13, "z_q98": 97.72}
+"""Quantiles of the redshift PDF [percent]: the median, and one and two sigma of a Gaussian about it."""
+
 PDF_BINS = 457
 """Bins of the stored redshift PDF."""
 
@@ -122,11 +125,11 @@ OJALA = Contract(
         _redshift("z_err", "half of the difference of z_q84 and z_q16", "stat.error;src.redshift.phot"),
         *(
             _redshift(
-                f"z_q{q:02d}",
-                f"{q} % quantile of the redshift PDF of the most probable class",
+                name,
+                f"{percent} % quantile of the redshift PDF of the most probable class",
                 "stat.value;src.redshift.phot",
             )
-            for q in (2, 16, 50, 84, 98)
+            for name, percent in Z_QUANTILES.items()
         ),
         Column(
             "z_odds",

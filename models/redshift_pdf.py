@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.ojala import LOG1PZ_STEP
 
-QUANTILES: tuple[float, ...] = (0.025, 0.16, 0.50, 0.84, 0.975)
+QUANTILES: tuple[float, ...] = (0.0228, 0.1587, 0.50, 0.8413, 0.9772)
 """Cumulative probabilities of the quantiles z_q02, z_q16, z_q50, z_q84 and z_q98."""
 
 SMOOTHING = 5

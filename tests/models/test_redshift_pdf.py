@@ -32,7 +32,7 @@ def test_a_gaussian_is_found_far_within_its_width(z, sigma):
 def test_quantiles_and_error_of_a_gaussian():
     z, sigma = 0.8, 0.012
     found = summary_of(gaussian(z, sigma))
-    levels = stats.norm.ppf([0.025, 0.16, 0.5, 0.84, 0.975])
+    levels = stats.norm.ppf([0.0228, 0.1587, 0.5, 0.8413, 0.9772])
     np.testing.assert_allclose(found.quantiles[0], np.expm1(np.log1p(z) + sigma * levels), atol=2e-4)
     assert found.error.item() == pytest.approx(0.9945 * sigma * (1 + z), rel=0.01)
     assert found.odds.item() == pytest.approx(2 * stats.norm.cdf(0.03 / sigma) - 1, abs=1e-3)
