@@ -100,9 +100,10 @@ class OjalaPredictor:
         dict of str to ndarray, N rows each; float32 unless said
             * ``class_code`` int8 (index into `CLASSES`) and ``p_galaxy``, ``p_star``, ``p_qso``.
             * Of the most probable class, NaN for stars: ``z`` (mean of the PDF within 0.01 (1 + z) of its
-              highest mode), ``z_err`` (half the 16-84 % width), ``z_q02 z_q16 z_q50 z_q84 z_q98`` (2.28,
-              15.87, 50, 84.13, 97.72 % quantiles: the median and one and two sigma of a Gaussian), ``z_odds`` (mass within 0.03 (1 + z) of ``z``), ``z_mode2`` and
-              ``z_mode2_p`` (second mode and its mass; NaN and 0 where it holds less than 0.01).
+              highest mode), ``z_err`` (half the width between ``z_q16`` and ``z_q84``), ``z_q02 z_q16 z_q50
+              z_q84 z_q98`` (2.28, 15.87, 50, 84.13, 97.72 % quantiles: the median and one and two sigma of a
+              Gaussian), ``z_odds`` (mass within 0.03 (1 + z) of ``z``), ``z_mode2`` and ``z_mode2_p`` (second
+              mode and its mass; NaN and 0 where it holds less than 0.01).
             * ``z_gal``, ``z_qso`` and their ``_err``: the same under the assumption of the class, for every
               row.
             * Each scalar quantity [its unit] and its ``_err``: half the width of the central 68.3 %
