@@ -1,4 +1,4 @@
-"""Networks in these tests are tiny: threads would only wait for each other, all the more beside other work."""
+"""Networks in these tests are tiny: threads would only wait for each other, more so beside other work."""
 
 import torch
 
