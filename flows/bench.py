@@ -30,7 +30,7 @@ from pipeline.ingest import ingest
 from pipeline.photometry import read_photometry
 from pipeline.plan import make_plan
 
-MEMORY_ROWS = (1_000, 10_000, 50_000)
+MEMORY_ROWS = (1_000, 10_000, 30_000)
 """Rows of a partition for which the worker's memory is measured."""
 
 MOCK_ROWS = 6_000
@@ -96,7 +96,7 @@ class Figures:
         return "\n".join(["| what | measured |", "|---|---|", *rows])
 
 
-def bench(report: Callable[[str], None] = lambda line: None, copies: int = 4) -> Figures:
+def bench(report: Callable[[str], None] = lambda line: None, copies: int = 2) -> Figures:
     """Measure on copies of the bundled mock sky.
 
     Parameters
