@@ -8,6 +8,8 @@ from catalogs_schema.contract import NONE, Column, Contract
 from catalogs_schema.photometry import KEY_COLUMNS
 
 CLASSES: tuple[str, ...] = ("GALAXY", "STAR", "QSO")
+"""Object classes; their index is the class code in labels and logits."""
+
 BPT_CLASSES: tuple[str, ...] = (NONE, "SF", "COMPOSITE", "AGN")
 WHAN_CLASSES: tuple[str, ...] = (NONE, "SF", "STRONG_AGN", "WEAK_AGN", "RETIRED")
 

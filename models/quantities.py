@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CLASSES: tuple[str, ...] = ("GALAXY", "STAR", "QSO")
-"""Object classes; their index is the class code in labels and logits."""
+from catalogs_schema.value_added import CLASSES as CLASSES
 
 
 class Kind(enum.StrEnum):

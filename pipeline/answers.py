@@ -30,6 +30,9 @@ FLAGGED_INPUT = 3
 REDSHIFT_BIN = 0.05
 """Width of the redshift bins in a receipt's summary."""
 
+REDSHIFT_EDGES = np.linspace(0.0, Z_MAX, round(Z_MAX / REDSHIFT_BIN) + 1)
+"""Edges of those bins."""
+
 _NUMBERS = frozenset(column.name for column in OJALA if pa.types.is_float32(column.type))
 _PROBABILITY = {"GALAXY": "p_galaxy", "STAR": "p_star", "QSO": "p_qso"}
 _CONDITIONAL = {
@@ -119,7 +122,6 @@ def summarise(table: pa.Table, photometry: Photometry) -> Summary:
     words = table["class"].to_numpy(zero_copy_only=False)
     z = table["z"].to_numpy(zero_copy_only=False)
     flags = table["flags"].to_numpy()
-    edges = np.arange(0.0, Z_MAX + REDSHIFT_BIN / 2, REDSHIFT_BIN)
     return Summary(
         classes={("none" if name == NONE else name): int((words == name).sum()) for name in (*CLASSES, NONE)},
         expected={
@@ -129,7 +131,7 @@ def summarise(table: pa.Table, photometry: Photometry) -> Summary:
         flagged=int((flags != 0).sum()),
         flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in Flag},
         redshifts={
-            name: np.histogram(z[(words == name) & np.isfinite(z)], edges)[0].tolist()
+            name: np.histogram(z[(words == name) & np.isfinite(z)], REDSHIFT_EDGES)[0].tolist()
             for name in ("GALAXY", "QSO")
         },
         bands=photometry.usable.sum(axis=0).tolist(),

@@ -13,14 +13,9 @@ from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.contract import NONE
 from catalogs_schema.flags import Flag
 from catalogs_schema.receipt import Receipt
-from catalogs_schema.value_added import CLASSES, Z_MAX
+from catalogs_schema.value_added import CLASSES
+from pipeline.answers import REDSHIFT_EDGES
 from pipeline.sky import Partition
-
-REDSHIFT_BIN = 0.05
-"""Width of the redshift bins that receipts count in."""
-
-REDSHIFT_EDGES = np.linspace(0.0, Z_MAX, round(Z_MAX / REDSHIFT_BIN) + 1)
-"""Edges of those bins."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from catalogs_schema.bands import MODEL_BANDS, System
 from catalogs_schema.value_added import CLASSES
-from pipeline.report.account import REDSHIFT_EDGES, RunAccount
+from pipeline.answers import REDSHIFT_EDGES
+from pipeline.report.account import RunAccount
 from pipeline.report.drawing import (
     BLUE,
     CLASS_COLOURS,

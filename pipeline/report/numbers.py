@@ -9,7 +9,8 @@ from typing import Any
 from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.contract import NONE
 from catalogs_schema.value_added import CLASSES
-from pipeline.report.account import REDSHIFT_BIN, RunAccount
+from pipeline.answers import REDSHIFT_BIN
+from pipeline.report.account import RunAccount
 from pipeline.report.quality import (
     ANSWERS,
     class_scores,

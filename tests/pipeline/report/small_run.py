@@ -18,10 +18,10 @@ from catalogs_schema.flags import Flag
 from catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
 from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
 from catalogs_schema.value_added import CLASSES, OJALA
+from pipeline.answers import REDSHIFT_EDGES
 from pipeline.catalogue import SKYMAP_ORDER, finalise_catalogue
 from pipeline.leaf import LeafRecord, write_leaf
 from pipeline.report import RunFacts
-from pipeline.report.account import REDSHIFT_EDGES
 from pipeline.sky import Partition, pixel_at, spatial_index
 
 ROWS = 1200
