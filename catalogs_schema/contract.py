@@ -142,7 +142,7 @@ class Contract:
         return found
 
 
-def inside_range(column: Column, values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+def _inside_range(column: Column, values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """True where a value is within the column's range, False where not or NaN, null where it is null.
 
     A column without range takes every value but NaN, since null is the word for missing.
@@ -165,7 +165,7 @@ def _column_violations(column: Column, values: pa.ChunkedArray) -> list[Violatio
     if not column.nullable and values.null_count:
         found.append(Violation(column.name, "is null", _first(pc.is_null(values))))
     if pa.types.is_floating(column.type) or column.minimum is not None or column.maximum is not None:
-        inside = inside_range(column, values)
+        inside = _inside_range(column, values)
         if pc.all(inside).as_py() is False:
             row = _first(pc.invert(inside))
             problem = f"value {values[row].as_py()} outside {column.range_text}"

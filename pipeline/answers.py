@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalogs_schema.contract import NONE, inside_range
+from catalogs_schema.contract import NONE
 from catalogs_schema.flags import Flag
 from catalogs_schema.photometry import KEY_COLUMNS
 from catalogs_schema.receipt import Summary
@@ -33,7 +33,7 @@ REDSHIFT_BIN = 0.05
 REDSHIFT_EDGES = np.linspace(0.0, Z_MAX, round(Z_MAX / REDSHIFT_BIN) + 1)
 """Edges of those bins."""
 
-_NUMBERS = frozenset(column.name for column in OJALA if pa.types.is_float32(column.type))
+_NUMBERS = {column.name: column for column in OJALA if pa.types.is_float32(column.type)}
 _PROBABILITY = {"GALAXY": "p_galaxy", "STAR": "p_star", "QSO": "p_qso"}
 _CONDITIONAL = {
     "p_galaxy": ["z_gal", *(q.name for q in SCALARS if q.applies_to == "GALAXY")],
@@ -176,10 +176,10 @@ def _hide_lines(columns: Columns) -> None:
 
 def _bounded(name: str, array: np.ndarray) -> tuple[pa.Array, np.ndarray]:
     """The column with null for NaN and for values outside its range, and where the latter are."""
-    column = OJALA[name]
+    column = _NUMBERS[name]
+    low = -np.inf if column.minimum is None else column.minimum
+    high = np.inf if column.maximum is None else column.maximum
     with np.errstate(over="ignore"):
         narrow = array.astype(np.float32)
-    finite = np.isfinite(narrow)
-    inside = inside_range(column, pa.array(narrow)).to_numpy(zero_copy_only=False) & finite
-    outside = ~np.isnan(array) & ~inside
-    return pa.array(narrow, mask=~inside, type=column.type), outside
+    inside = np.isfinite(narrow) & (narrow >= low) & (narrow <= high)
+    return pa.array(narrow, mask=~inside), ~np.isnan(array) & ~inside
