@@ -97,18 +97,12 @@ def survey(config: RunConfig) -> RunRecord:
     plan = plan_task(config)
     if plan.to_do or not plan.resumes:
         run_task(plan, config)
-    record = finalise_task(plan, config) if _unfinished(plan, config) else _record(plan, config)
+    record = read_record(runs_folder(UPath(config.out)) / plan.run_id)
+    if record.status != Status.COMPLETE:
+        record = finalise_task(plan, config)
     if record.status == Status.COMPLETE:
         publish_task(plan, config)
     return record
-
-
-def _record(plan: Plan, config: RunConfig) -> RunRecord:
-    return read_record(runs_folder(UPath(config.out)) / plan.run_id)
-
-
-def _unfinished(plan: Plan, config: RunConfig) -> bool:
-    return _record(plan, config).status != Status.COMPLETE
 
 
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:

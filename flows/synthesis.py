@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from catalogs_schema.bands import BANDS, MODEL_BANDS
 from models.quantities import CLASSES
 from models.synthesis import galaxies, quasars, stars
 from models.synthesis.photometer import Curves, Photometer
 from models.synthesis.sky import SURVEY_SHARES, Libraries, MockSky
+from pipeline.leaf import write_whole
 from pipeline.sources.curves import read_curves
 from pipeline.sources.templates import read_archetypes, read_atmospheres, read_pickles, read_quasar_templates
 
@@ -177,6 +179,6 @@ def _nullable(values: np.ndarray) -> pa.Array:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, unfinished, compression="zstd", compression_level=19)
-    unfinished.rename(path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=19)
+    write_whole(UPath(path), memoryview(sink.getvalue()))

@@ -5,13 +5,13 @@ weights = train_from(Path("flows/training.toml"), library=Path("library.npz"), f
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from upath import UPath
 
 from flows.synthesis import load_sky
 from models.batch import LabelledPhotometry
@@ -19,6 +19,7 @@ from models.card import model_card
 from models.checkpoint import load_weights
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
 from models.training import config_from, train
+from pipeline.leaf import write_whole
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,5 @@ def train_from(
     sky = load_sky(library)
     weights = train(config, sky, HeldOutSky(sky), folder, report)
     card = weights.with_suffix(".md")
-    unfinished = card.with_name(f".{card.name}.{os.getpid()}.tmp")
-    unfinished.write_text(model_card(load_weights(weights)[1]))
-    os.replace(unfinished, card)
+    write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
     return weights

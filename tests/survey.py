@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from catalogs_schema.bands import BANDS
+from catalogs_schema.receipt import Ingredients
 from pipeline import run as survey_run
+from pipeline.catalogue import read_leaves
 from pipeline.config import RunConfig
 from pipeline.ingest import ingest
+from pipeline.partition import Task
 from pipeline.plan import Plan, make_plan
 from pipeline.record import RunRecord
 
@@ -94,3 +97,25 @@ def carry_through(config: RunConfig) -> Finished:
     if record.status == "complete":
         survey_run.publish(plan, config)
     return Finished(config, plan, record)
+
+
+def orders(photometry: UPath, run: Path, products: tuple[str, ...] = ("ojala",)) -> list[Task]:
+    """Work orders for all partitions of a photometry catalogue."""
+    return [
+        Task(
+            partition=partition,
+            photometry=str(photometry),
+            run=str(run),
+            rows=leaf.rows,
+            ingredients=Ingredients(
+                input_sha256=leaf.sha256,
+                weights_sha256="w",
+                config_sha256="c",
+                code_version="1",
+                contract_version="1",
+            ),
+            products=products,
+            metadata=(("ojala.run_id", "r1"),),
+        )
+        for partition, leaf in read_leaves(photometry).items()
+    ]

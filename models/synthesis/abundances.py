@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.synthesis.galaxies import Z_MAX
+from models.synthesis.galaxies import QUIESCENT, Z_MAX
 from models.synthesis.grid import FINE
 
 ABUNDANCE_FEATURES: tuple[tuple[str, float, float, float], ...] = (
@@ -73,6 +73,6 @@ def draw_enhancement(log_ssfr: np.ndarray, rng: np.random.Generator) -> np.ndarr
     -------
     ndarray of float32, shape (N, len(ELEMENTS))
     """
-    mean = np.where(log_ssfr < -11.3, 0.8, 0.25)[:, None]
+    mean = np.where(log_ssfr < QUIESCENT, 0.8, 0.25)[:, None]
     old_share = np.clip((-9.0 - log_ssfr) / 2.3, 0.1, 1.0)[:, None]
     return np.asarray(rng.normal(mean, 0.6, (len(log_ssfr), len(ELEMENTS))) * old_share, np.float32)

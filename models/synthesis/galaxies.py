@@ -19,6 +19,9 @@ import numpy as np
 
 from models.synthesis.grid import COARSE, FINE, to_vacuum
 
+QUIESCENT = -11.3
+"""log10 of the specific star-formation rate [1/yr] below which a galaxy counts as quiescent."""
+
 Z_MAX = 1.3
 """Largest redshift that the library covers."""
 
@@ -321,7 +324,7 @@ def scatter_lines(
     common = rng.normal(0.0, 0.15, (n, 1))
     per_group = rng.normal(0.0, 0.12, (n, len(_GROUPS)))
     out = lines * 10.0 ** (common + per_group[:, _GROUP])
-    quiescent = log_ssfr < -11.3
+    quiescent = log_ssfr < QUIESCENT
     liner = quiescent & (rng.random(n) < 0.5)
     seyfert = ~quiescent & (rng.random(n) < 0.12)
     weak = 0.7 * 10.0 ** rng.normal(0.0, 0.4, n) * levels[:, 0]

@@ -6,32 +6,10 @@ import signal
 import pytest
 from distributed import Client, LocalCluster
 
-from catalogs_schema.receipt import Ingredients
 from pipeline import engine
-from pipeline.catalogue import read_leaves
 from pipeline.engine import ENGINES, on_client
 from pipeline.model import EmptyModel, ModelSpec
-from pipeline.partition import Task
-
-
-def tasks_for(photometry, run):
-    return [
-        Task(
-            partition=partition,
-            photometry=str(photometry),
-            run=str(run),
-            rows=leaf.rows,
-            ingredients=Ingredients(
-                input_sha256=leaf.sha256,
-                weights_sha256="w",
-                config_sha256="c",
-                code_version="1",
-                contract_version="1",
-            ),
-            products=("ojala",),
-        )
-        for partition, leaf in read_leaves(photometry).items()
-    ]
+from tests.survey import orders
 
 
 def outcome(receipts):
@@ -40,12 +18,12 @@ def outcome(receipts):
 
 @pytest.fixture(scope="module")
 def expected(photometry, tmp_path_factory):
-    tasks = tasks_for(photometry, tmp_path_factory.mktemp("serial"))
+    tasks = orders(photometry, tmp_path_factory.mktemp("serial"))
     return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1))
 
 
 def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path, expected):
-    receipts = list(ENGINES["local"](tasks_for(photometry, tmp_path), ModelSpec("empty", ""), 2))
+    receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2))
     assert outcome(receipts) == expected
     assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
 
@@ -70,7 +48,7 @@ class DeadlySpec(ModelSpec):
 
 
 def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
-    tasks = tasks_for(photometry, tmp_path)
+    tasks = orders(photometry, tmp_path)
     rows = [task.rows for task in tasks]
     guilty = next(task for task in tasks if rows.count(task.rows) == 1)
     with (

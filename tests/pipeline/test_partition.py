@@ -6,30 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from catalogs_schema.receipt import Ingredients, Receipt
-from pipeline.catalogue import read_leaves
+from catalogs_schema.receipt import Receipt
 from pipeline.model import EmptyModel, ModelSpec
-from pipeline.partition import Task, failed_receipt, process, receipt_path
+from pipeline.partition import failed_receipt, process, receipt_path
+from tests.survey import orders
 
 
 @pytest.fixture
 def task(photometry, tmp_path):
-    partition, leaf = next(iter(read_leaves(photometry).items()))
-    return Task(
-        partition=partition,
-        photometry=str(photometry),
-        run=str(tmp_path / "run"),
-        rows=leaf.rows,
-        ingredients=Ingredients(
-            input_sha256=leaf.sha256,
-            weights_sha256="w",
-            config_sha256="c",
-            code_version="1",
-            contract_version="1",
-        ),
-        products=("ojala", "ojala_vectors"),
-        metadata=(("ojala.run_id", "r1"),),
-    )
+    return orders(photometry, tmp_path / "run", ("ojala", "ojala_vectors"))[0]
 
 
 def files(folder):
