@@ -186,8 +186,9 @@ def run(
         if asked.truth:
             read_truth(UPath(asked.truth))
         from flows.survey import survey
+        from pipeline.record import runs_folder
 
-        with interrupt.interruptible():
+        with interrupt.interruptible(runs_folder(UPath(asked.out))):
             record = survey(asked)
     folder = f"{out}/runs/{record.run_id}"
     facts = {**record.model_dump(), "folder": folder, "report": f"{folder}/report/index.html"}

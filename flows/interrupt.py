@@ -9,22 +9,35 @@ from contextlib import contextmanager
 from types import FrameType
 
 import psutil
+from upath import UPath
 
 from flows.console import INTERRUPTED, RUN_INTERRUPTED, complain
+from pipeline.leaf import remove_unfinished
 
 _PATIENCE = 5.0
 """Seconds that processes get to end by themselves."""
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(runs: UPath) -> Iterator[None]:
     """End the process with exit code 130 on Ctrl-C or SIGTERM inside the block.
+
+    When all processes are gone, what they had half-written under ``runs`` is removed.
 
     The terminal's Ctrl-C also reaches Prefect's embedded server, and a flow whose server is gone waits for
     it; so the flow is not asked. With a server of its own (``PREFECT_API_URL``) it is: the run's end is
     recorded there.
     """
-    before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.environ.get("PREFECT_API_URL"):
+            raise KeyboardInterrupt
+        complain(f"interrupted; {RUN_INTERRUPTED}")
+        _end_children()
+        remove_unfinished(runs)
+        os._exit(INTERRUPTED)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -32,15 +45,12 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    if os.environ.get("PREFECT_API_URL"):
-        raise KeyboardInterrupt
-    complain(f"interrupted; {RUN_INTERRUPTED}")
+def _end_children() -> None:
+    """End all processes that this one started, by force if they do not listen."""
     processes = psutil.Process().children(recursive=True)
     for process in processes:
         process.terminate()
     _, alive = psutil.wait_procs(processes, timeout=_PATIENCE)
     for process in alive:
         process.kill()
-    # Receipts and leaves are written whole or not at all, so there is nothing to tidy up.
-    os._exit(INTERRUPTED)
+    psutil.wait_procs(alive)

@@ -140,6 +140,12 @@ def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = Tru
         raise
 
 
+def remove_unfinished(folder: UPath) -> None:
+    """Remove what processes that were killed while writing left under a folder; no one may write there."""
+    for stray in folder.rglob(f".*{TEMPORARY}"):
+        stray.unlink(missing_ok=True)
+
+
 def sha256_of(path: UPath) -> str:
     """SHA-256 of a file's content, read in blocks."""
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from catalogs_schema.receipt import Receipt
 from pipeline.catalogue import catalogue_name, finalise_catalogue, read_counts, write_collection
 from pipeline.config import RunConfig
 from pipeline.engine import ENGINES
-from pipeline.leaf import TEMPORARY, LeafRecord
+from pipeline.leaf import LeafRecord, remove_unfinished
 from pipeline.partition import PRODUCTS, Task, receipt_path
 from pipeline.plan import Plan
 from pipeline.provenance import write_checksums, write_provenance
@@ -32,8 +32,7 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
     """Make the folder of a planned run, with its record, and return it."""
     run = runs_folder(UPath(config.out)) / plan.run_id
     started = read_record(run).started if plan.resumes else utc_now()
-    for stray in run.rglob(f".*{TEMPORARY}"):  # of processes that were killed while writing
-        stray.unlink()
+    remove_unfinished(run)
     record = RunRecord(
         run_id=plan.run_id,
         status=Status.RUNNING,

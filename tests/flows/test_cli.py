@@ -132,6 +132,8 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
     while receipts < 3 and time.monotonic() < deadline and process.poll() is None:
         receipts = len(list(out.glob("runs/*/receipts/**/*.json")))
         time.sleep(0.02)
+    # What a worker that is killed in the middle of a write leaves behind.
+    next(out.glob("runs/*/ojala")).joinpath(".Npix=0.parquet.0.tmp").write_bytes(b"PAR1")
     # A terminal sends Ctrl-C to the whole group.
     os.killpg(process.pid, stop)
     _, errors = process.communicate(timeout=60)
