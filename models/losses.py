@@ -112,6 +112,19 @@ def losses(answers: dict[str, Tensor], targets: Targets, class_weights: Tensor) 
     return found
 
 
+def mean_discrepancy(simulated: Tensor, observed: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy (Gretton et al. 2012) of two samples of encodings (N, d) and (M, d).
+
+    A Gaussian kernel as wide as the median distance. The simulated encodings are held fixed: what is
+    observed is drawn to what the labels taught, not the reverse.
+    """
+    both = torch.cat([simulated.detach(), observed]).float()
+    square = torch.cdist(both, both).square()
+    kernel = torch.exp(-square / square.detach().median().clamp_min(1e-6))
+    n = len(simulated)
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2.0 * kernel[:n, n:].mean()
+
+
 def total_loss(found: dict[str, Tensor]) -> Tensor:
     """Weighted sum over quantities."""
     return torch.stack([WEIGHTS[name] * loss for name, loss in found.items()]).sum()

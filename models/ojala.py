@@ -54,6 +54,12 @@ class OjalaConfig:
         Place of the normalisation in the blocks.
     reads_errors : bool
         Whether a token holds the error and the signal-to-noise ratio besides the flux.
+    redshift_pdf : bool
+        Whether a redshift is answered with a free PDF over the bins, or (as first published) with the mean
+        and variance of one Gaussian in dz / (1 + z).
+    chain : bool
+        Whether the scalars are answered knowing the class and the redshift that the network has found:
+        class -> redshift -> properties.
     """
 
     width: int
@@ -62,6 +68,8 @@ class OjalaConfig:
     trunk: tuple[int, ...]
     pre_norm: bool
     reads_errors: bool
+    redshift_pdf: bool = True
+    chain: bool = False
 
     def to_json(self) -> str:
         """The configuration as JSON, keys sorted."""
@@ -77,7 +85,7 @@ class OjalaConfig:
 
 
 PRESETS: dict[str, OjalaConfig] = {
-    # The published shape with this project's heads and brightness token.
+    # The published shape: besides the fixed slots, only the brightness token is this project's.
     "published": OjalaConfig(
         width=128,
         encoder=((16, 1024), (8, 512)),
@@ -85,6 +93,7 @@ PRESETS: dict[str, OjalaConfig] = {
         trunk=(2048, 1024, 512, 256),
         pre_norm=False,
         reads_errors=False,
+        redshift_pdf=False,
     ),
     # What is trained here: deeper over bands, narrow heads.
     "base": OjalaConfig(
@@ -100,6 +109,11 @@ PRESETS: dict[str, OjalaConfig] = {
 
 REQUESTS: tuple[str, ...] = tuple(quantity.name for quantity in QUANTITIES)
 _KINDS: dict[str, Kind] = {quantity.name: quantity.kind for quantity in QUANTITIES}
+_FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
+"""What a chain finds out before it answers scalars: class and redshifts."""
+
+_Z_WAVES = 12
+"""Cosines and sines of ln(1 + z) by which a chain knows a redshift; the shortest wave is 0.004 long."""
 
 
 class BandTokens(nn.Module):
@@ -151,6 +165,54 @@ class BandTokens(nn.Module):
         return F.gelu(torch.cat([x, bright], dim=1))
 
 
+class GaussianRedshift(nn.Module):
+    """Mean and variance of ln(1 + z) -> logits of a Gaussian over the bins, so that one loss serves both.
+
+    Cross-entropy with it is the negative log-likelihood of dz / (1 + z) under a Gaussian.
+    """
+
+    bins: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.parameters_of = nn.Linear(width, 2)
+        self.register_buffer("bins", (torch.arange(N_REDSHIFT_BINS) + 0.5) * LOG1PZ_STEP, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (..., d) -> logits (..., B)."""
+        mean, log_sigma = self.parameters_of(features).float().unbind(-1)
+        sigma = 0.05 * torch.exp(log_sigma.clamp(-4.5, 2.5))
+        return -0.5 * ((self.bins - 0.5 - mean[..., None]) / sigma[..., None]) ** 2
+
+
+class Found(nn.Module):
+    """What a chain has found, as an addition to the request tokens of scalars.
+
+    The class's probabilities and, for both redshifts, the mean over the PDF of cosines and sines of
+    ln(1 + z): a broad PDF averages the short waves away, so its width is known too. It starts at zero, as if
+    nothing were known, and passes no gradient back: properties do not bend the redshift.
+    """
+
+    waves: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        grid = (torch.arange(N_REDSHIFT_BINS) + 0.5) * LOG1PZ_STEP
+        phase = grid[:, None] * (2.0 * math.pi / torch.logspace(math.log10(4.0), math.log10(0.004), _Z_WAVES))
+        self.register_buffer("waves", torch.cat([phase.cos(), phase.sin()], dim=-1), persistent=False)
+        self.hidden = nn.Linear(len(CLASSES) + 2 * 2 * _Z_WAVES, width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, answers: dict[str, Tensor]) -> Tensor:
+        """Logits of class and redshifts -> (N, 1, d)."""
+        known = [F.softmax(answers["class"].detach().float(), dim=-1)]
+        known += [F.softmax(answers[z].detach().float(), dim=-1) @ self.waves for z in ("z_gal", "z_qso")]
+        out: Tensor = self.out(F.gelu(self.hidden(torch.cat(known, dim=-1))))[:, None]
+        return out
+
+
 class Ojala(nn.Module):
     """The network.
 
@@ -189,10 +251,15 @@ class Ojala(nn.Module):
         self.heads = nn.ModuleDict(
             {
                 Kind.CLASS.value: nn.Linear(sizes[-1], len(CLASSES)),
-                Kind.REDSHIFT.value: nn.Linear(sizes[-1], N_REDSHIFT_BINS),
+                Kind.REDSHIFT.value: (
+                    nn.Linear(sizes[-1], N_REDSHIFT_BINS)
+                    if config.redshift_pdf
+                    else GaussianRedshift(sizes[-1])
+                ),
                 Kind.SCALAR.value: nn.Linear(sizes[-1], 2),
             }
         )
+        self.found = Found(width) if config.chain else None
 
     def forward(
         self, tokens: Tokens, requests: Sequence[str] = REQUESTS, bands: Tensor | None = None
@@ -215,8 +282,22 @@ class Ojala(nn.Module):
 
     def answer(self, encoded: Tensor, valid: Tensor, requests: Sequence[str] = REQUESTS) -> dict[str, Tensor]:
         """Encoded tokens (N, S + 1, d) and their validity (N, S) -> answers by name of request."""
+        hidden = _hide(valid)
+        if self.found is None or all(name in _FIRST for name in requests):
+            return self._decode(encoded, hidden, requests)
+        first = self._decode(encoded, hidden, _FIRST)
+        scalars = [name for name in requests if name not in _FIRST]
+        answers = first | self._decode(encoded, hidden, scalars, self.found(first))
+        return {name: answers[name] for name in requests}
+
+    def _decode(
+        self, encoded: Tensor, hidden: Tensor, requests: Sequence[str], found: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Answer each request on its own, with what was found added to its token."""
         index = torch.tensor([REQUESTS.index(name) for name in requests], device=encoded.device)
-        hidden, x = _hide(valid), self.request[index].expand(len(encoded), -1, -1)
+        x = self.request[index].expand(len(encoded), -1, -1)
+        if found is not None:
+            x = x + found
         for block in self.decoder:
             x = block(x, encoded, hidden)
         features, answers = self.trunk(self.norm_decoded(x)), dict[str, Tensor]()

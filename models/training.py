@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from torch import Tensor
 
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
-from models.checkpoint import WeightsInfo, read_tensors, save_weights, write_tensors
-from models.losses import Targets, losses, targets_of, total_loss
+from models.checkpoint import WeightsInfo, load_weights, read_tensors, save_weights, write_tensors
+from models.losses import Targets, losses, mean_discrepancy, targets_of, total_loss
 from models.metrics import catalogue_metrics
 from models.ojala import PRESETS, Ojala
 from models.predictor import OjalaPredictor
@@ -85,6 +85,11 @@ class TrainingConfig:
         Time between saves, each with a check on held-out draws.
     held_out : int
         Held-out objects of a check.
+    discrepancy : float
+        Weight of the mean discrepancy between encodings of draws and of observed photometry without labels,
+        as published (0.2); 0 where there is none.
+    start : str
+        Weights to start from instead of random ones: a file of the same shape, or of one without the chain.
     note : str
         Said in the model card: what the other settings do not tell.
     """
@@ -107,6 +112,8 @@ class TrainingConfig:
     compiled: bool = True
     checkpoint_minutes: float = 5.0
     held_out: int = 4096
+    discrepancy: float = 0.0
+    start: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -147,7 +154,10 @@ class TrainingState:
         """Fresh weights, input standardisation from the first draws."""
         torch.manual_seed(config.seed)
         model = Ojala(PRESETS[config.preset])
-        model.tokens.fit(first)
+        if config.start:
+            adopt(model, load_weights(Path(config.start))[0])
+        else:
+            model.tokens.fit(first)
         model.to(config.device)
         named = list(model.named_parameters())
         inner = [
@@ -203,6 +213,21 @@ class TrainingState:
         self.step, self.seconds = progress["step"], progress["seconds"]
 
 
+def adopt(model: Ojala, other: Ojala) -> None:
+    """Give a network the weights of another one; what the other does not have stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If a tensor of the other network has no place, or another shape.
+    """
+    own, given = model.state_dict(), other.state_dict()
+    misfits = [name for name, tensor in given.items() if name not in own or own[name].shape != tensor.shape]
+    if misfits:
+        raise ValueError(f"cannot start from weights of another shape: {', '.join(misfits[:5])}")
+    model.load_state_dict(own | given)
+
+
 def drop_bands(photometry: LabelledPhotometry, rng: np.random.Generator) -> LabelledPhotometry:
     """Take bands away, so that any subset becomes a familiar context.
 
@@ -226,14 +251,41 @@ def learning_rate(config: TrainingConfig, step: int, seconds: float) -> float:
     return config.learning_rate * fall * min(1.0, (step + 1) / config.warm_up)
 
 
-def batches(sky: Sky, config: TrainingConfig, first_step: int) -> Iterator[tuple[Tokens, Targets]]:
+class Batch(NamedTuple):
+    """What one step reads.
+
+    Attributes
+    ----------
+    tokens : Tokens
+        Photometry of the draws.
+    targets : Targets
+        Their labels.
+    observed : Tokens or None
+        Observed photometry without labels, a fifth as many.
+    """
+
+    tokens: Tokens
+    targets: Targets
+    observed: Tokens | None
+
+    def to(self, device: str) -> Batch:
+        """The same batch on another device."""
+        observed = None if self.observed is None else self.observed.to(device)
+        return Batch(self.tokens.to(device), self.targets.to(device), observed)
+
+
+def batches(sky: Sky, config: TrainingConfig, first_step: int, unlabelled: Sky | None) -> Iterator[Batch]:
     """Batch after batch from ``first_step`` on, drawn in a background thread a few steps ahead."""
 
-    def make(step: int) -> tuple[Tokens, Targets]:
+    def make(step: int) -> Batch:
         rng = np.random.default_rng([config.seed, step])
         drawn = sky.draw(config.batch_size, rng)
         seen = drop_bands(drawn, rng)
-        return tokenise(seen.flux, seen.error, seen.ebv), targets_of(drawn)
+        observed = None
+        if unlabelled is not None:
+            real = unlabelled.draw(max(config.batch_size // 5, 2), rng)
+            observed = tokenise(real.flux, real.error, real.ebv)
+        return Batch(tokenise(seen.flux, seen.error, seen.ebv), targets_of(drawn), observed)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as pool:
         ahead = deque(
@@ -252,6 +304,7 @@ def train(
     held_out: Sky,
     folder: Path,
     report: Callable[[dict[str, object]], None] = lambda record: None,
+    unlabelled: Sky | None = None,
 ) -> Path:
     """Train, or go on with the training that ``folder`` holds, and write weights.
 
@@ -265,12 +318,22 @@ def train(
         Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``, renewed at every check.
     report : callable
         Is given each record of the metrics file as it is written.
+    unlabelled : Sky, optional
+        Observed photometry for ``config.discrepancy``; its labels are not looked at.
 
     Returns
     -------
     Path
         Of the weights.
+
+    Raises
+    ------
+    ValueError
+        There is a weight for a discrepancy and nothing observed, or the reverse; the folder holds a training
+        with other settings; the weights to start from have another shape.
     """
+    if (config.discrepancy > 0) != (unlabelled is not None):
+        raise ValueError("a discrepancy needs observed photometry without labels, and that needs its weight")
     folder.mkdir(parents=True, exist_ok=True)
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
     state = TrainingState.start(config, tokenise(first.flux, first.error, first.ebv))
@@ -300,10 +363,9 @@ def train(
         )
 
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    for tokens, targets in batches(sky, config, state.step):
+    for batch in batches(sky, config, state.step, unlabelled):
         rate = learning_rate(config, state.step, state.seconds)
-        batch = tokens.to(config.device), targets.to(config.device)
-        found, norm = _step(take_step, state, *batch, config, rate)
+        found, norm = _step(take_step, state, batch.to(config.device), config, rate)
         state.step, state.seconds = state.step + 1, time.monotonic() - started
         if state.step % 50 == 0 or state.step == 1:
             values = {name: round(loss.item(), 4) for name, loss in found.items()}
@@ -331,18 +393,23 @@ def evaluate(model: Ojala, photometry: LabelledPhotometry, *, bf16: bool) -> dic
 
 
 def _losses_of(
-    model: Ojala, tokens: Tokens, targets: Targets, class_weights: Tensor
+    model: Ojala, batch: Batch, class_weights: Tensor, discrepancy: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss, and the loss of each quantity."""
-    found = losses(model(tokens), targets, class_weights)
-    return total_loss(found), found
+    encoded = model.encode(batch.tokens)
+    found = losses(model.answer(encoded, batch.tokens.valid), batch.targets, class_weights)
+    total = total_loss(found)
+    if batch.observed is not None:
+        observed = model.embed(model.encode(batch.observed), batch.observed.valid)
+        found["discrepancy"] = mean_discrepancy(model.embed(encoded, batch.tokens.valid), observed)
+        total = total + discrepancy * found["discrepancy"]
+    return total, found
 
 
 def _step(
     losses_of: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     state: TrainingState,
-    tokens: Tokens,
-    targets: Targets,
+    batch: Batch,
     config: TrainingConfig,
     rate: float,
 ) -> tuple[dict[str, Tensor], float]:
@@ -351,9 +418,10 @@ def _step(
         optimizer.zero_grad()
         for group in optimizer.param_groups:
             group["lr"] = rate
-    with torch.autocast(tokens.valid.device.type, dtype=torch.bfloat16, enabled=config.bf16):
-        weights = torch.tensor(config.class_weights, device=tokens.valid.device)
-        total, found = losses_of(state.model, tokens, targets, weights)
+    device = batch.tokens.valid.device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        weights = torch.tensor(config.class_weights, device=device)
+        total, found = losses_of(state.model, batch, weights, config.discrepancy)
     if not bool(torch.isfinite(total)):
         raise FloatingPointError(f"the loss is not finite at step {state.step}: {found}")
     torch.autograd.backward(total)

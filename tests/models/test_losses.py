@@ -6,7 +6,14 @@ import torch
 from scipy import stats
 
 from models.batch import LabelledPhotometry
-from models.losses import losses, redshift_loss, student_t_loss, targets_of, total_loss
+from models.losses import (
+    losses,
+    mean_discrepancy,
+    redshift_loss,
+    student_t_loss,
+    targets_of,
+    total_loss,
+)
 from models.ojala import N_REDSHIFT_BINS, REQUESTS
 from models.quantities import BY_NAME, SCALARS
 from models.tokens import N_BANDS
@@ -107,3 +114,20 @@ def test_class_weights_move_the_probabilities_to_other_shares():
 
     optimizer.step(closure)
     np.testing.assert_allclose(logits.detach().softmax(0), np.array([20, 10, 10]) / 40, atol=1e-3)
+
+
+def test_the_discrepancy_of_a_sample_with_itself_is_zero_and_grows_with_a_shift():
+    generator = torch.Generator().manual_seed(2)
+    sample = torch.randn(200, 8, generator=generator)
+    shifts = [float(mean_discrepancy(sample, sample + shift)) for shift in (0.0, 0.3, 1.0)]
+    assert shifts[0] == pytest.approx(0.0, abs=1e-6)
+    assert shifts[0] < shifts[1] < shifts[2]
+
+
+def test_the_discrepancy_moves_the_observed_encodings_only():
+    generator = torch.Generator().manual_seed(2)
+    simulated = torch.randn(20, 8, generator=generator).requires_grad_()
+    observed = (torch.randn(20, 8, generator=generator) + 1.0).requires_grad_()
+    mean_discrepancy(simulated, observed).backward()
+    assert simulated.grad is None
+    assert observed.grad.abs().max() > 0

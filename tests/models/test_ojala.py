@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.ojala import LOG_SCALE_RANGE, N_REDSHIFT_BINS, PRESETS, REQUESTS, Ojala, OjalaConfig
+from models.ojala import (
+    LOG1PZ_STEP,
+    LOG_SCALE_RANGE,
+    N_REDSHIFT_BINS,
+    PRESETS,
+    REQUESTS,
+    GaussianRedshift,
+    Ojala,
+    OjalaConfig,
+)
 from models.tokens import N_BANDS, Tokens, tokenise
 
 SMALL = OjalaConfig(
@@ -15,14 +24,20 @@ SMALL = OjalaConfig(
 N = 12
 
 
-@pytest.fixture(
-    scope="module", params=[True, False], ids=["pre-norm with errors", "post-norm without errors"]
-)
+SHAPES = {
+    "this project's": SMALL,
+    "as published": dataclasses.replace(SMALL, pre_norm=False, reads_errors=False, redshift_pdf=False),
+    "a chain": dataclasses.replace(SMALL, chain=True),
+}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
 def model(request):
     torch.manual_seed(1)
-    config = dataclasses.replace(SMALL, pre_norm=request.param, reads_errors=request.param)
-    network = Ojala(config)
+    network = Ojala(SHAPES[request.param])
     network.tokens.fit(tokens_of(200, seed=2))
+    if network.found is not None:
+        torch.nn.init.normal_(network.found.out.weight)
     return network.eval()
 
 
@@ -132,6 +147,42 @@ def test_the_embedding_is_the_mean_over_valid_tokens(model):
     encoded = model.encode(tokens)
     row = torch.cat([encoded[4, :-1][tokens.valid[4]], encoded[4, -1:]]).mean(dim=0)
     torch.testing.assert_close(model.embed(encoded, tokens.valid)[4], row)
+
+
+@torch.no_grad()
+def test_a_chain_answers_scalars_from_what_it_found_and_begins_as_if_it_had_found_nothing():
+    torch.manual_seed(1)
+    plain = Ojala(SMALL).eval()
+    torch.manual_seed(1)
+    chain = Ojala(SHAPES["a chain"]).eval()
+    tokens = tokens_of(N, seed=3)
+    assert_same(chain(tokens), plain(tokens), rtol=1e-4, atol=1e-5)
+    torch.nn.init.normal_(chain.found.out.weight)
+    before = chain(tokens)
+    chain.heads["redshift"].bias[:] = torch.randn(N_REDSHIFT_BINS)
+    after = chain(tokens)
+    assert (after["log_mass"] - before["log_mass"]).abs().max() > 1e-4
+    torch.testing.assert_close(after["class"], before["class"])
+
+
+def test_properties_of_a_chain_do_not_bend_the_redshift():
+    chain = Ojala(SHAPES["a chain"])
+    torch.nn.init.normal_(chain.found.out.weight)
+    chain(tokens_of(N, seed=3), ("log_mass",))["log_mass"].sum().backward()
+    assert chain.heads["redshift"].weight.grad is None
+    assert chain.found.hidden.weight.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_a_gaussian_redshift_is_a_gaussian_over_the_bins():
+    head = GaussianRedshift(4)
+    head.parameters_of.weight.zero_()
+    head.parameters_of.bias[:] = torch.tensor([-0.2, -1.0])
+    p = head(torch.zeros(1, 4)).softmax(dim=-1)[0]
+    x = (torch.arange(N_REDSHIFT_BINS) + 0.5) * LOG1PZ_STEP
+    mean = (p * x).sum()
+    assert mean == pytest.approx(0.3, abs=1e-4)
+    assert ((p * (x - mean) ** 2).sum().sqrt()) == pytest.approx(0.05 * np.exp(-1.0), rel=1e-3)
 
 
 def test_the_published_preset_has_the_published_shape():

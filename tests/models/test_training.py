@@ -119,6 +119,38 @@ def test_a_damaged_state_is_refused(config, tmp_path):
         train(short, TwoColours(), TwoColours(), tmp_path)
 
 
+def test_a_training_can_start_from_weights_without_the_chain(config, monkeypatch, tmp_path):
+    first = train(config, TwoColours(), TwoColours(), tmp_path / "first")
+    monkeypatch.setitem(PRESETS, "chain", dataclasses.replace(TINY, chain=True))
+    goes_on = dataclasses.replace(config, preset="chain", start=str(first), steps=1, learning_rate=1e-6)
+    second = train(goes_on, TwoColours(), TwoColours(), tmp_path / "second")
+    drawn = TwoColours().draw(100, np.random.default_rng(8))
+    before, after = (
+        OjalaPredictor.load(w).predict(drawn.flux, drawn.error, drawn.ebv) for w in (first, second)
+    )
+    np.testing.assert_allclose(after["p_qso"], before["p_qso"], atol=1e-3)
+    monkeypatch.setitem(PRESETS, "wide", dataclasses.replace(TINY, width=32))
+    with pytest.raises(ValueError, match="weights of another shape"):
+        train(dataclasses.replace(goes_on, preset="wide"), TwoColours(), TwoColours(), tmp_path / "third")
+
+
+def test_observed_photometry_without_labels_is_drawn_to_the_mocks(config, tmp_path):
+    class Observed(TwoColours):
+        """The same objects through a camera that sees everything a fifth brighter in the red."""
+
+        def draw(self, n, rng):
+            drawn = super().draw(n, rng)
+            tilt = np.linspace(0.8, 1.2, N_BANDS, dtype=np.float32)
+            return dataclasses.replace(drawn, flux=drawn.flux * tilt, labels={}, class_code=np.full(n, -1))
+
+    adapted = dataclasses.replace(config, discrepancy=5.0)
+    train(adapted, TwoColours(), TwoColours(), tmp_path, unlabelled=Observed())
+    found = [record["loss"]["discrepancy"] for record in records_of(tmp_path) if "loss" in record]
+    assert found[-1] < found[0]
+    with pytest.raises(ValueError, match="discrepancy needs observed photometry"):
+        train(adapted, TwoColours(), TwoColours(), tmp_path)
+
+
 def test_a_training_by_the_clock_ends_with_it(config, tmp_path):
     timed = dataclasses.replace(config, minutes=0.02, steps=10**6)
     train(timed, TwoColours(), TwoColours(), tmp_path)
