@@ -182,7 +182,8 @@ class GaussianRedshift(nn.Module):
         """Features (..., d) -> logits (..., B)."""
         mean, log_sigma = self.parameters_of(features).float().unbind(-1)
         sigma = 0.05 * torch.exp(log_sigma.clamp(-4.5, 2.5))
-        return -0.5 * ((self.bins - 0.5 - mean[..., None]) / sigma[..., None]) ** 2
+        logits: Tensor = -0.5 * ((self.bins - 0.5 - mean[..., None]) / sigma[..., None]) ** 2
+        return logits
 
 
 class Found(nn.Module):
