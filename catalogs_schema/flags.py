@@ -19,6 +19,7 @@ class Flag(enum.IntFlag):
     OUT_OF_RANGE = 1 << 8
     INPUT_FLAGGED = 1 << 9
     NOT_PREDICTED = 1 << 10
+    NOVEL = 1 << 11
 
 
 MEANING: dict[Flag, str] = {
@@ -34,6 +35,7 @@ MEANING: dict[Flag, str] = {
     Flag.OUT_OF_RANGE: "a prediction fell outside its column's range and was set to null",
     Flag.INPUT_FLAGGED: "the photometry itself is flagged (flags > 3 or mask_flags != 0)",
     Flag.NOT_PREDICTED: "the model gave no finite answer: every prediction is null",
+    Flag.NOVEL: "novelty above 1: unlike what the model was trained on, so answers and errors may be wrong",
 }
 """One sentence per bit."""
 

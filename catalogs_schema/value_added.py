@@ -99,13 +99,14 @@ def _lines() -> tuple[Column, ...]:
 
 OJALA = Contract(
     name="ojala",
-    version="1.0.0",
+    version="1.1.0",
     title="OJALA value-added catalogue",
     description=(
         "One row per row of the photometry, in a partition of the same name, whatever is wrong with the "
         "object; `flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted or "
         "without meaning for the object. Errors are half-widths of the central 68.3 % interval of the "
-        "predictive distribution: one standard deviation where that is Gaussian. Quantities of a class are "
+        "predictive distribution: one standard deviation where that is Gaussian. Probabilities and errors are "
+        "calibrated on held-out mock objects where the weights hold a calibration. Quantities of a class are "
         "given where the probability of the class is at least 0.01, as if the object were of that class: "
         "select on the probability."
     ),
@@ -233,6 +234,24 @@ OJALA = Contract(
         *_measured("fe_h", "", "phys.abund.Fe", f"[Fe/H] in dex; {_CONDITIONAL.format('star')}", -6.0, 2.0),
         *_measured(
             "alpha_fe", "", "phys.abund", f"[alpha/Fe] in dex; {_CONDITIONAL.format('star')}", -1.5, 2.0
+        ),
+        *_measured(
+            "log_mbh",
+            "",
+            "phys.mass",
+            f"log10 of the black-hole mass in solar masses; {_CONDITIONAL.format('qso')} and the model has a "
+            "head for it",
+            3.0,
+            13.0,
+        ),
+        Column(
+            "novelty",
+            pa.float32(),
+            "",
+            "stat.value",
+            "distance from what the model was trained on, among objects as bright: 1 is exceeded by 1 % of "
+            "them; null where the model does not know",
+            minimum=0.0,
         ),
         Column(
             "n_bands",

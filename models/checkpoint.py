@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.calibration import Calibration
+from models.novelty import Novelty
 from models.ojala import Ojala, OjalaConfig
 
 FORMAT = "ojala-weights/1"
@@ -33,6 +35,10 @@ class WeightsInfo:
         Summary of the training (budget, draws, metrics), as in the model card.
     sha256 : str
         Of the file.
+    calibration : Calibration or None
+        Corrections of the network's probabilities and errors; None where none were fitted.
+    novelty : Novelty or None
+        What the training's objects look like to the network; None where that was not recorded.
     """
 
     name: str
@@ -40,6 +46,8 @@ class WeightsInfo:
     config: OjalaConfig
     training: dict[str, object]
     sha256: str
+    calibration: Calibration | None = None
+    novelty: Novelty | None = None
 
 
 class WeightsError(ValueError):
@@ -81,8 +89,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
 
 
-def save_weights(path: Path, model: Ojala, *, name: str, version: str, training: dict[str, object]) -> None:
-    """Write a network's weights and what is known of them."""
+def save_weights(
+    path: Path,
+    model: Ojala,
+    *,
+    name: str,
+    version: str,
+    training: dict[str, object],
+    calibration: Calibration | None = None,
+    novelty: Novelty | None = None,
+) -> None:
+    """Write a network's weights and what is known of them, all in one file."""
     metadata = {
         "format": FORMAT,
         "name": name,
@@ -90,7 +107,11 @@ def save_weights(path: Path, model: Ojala, *, name: str, version: str, training:
         "config": model.config.to_json(),
         "training": json.dumps(training, sort_keys=True),
     }
-    write_tensors(path, model.state_dict(), metadata)
+    tensors = dict(model.state_dict())
+    for part, values in (("calibration", calibration), ("novelty", novelty)):
+        if values is not None:
+            tensors |= {f"{part}.{field}": tensor for field, tensor in values.tensors().items()}
+    write_tensors(path, tensors, metadata)
 
 
 def load_weights(path: Path) -> tuple[Ojala, WeightsInfo]:
@@ -100,7 +121,7 @@ def load_weights(path: Path) -> tuple[Ojala, WeightsInfo]:
     ------
     WeightsError
         If the file is damaged, was not written by `save_weights`, or its tensors are not exactly those of the
-        network that its configuration describes.
+        network that its configuration describes, of its calibration and of its novelty score.
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
@@ -113,11 +134,23 @@ def load_weights(path: Path) -> tuple[Ojala, WeightsInfo]:
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its header cannot be read ({error!r}); fetch the file again") from error
     model = Ojala(config)
+    try:
+        calibration = Calibration.from_tensors(own) if (own := _take(tensors, "calibration")) else None
+        novelty = Novelty.from_tensors(own) if (own := _take(tensors, "novelty")) else None
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}; fetch the file again") from error
     expected = model.state_dict()
     if problems := _differences(tensors, expected):
         raise WeightsError(f"{path}: does not fit the network of its configuration: {'; '.join(problems)}")
     model.load_state_dict(tensors)
-    return model.eval(), WeightsInfo(name, version, config, training, file_sha256(path))
+    sha256 = file_sha256(path)
+    return model.eval(), WeightsInfo(name, version, config, training, sha256, calibration, novelty)
+
+
+def _take(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Take the tensors of a part out of all."""
+    begin = f"{part}."
+    return {name.removeprefix(begin): tensors.pop(name) for name in list(tensors) if name.startswith(begin)}
 
 
 def _differences(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:

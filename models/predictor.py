@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,15 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.calibration import STUDENT_T3_HALF_WIDTH, Calibration, depth_of
 from models.checkpoint import WeightsInfo, load_weights
+from models.finetune import Head, answer, heads_beside, load_head
 from models.losses import REDSHIFTS
 from models.ojala import REQUESTS, Ojala
-from models.quantities import CLASSES, SCALARS
+from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from models.redshift_pdf import RedshiftSummary, coarsen, summarise
 from models.tokens import N_BANDS, tokenise
-
-STUDENT_T3_HALF_WIDTH = 1.1969
-"""Half-width of the central 68.27 % of a Student-t with nu = 3, in units of its scale."""
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -39,6 +39,8 @@ class OjalaPredictor:
         SHA-256 of the file of weights.
     device : str
         Torch device that it runs on.
+    batch_size : int
+        Rows per forward pass.
     config_json : str
         Everything besides the weights that changes numbers: shape of the network, precision and batch size.
     """
@@ -51,15 +53,21 @@ class OjalaPredictor:
         device: str,
         precision: Literal["fp32", "bf16"],
         batch_size: int,
+        heads: Sequence[Head] = (),
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._model = model.to(device).eval()
+        self._calibration = (info.calibration or Calibration.none()).to(device)
+        self._novelty = info.novelty.to(device) if info.novelty else None
+        self._heads = heads
+        for head in heads:
+            head.mlp.to(device)
         self.device = device
         self._bf16 = precision == "bf16"
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
         self.config_json = (
             f'{{"batch_size": {batch_size}, "network": {info.config.to_json()}, "precision": "{precision}"}}'
@@ -73,15 +81,28 @@ class OjalaPredictor:
         precision: Literal["fp32", "bf16"] = "fp32",
         batch_size: int = 128,
     ) -> OjalaPredictor:
-        """Read weights; 128 rows a batch stay in the caches of a CPU, a GPU wants thousands.
+        """Read weights, and the heads for them that lie beside them (see `models.finetune.heads_beside`).
+
+        128 rows a batch stay in the caches of a CPU, a GPU wants thousands.
 
         Raises
         ------
         models.checkpoint.WeightsError
-            If the file does not hold whole weights of this network.
+            If a file does not hold whole weights of this network, or a whole head.
         """
-        model, info = load_weights(Path(weights_path))
-        return cls(model, info, device=device, precision=precision, batch_size=batch_size)
+        weights_path = Path(weights_path)
+        model, info = load_weights(weights_path)
+        heads = [load_head(path, info.sha256) for path in heads_beside(weights_path, info.sha256)]
+        return cls(model, info, device=device, precision=precision, batch_size=batch_size, heads=heads)
+
+    def halve_batch(self) -> None:
+        """Halve the batch for all that follows, and give cached memory back to the device.
+
+        A row's numbers then differ by rounding from those of the larger batch.
+        """
+        self.batch_size = max(1, self.batch_size // 2)
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.empty_cache()
 
     def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Answers for N objects.
@@ -109,11 +130,16 @@ class OjalaPredictor:
             * Each scalar quantity [its unit] and its ``_err``: half the width of the central 68.3 %
               interval of the predictive distribution (a Student-t with nu = 3 in the quantity's transform,
               whose ends are mapped to the unit), under the assumption of the class, for every row.
+            * Each of `FINE_TUNED` and its ``_err``, in the same way (one standard deviation of a Gaussian);
+              NaN without a head for these weights.
+            * ``novelty``: see `models.novelty`; NaN where the weights do not hold what it needs.
             * ``z_pdf`` float16 (N, 457): mass in bins of 0.004 in ln(1 + z) from z = 0, of the most probable
               class; zeros for stars.
             * ``embedding`` float16 (N, width): mean of the encoded tokens.
+
+            Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
         """
-        n, size = len(flux), self._batch_size
+        n, size = len(flux), self.batch_size
         parts = [
             self._predict_batch(flux[i : i + size], error[i : i + size], ebv[i : i + size])
             for i in range(0, n, size)
@@ -128,15 +154,24 @@ class OjalaPredictor:
     @torch.inference_mode()
     def _predict_batch(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Answers for at most one batch of rows, padded with rows without any band."""
-        n, missing = len(flux), self._batch_size - len(flux)
+        n, missing = len(flux), self.batch_size - len(flux)
         flux, error = (np.pad(a, ((0, missing), (0, 0)), constant_values=np.nan) for a in (flux, error))
         tokens = tokenise(flux, error, np.pad(ebv, (0, missing), constant_values=np.nan)).to(self.device)
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16):
             encoded = self._model.encode(tokens)
             answers = self._model.answer(encoded, tokens.valid, REQUESTS)
-        found = _class_and_redshift(answers)
+            embedding = self._model.embed(encoded, tokens.valid)
+        depth = depth_of(tokens)
+        found = _class_and_redshift(answers, self._calibration, depth)
         found |= {q.name: answers[q.name] for q in SCALARS}
-        found["embedding"] = self._model.embed(encoded, tokens.valid).half()
+        for quantity, factor in zip(SCALARS, self._calibration.scalar_log_factors(depth), strict=True):
+            found[quantity.name][:, 1] += factor
+        found["embedding"] = embedding.half()
+        found["novelty"] = (
+            torch.full_like(depth, torch.nan)
+            if self._novelty is None
+            else self._novelty.score(embedding, depth)
+        )
         catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in found.items()}
         for quantity in SCALARS:
             mean, log_scale = catalogue[quantity.name].astype(np.float64).T
@@ -144,16 +179,24 @@ class OjalaPredictor:
             interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
             catalogue[quantity.name] = quantity.restore(mean).astype(np.float32)
             catalogue[f"{quantity.name}_err"] = (0.5 * interval).astype(np.float32)
+        for quantity in FINE_TUNED:
+            catalogue[quantity.name] = catalogue[f"{quantity.name}_err"] = np.full(n, np.nan, np.float32)
+        for head in self._heads:
+            value, half_interval = answer(head, embedding[:n])
+            catalogue[head.quantity.name] = value.astype(np.float32)
+            catalogue[f"{head.quantity.name}_err"] = half_interval.astype(np.float32)
         return catalogue
 
 
-def _class_and_redshift(answers: dict[str, Tensor]) -> dict[str, Tensor]:
+def _class_and_redshift(
+    answers: dict[str, Tensor], calibration: Calibration, depth: Tensor
+) -> dict[str, Tensor]:
     """Class probabilities and everything that follows from the two redshift PDFs."""
-    probability = F.softmax(answers["class"], dim=-1)
+    probability = F.softmax(calibration.class_logits(answers["class"], depth), dim=-1)
     code = probability.argmax(dim=-1)
     found = {"class_code": code.to(torch.int8)}
     found |= {f"p_{name.lower()}": probability[:, i] for i, name in enumerate(CLASSES)}
-    pdf = torch.stack([F.softmax(answers[name], dim=-1) for name in REDSHIFTS])
+    pdf = calibration.redshift_pdfs(torch.stack([answers[name] for name in REDSHIFTS]), depth)
     summaries = [summarise(p) for p in pdf]
     for name, summary in zip(REDSHIFTS, summaries, strict=True):
         found |= {name: summary.z.float(), f"{name}_err": summary.error.float()}

@@ -109,3 +109,7 @@ log_mass is log10 of the living stellar mass [Msun], log_sfr log10 of the rate a
 
 BY_NAME: dict[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}
 SCALARS: tuple[Quantity, ...] = tuple(q for q in QUANTITIES if q.kind is Kind.SCALAR)
+
+FINE_TUNED: tuple[Quantity, ...] = (Quantity("log_mbh", Kind.SCALAR, "QSO"),)
+"""Quantities that the network is not asked for: heads on its frozen embedding answer them (see
+`models.finetune`), with center and scale of their own data. log_mbh is log10 of the black-hole mass [Msun]."""

@@ -11,7 +11,7 @@ from catalogs_schema.flags import Flag
 from catalogs_schema.photometry import KEY_COLUMNS
 from catalogs_schema.receipt import Summary
 from catalogs_schema.value_added import CLASS_FLOOR, CLASSES, OJALA, OJALA_VECTORS, Z_MAX
-from models.quantities import SCALARS
+from models.quantities import FINE_TUNED, SCALARS
 from pipeline.derived import Columns, line_quantities
 from pipeline.photometry import Photometry
 
@@ -37,7 +37,7 @@ _NUMBERS = {column.name: column for column in OJALA if pa.types.is_float32(colum
 _PROBABILITY = {"GALAXY": "p_galaxy", "STAR": "p_star", "QSO": "p_qso"}
 _CONDITIONAL = {
     "p_galaxy": ["z_gal", *(q.name for q in SCALARS if q.applies_to == "GALAXY")],
-    "p_qso": ["z_qso"],
+    "p_qso": ["z_qso", *(q.name for q in FINE_TUNED if q.applies_to == "QSO")],
     "p_star": [q.name for q in SCALARS if q.applies_to == "STAR"],
 }
 _REDSHIFTS = ["z", "z_err", "z_q02", "z_q16", "z_q50", "z_q84", "z_q98", "z_odds", "z_mode2", "z_mode2_p"]
@@ -85,11 +85,13 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
         columns[name] = np.where(known & ~star, columns[name], np.nan)
     for name in _PROBABILITY.values():
         columns[name] = np.where(known, columns[name], np.nan)
+    columns["novelty"] = np.where(known, columns["novelty"], np.nan)
     columns["z_mode2"] = np.where(columns["z_mode2_p"] > 0, columns["z_mode2"], np.nan)
 
     best = np.where(known, probabilities.max(axis=1, initial=0.0), np.nan)
     flags |= np.where(best < CERTAIN_CLASS, Flag.CLASS_UNCERTAIN, 0)
     flags |= np.where(columns["z_mode2_p"] >= SECOND_MODE, Flag.Z_MULTIMODAL, 0)
+    flags |= np.where(columns["novelty"] > 1.0, Flag.NOVEL, 0)
 
     values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
     out_of_range = np.zeros(len(flags), dtype=bool)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from catalogs_schema.value_added import EMBEDDING_WIDTH, PDF_BINS
-from models.quantities import CLASSES, SCALARS
+from models.quantities import CLASSES, FINE_TUNED, SCALARS
 
 EMPTY = "empty"
 """Name of the model that answers nothing in no time; what a run costs without a network."""
@@ -23,6 +23,11 @@ class Model(Protocol):
     version: str
     weights_sha256: str
     device: str
+    batch_size: int
+
+    def halve_batch(self) -> None:
+        """Predict in batches of half the rows from now on, since the memory did not suffice."""
+        ...
 
     def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Answers for N objects from (N, 63), (N, 63) and (N,) arrays; see `models.predictor`."""
@@ -88,6 +93,10 @@ class EmptyModel:
     version = "1"
     weights_sha256 = hashlib.sha256(b"").hexdigest()
     device = "none"
+    batch_size = 1
+
+    def halve_batch(self) -> None:
+        """There is no batch to halve."""
 
     def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Every object is a galaxy at z = 0.5, with certainty."""
@@ -98,9 +107,10 @@ class EmptyModel:
             **{f"z_q{q:02d}": 0.5 for q in (2, 16, 50, 84, 98)},
             **{f"{quantity.name}": quantity.center for quantity in SCALARS},
             "teff": 5500.0,
+            "log_mbh": 8.5,
         }
-        names = ["p_star", "p_qso", "z_mode2", "z_mode2_p"]
-        names += [f"{name}_err" for name in ("z", "z_gal", "z_qso", *(q.name for q in SCALARS))]
+        names = ["p_star", "p_qso", "z_mode2", "z_mode2_p", "novelty"]
+        names += [f"{name}_err" for name in ("z", "z_gal", "z_qso", *(q.name for q in SCALARS + FINE_TUNED))]
         n = len(flux)
         answers = {name: np.full(n, constant.get(name, 0.0), np.float32) for name in [*constant, *names]}
         answers["class_code"] = np.full(n, CLASSES.index("GALAXY"), np.int8)

@@ -8,7 +8,7 @@ from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.flags import Flag
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.value_added import OJALA, OJALA_VECTORS
-from models.quantities import SCALARS
+from models.quantities import FINE_TUNED, SCALARS
 from pipeline.answers import summarise, value_added_table, vectors_table
 from pipeline.model import EmptyModel
 from pipeline.photometry import read_photometry
@@ -198,4 +198,17 @@ def test_the_summary_counts_every_row_once():
 
 
 def test_every_scalar_of_the_model_has_its_columns():
-    assert {q.name for q in SCALARS} | {f"{q.name}_err" for q in SCALARS} <= set(OJALA.names)
+    names = {q.name for q in SCALARS + FINE_TUNED}
+    assert names | {f"{name}_err" for name in names} <= set(OJALA.names)
+
+
+def test_what_is_unlike_the_training_is_flagged_and_a_model_that_cannot_tell_leaves_null():
+    table = answers(contract_table(*good()), novelty=[0.4, 1.0, 1.01, np.nan, *[0.0] * 8])
+    assert flagged(table, Flag.NOVEL) == [row == 2 for row in range(N)]
+    assert [value is None for value in table["novelty"].to_pylist()] == [row == 3 for row in range(N)]
+
+
+def test_black_hole_masses_are_given_where_a_quasar_is_possible():
+    quasar = answers(contract_table(*good()), p_qso=0.011, p_galaxy=0.989)
+    assert quasar["log_mbh"].to_pylist() == [8.5] * N
+    assert set(answers(contract_table(*good()))["log_mbh"].to_pylist()) == {None}
