@@ -24,7 +24,8 @@ from models.synthesis import noise
 from models.synthesis.depths import DEEP
 from models.synthesis.photometer import Photometer
 from pipeline.sources.curves import read_curves
-from pipeline.sources.spectra import Spectrum, read_folder
+from pipeline.sources.spectra.folder import read_folder
+from pipeline.sources.spectra.spectrum import Spectrum
 
 PATCH = Path(__file__).parent / "patch"
 """Folder of the bundled patch of sky."""

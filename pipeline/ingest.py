@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ from pipeline.sources.forms import open_table
 from pipeline.sources.rows import photometry
 from pipeline.sources.tables import TableSource
 from pipeline.spill import SOURCE, Duplicate, KeyLedger, SortedRuns
+from pipeline.staging import check_request, staging
 
 TILE_ROWS = 100_000
 """Most rows of a leaf, unless asked otherwise."""
@@ -137,9 +137,9 @@ def ingest(
         If anything is not understood: names each faulty file with the row and the column of its first
         fault. Also if the result cannot be written. Nothing stays behind.
     """
-    _check_request(files, out, tile_rows)
+    check_request(files, out, tile_rows)
     try:
-        with _staging(out) as (root, scratch):
+        with staging(out) as (root, scratch):
             runs, inputs = _read_all(files, scratch, aperture, units)
             try:
                 partitions = runs.partitions(tile_rows)
@@ -160,47 +160,6 @@ def ingest(
     except OSError as error:
         raise IngestError(f"{out} cannot be written: {error}") from error
     return summary
-
-
-def _check_request(files: Sequence[UPath], out: UPath, tile_rows: int) -> None:
-    if not files:
-        raise IngestError("no files were named")
-    if tile_rows < 1:
-        raise IngestError(f"a leaf cannot have {tile_rows} rows at most: ask for 1 or more")
-    paths = [str(file.absolute()) for file in files]
-    twice = next((path for path in paths if paths.count(path) > 1), None)
-    if twice is not None:
-        raise IngestError(f"{twice} is named twice")
-    if out.is_file():
-        raise IngestError(f"{out} is a file; name a folder for the catalogue")
-    if out.is_dir() and any(out.iterdir()):
-        raise IngestError(f"{out} is not empty; name a new folder, or remove it first")
-
-
-@contextmanager
-def _staging(out: UPath) -> Iterator[tuple[UPath, UPath]]:
-    """Where to build the catalogue, and a local folder for scratch files; moves the first to `out`.
-
-    On an object store there is no folder to move: the catalogue is built in its place, where it cannot be
-    opened before its properties, the last thing written, are there.
-    """
-    if out.protocol in ("", "file", "local"):
-        out = out.absolute()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent.path) as folder:
-            root, scratch = UPath(folder) / "catalogue", UPath(folder) / "scratch"
-            root.mkdir()
-            scratch.mkdir()
-            yield root, scratch
-            root.rename(out)
-        return
-    with tempfile.TemporaryDirectory(prefix="ojala-") as folder:
-        try:
-            yield out, UPath(folder)
-        except BaseException:
-            if out.exists():
-                out.fs.rm(out.path, recursive=True)
-            raise
 
 
 def _read_all(

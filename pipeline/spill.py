@@ -14,7 +14,7 @@ from pipeline.catalogue import SKYMAP_ORDER
 from pipeline.sky import INDEX_ORDER, Partition, adaptive_partitions, pixel_at
 
 RUN_ROWS = 65_536
-"""Rows that are sorted in memory at a time (about 40 MB of photometry)."""
+"""Rows of photometry that are sorted in memory at a time (about 40 MB)."""
 
 FINEST_ORDER = 10
 """Order below which the sky is not divided further (pixels of 3.4 arcmin)."""
@@ -83,11 +83,20 @@ class _Run:
 
 
 class SortedRuns:
-    """Rows on their way from the order of the files to the order of the sky."""
+    """Rows on their way from the order of the files to the order of the sky.
 
-    def __init__(self, scratch: UPath) -> None:
+    Parameters
+    ----------
+    scratch : UPath
+        Local folder for the runs.
+    run_rows : int, optional
+        Rows that are sorted in memory at a time, `RUN_ROWS` unless told.
+    """
+
+    def __init__(self, scratch: UPath, run_rows: int | None = None) -> None:
         self.folder = scratch
         self.rows = 0
+        self._run_rows = RUN_ROWS if run_rows is None else run_rows
         self._runs: list[_Run] = []
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
@@ -95,12 +104,12 @@ class SortedRuns:
         self._counts = np.empty(0, dtype=np.int64)
 
     def add(self, table: pa.Table, source: int) -> None:
-        """Take rows of photometry that came from a file."""
+        """Take rows that came from a file."""
         origin = pa.array(np.full(table.num_rows, source, dtype=np.int32))
         self._waiting.append(table.append_column(SOURCE, origin))
         self._waiting_rows += table.num_rows
         self.rows += table.num_rows
-        if self._waiting_rows >= RUN_ROWS:
+        if self._waiting_rows >= self._run_rows:
             self.flush()
 
     def flush(self) -> None:

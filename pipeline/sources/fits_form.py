@@ -44,10 +44,10 @@ def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
         if copy is not None:
             with opened(path) as raw, copy.open("wb") as target:
                 shutil.copyfileobj(raw, target)
-        with _damage_named():
+        with damage_named():
             file = fits.open((copy or path).path, memmap=True, lazy_load_hdus=False, checksum=True)
         with file:
-            with _damage_named():
+            with damage_named():
                 source = _source(file)
             yield source
     finally:
@@ -56,7 +56,8 @@ def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
+def damage_named() -> Iterator[None]:
+    """Turn what astropy raises or warns of into a `SourceError`."""
     with warnings.catch_warnings():
         # astropy only warns of a file that is shorter than its header says, or breaks the standard.
         warnings.simplefilter("error", AstropyUserWarning)
@@ -84,7 +85,7 @@ def _source(file: fits.HDUList) -> TableSource:
     def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
         rows = int(table.header["NAXIS2"])
         for first in range(0, rows, BATCH_ROWS):
-            with _damage_named():
+            with damage_named():
                 part = table.data[first : first + BATCH_ROWS]
                 arrays = [_arrow(part, table.columns[columns[key].name]) for key in wanted]
             yield pa.RecordBatch.from_arrays(arrays, list(wanted))

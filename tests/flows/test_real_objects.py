@@ -12,7 +12,7 @@ from flows import real_objects
 from flows.real_objects import PATCH
 from models.synthesis import noise
 from models.synthesis.photometer import Photometer
-from pipeline.sources.spectra import Spectrum
+from pipeline.sources.spectra.spectrum import Spectrum
 from tests.models.synthesis.small_library import box_curves
 
 NAMES = [band.name for band in MODEL_BANDS]
