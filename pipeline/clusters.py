@@ -1,0 +1,115 @@
+"""Clusters of other machines: a scheduler that runs already, and jobs of a Slurm queue.
+
+TLS is Dask's own: the settings ``distributed.comm.tls.*`` in a file that ``DASK_CONFIG`` names, or the
+variables ``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, Security, WorkerPlugin
+from distributed.worker import Worker
+
+from pipeline.versions import code_version
+
+
+class ClusterError(ValueError):
+    """A cluster that cannot be reached or used, with what to do about it."""
+
+
+@contextmanager
+def running_scheduler() -> Iterator[Client]:
+    """Connect to the scheduler that Dask's setting ``scheduler-address`` names.
+
+    The setting is made by ``--scheduler`` or by the variable ``DASK_SCHEDULER_ADDRESS``; the address begins
+    with ``tls://`` or ``tcp://``.
+
+    Raises
+    ------
+    ClusterError
+        If no scheduler is named, none answers there, or the certificates do not fit.
+    """
+    address = dask.config.get("scheduler-address", None)
+    if not address:
+        raise ClusterError(
+            "engine address: name the scheduler with --scheduler tls://HOST:8786 or DASK_SCHEDULER_ADDRESS"
+        )
+    try:
+        client = Client(address, set_as_default=False)
+    except (OSError, RuntimeError, TypeError) as problem:
+        raise ClusterError(
+            f"{address}: no connection ({problem}); is the scheduler running, and does DASK_CONFIG name the "
+            "certificates that it was started with?"
+        ) from problem
+    with client:
+        require_same_code(client)
+        yield client
+
+
+@contextmanager
+def slurm_jobs(jobs: int) -> Iterator[Client]:
+    """Submit jobs to Slurm, each of which is one worker, with a scheduler in this process.
+
+    What a job asks for (queue, account, memory, time) is in Dask's settings ``jobqueue.slurm``. Certificates
+    are made for this run alone and lie in the folder ``jobqueue.slurm.shared-temp-directory``. The dashboard
+    listens on the loopback interface, unless ``jobqueue.slurm.scheduler-options`` say otherwise.
+
+    Parameters
+    ----------
+    jobs : int
+        Number of jobs.
+
+    Raises
+    ------
+    ClusterError
+        If dask-jobqueue or its settings are missing.
+    """
+    try:
+        from dask_jobqueue.slurm import SLURMCluster
+    except ImportError:
+        raise ClusterError("engine slurm: dask-jobqueue is missing; pip install 'ojala[slurm]'") from None
+    options = {"dashboard_address": "127.0.0.1:0"} | dask.config.get("jobqueue.slurm.scheduler-options", {})
+    try:
+        cluster = SLURMCluster(security=Security.temporary(), scheduler_options=options)
+    except ValueError as problem:
+        raise ClusterError(
+            f"engine slurm: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"
+        ) from problem
+    with cluster, Client(cluster, set_as_default=False) as client:
+        require_same_code(client)
+        cluster.scale(jobs=jobs)
+        yield client
+
+
+def require_same_code(client: Client) -> None:
+    """Refuse workers, now and later, whose code is not ours: a run's results carry one code version.
+
+    Raises
+    ------
+    ClusterError
+        If a worker that is there has other code.
+    """
+    try:
+        client.register_plugin(SameCode(code_version()))
+    except RuntimeError as problem:
+        raise ClusterError(str(problem)) from problem
+
+
+class SameCode(WorkerPlugin):
+    """Keeps workers with other code from working."""
+
+    name = "ojala-same-code"
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask when the worker starts."""
+        if code_version() != self._version:
+            raise RuntimeError(
+                f"the worker at {worker.address} has code {code_version()}, this run {self._version}: "
+                "install the same on both and start the worker again"
+            )
