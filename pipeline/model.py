@@ -50,6 +50,8 @@ class ModelSpec:
         ``fp32`` or ``bf16``.
     batch_size : int
         Objects per forward pass.
+    sha256 : str
+        SHA-256 that the weights must have; empty if any will do.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ModelSpec:
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = 128
+    sha256: str = ""
 
     def load(self) -> Model:
         """The model, ready to predict.
@@ -64,26 +67,43 @@ class ModelSpec:
         Raises
         ------
         ValueError
-            If there is no model of that name, or the weights are not its own.
+            If there is no model of that name, or the weights are not its own or not those that are wanted.
         """
         if self.name == EMPTY:
             return EmptyModel()
         if self.name == "ojala":
             from models.predictor import OjalaPredictor
 
-            return OjalaPredictor.load(
+            predictor = OjalaPredictor.load(
                 Path(self.weights),
                 device=self.device,
                 precision=self.precision,
                 batch_size=self.batch_size,
             )
+            self._require(predictor.weights_sha256)
+            return predictor
         raise ValueError(f"there is no model {self.name!r}: choose from ojala, {EMPTY}")
 
     def weights_sha256(self) -> str:
-        """Hash of the weights, without loading the model."""
+        """Hash of the weights, without loading the model.
+
+        Raises
+        ------
+        ValueError
+            If they are not those that are wanted.
+        """
         if self.name == EMPTY:
             return EmptyModel.weights_sha256
-        return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        found = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        self._require(found)
+        return found
+
+    def _require(self, found: str) -> None:
+        if self.sha256 and found != self.sha256:
+            raise ValueError(
+                f"{self.weights}: SHA-256 is {found}, wanted are the weights {self.sha256}: fetch those, or "
+                "take weights_sha256 out of the configuration to use these"
+            )
 
 
 class EmptyModel:
