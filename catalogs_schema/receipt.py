@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-RECEIPT_VERSION = "1.0.0"
+RECEIPT_VERSION = "1.1.0"
 
 
 class _Record(BaseModel):
@@ -46,10 +46,15 @@ class Attempt(_Record):
     """One try at the partition."""
 
     host: str = Field(description="machine it ran on")
-    pid: int = Field(description="process it ran in")
+    pid: int = Field(description="process it ran in; 0 if the worker was lost")
     started: str = Field(description="UTC time of its start, ISO 8601")
     seconds: float = Field(description="wall-clock seconds it took")
     error: str | None = Field(default=None, description="exception type and message; null if it succeeded")
+    cause: str | None = Field(
+        default=None,
+        description="kind of the failure: `worker lost`, `out of memory`, `timeout` and `storage` are tried "
+        "again; `data`, `program` and `output` are not",
+    )
 
 
 class Summary(_Record):
@@ -73,6 +78,7 @@ class Receipt(_Record):
 
     version: str = Field(default=RECEIPT_VERSION, description="version of this form")
     partition: str = Field(description="HEALPix order and pixel, `5/1234`")
+    run_id: str = Field(default="", description="run that did the work; later runs link its leaves")
     status: Literal["done", "failed"] = Field(description="`done` only if every leaf was written whole")
     key: str = Field(description="hash of the ingredients; equal keys mean equal numbers")
     ingredients: Ingredients = Field(
@@ -83,7 +89,13 @@ class Receipt(_Record):
     rows_out: int = Field(description="rows of the leaf written; equal to rows_in when done")
     leaves: list[Leaf] = Field(description="files written: product, path, rows, bytes, SHA-256")
     summary: Summary | None = Field(description="counts of classes, flags, redshifts and usable bands")
-    attempts: list[Attempt] = Field(description="every try: host, process, start, seconds, error")
+    attempts: list[Attempt] = Field(
+        description="every try in all starts of the run: host, process, start, seconds, error, its cause"
+    )
     device: str = Field(description="device the network ran on")
+    batch_size: int | None = Field(
+        default=None,
+        description="objects per forward pass; smaller than asked for if the memory did not suffice",
+    )
     seconds: dict[str, float] = Field(description="wall-clock seconds per stage")
     peak_rss: int = Field(description="peak resident memory of the worker process so far [bytes]")

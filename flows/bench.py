@@ -25,7 +25,7 @@ from flows.demo import PATCH
 from pipeline import run as survey_run
 from pipeline.catalogue import read_leaves
 from pipeline.config import RunConfig
-from pipeline.engine import keep_freed_memory
+from pipeline.crew import keep_freed_memory
 from pipeline.ingest import ingest
 from pipeline.photometry import read_photometry
 from pipeline.plan import make_plan

@@ -36,6 +36,12 @@ class RunConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
     batch_size: int = Field(default=128, ge=1, description="objects per forward pass")
     vectors: bool = Field(default=False, description="also write redshift PDFs and embeddings")
+    attempts: int = Field(
+        default=3, ge=1, description="how often a partition is tried before it is set aside"
+    )
+    partition_seconds: float = Field(
+        default=3600.0, gt=0, description="longest that one attempt at a partition may take [s]"
+    )
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
 
     @property

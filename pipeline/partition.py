@@ -11,30 +11,30 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 from upath import UPath
 
 from catalogs_schema.contract import Contract
 from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
 from catalogs_schema.value_added import OJALA, OJALA_VECTORS
 from pipeline.answers import summarise, value_added_table, vectors_table
-from pipeline.leaf import write_leaf, write_whole
+from pipeline.failure import Cause, cause_of
+from pipeline.leaf import DamagedInput, write_leaf, write_whole
 from pipeline.model import Model, ModelSpec
-from pipeline.photometry import read_photometry
+from pipeline.photometry import Photometry, read_photometry
 from pipeline.sky import Partition
 
 PRODUCTS: dict[str, Contract] = {OJALA.name: OJALA, OJALA_VECTORS.name: OJALA_VECTORS}
 """Products by name; the first is made always, the vectors where they are asked for."""
-
-
-class DamagedInput(ValueError):
-    """A photometry leaf that is not the file that was ingested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Task:
         Names of the products to write.
     metadata : tuple of (str, str)
         Provenance for the leaves' footers.
+    attempts : tuple of Attempt
+        Earlier attempts where the receipt on disk does not hold them, or may not.
     """
 
     partition: Partition
@@ -64,6 +66,7 @@ class Task:
     ingredients: Ingredients
     products: tuple[str, ...]
     metadata: tuple[tuple[str, str], ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
 
 def receipt_path(run: UPath, partition: Partition) -> UPath:
@@ -87,49 +90,94 @@ def process(task: Task, model: Model) -> Receipt:
         With status ``failed`` and the exception if anything raised.
     """
     stages = Stages()
-    leaves: list[Leaf] = []
-    summary, error = None, None
+    draft = partial(_receipt, task, f"{model.name} {model.version}", model.device, stages)
     try:
         leaves, summary = _work(task, model, stages)
+        receipt = draft(stages.attempt(), leaves=leaves, summary=summary, batch_size=model.batch_size)
+        _write_receipt(task, receipt)
     except Exception as problem:  # noqa: BLE001 - any failure is this partition's alone, and is recorded
-        error = f"{type(problem).__name__}: {problem}"
-    return _write_receipt(task, f"{model.name} {model.version}", model.device, stages, leaves, summary, error)
+        receipt = draft(stages.attempt(problem), batch_size=model.batch_size)
+        with suppress(OSError):  # where it cannot be written either, the run still hears of it
+            _write_receipt(task, receipt)
+    return receipt
 
 
-def failed_receipt(task: Task, spec: ModelSpec, problem: BaseException) -> Receipt:
-    """The receipt of a partition whose worker was lost before it could write one."""
-    error = f"{type(problem).__name__}: {problem}"
-    return _write_receipt(task, spec.name, spec.device, Stages(), [], None, error)
+def failed_receipt(
+    task: Task, spec: ModelSpec, problem: BaseException, *, host: str, seconds: float
+) -> Receipt:
+    """The receipt of a partition whose worker was lost before it could write one.
+
+    Parameters
+    ----------
+    task : Task
+        What was to be done.
+    spec : ModelSpec
+        The model that the worker had.
+    problem : BaseException
+        What became of the worker.
+    host : str
+        Where it was.
+    seconds : float
+        How long it had the task.
+    """
+    started = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    attempt = Attempt(
+        host=host,
+        pid=0,
+        started=started.isoformat(timespec="milliseconds"),
+        seconds=round(seconds, 6),
+        error=f"{type(problem).__name__}: {problem}",
+        cause=cause_of(problem),
+    )
+    receipt = _receipt(task, spec.name, spec.device, Stages(), attempt)
+    with suppress(OSError):
+        _write_receipt(task, receipt)
+    return receipt
 
 
-def _write_receipt(
+def _receipt(
     task: Task,
     model: str,
     device: str,
     stages: Stages,
-    leaves: list[Leaf],
-    summary: Summary | None,
-    error: str | None,
+    attempt: Attempt,
+    *,
+    leaves: Sequence[Leaf] = (),
+    summary: Summary | None = None,
+    batch_size: int | None = None,
 ) -> Receipt:
-    receipt = Receipt(
+    return Receipt(
         partition=task.partition.name,
-        status="failed" if error else "done",
+        run_id=UPath(task.run).name,
+        status="failed" if attempt.error else "done",
         key=task.ingredients.key(),
         ingredients=task.ingredients,
         model=model,
         rows_in=task.rows,
-        rows_out=0 if error else leaves[0].rows,
-        leaves=leaves,
+        rows_out=leaves[0].rows if leaves else 0,
+        leaves=list(leaves),
         summary=summary,
-        attempts=[stages.attempt(error)],
+        attempts=[*(task.attempts or _attempts_before(task)), attempt],
         device=device,
+        batch_size=batch_size,
         seconds=stages.seconds,
         peak_rss=peak_memory(),
     )
+
+
+def _attempts_before(task: Task) -> list[Attempt]:
+    """What was tried at a partition in earlier starts of the run."""
+    path = receipt_path(UPath(task.run), task.partition)
+    try:
+        return Receipt.model_validate_json(path.read_bytes()).attempts
+    except (OSError, ValidationError):  # there is none, or it is torn
+        return []
+
+
+def _write_receipt(task: Task, receipt: Receipt) -> None:
     path = receipt_path(UPath(task.run), task.partition)
     # A receipt that is lost or torn makes its partition be done again, no more.
     write_whole(path, receipt.model_dump_json(indent=1).encode(), durable=False)
-    return receipt
 
 
 def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary]:
@@ -137,7 +185,7 @@ def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary
         table = _read_leaf(task)
         photometry = read_photometry(table)
     with stages.measure("predict"):
-        predicted = model.predict(photometry.flux, photometry.error, photometry.ebv)
+        predicted = _predict(model, photometry)
     with stages.measure("derive"):
         main = value_added_table(table, photometry, predicted)
         tables = {OJALA.name: main}
@@ -147,6 +195,17 @@ def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary
     with stages.measure("write"):
         leaves = [_write(task, product, tables[product]) for product in task.products]
     return leaves, summary
+
+
+def _predict(model: Model, photometry: Photometry) -> dict[str, np.ndarray]:
+    """The model's answers, in smaller batches from here on if memory does not suffice."""
+    while True:
+        try:
+            return model.predict(photometry.flux, photometry.error, photometry.ebv)
+        except (MemoryError, RuntimeError) as problem:
+            if cause_of(problem) is not Cause.MEMORY or model.batch_size == 1:
+                raise
+        model.halve_batch()
 
 
 def _read_leaf(task: Task) -> pa.Table:
@@ -201,12 +260,13 @@ class Stages:
         finally:
             self.seconds[stage] = round(time.perf_counter() - begin, 6)
 
-    def attempt(self, error: str | None) -> Attempt:
-        """The attempt as it goes into the receipt."""
+    def attempt(self, problem: BaseException | None = None) -> Attempt:
+        """The attempt as it goes into the receipt, with what it failed of."""
         return Attempt(
             host=platform.node(),
             pid=os.getpid(),
             started=self._started.isoformat(timespec="milliseconds"),
             seconds=round(time.perf_counter() - self._clock, 6),
-            error=error,
+            error=f"{type(problem).__name__}: {problem}" if problem else None,
+            cause=cause_of(problem) if problem else None,
         )

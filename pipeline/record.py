@@ -32,7 +32,7 @@ class RunRecord(BaseModel):
     status: Status = Field(description="how far it came")
     started: str = Field(description="UTC time of its first start")
     ended: str | None = Field(default=None, description="UTC time of its end")
-    config: dict[str, str | int | bool | None] = Field(description="the resolved configuration")
+    config: dict[str, str | int | float | bool | None] = Field(description="the resolved configuration")
     code_version: str = Field(description="version of the code")
     packages: dict[str, str] = Field(description="versions of the packages it ran with")
     model: str = Field(default="", description="name and version of the model")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from upath import UPath
 
 from catalogs_schema.receipt import Receipt
+from pipeline.attempts import Limits
 from pipeline.catalogue import catalogue_name, finalise_catalogue, read_counts, write_collection
 from pipeline.config import RunConfig
 from pipeline.engine import ENGINES
@@ -74,7 +75,8 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
         )
         for entry in plan.to_do
     ]
-    yield from ENGINES[config.engine](tasks, config.spec(), config.workers)
+    limits = Limits(config.attempts, config.partition_seconds)
+    yield from ENGINES[config.engine](tasks, config.spec(), config.workers, limits)
 
 
 def read_receipts(run: UPath, plan: Plan) -> list[Receipt]:

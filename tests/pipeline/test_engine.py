@@ -4,10 +4,9 @@ import os
 import signal
 
 import pytest
-from distributed import Client, LocalCluster
 
-from pipeline import engine
-from pipeline.engine import ENGINES, on_client
+from pipeline.attempts import Limits
+from pipeline.engine import ENGINES
 from pipeline.model import EmptyModel, ModelSpec
 from tests.survey import orders
 
@@ -19,11 +18,11 @@ def outcome(receipts):
 @pytest.fixture(scope="module")
 def expected(photometry, tmp_path_factory):
     tasks = orders(photometry, tmp_path_factory.mktemp("serial"))
-    return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1))
+    return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1, Limits()))
 
 
 def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path, expected):
-    receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2))
+    receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2, Limits()))
     assert outcome(receipts) == expected
     assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
 
@@ -51,16 +50,13 @@ def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, exp
     tasks = orders(photometry, tmp_path)
     rows = [task.rows for task in tasks]
     guilty = next(task for task in tasks if rows.count(task.rows) == 1)
-    with (
-        engine.dask.config.set(engine.DASK_SETTINGS),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
-        Client(cluster) as client,
-    ):
-        spec = DeadlySpec("deadly", "", batch_size=guilty.rows)
-        receipts = list(on_client(client, tasks, spec, 2, 1))
+    spec = DeadlySpec("deadly", "", batch_size=guilty.rows)
+    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=2)))
     assert len(receipts) == len(tasks), "every partition has a receipt"
     failed = [receipt for receipt in receipts if receipt.status == "failed"]
     assert [receipt.partition for receipt in failed] == [guilty.partition.name]
-    assert "KilledWorker" in failed[0].attempts[-1].error
+    assert [attempt.cause for attempt in failed[0].attempts] == ["worker lost"] * 2
+    others = [receipt for receipt in receipts if receipt.status == "done"]
+    assert all(len(receipt.attempts) == 1 for receipt in others), "the innocent lose nothing"
     done = outcome(receipt for receipt in receipts if receipt.status == "done")
     assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}

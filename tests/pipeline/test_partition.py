@@ -7,6 +7,7 @@ import pytest
 from upath import UPath
 
 from catalogs_schema.receipt import Receipt
+from pipeline.failure import WorkerLost
 from pipeline.model import EmptyModel, ModelSpec
 from pipeline.partition import failed_receipt, process, receipt_path
 from tests.survey import orders
@@ -76,10 +77,12 @@ def test_a_model_that_loses_a_row_is_found_out(task):
 
 
 def test_a_worker_that_was_lost_leaves_a_receipt(task):
-    receipt = failed_receipt(task, ModelSpec("empty", ""), RuntimeError("worker lost"))
+    receipt = failed_receipt(task, ModelSpec("empty", ""), WorkerLost("gone"), host="node-7", seconds=2.5)
     stored = json.loads(receipt_path(UPath(task.run), task.partition).read_text())
     assert stored["status"] == "failed"
-    assert receipt.attempts[0].error == "RuntimeError: worker lost"
+    attempt = receipt.attempts[0]
+    assert (attempt.error, attempt.cause) == ("WorkerLost: gone", "worker lost")
+    assert (attempt.host, attempt.pid, attempt.seconds) == ("node-7", 0, 2.5)
 
 
 def test_rows_of_the_task_are_checked_against_the_file(task):
