@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from flows import interrupt, training_cli
+from flows import interrupt, training_cli, validate_cli
 from flows.console import RUN_INTERRUPTED, AsJson, complain, duration, errors, say
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(training_cli.app)
+app.add_typer(validate_cli.app)
 
 MAX_NAMED = 20
 """Damaged files that `verify` names before it stops looking, and failed partitions that `run` names."""

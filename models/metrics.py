@@ -1,6 +1,13 @@
-"""How good answers are: the measures that photometric-redshift and classification papers use."""
+"""How good answers are: the measures that photometric-redshift and classification papers use.
+
+The formulae reduce the last axis, so that the same ones serve a sample, shape (N,), and all its bootstrap
+resamples at once, shape (R, N); see `models.bootstrap`. Rows without an answer or a truth are left out by
+`redshift_metrics` and its like, which count what is left.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,74 +16,235 @@ from models.quantities import CLASSES, SCALARS
 NMAD = 1.4826
 """Median absolute deviation -> standard deviation of a Gaussian."""
 
+CENTRAL_68 = (15.87, 84.13)
+"""Percentiles of one standard deviation about the median of a Gaussian."""
 
-def redshift_metrics(z: np.ndarray, z_true: np.ndarray) -> dict[str, float]:
-    """Measures of dz = (z - z_true) / (1 + z_true) over the rows where both are finite.
+CONFIDENCE_BINS = 10
+"""Bins of probability, of equal width, in which it is compared with the frequency."""
+
+Measures = dict[str, np.ndarray]
+Formula = Callable[[np.ndarray, np.ndarray], Measures]
+
+
+def redshift_measures(z: np.ndarray, z_true: np.ndarray) -> Measures:
+    """Measures of dz = (z - z_true) / (1 + z_true); all rows finite.
 
     Returns
     -------
-    dict
-        ``n``; ``sigma_nmad`` = 1.4826 median|dz - median dz| (most papers); ``sigma_nmad_uncentred`` =
-        1.4826 median|dz| (the published OJALA and SpecPT); ``bias`` = median dz; ``outliers_15`` and
-        ``outliers_03``, the fractions with |dz| beyond 0.15 and 0.03. NaN where no row is left.
+    dict of str to ndarray, shape (...)
+        ``sigma_nmad`` = 1.4826 median|dz - median dz| (most papers); ``sigma_nmad_uncentred`` =
+        1.4826 median|dz| (the published OJALA and SpecPT); ``sigma68``, half the range of dz from the 16 %
+        to the 84 % percentile (PAUS); ``bias`` = median dz; ``outliers_15`` and ``outliers_03``, the
+        fractions with |dz| beyond 0.15 and 0.03; ``r2`` and ``range_ratio``, see `scatter_measures`.
     """
     dz = (z - z_true) / (1.0 + z_true)
-    dz = dz[np.isfinite(dz)]
-    if len(dz) == 0:
-        names = ("sigma_nmad", "sigma_nmad_uncentred", "bias", "outliers_15", "outliers_03")
-        return {"n": 0.0} | dict.fromkeys(names, np.nan)
+    low, bias, high = np.percentile(dz, [CENTRAL_68[0], 50.0, CENTRAL_68[1]], axis=-1)
+    size = np.abs(dz)
     return {
-        "n": float(len(dz)),
-        "sigma_nmad": float(NMAD * np.median(np.abs(dz - np.median(dz)))),
-        "sigma_nmad_uncentred": float(NMAD * np.median(np.abs(dz))),
-        "bias": float(np.median(dz)),
-        "outliers_15": float(np.mean(np.abs(dz) > 0.15)),
-        "outliers_03": float(np.mean(np.abs(dz) > 0.03)),
+        "sigma_nmad": NMAD * np.median(np.abs(dz - bias[..., None]), axis=-1),
+        "sigma_nmad_uncentred": NMAD * np.median(size, axis=-1),
+        "sigma68": 0.5 * (high - low),
+        "bias": bias,
+        "outliers_15": np.mean(size > 0.15, axis=-1),
+        "outliers_03": np.mean(size > 0.03, axis=-1),
+        **_spread(z, z_true),
     }
 
 
-def confusion(class_code: np.ndarray, class_true: np.ndarray) -> np.ndarray:
-    """Counts (true class, given class), shape (3, 3), over the rows whose true class is known (not -1)."""
-    known = class_true >= 0
-    n = len(CLASSES)
-    counts = np.bincount(class_true[known].astype(int) * n + class_code[known].astype(int), minlength=n * n)
-    return counts.reshape(n, n)
-
-
-def class_metrics(class_code: np.ndarray, class_true: np.ndarray) -> dict[str, float]:
-    """F1 of each class (``f1_galaxy`` ...), its mean by true counts (``f1_weighted``), ``accuracy``."""
-    counts = confusion(class_code, class_true)
-    support = counts.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        f1 = 2.0 * counts.diagonal() / (support + counts.sum(axis=0))
-        weighted = float(np.sum(np.where(support > 0, f1 * support, 0.0)) / support.sum())
-        accuracy = float(counts.diagonal().sum() / counts.sum())
-    by_class = {f"f1_{name.lower()}": float(value) for name, value in zip(CLASSES, f1, strict=True)}
-    return by_class | {"f1_weighted": weighted, "accuracy": accuracy}
-
-
-def scatter_metrics(value: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """``n``, ``bias`` (median), ``nmad`` and ``std`` of value - truth, ``r2`` and ``range_ratio``.
+def scatter_measures(value: np.ndarray, truth: np.ndarray) -> Measures:
+    """``bias`` (median), ``nmad`` and ``std`` of value - truth, ``r2`` and ``range_ratio``; all rows finite.
 
     The range ratio (16th to 84th percentile of the answers over that of the truth) and R2 show an answer
     that has collapsed to the mean, which a small scatter hides.
     """
-    both = np.isfinite(value) & np.isfinite(truth)
-    value, truth = value[both].astype(np.float64), truth[both].astype(np.float64)
-    if len(truth) < 2:
-        return {"n": float(len(truth))} | dict.fromkeys(("bias", "nmad", "std", "r2", "range_ratio"), np.nan)
     difference = value - truth
-    low, high = np.percentile(truth, [16, 84])
-    got_low, got_high = np.percentile(value, [16, 84])
+    bias = np.median(difference, axis=-1)
+    return {
+        "bias": bias,
+        "nmad": NMAD * np.median(np.abs(difference - bias[..., None]), axis=-1),
+        "std": difference.std(axis=-1),
+        **_spread(value, truth),
+    }
+
+
+def _spread(value: np.ndarray, truth: np.ndarray) -> Measures:
+    low, high = np.percentile(truth, CENTRAL_68, axis=-1)
+    got_low, got_high = np.percentile(value, CENTRAL_68, axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "n": float(len(truth)),
-            "bias": float(np.median(difference)),
-            "nmad": float(NMAD * np.median(np.abs(difference - np.median(difference)))),
-            "std": float(difference.std()),
-            "r2": float(1.0 - np.mean(difference**2) / truth.var()),
-            "range_ratio": float((got_high - got_low) / (high - low)),
+            "r2": 1.0 - np.mean((value - truth) ** 2, axis=-1) / truth.var(axis=-1),
+            "range_ratio": (got_high - got_low) / (high - low),
         }
+
+
+def confusion(code: np.ndarray, true: np.ndarray, classes: int = len(CLASSES)) -> np.ndarray:
+    """Counts (true class, answer), shape (classes, classes + 1).
+
+    Parameters
+    ----------
+    code, true : ndarray of int, shape (N,)
+        Class codes; negative where there is no answer, which the last column counts, or no truth, and
+        such rows are left out.
+    classes : int
+        Number of classes.
+    """
+    known = true >= 0
+    answer = np.where(code[known] >= 0, code[known], classes).astype(np.int64)
+    counts = np.bincount(
+        true[known].astype(np.int64) * (classes + 1) + answer, minlength=classes * (classes + 1)
+    )
+    return counts.reshape(classes, classes + 1)
+
+
+def class_measures(counts: np.ndarray) -> Measures:
+    """Measures of confusion matrices (..., C, C + 1), as from `confusion`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``completeness`` (recall), ``purity`` (precision) and ``f1``, shape (..., C); ``f1_weighted``, their
+        mean weighted by the true counts, and ``accuracy``, shape (...). No answer counts against
+        completeness alone. NaN where there is nothing to divide by.
+    """
+    square = counts[..., :-1]
+    right = np.diagonal(square, axis1=-2, axis2=-1).astype(np.float64)
+    support, given = counts.sum(axis=-1), square.sum(axis=-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2.0 * right / (support + given)
+        total = support.sum(axis=-1)
+        return {
+            "completeness": right / support,
+            "purity": right / given,
+            "f1": f1,
+            "f1_weighted": np.where(support > 0, f1 * support, 0.0).sum(axis=-1) / total,
+            "accuracy": right.sum(axis=-1) / total,
+        }
+
+
+def ks_distance(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Kolmogorov-Smirnov distance of binned numbers in 0 to 1 from uniform, at the bins' edges.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (..., K)
+        Numbers per bin.
+    edges : ndarray, shape (K + 1,)
+        Edges of the bins, from 0 to 1.
+    """
+    total = counts.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        reached = counts.cumsum(axis=-1) / total
+    return np.asarray(np.abs(reached - edges[1:]).max(axis=-1))
+
+
+def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probability integral transform and continuous ranked probability score of binned PDFs.
+
+    The density is constant within a bin, so both are exact (Gneiting & Raftery 2007, eq. 20).
+
+    Parameters
+    ----------
+    pdf : ndarray, shape (N, B)
+        Probability of each bin; rows are normalised here.
+    position : ndarray, shape (N,)
+        Where the truth lies, in bins from the lower end.
+
+    Returns
+    -------
+    pit, crps : ndarray, shape (N,)
+        The cumulative probability at the truth, and the integral of (F - H)^2 in bins.
+    """
+    pdf = pdf / pdf.sum(axis=1, keepdims=True)
+    n, bins = pdf.shape
+    reached = np.concatenate([np.zeros((n, 1)), pdf.cumsum(axis=1)], axis=1)
+    place = np.clip(position, 0.0, bins)
+    cell = np.minimum(place.astype(np.int64), bins - 1)
+    row, part = np.arange(n), place - cell
+    pit = np.minimum(reached[row, cell] + part * pdf[row, cell], 1.0)  # sums round up
+    below, above = reached[:, :-1], reached[:, 1:]
+    before = (below**2 + below * above + above**2) / 3.0
+    low, high = 1.0 - below, 1.0 - above
+    after = (low**2 + low * high + high**2) / 3.0
+    step = np.arange(bins)
+    crps = np.where(step < cell[:, None], before, np.where(step > cell[:, None], after, 0.0)).sum(axis=1)
+    low, high = reached[row, cell], reached[row, cell + 1]
+    crps += part * (low**2 + low * pit + pit**2) / 3.0
+    crps += (1.0 - part) * ((1.0 - pit) ** 2 + (1.0 - pit) * (1.0 - high) + (1.0 - high) ** 2) / 3.0
+    return pit, crps + np.abs(position - place)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Expected calibration error: mean |frequency - probability| over bins of probability, by their rows.
+
+    Guo et al. (2017), eq. 3, with `CONFIDENCE_BINS` bins.
+
+    Parameters
+    ----------
+    confidence : ndarray, shape (..., N)
+        Probability of the answer.
+    right : ndarray of bool, shape (..., N)
+        Whether the answer is true.
+    """
+    cell, gap = confidence_bin(confidence), right - confidence
+    total = sum(np.abs(np.where(cell == k, gap, 0.0).sum(axis=-1)) for k in range(CONFIDENCE_BINS))
+    return np.asarray(total / confidence.shape[-1])
+
+
+def confidence_bin(confidence: np.ndarray) -> np.ndarray:
+    """The bin of each probability, of `CONFIDENCE_BINS`; same shape."""
+    return np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+
+
+def area_under_curve(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Probability that a positive row has a higher score than another one, ties counted half.
+
+    Parameters
+    ----------
+    score : ndarray, shape (..., N)
+        Finite scores.
+    positive : ndarray of bool, shape (..., N)
+        Rows that should score high; NaN comes out where there is none, or no other.
+    """
+    if score.ndim > 1:
+        return np.array([area_under_curve(s, p) for s, p in zip(score, positive, strict=True)])
+    own, others = score[positive], np.sort(score[~positive])
+    if len(own) == 0 or len(others) == 0:
+        return np.array(np.nan)
+    below = np.searchsorted(others, own, side="left") + np.searchsorted(others, own, side="right")
+    return np.asarray(0.5 * below.mean() / len(others))
+
+
+def redshift_metrics(z: np.ndarray, z_true: np.ndarray) -> dict[str, float]:
+    """`redshift_measures` of the rows where both are finite, and their number ``n``; NaN where none is."""
+    return _metrics(redshift_measures, z, z_true)
+
+
+def scatter_metrics(value: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """`scatter_measures` of the rows where both are finite, and their number ``n``; NaN where none is."""
+    return _metrics(scatter_measures, value, truth)
+
+
+def _metrics(formula: Formula, value: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    both = np.isfinite(value) & np.isfinite(truth)
+    n = int(both.sum())
+    if n == 0:
+        return {"n": 0.0} | dict.fromkeys(formula(np.ones(1), np.ones(1)), np.nan)
+    found = formula(value[both].astype(np.float64), truth[both].astype(np.float64))
+    return {"n": float(n)} | {name: float(number) for name, number in found.items()}
+
+
+def class_metrics(class_code: np.ndarray, class_true: np.ndarray) -> dict[str, float]:
+    """F1 of each class (``f1_galaxy`` ...), its mean by true counts (``f1_weighted``), ``accuracy``."""
+    found = class_measures(confusion(class_code, class_true))
+    by_class = {f"f1_{name.lower()}": float(f1) for name, f1 in zip(CLASSES, found["f1"], strict=True)}
+    return by_class | {name: float(found[name]) for name in ("f1_weighted", "accuracy")}
+
+
+def within(value: np.ndarray, error: np.ndarray, truth: np.ndarray) -> float:
+    """Fraction of the truths within one error of the value; 0.683 where errors are right."""
+    pull = np.abs(value - truth) / error
+    pull = pull[np.isfinite(pull)]
+    return float(np.mean(pull <= 1.0)) if len(pull) else float("nan")
 
 
 MAGNITUDE_BINS: tuple[tuple[float, float], ...] = (
@@ -129,15 +297,8 @@ def catalogue_metrics(
             if quantity.name == "teff":
                 value, truth = np.log10(value), np.log10(truth)
             found[quantity.name] = scatter_metrics(value, truth) | {
-                "within_err": _within(
+                "within_err": within(
                     answers[quantity.name], answers[f"{quantity.name}_err"], labels[quantity.name]
                 )
             }
     return found
-
-
-def _within(value: np.ndarray, error: np.ndarray, truth: np.ndarray) -> float:
-    """Fraction of the truths within one error of the value; 0.683 where errors are right."""
-    pull = np.abs(value - truth) / error
-    pull = pull[np.isfinite(pull)]
-    return float(np.mean(pull <= 1.0)) if len(pull) else float("nan")

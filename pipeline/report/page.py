@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 import numpy as np
 from upath import UPath
 
@@ -18,16 +15,17 @@ from catalogs_schema.contract import NONE
 from catalogs_schema.flags import MEANING, Flag
 from catalogs_schema.receipt import Receipt
 from pipeline.catalogue import read_counts, read_leaves
+from pipeline.gates import GateReport
 from pipeline.leaf import write_whole
 from pipeline.report.account import RunAccount, account_of
-from pipeline.report.drawing import Drawing
 from pipeline.report.figures import band_drawing, class_drawing, rate_drawing, redshift_drawing, stage_drawing
-from pipeline.report.leaves import answers_for
-from pipeline.report.numbers import finite, run_numbers, seconds_between, truth_numbers
+from pipeline.report.numbers import finite, run_numbers, seconds_between
+from pipeline.report.render import render
 from pipeline.report.skymap import sky_drawing
-from pipeline.report.truth import match_truth, read_truth
-from pipeline.report.truth_figures import FEWEST
 from pipeline.report.truth_section import objects_csv, truth_section
+from pipeline.validation.judge import validate
+from pipeline.validation.leaves import answers_for
+from pipeline.validation.truth import match_truth, read_truth
 
 ROWS_SHOWN = 50
 """Failed partitions and workers that the page lists."""
@@ -56,6 +54,8 @@ class RunFacts:
         Versions of the code and of the product's contract.
     versions, config : dict of str to str
         Versions of packages, resolved configuration.
+    origin : str
+        What was reprocessed, and how much was linked from earlier runs; empty if all was made by this run.
     """
 
     run_id: str
@@ -72,10 +72,16 @@ class RunFacts:
     contract_version: str
     versions: dict[str, str]
     config: dict[str, str]
+    origin: str = ""
 
 
 def write_report(
-    run: UPath, photometry: UPath, receipts: Sequence[Receipt], facts: RunFacts, truth: UPath | None
+    run: UPath,
+    photometry: UPath,
+    receipts: Sequence[Receipt],
+    facts: RunFacts,
+    truth: UPath | None,
+    gates: GateReport | None = None,
 ) -> UPath:
     """Write the report of a run.
 
@@ -91,6 +97,8 @@ def write_report(
         What is not in the receipts.
     truth : UPath or None
         A file of known objects, see `read_truth`.
+    gates : GateReport, optional
+        The quality gates, as they were found.
 
     Returns
     -------
@@ -123,32 +131,20 @@ def write_report(
     if known:
         rows = int(account.rows_out[account.done].sum())
         matched = match_truth(known, answers_for(known, catalogue, photometry, done), rows)
-        numbers["truth"] = truth_numbers(matched)
-        shown["truth"] = truth_section(known, matched, numbers["truth"])
+        found = validate(known, matched, str(catalogue))
+        numbers["truth"] = found.model_dump(mode="json")
+        shown["truth"] = truth_section(matched, found)
         shown["sections"].append(("truth", "Where the truth is known"))
         write_whole(folder / "objects.csv", objects_csv(matched))
+    if gates:
+        shown["sections"].append(("gates", "Quality gates"))
     shown["sections"].append(("provenance", "Provenance"))
     numbers = {"run_id": facts.run_id, "product": facts.product, **numbers}
     write_whole(folder / "quality.json", json.dumps(finite(numbers), indent=1, allow_nan=False).encode())
     page = folder / "index.html"
-    write_whole(page, _render(drawings, shown | {"facts": facts, "verify": str(run)}).encode())
+    context = {"truth": None, "gates": gates, **shown, "drawings": drawings, "facts": facts, "verify": str(run)}
+    write_whole(page, render("template.html.j2", context).encode())
     return page
-
-
-def _render(drawings: dict[str, Drawing | None], context: dict[str, Any]) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {
-        "count": _count,
-        "fixed": _fixed,
-        "signed": lambda value, digits: _fixed(value, digits, sign="+"),
-        "short": lambda value: "–" if _absent(value) else f"{value:.3g}".replace("-", "−"),
-        "percent": lambda value: "–" if _absent(value) else f"{100 * value:.1f} %",
-        "size": _size,
-        "word": lambda word: "–" if word == NONE else word,
-    }
-    environment.globals["truncated"] = _truncated
-    template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text())
-    return template.render(drawings=drawings, fewest=FEWEST, **{"truth": None} | context)
 
 
 def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> dict[str, Any]:
@@ -196,6 +192,7 @@ def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) 
                 "Engine",
                 f"{facts.engine}, {facts.workers} worker{'s' if facts.workers != 1 else ''}, {facts.device}",
             ),
+            ("Partitions", facts.origin or "all made by this run"),
             ("Started, ended", f"{_time(facts.started)}, {_time(facts.ended)}"),
         ],
     }
@@ -277,25 +274,6 @@ def _slow(account: RunAccount, i: int) -> dict[str, Any]:
     }
 
 
-def _absent(value: float | None) -> bool:
-    return value is None or not math.isfinite(value)
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None or _absent(value) else f"{value:,.0f}"
-
-
-def _fixed(value: float | None, digits: int, sign: str = "") -> str:
-    if value is None or _absent(value):
-        return "–"
-    # What rounds to zero has no sign.
-    return f"{value:{sign}z,.{digits}f}".replace("-", "−")
-
-
-def _size(value: float) -> str:
-    return f"{value / 2**20:,.0f} MiB"
-
-
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s"
@@ -311,7 +289,3 @@ def _time(text: str) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - 12:,} more" if len(names) > 12 else ""
     return ", ".join(names[:12]) + more
-
-
-def _truncated(total: int, shown: int, what: str) -> str:
-    return f"The first {shown:,} of {total:,} {what} are shown." if shown < total else ""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from pipeline.report.calibration_figures import at_least_wide, errorbars
 from pipeline.report.drawing import (
     BLUE,
     CLASS_COLOURS,
@@ -22,7 +21,8 @@ from pipeline.report.drawing import (
     plain_logs,
     scatter,
 )
-from pipeline.report.quality import LabelSample, RedshiftSample
+from pipeline.validation.result import RedshiftBin
+from pipeline.validation.samples import CATASTROPHIC, LabelSample, RedshiftSample
 
 FEWEST = 5
 """Objects that a bin must hold for its measures to be drawn or printed."""
@@ -32,9 +32,6 @@ LABELS_ABREAST = 4
 
 DENSE = 20_000
 """More objects than this are shown as a density."""
-
-_COLOURS = {"z_gal": CLASS_COLOURS["GALAXY"], "z_qso": CLASS_COLOURS["QSO"], "z": INK}
-_MARKERS = {"z_gal": CLASS_MARKERS["GALAXY"], "z_qso": CLASS_MARKERS["QSO"], "z": "."}
 
 
 def redshift_truth_drawing(samples: list[RedshiftSample], anchor: str) -> Drawing:
@@ -95,24 +92,19 @@ def redshift_truth_drawing(samples: list[RedshiftSample], anchor: str) -> Drawin
     return Drawing(drawing.name, drawing.svg, drawing.alt, caption)
 
 
-def magnitude_drawing(
-    by_magnitude: dict[str, list[dict[str, Any]]], columns: dict[str, str], anchor: str
-) -> Drawing | None:
-    """Bias, scatter and outliers against magnitude; None where no bin holds enough objects.
+def bins_drawing(bins: dict[str, tuple[RedshiftBin, ...]], axis: str, anchor: str) -> Drawing | None:
+    """Bias, scatter and outliers by magnitude or redshift; None where no bin holds enough objects.
 
     Parameters
     ----------
-    by_magnitude : dict of str to list of dict
-        `scores_by_magnitude` of each sample, by its name.
-    columns : dict of str to str
-        The column that each sample is judged by.
+    bins : dict of str to tuple of RedshiftBin
+        The bins of each class.
+    axis : str
+        What they are bins of.
     anchor : str
         Anchor on the page.
     """
-    drawn = {
-        name: [row for row in rows if row["n"] >= FEWEST and np.isfinite(row["i_mag"])]
-        for name, rows in by_magnitude.items()
-    }
+    drawn = {name: [b for b in found if b.scores.n >= FEWEST] for name, found in bins.items()}
     if not any(drawn.values()):
         return None
     panels = (
@@ -123,17 +115,18 @@ def magnitude_drawing(
 
     def paint(figure: Figure) -> None:
         for axes, (key, label, factor) in zip(figure.subplots(1, 3), panels, strict=True):
-            for name, rows in drawn.items():
-                x, y = [row["i_mag"] for row in rows], [factor * row[key] for row in rows]
-                axes.plot(
-                    x,
-                    y,
-                    marker=_MARKERS[columns[name]],
-                    color=_COLOURS[columns[name]],
+            for name, found in drawn.items():
+                errorbars(
+                    axes,
+                    [b.interval.middle or 0.0 for b in found],
+                    [getattr(b.scores, key) for b in found],
+                    color=CLASS_COLOURS[name],
+                    marker=CLASS_MARKERS[name],
                     label=name,
-                    markersize=5,
+                    factor=factor,
                 )
-            axes.set(xlabel="iSDSS magnitude (AB, as observed)", title=label)
+            axes.set(xlabel=axis, title=label)
+            at_least_wide(axes)
             if key == "bias":
                 axes.axhline(0.0, color=INK, linewidth=0.8)
                 axes.legend(loc="best")
@@ -141,21 +134,22 @@ def magnitude_drawing(
                 axes.set_yscale("log")
                 plain_logs(axes.yaxis)
             else:
-                worst = max(100.0 * row[key] for rows in drawn.values() for row in rows)
-                axes.set_ylim(-0.05 * max(worst, 1.0), 1.08 * max(worst, 1.0))
+                worst = max(factor * (b.scores.outliers_15.value or 0.0) for v in drawn.values() for b in v)
+                axes.set_ylim(-0.05 * max(worst, 1.0), 1.15 * max(worst, 1.0))
 
     return draw(
         anchor,
         paint,
         (10.6, 3.1),
-        "Bias, scatter and outliers of the redshifts against iSDSS magnitude; see the table below",
-        f"Points stand at the median magnitude of their bin; bins of fewer than {FEWEST} are not drawn.",
+        f"Bias, scatter and outliers of the redshifts against {axis}; see the table below",
+        "Redshift given the true class. Points stand at the median of their bin, with bootstrap errors; bins "
+        f"of fewer than {FEWEST} are not drawn.",
     )
 
 
 def label_drawing(samples: list[LabelSample], anchor: str) -> Drawing | None:
     """Each scalar label against its true value; None where there is none with enough objects."""
-    shown = [sample for sample in samples if len(sample.value) >= FEWEST]
+    shown = [sample for sample in samples if len(sample.value) >= FEWEST and not sample.selection]
     if not shown:
         return None
     lines = -(-len(shown) // LABELS_ABREAST)
@@ -209,7 +203,7 @@ def _cloud(axes: Axes, sample: RedshiftSample, y: np.ndarray) -> None:
         return
     few = answered.sum() < MANY
     style = {"s": 12 if few else 5, "alpha": 0.65 if few else 0.35, "linewidths": 0}
-    colour, marker = _COLOURS[sample.column], _MARKERS[sample.column]
+    colour, marker = CLASS_COLOURS[sample.objects], CLASS_MARKERS[sample.objects]
     scatter(axes, sample.z_true[right], y[right], color=colour, marker=marker, label="class right", **style)
     wrong_style = {
         "s": 20 if few else 12,
@@ -227,8 +221,5 @@ def _limit(dz: np.ndarray) -> float:
 
 
 def _summary(sample: RedshiftSample) -> str:
-    scores = sample.scores()
-    return (
-        f"{sample.name}: {scores['n']:.0f} objects, sigma NMAD {scores['sigma_nmad']:.4f}, "
-        f"{scores['outliers_15_n']:.0f} beyond 0.15."
-    )
+    dz = sample.dz[np.isfinite(sample.dz)]
+    return f"{sample.name}: {len(dz):,} objects, {np.sum(np.abs(dz) > CATASTROPHIC)} beyond 0.15."

@@ -1,4 +1,4 @@
-"""The section of the page on answers beside the truth."""
+"""The section of a page on answers beside the truth."""
 
 from __future__ import annotations
 
@@ -7,36 +7,35 @@ from typing import Any
 
 import pyarrow.csv
 
-from catalogs_schema.contract import NONE
-from pipeline.report.numbers import samples_of
-from pipeline.report.quality import ANSWERS, LISTED, label_samples, redshift_samples
-from pipeline.report.truth import Matched, Truth
-from pipeline.report.truth_figures import label_drawing, magnitude_drawing, redshift_truth_drawing
+from pipeline.report.calibration_figures import class_drawing, pit_drawing
+from pipeline.report.truth_figures import FEWEST, bins_drawing, label_drawing, redshift_truth_drawing
+from pipeline.validation.judge import samples_of
+from pipeline.validation.result import Classification, Scores, Validation
+from pipeline.validation.samples import label_samples, redshift_samples, wrong_classes, wrong_redshifts
+from pipeline.validation.truth import Matched
+
+LISTED = 60
+"""Wrong answers that each table on the page shows."""
 
 
-def truth_section(truth: Truth, matched: Matched, numbers: dict[str, Any]) -> dict[str, Any]:
-    """What the template shows of a truth.
+def truth_section(matched: Matched, found: Validation) -> dict[str, Any]:
+    """What the template shows of answers beside the truth.
 
     Parameters
     ----------
-    truth, matched : Truth, Matched
-        What is known, and the answers beside it.
-    numbers : dict
-        `truth_numbers` of them.
+    matched : Matched
+        The answers beside the truth.
+    found : Validation
+        The measures of them.
     """
     parts = samples_of(matched)
-    blocks = [_block(name, part, numbers["samples"][name], i) for i, (name, part) in enumerate(parts.items())]
+    blocks = [_block(name, part, found.samples[name], i) for i, (name, part) in enumerate(parts.items())]
     return {
-        "path": truth.path,
-        "rows": numbers["rows"],
-        "matched": numbers["matched"],
-        "not_in_catalogue": numbers["not_in_catalogue"],
-        "unknown": numbers["catalogue_rows_without_truth"],
-        "ignored": truth.ignored,
-        "answers": ["no class" if name == NONE else name for name in ANSWERS],
-        "all": _tables("", numbers["all"]),
-        "blocks": blocks or [_block("", matched, numbers["all"], 0)],
+        "found": found,
+        "all": _tables(found.all),
+        "blocks": blocks or [_block("", matched, found.all, 0)],
         "apart": bool(blocks),
+        "fewest": FEWEST,
     }
 
 
@@ -47,36 +46,50 @@ def objects_csv(matched: Matched) -> bytes:
     return sink.getvalue()
 
 
-def _block(name: str, matched: Matched, scores: dict[str, Any], number: int) -> dict[str, Any]:
+def _block(name: str, matched: Matched, scores: Scores, number: int) -> dict[str, Any]:
     """Everything about one sample: tables, figures and wrong answers."""
-    samples = [sample for sample in redshift_samples(matched) if sample.column != "z"]
-    by_magnitude = {s.name: scores["redshifts_by_magnitude"][s.column] for s in samples}
-    columns = {s.name: s.column for s in samples}
-    return _tables(name, scores) | {
+    samples = [sample for sample in redshift_samples(matched) if sample.given == "true class"]
+    by_class = {r.objects: r for r in scores.redshifts if r.given == "true class" and r.selection == "all"}
+    classes, redshifts = wrong_classes(matched), wrong_redshifts(matched)
+    return _tables(scores) | {
+        "name": name,
+        "class_drawing": class_drawing(scores, f"truth-class-{number}"),
         "redshift_drawing": redshift_truth_drawing(samples, f"truth-z-{number}") if samples else None,
-        "magnitude_drawing": magnitude_drawing(by_magnitude, columns, f"truth-magnitude-{number}"),
+        "magnitude_drawing": bins_drawing(
+            {name: r.by_magnitude for name, r in by_class.items()},
+            "iSDSS magnitude (AB, as observed)",
+            f"truth-magnitude-{number}",
+        ),
+        "true_z_drawing": bins_drawing(
+            {name: r.by_redshift for name, r in by_class.items()}, "true redshift", f"truth-by-z-{number}"
+        ),
+        "pit_drawing": pit_drawing(scores.redshift_calibration, f"truth-pit-{number}"),
         "label_drawing": label_drawing(label_samples(matched), f"truth-labels-{number}"),
-        "magnitudes": [{"name": n, "column": columns[n], "rows": rows} for n, rows in by_magnitude.items()],
-        "class_magnitudes": scores["classes_by_magnitude"],
-        "labels": [{"name": label} | row for label, row in scores["labels"].items()],
-        "wrong_classes": scores["wrong_classes"][:LISTED],
-        "wrong_classes_total": len(scores["wrong_classes"]),
-        "wrong_redshifts": scores["wrong_redshifts"][:LISTED],
-        "wrong_redshifts_total": len(scores["wrong_redshifts"]),
+        "wrong_classes": classes[:LISTED],
+        "wrong_classes_total": len(classes),
+        "wrong_redshifts": redshifts[:LISTED],
+        "wrong_redshifts_total": len(redshifts),
     }
 
 
-def _tables(name: str, scores: dict[str, Any]) -> dict[str, Any]:
-    """Confusion matrix with shares of the true class, class scores and redshift scores."""
+def _tables(scores: Scores) -> dict[str, Any]:
+    """Measures, and the confusion matrices with shares of the true class."""
+    return {
+        "scores": scores,
+        "matrix": _matrix(scores.classification),
+        "diagrams": [{"diagram": d, "matrix": _matrix(d.scores)} for d in scores.diagrams],
+    }
+
+
+def _matrix(found: Classification) -> list[dict[str, Any]]:
     matrix = []
-    for true, counts in zip(scores["confusion"]["true"], scores["confusion"]["counts"], strict=True):
+    for true, counts in zip(found.classes, found.confusion, strict=True):
         shares = [count / max(sum(counts), 1) for count in counts]
-        cells = zip(ANSWERS, counts, shares, strict=True)
+        cells = zip(found.answers, counts, shares, strict=True)
         matrix.append(
             {
                 "name": true,
                 "cells": [{"count": c, "share": s, "right": answer == true} for answer, c, s in cells],
             }
         )
-    redshifts = [{"name": r["objects"], "column": column} | r for column, r in scores["redshifts"].items()]
-    return {"name": name, "matrix": matrix, "classes": scores["classes"], "redshifts": redshifts}
+    return matrix

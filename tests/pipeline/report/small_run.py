@@ -112,6 +112,11 @@ def make_run(folder: Path) -> SmallRun:
         **{f"p_{name.lower()}": np.where(empty, np.nan, probability[:, i]) for i, name in enumerate(CLASSES)},
         "z": np.where(empty | (class_given == "STAR"), np.nan, z),
         "z_err": np.where(empty | (class_given == "STAR"), np.nan, blur * (1 + z)),
+        **{
+            name: np.where(empty | (class_given == "STAR"), np.nan, np.clip(z + k * blur * (1 + z), 0.0, 5.1))
+            for name, k in (("z_q02", -2.4), ("z_q16", -1.2), ("z_q50", 0.0), ("z_q84", 1.2), ("z_q98", 2.4))
+        },
+        "z_odds": np.where(empty | (class_given == "STAR"), np.nan, np.exp(-10.0 * blur)),
         "z_gal": np.where(empty, np.nan, z),
         "z_gal_err": np.where(empty, np.nan, error[:, 0] * (1 + z)),
         "z_qso": np.where(empty, np.nan, z),

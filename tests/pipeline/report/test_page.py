@@ -11,7 +11,8 @@ from upath import UPath
 from catalogs_schema.receipt import Receipt
 from pipeline.report import write_report
 from pipeline.report.drawing import draw
-from pipeline.report.truth import TruthError
+from pipeline.validation.result import Validation
+from pipeline.validation.truth import TruthError
 from tests.pipeline.report.small_run import FACTS, ROWS, Reported, SmallRun, failed
 
 
@@ -68,9 +69,9 @@ def test_the_page_needs_no_network_and_is_well_formed(reported: Reported) -> Non
 
 def test_every_figure_says_in_words_what_it_shows(reported: Reported) -> None:
     page = Page(reported.text)
-    assert len(page.images) == 12
+    assert len(page.images) == 18
     assert all(image["role"] == "img" and len(image["aria-label"] or "") > 20 for image in page.images)
-    assert reported.text.count("<figcaption>") == 12
+    assert reported.text.count("<figcaption>") == 18
 
 
 def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) -> None:
@@ -79,13 +80,16 @@ def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) 
     assert numbers["classes"]["GALAXY"] == (small_run.class_given == "GALAXY").sum()
     assert numbers["rows_per_second"] == ROWS / 20.0
     assert numbers["truth"]["matched"] == 600
-    assert numbers["truth"]["not_in_catalogue"] == 1
-    assert numbers["truth"]["catalogue_rows_without_truth"] == 600
+    assert numbers["truth"]["truth_without_catalogue"] == 1
+    assert numbers["truth"]["catalogue_without_truth"] == 600
     assert list(numbers["truth"]["samples"]) == ["mock", "SDSS"]
-    weighted = numbers["truth"]["all"]["classes"]["f1_weighted"]
-    assert f"<b>{weighted:.3f}</b>" in text
-    sigma = numbers["truth"]["all"]["redshifts"]["z_gal"]["sigma_nmad"]
-    assert f"<td>{sigma:.4f}</td>" in text
+    found = Validation.model_validate(numbers["truth"])
+    weighted = found.all.classification.f1_weighted
+    assert f"<b>{weighted.value:.3f} ± {weighted.error:.3f}</b>" in text
+    galaxies = found.all.redshifts[0]
+    assert (galaxies.objects, galaxies.given, galaxies.selection) == ("GALAXY", "true class", "all")
+    sigma = galaxies.scores.sigma_nmad
+    assert f'<td>{sigma.value:.4f}<small class="error">± {sigma.error:.4f}</small></td>' in text
 
 
 def test_a_whole_run_has_no_banner(reported: Reported) -> None:
@@ -123,13 +127,11 @@ def test_texts_of_a_run_cannot_become_markup(small_run: SmallRun, tmp_path: Path
 def test_wrong_answers_are_listed_by_object_and_sample(small_run: SmallRun, reported: Reported) -> None:
     number = np.arange(1, ROWS + 1)
     mocks = (number % 2 == 0) & (number % 3 == 0)
-    wrong = reported.numbers["truth"]["samples"]["mock"]["wrong_classes"]
-    assert {row["number"] for row in wrong} == set(
-        number[mocks & (small_run.true_class != small_run.class_given)].tolist()
-    )
-    assert f"<td>{wrong[0]['tile_id']}</td><td>{wrong[0]['number']}</td>" in reported.text
-    every = reported.numbers["truth"]["samples"]["SDSS"]["wrong_classes"]
-    assert f"{len(every):,} in all; the first 60 are shown" in reported.text
+    wrong = number[mocks & (small_run.true_class != small_run.class_given)]
+    assert f"{len(wrong):,} in all" in reported.text
+    assert any(f"<td>9611</td><td>{one}</td>" in reported.text for one in wrong)
+    others = (number % 2 == 0) & (number % 3 != 0) & (small_run.true_class != small_run.class_given)
+    assert f"{others.sum():,} in all; the first 60 are shown" in reported.text
     assert len(reported.objects.splitlines()) == 601
 
 

@@ -3,6 +3,9 @@ import json
 import pytest
 
 from pipeline.report import write_report
+from pipeline.report.account import account_of
+from pipeline.validation.leaves import answers_for
+from pipeline.validation.truth import Matched, match_truth, read_truth
 from tests.pipeline.report.small_run import FACTS, Reported, SmallRun, make_run
 
 
@@ -18,3 +21,12 @@ def reported(small_run: SmallRun) -> Reported:
     page = write_report(small_run.run, small_run.photometry, small_run.receipts, FACTS, small_run.truth)
     objects = (page.parent / "objects.csv").read_text()
     return Reported(page.read_text(), json.loads((page.parent / "quality.json").read_text()), objects)
+
+
+@pytest.fixture(scope="session")
+def matched(small_run: SmallRun) -> Matched:
+    """Answers of that run beside its truth."""
+    truth = read_truth(small_run.truth)
+    partitions = account_of(small_run.receipts).partitions
+    answers = answers_for(truth, small_run.run / "ojala", small_run.photometry, partitions)
+    return match_truth(truth, answers, catalogue_rows=1200)

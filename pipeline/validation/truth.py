@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,12 @@ REMARKS = ("sample", "survey", "subclass", "source")
 """Text columns of a truth file that are kept beside the answers. Each ``sample`` is judged apart: real
 objects and mocks should never be one number."""
 
+MAGNITUDE = "i_mag"
+"""Column of a truth file with iSDSS magnitudes [AB], which then stand for the measured ones."""
+
+LEFT_OUT = "left_out"
+"""Column of a truth file that marks kinds of objects which were left out of the training on purpose."""
+
 
 class TruthError(ValueError):
     """A truth file that cannot be understood."""
@@ -42,7 +49,8 @@ class Truth:
         Where they were read from.
     rows : pyarrow.Table
         ``object_id`` (int64, ascending, distinct), ``class`` (text; NONE where not known), ``z`` (float64;
-        null where not known), those of `LABELS` that the file has (float64) and those of `REMARKS` (text).
+        null where not known), those of `LABELS` that the file has and their errors (float64), those of
+        `REMARKS` (text), `MAGNITUDE` (float64) and `LEFT_OUT` (bool).
     ignored : tuple of str
         Columns of the file that have no counterpart in the catalogue.
     """
@@ -78,6 +86,8 @@ class Matched:
         Rows of the truth that the catalogue does not have.
     catalogue_unknown : int
         Rows of the catalogue that the truth does not have.
+    pdf : ndarray of float32, shape (N, B), or None
+        Redshift PDF of each row, where the catalogue has them.
     """
 
     rows: pa.Table
@@ -86,10 +96,34 @@ class Matched:
     truth_rows: int
     truth_unanswered: int
     catalogue_unknown: int
+    pdf: np.ndarray | None = None
 
     def only(self, chosen: np.ndarray) -> Matched:
         """The same with some of the rows, chosen by a mask of shape (N,)."""
-        return replace(self, rows=self.rows.filter(pa.array(chosen)))
+        pdf = None if self.pdf is None else self.pdf[chosen]
+        return replace(self, rows=self.rows.filter(pa.array(chosen)), pdf=pdf)
+
+    @property
+    def magnitudes_from(self) -> Literal["truth", "photometry"]:
+        """Where `i_mag` is from."""
+        return "truth" if f"true_{MAGNITUDE}" in self.rows.column_names else "photometry"
+
+    @property
+    def i_mag(self) -> np.ndarray:
+        """AB magnitude in iSDSS, NaN where not known, shape (N,)."""
+        return self.numbers(f"true_{MAGNITUDE}" if self.magnitudes_from == "truth" else MAGNITUDE)
+
+    @property
+    def z_true(self) -> np.ndarray:
+        """True redshift, 0 for stars, NaN where not known, shape (N,)."""
+        return np.where(self.words("true_class") == "STAR", 0.0, self.numbers("true_z"))
+
+    @property
+    def left_out(self) -> np.ndarray | None:
+        """Objects of a kind that was left out of training, shape (N,); None where the truth does not say."""
+        if f"true_{LEFT_OUT}" not in self.rows.column_names:
+            return None
+        return np.asarray(self.rows[f"true_{LEFT_OUT}"].to_numpy())
 
     def numbers(self, name: str) -> np.ndarray:
         """A numeric column as float64, NaN where null, shape (N,)."""
@@ -108,7 +142,7 @@ def read_truth(path: UPath) -> Truth:
     path : UPath
         Parquet or CSV with ``object_id`` (or ``tile_id`` and ``number``), ``class`` (one of the catalogue's,
         empty or NONE where not known), ``z`` (empty where not known), and any of `LABELS` (in the catalogue's
-        units) and `REMARKS`.
+        units) with their ``_err``, of `REMARKS`, `MAGNITUDE` and `LEFT_OUT` (true or false, or 1 or 0).
 
     Raises
     ------
@@ -133,14 +167,18 @@ def read_truth(path: UPath) -> Truth:
         where = " and ".join(key_names)
         raise TruthError(f"{path}: column {where}: rows {first + 1} and {second + 1} are the same object")
     known = {"object_id": pa.array(key), "class": _classes(path, table["class"])}
-    labels = [name for name in table.column_names if name in LABELS]
-    known |= {name: _numbers(path, name, table[name]) for name in ["z", *labels]}
+    numeric = {"z", MAGNITUDE, *LABELS, *(f"{name}_err" for name in LABELS)}
+    known |= {name: _numbers(path, name, table[name]) for name in table.column_names if name in numeric}
     known |= {name: _remarks(path, name, table[name]) for name in table.column_names if name in REMARKS}
+    if LEFT_OUT in table.column_names:
+        known[LEFT_OUT] = _marks(path, LEFT_OUT, table[LEFT_OUT])
     ignored = [name for name in table.column_names if name not in (*known, "tile_id", "number")]
     return Truth(str(path), pa.table(known).take(pa.array(order)), tuple(ignored))
 
 
-def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int) -> Matched:
+def match_truth(
+    truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: np.ndarray | None = None
+) -> Matched:
     """Lay answers and truth side by side.
 
     Parameters
@@ -151,6 +189,8 @@ def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int) -> Matched
         Rows of the catalogue, with ``object_id``; rows that the truth does not know are left out.
     catalogue_rows : int
         Rows of the whole catalogue, of which `answers` may be a part.
+    pdf : ndarray, shape (len(answers), B), optional
+        Redshift PDF of each answer.
     """
     known = truth.rows["object_id"].to_numpy()
     found = answers["object_id"].to_numpy()
@@ -170,6 +210,7 @@ def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int) -> Matched
         truth_rows=len(known),
         truth_unanswered=len(known) - answered,
         catalogue_unknown=catalogue_rows - int(hit.sum()),
+        pdf=None if pdf is None else pdf[hit],
     )
 
 
@@ -224,6 +265,21 @@ def _classes(path: UPath, values: pa.ChunkedArray) -> pa.ChunkedArray:
             f"{', '.join(CLASSES)} or {NONE}"
         )
     return words
+
+
+def _marks(path: UPath, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """True or false; false where empty."""
+    kind = values.type
+    if pa.types.is_integer(kind):
+        strange = pc.fill_null(pc.invert(pc.is_in(values, pa.array([0, 1], kind))), False)
+        if pc.any(strange).as_py():
+            row = _first(strange)
+            raise TruthError(
+                f"{path}: column {name}, row {row}: {values[row - 1].as_py()} is neither 0 nor 1"
+            )
+    elif not (pa.types.is_boolean(kind) or _is_empty(values)):
+        raise TruthError(f"{path}: column {name} holds {kind}, expected true or false{_example(values)}")
+    return pc.fill_null(values.cast(pa.bool_()), False)
 
 
 def _numbers(path: UPath, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -5,7 +5,7 @@ import pytest
 from upath import UPath
 
 from catalogs_schema.photometry import KEY_SHIFT
-from pipeline.report.truth import TruthError, match_truth, read_truth
+from pipeline.validation.truth import TruthError, match_truth, read_truth
 
 
 def written(tmp_path, text: str) -> UPath:

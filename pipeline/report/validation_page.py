@@ -1,0 +1,31 @@
+"""What `ojala validate` writes: the page, its numbers and its objects."""
+
+from __future__ import annotations
+
+from upath import UPath
+
+from pipeline.leaf import write_whole
+from pipeline.report.render import render
+from pipeline.report.truth_section import objects_csv, truth_section
+from pipeline.validation.result import Validation
+from pipeline.validation.truth import Matched
+
+
+def write_validation(folder: UPath, matched: Matched, found: Validation) -> UPath:
+    """Write ``validation.json``, ``objects.csv`` and the page ``index.html``, and return the page's path.
+
+    Parameters
+    ----------
+    folder : UPath
+        Folder to write into.
+    matched : Matched
+        The answers beside the truth.
+    found : Validation
+        The measures of them.
+    """
+    page = folder / "index.html"
+    text = render("validation.html.j2", {"truth": truth_section(matched, found)})
+    write_whole(folder / "objects.csv", objects_csv(matched))
+    write_whole(folder / "validation.json", found.model_dump_json(indent=1).encode())
+    write_whole(page, text.encode())
+    return page

@@ -1,0 +1,1 @@
+"""How good a catalogue's answers are, where the truth is known."""
