@@ -25,11 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.batch import LabelledPhotometry
-from models.losses import REDSHIFTS, Targets, targets_of
-from models.ojala import LOG1PZ_STEP, N_REDSHIFT_BINS, Ojala
+from models.losses import REDSHIFTS
+from models.ojala import LOG1PZ_STEP, N_REDSHIFT_BINS
 from models.quantities import CLASSES, SCALARS
-from models.tokens import Tokens, tokenise
+from models.raw_answers import RawAnswers
 
 STUDENT_T3_HALF_WIDTH = 1.1969
 """Half-width of the central 68.27 % of a Student-t with nu = 3, in units of its scale."""
@@ -159,12 +158,6 @@ def gaussian(sigma: float) -> Tensor:
     return kernel / kernel.sum()
 
 
-def depth_of(tokens: Tokens) -> Tensor:
-    """Depth (N,): arcsinh of the median signal-to-noise ratio over the valid bands; 0 without any."""
-    ratio = torch.where(tokens.valid, tokens.features[..., 2], torch.nan)
-    return ratio.nanmedian(dim=1).values.nan_to_num(0.0)
-
-
 def nearness(depth: Tensor, knots: Tensor) -> Tensor:
     """Weights (N, K) of linear interpolation between knots (K,), constant beyond them."""
     inside = depth.clamp(knots[0], knots[-1])[:, None]
@@ -172,67 +165,10 @@ def nearness(depth: Tensor, knots: Tensor) -> Tensor:
     return F.pad(place, (1, 0), value=1.0) - F.pad(place, (0, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class RawAnswers:
-    """What a network says of N labelled objects before any calibration.
-
-    Attributes
-    ----------
-    targets : Targets
-        The truth in the network's terms.
-    depth : Tensor, shape (N,)
-        See `depth_of`.
-    embedding : Tensor, shape (N, d)
-        Mean of the encoded tokens.
-    class_logits : Tensor, shape (N, 3)
-        Logits of the classes.
-    redshift_logits : tuple of two Tensors
-        Logits over the bins of the objects whose z_gal (z_qso) is known, in their order.
-    scalars : Tensor, shape (12, N, 2)
-        Location and log-scale of each scalar.
-    """
-
-    targets: Targets
-    depth: Tensor
-    embedding: Tensor
-    class_logits: Tensor
-    redshift_logits: tuple[Tensor, Tensor]
-    scalars: Tensor
-
-    def rows(self, chosen: Tensor) -> RawAnswers:
-        """Only the rows where ``chosen`` (N,) holds."""
-        known = torch.isfinite(self.targets.redshift)
-        galaxy, quasar = (logits[chosen[k]] for logits, k in zip(self.redshift_logits, known, strict=True))
-        code, redshift, scalars = self.targets
-        return RawAnswers(
-            targets=Targets(code[chosen], redshift[:, chosen], scalars[:, chosen]),
-            depth=self.depth[chosen],
-            embedding=self.embedding[chosen],
-            class_logits=self.class_logits[chosen],
-            redshift_logits=(galaxy, quasar),
-            scalars=self.scalars[:, chosen],
-        )
-
-
-@torch.inference_mode()
-def ask(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> RawAnswers:
-    """Put labelled objects to a network, on its device, in single precision."""
-    device, targets = next(model.parameters()).device, targets_of(photometry)
-    known = torch.isfinite(targets.redshift)
-    parts: list[list[Tensor]] = []
-    for begin in range(0, len(photometry), batch_size):
-        rows = slice(begin, begin + batch_size)
-        tokens = tokenise(photometry.flux[rows], photometry.error[rows], photometry.ebv[rows]).to(device)
-        encoded = model.encode(tokens)
-        answers = model.answer(encoded, tokens.valid)
-        part = [depth_of(tokens), model.embed(encoded, tokens.valid), answers["class"]]
-        part += [answers[name][k[rows].to(device)] for name, k in zip(REDSHIFTS, known, strict=True)]
-        part.append(torch.stack([answers[q.name] for q in SCALARS], dim=1))
-        parts.append([tensor.cpu() for tensor in part])
-    depth, embedding, classes, galaxy, quasar, scalars = (
-        torch.cat(tensors).clone() for tensors in zip(*parts, strict=True)
-    )
-    return RawAnswers(targets, depth, embedding, classes, (galaxy, quasar), scalars.transpose(0, 1))
+def knots_of(depth: Tensor) -> Tensor:
+    """Knots between which the depths (N,) of a sample lie, in equal numbers but for the ends."""
+    knots = depth.quantile(torch.tensor(_KNOT_QUANTILES))
+    return knots + 1e-3 * torch.arange(len(knots))  # apart, should many objects have one depth
 
 
 def class_weights(class_code: Tensor, shares: tuple[float, float, float]) -> Tensor:
@@ -252,8 +188,7 @@ def fit_calibration(raw: RawAnswers, shares: tuple[float, float, float]) -> Cali
     shares : tuple of float
         Shares of galaxies, stars and quasars that the probabilities shall assume.
     """
-    knots = raw.depth.quantile(torch.tensor(_KNOT_QUANTILES))
-    knots = knots + 1e-3 * torch.arange(len(knots))  # apart, should many objects have one depth
+    knots = knots_of(raw.depth)
     log_temperature, bias = _fit_classes(raw, knots, class_weights(raw.targets.class_code, shares))
     redshifts = [_fit_redshift(raw, which, knots) for which in range(len(REDSHIFTS))]
     return Calibration(
@@ -319,15 +254,16 @@ def _scalar_factor(raw: RawAnswers, index: int, knots: Tensor) -> Tensor:
         return torch.zeros(len(knots))
     pull = ((target - mean).abs() / log_scale.exp() / STUDENT_T3_HALF_WIDTH)[known]
     near = nearness(raw.depth[known], knots)
-    everywhere = _weighted_quantile(pull, torch.ones_like(pull), 0.6827)
+    everywhere = weighted_quantile(pull, torch.ones_like(pull), 0.6827)
     factors = [
-        _weighted_quantile(pull, weight, 0.6827) if float(weight.sum()) >= _FEWEST else everywhere
+        weighted_quantile(pull, weight, 0.6827) if float(weight.sum()) >= _FEWEST else everywhere
         for weight in near.T
     ]
     return torch.stack(factors).clamp(0.1, 10.0).log()
 
 
-def _weighted_quantile(values: Tensor, weight: Tensor, fraction: float) -> Tensor:
+def weighted_quantile(values: Tensor, weight: Tensor, fraction: float) -> Tensor:
+    """The value (n,) below which this fraction of the weight (n,) lies."""
     order = values.argsort()
     reached = weight[order].cumsum(0) / weight.sum()
     return values[order][int(torch.searchsorted(reached, fraction).clamp_max(len(values) - 1))]

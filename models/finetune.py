@@ -20,12 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.batch import LabelledPhotometry
 from models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
 from models.metrics import scatter_metrics
-from models.ojala import Ojala
 from models.quantities import CLASSES, FINE_TUNED, Kind, Quantity, Transform
-from models.tokens import tokenise
 
 FORMAT = "ojala-head/1"
 """Written into every file of a head; another value is refused."""
@@ -150,18 +147,6 @@ class Head:
     base_sha256: str
     measures: dict[str, dict[str, float]]
     sha256: str = ""
-
-
-@torch.inference_mode()
-def embed(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> Tensor:
-    """Embeddings (N, d) of objects, in single precision."""
-    device = next(model.parameters()).device
-    parts = []
-    for begin in range(0, len(photometry), batch_size):
-        rows = slice(begin, begin + batch_size)
-        tokens = tokenise(photometry.flux[rows], photometry.error[rows], photometry.ebv[rows]).to(device)
-        parts.append(model.embed(model.encode(tokens), tokens.valid).cpu())
-    return torch.cat(parts).clone()
 
 
 def fit_head(

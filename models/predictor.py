@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.calibration import STUDENT_T3_HALF_WIDTH, Calibration, depth_of
+from models.calibration import STUDENT_T3_HALF_WIDTH, Calibration
 from models.checkpoint import WeightsInfo, load_weights
 from models.finetune import Head, answer, heads_beside, load_head
 from models.losses import REDSHIFTS
 from models.ojala import REQUESTS, Ojala
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
+from models.raw_answers import depth_of
 from models.redshift_pdf import RedshiftSummary, coarsen, summarise
 from models.tokens import N_BANDS, tokenise
 

@@ -1,0 +1,100 @@
+"""What is fitted after a training and stored with its weights: calibration and novelty.
+
+measures = calibrate_weights(Path("ojala-base.safetensors"), load_sky(Path("library.npz")))
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.calibration import Calibration, calibration_measures, fit_calibration
+from models.checkpoint import load_weights, save_weights
+from models.novelty import fit_novelty
+from models.raw_answers import ask, embed
+from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
+
+DRAWN_SHARES = (0.50, 0.20, 0.30)
+"""Shares of galaxies, stars and quasars to calibrate with, so that there are enough of each."""
+
+FIT_SHARE = 2.0 / 3.0
+"""Share of the held-out draws that is fitted; the rest measures what came of it."""
+
+
+def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed: int = 0) -> dict[str, Any]:
+    """Fit calibration and novelty, and write both into the file of weights, which is renewed whole.
+
+    Parameters
+    ----------
+    weights : Path
+        Weights; a calibration that they hold is replaced. Their hash changes, so heads for them have to be
+        made again.
+    sky : MockSky
+        The sky that they were trained on. The calibration is fitted to its held-out members.
+    draws : int
+        Held-out objects; half as many of the training's are drawn for the novelty.
+    seed : int
+        Decides the draws.
+
+    Returns
+    -------
+    dict
+        ``before``, ``fitted`` (without the broadening by `models.calibration.MISMATCH`) and ``after``, as of
+        `models.calibration.calibration_measures`, on draws that were not fitted; ``novel``, the share of
+        these with a novelty above 1.
+    """
+    model, info = load_weights(weights)
+    held_out = sky.draw(draws, np.random.default_rng([seed, 0]), shares=DRAWN_SHARES, held_out=True)
+    raw = ask(model, held_out)
+    chosen = torch.arange(draws) < int(draws * FIT_SHARE)
+    fit, test = raw.rows(chosen), raw.rows(~chosen)
+    calibration = fit_calibration(fit, SURVEY_SHARES)
+
+    known = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
+    novelty = fit_novelty(*embed(model, known), fit.embedding, fit.depth)
+    fitted = replace(calibration, redshift_kernel=torch.ones(1))
+    measures = {
+        "draws": draws,
+        "before": calibration_measures(test, Calibration.none(), SURVEY_SHARES),
+        "fitted": calibration_measures(test, fitted, SURVEY_SHARES),
+        "after": calibration_measures(test, calibration, SURVEY_SHARES),
+        "novel": float((novelty.score(test.embedding, test.depth) > 1).float().mean()),
+    }
+    save_weights(
+        weights,
+        model,
+        name=info.name,
+        version=info.version,
+        training=info.training | {"calibrated": measures},
+        calibration=calibration,
+        novelty=novelty,
+    )
+    return measures
+
+
+def calibration_text(measures: dict[str, Any]) -> str:
+    """The measures of `calibrate_weights` for a person: a Markdown table."""
+    rows = [
+        "| quantity | n | measure | before | fitted | stored |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = {
+        "ece": "expected calibration error",
+        "nll": "mean -ln p of the truth",
+        "pit_ks": "distance of PIT from uniform (KS)",
+        "within_68": "truths within 68.3 %",
+        "within_95": "truths within 95.4 %",
+    }
+    for quantity, before in measures["before"].items():
+        for key, label in names.items():
+            if key in before:
+                figures = [measures[stage][quantity][key] for stage in ("before", "fitted", "after")]
+                cells = [quantity, f"{before['n']:.0f}", label, *(f"{figure:.4f}" for figure in figures)]
+                rows.append("| " + " | ".join(cells) + " |")
+    novel = 100.0 * measures["novel"]
+    rows += ["", f"{novel:.2f} % of held-out mocks are novel (1 % is right)."]
+    return "\n".join(rows)
