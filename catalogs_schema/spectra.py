@@ -1,9 +1,9 @@
 """The contract of a spectra catalogue: one row is one observed spectrum on its own wavelengths.
 
 The four arrays of a spectrum are lists of single-precision numbers, one list a row: spectra of all surveys
-stand in one table without padding, and Arrow, Parquet, lsdb, DuckDB and Polars read lists as they are. A
-list of a fixed size, which astropy could read, would have to pad each spectrum to the longest. astropy reads
-the other columns (``include_names``).
+stand in one table without padding, and lsdb, DuckDB, Polars and pandas read lists as lists, astropy (format
+``parquet``) as a column of arrays. A list of a fixed size, which astropy's ``parquet.votable`` could read as
+well, would have to pad each spectrum to the longest.
 """
 
 from __future__ import annotations

@@ -77,8 +77,10 @@ def text_length(column: Column) -> int:
 def _field(votable: VOTableFile, column: Column) -> Field:
     shape: dict[str, str] = {}
     if pa.types.is_string(column.type):
-        # A fixed length, since astropy cannot join its own "*" columns with the text of the file.
-        datatype, shape["arraysize"] = "char", str(text_length(column))
+        # A fixed length where there is one: astropy cannot join its own "*" columns with a file's text.
+        datatype, shape["arraysize"] = "char", str(text_length(column)) if column.allowed else "*"
+    elif pa.types.is_list(column.type):
+        datatype, shape["arraysize"] = _DATATYPE[column.type.value_type], "*"
     elif pa.types.is_fixed_size_list(column.type):
         datatype, shape["arraysize"] = _DATATYPE[column.type.value_type], str(column.type.list_size)
     else:

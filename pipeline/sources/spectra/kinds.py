@@ -73,7 +73,9 @@ def _kind_of_fits(path: UPath) -> Kind:
             if fits_kind(hdus):
                 return kind
         found = ", ".join(hdu.name or f"HDU {i}" for i, hdu in enumerate(hdus))
-    raise SourceError(f"is a FITS file with {found}, which holds no spectra known here: expected {_EXPECTED}")
+    raise SourceError(
+        f"is a FITS file with {found}, in which there are no spectra known here: expected {_EXPECTED}"
+    )
 
 
 def read_tables(path: UPath, kind: Kind) -> list[KnownTable]:
