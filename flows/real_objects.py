@@ -51,6 +51,12 @@ MIN_SIGNAL_TO_NOISE = 1.0
 PATCH_SIGNAL_TO_NOISE = 3.0
 """The same for objects of the bundled patch."""
 
+SCALE_FREE = (
+    *("ew_hbeta", "ew_oiii_5007", "ew_halpha", "ew_nii_6584"),
+    *("teff", "logg", "fe_h", "alpha_fe"),
+)
+"""Labels of a spectrum that stay true when it is scaled to another magnitude or moved in redshift."""
+
 _REFERENCE = next(i for i, band in enumerate(MODEL_BANDS) if band.name == REFERENCE_BAND)
 _NARROW = np.array([band.is_narrow for band in MODEL_BANDS])
 _COUNTS = {"GALAXY": 120, "QSO": 100, "STAR": 80}
@@ -193,24 +199,29 @@ def _cell(values: np.ndarray) -> str:
 
 
 def write_truth_csv(path: Path, photometry: RealPhotometry) -> None:
-    """Write class and redshift of the objects of `write_archive_csv`, by key."""
+    """Write class, redshift and the known `SCALE_FREE` labels of the objects of `write_archive_csv`, by key.
+
+    A width whose error exceeds both 1 Angstrom and a fifth of it is not known.
+    """
+    labels = [name for name in SCALE_FREE if any(name in s.labels for s in photometry.spectra)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["tile_id", "number", "class", "z", "subclass", "survey", "source"])
+        header = ["tile_id", "number", "class", "z", "subclass", "survey", "source"]
+        writer.writerow(header + [f"{name}{suffix}" for name in labels for suffix in ("", "_err")])
         for k, spectrum in enumerate(photometry.spectra):
             name = spectrum.source.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".fits")
             source = name if spectrum.source.rpartition("/")[0] != "gasnet3" else f"gasnet3-{name}"
-            writer.writerow(
-                [
-                    REAL_TILE,
-                    k + 1,
-                    spectrum.object_class,
-                    f"{spectrum.z:.6f}",
-                    spectrum.subclass,
-                    spectrum.survey,
-                    source,
-                ]
-            )
+            row = [REAL_TILE, k + 1, spectrum.object_class, f"{spectrum.z:.6f}"]
+            row += [spectrum.subclass, spectrum.survey, source]
+            for label in labels:
+                value, error = spectrum.labels.get(label, (np.nan, np.nan))
+                vague = label.startswith("ew_") and not error < max(1.0, 0.2 * abs(value))
+                row += ["", ""] if vague or np.isnan(value) else [f"{value:.4f}", _known(error)]
+            writer.writerow(row)
+
+
+def _known(number: float) -> str:
+    return "" if np.isnan(number) else f"{number:.4f}"
 
 
 def write_real_table(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,19 @@ def test_the_archive_form_says_what_was_measured(photometer, tmp_path):
         truth = list(csv.DictReader(file))
     assert [row["class"] for row in truth] == ["GALAXY", "QSO"]
     assert [float(row["z"]) for row in truth] == [0.1, 0.8]
+
+
+def test_widths_that_are_well_known_are_part_of_the_truth(photometer, tmp_path):
+    widths = {"ew_halpha": (12.0, 0.5), "ew_hbeta": (80.0, 30.0), "log_mass": (10.0, 0.1)}
+    lined = replace(spectrum(), labels=widths)
+    seen = real_objects.observe_spectra([lined, spectrum()], photometer, 19.0, np.random.default_rng(2))
+    real_objects.write_truth_csv(tmp_path / "t.csv", seen)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["ew_halpha"], first["ew_halpha_err"]) == ("12.0000", "0.5000")
+    assert first["ew_hbeta"] == first["ew_hbeta_err"] == "", "too uncertain to judge by"
+    assert second["ew_halpha"] == ""
+    assert "log_mass" not in first, "a scaled spectrum has another mass"
 
 
 def test_the_choice_is_balanced_and_sees_the_rare():
