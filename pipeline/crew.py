@@ -32,7 +32,7 @@ ROLL_CALL = 1.0
 """Seconds between two looks at which workers there are."""
 
 NO_WORKERS = 300.0
-"""Seconds without any worker after which a run gives up."""
+"""Seconds without any worker after which a run gives up; the first may be long in a queue."""
 
 FETCH = 30.0
 """Seconds that the receipt of a finished order may take to arrive from its worker."""
@@ -70,7 +70,7 @@ def on_client(
     OutputError
         When nothing can be written any more; what the workers have begun is waited for.
     TimeoutError
-        If there are no workers for a long time.
+        If all workers have gone and none comes back.
     """
     client.register_plugin(ModelPlugin(spec, threads))
     agenda = Agenda(tasks, limits.attempts)
@@ -118,7 +118,7 @@ class Crew:
         self._dismissed: set[str] = set()
         self._ended: queue.SimpleQueue[Future[Receipt]] = queue.SimpleQueue()
         self._next_roll_call = 0.0
-        self._last_seen = time.monotonic()
+        self._last_seen: float | None = None
 
     @property
     def busy(self) -> bool:
@@ -229,10 +229,10 @@ class Crew:
                 self._hands[address] = Hand(facts["host"])
         if self._hands:
             self._last_seen = now
-        elif now - self._last_seen > NO_WORKERS:
+        elif self._last_seen is not None and now - self._last_seen > NO_WORKERS:
             raise TimeoutError(
-                f"there has been no worker for {NO_WORKERS:g} s: start workers, then give the same command "
-                "again; what is done is kept"
+                f"all workers have gone, and none has come for {NO_WORKERS:g} s: start workers, then give "
+                "the same command again; what is done is kept"
             )
 
     def _settle(self, order: Order, receipt: Receipt, address: str) -> Iterator[Receipt]:
