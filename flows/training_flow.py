@@ -7,21 +7,18 @@ from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from pydantic import WithJsonSchema
 
+from flows.parameters import shown
 from flows.training import train_from
-
-
-def _path(description: str) -> WithJsonSchema:
-    """How Prefect's pages show a parameter that is a path on the worker's machine."""
-    return WithJsonSchema({"type": "string", "description": description})
 
 
 @flow(name="train")
 def train(
-    settings: Annotated[Path, _path("TOML file with the settings of the training")],
-    library: Annotated[Path, _path("library of spectra, made by ojala spectra")],
-    folder: Annotated[Path, _path("gets weights, state, metrics and model card; goes on with what it holds")],
+    settings: Annotated[Path, shown("string", "TOML file with the settings of the training")],
+    library: Annotated[Path, shown("string", "library of spectra, made by ojala spectra")],
+    folder: Annotated[
+        Path, shown("string", "gets weights, state, metrics and model card; goes on with what it holds")
+    ],
 ) -> str:
     """Train a model on a library of spectra, or go on with a training that was interrupted.
 

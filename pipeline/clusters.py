@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import dask
 from distributed import Client, Security, WorkerPlugin
@@ -37,12 +39,16 @@ def running_scheduler() -> Iterator[Client]:
         raise ClusterError(
             "engine address: name the scheduler with --scheduler tls://HOST:8786 or DASK_SCHEDULER_ADDRESS"
         )
+    if address.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file"):
+        raise ClusterError(
+            f"{address}: no certificates are named; set DASK_CONFIG to a file like deploy/dask.yaml"
+        )
     try:
         client = Client(address, set_as_default=False)
-    except (OSError, RuntimeError, TypeError) as problem:
+    except OSError as problem:
         raise ClusterError(
             f"{address}: no connection ({problem}); is the scheduler running, and does DASK_CONFIG name the "
-            "certificates that it was started with?"
+            "certificates of its authority?"
         ) from problem
     with client:
         require_same_code(client)
@@ -54,8 +60,9 @@ def slurm_jobs(jobs: int) -> Iterator[Client]:
     """Submit jobs to Slurm, each of which is one worker, with a scheduler in this process.
 
     What a job asks for (queue, account, memory, time) is in Dask's settings ``jobqueue.slurm``. Certificates
-    are made for this run alone and lie in the folder ``jobqueue.slurm.shared-temp-directory``. The dashboard
-    listens on the loopback interface, unless ``jobqueue.slurm.scheduler-options`` say otherwise.
+    are made for this run alone and lie under ``jobqueue.slurm.shared-temp-directory`` (default: the current
+    folder) until it ends. The dashboard listens on the loopback interface, unless
+    ``jobqueue.slurm.scheduler-options`` say otherwise.
 
     Parameters
     ----------
@@ -72,16 +79,28 @@ def slurm_jobs(jobs: int) -> Iterator[Client]:
     except ImportError:
         raise ClusterError("engine slurm: dask-jobqueue is missing; pip install 'ojala[slurm]'") from None
     options = {"dashboard_address": "127.0.0.1:0"} | dask.config.get("jobqueue.slurm.scheduler-options", {})
-    try:
-        cluster = SLURMCluster(security=Security.temporary(), scheduler_options=options)
-    except ValueError as problem:
-        raise ClusterError(
-            f"engine slurm: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"
-        ) from problem
-    with cluster, Client(cluster, set_as_default=False) as client:
-        require_same_code(client)
-        cluster.scale(jobs=jobs)
-        yield client
+    shared = Path(dask.config.get("jobqueue.slurm.shared-temp-directory") or ".").expanduser()
+    with TemporaryDirectory(prefix=".ojala-", dir=shared) as folder:
+        try:
+            cluster = SLURMCluster(security=_certificates(Path(folder)), scheduler_options=options)
+        except ValueError as problem:
+            raise ClusterError(
+                f"engine slurm: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"
+            ) from problem
+        with cluster, Client(cluster, set_as_default=False) as client:
+            require_same_code(client)
+            cluster.scale(jobs=jobs)
+            yield client
+
+
+def _certificates(folder: Path) -> Security:
+    """Certificates for one run; what the workers need of them is in the folder, which only we can read."""
+    security: Security = Security.temporary()
+    for part in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
+        file = folder / part
+        file.write_text(getattr(security, part))
+        setattr(security, part, str(file))
+    return security
 
 
 def require_same_code(client: Client) -> None:

@@ -43,7 +43,7 @@ def running(command: list[object], log: Path, **environment: str) -> Iterator[su
     finally:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=5)
         for one in alive:
             one.kill()
         process.wait(timeout=10)
