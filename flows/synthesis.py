@@ -22,9 +22,14 @@ from models.synthesis.photometer import Curves, Photometer
 from models.synthesis.sky import SURVEY_SHARES, Libraries, MockSky
 from pipeline.leaf import write_whole
 from pipeline.sources.curves import read_curves
-from pipeline.sources.templates import read_archetypes, read_atmospheres, read_pickles, read_quasar_templates
+from pipeline.sources.templates import (
+    read_archetypes,
+    read_atmospheres,
+    read_quasar_templates,
+    read_single_stars,
+)
 
-ARCHETYPES = ("M", "K", "G", "F", "WD")
+ARCHETYPES = ("M", "K", "G", "F", "A", "B", "WD")
 """Classes of stellar archetypes in the library."""
 
 
@@ -68,7 +73,7 @@ def build_library(
         stars=stars.simulate(
             read_atmospheres(templates),
             [read_archetypes(templates, kind) for kind in ARCHETYPES],
-            read_pickles(templates),
+            read_single_stars(templates),
             n_stars,
             rng_stars,
         ),
@@ -98,13 +103,20 @@ def save_library(path: Path, libraries: Libraries, curves: Curves) -> None:
     unfinished.rename(path)
 
 
-def load_sky(path: Path) -> MockSky:
+def load_sky(path: Path, *, without: frozenset[str] = frozenset()) -> MockSky:
     """Open a library as a sky to draw from; takes seconds and the library's size in memory.
+
+    Parameters
+    ----------
+    path : Path
+        The library, as from `build_library`.
+    without : frozenset of str
+        Rare kinds that the sky never draws; see `models.synthesis.sky.RARE`.
 
     Raises
     ------
     ValueError
-        The file is no library.
+        The file is no library, or was made by an older version.
     """
     groups: dict[str, dict[str, np.ndarray]] = {"galaxies": {}, "stars": {}, "quasars": {}, "curves": {}}
     with np.load(path, allow_pickle=False) as arrays:
@@ -117,7 +129,11 @@ def load_sky(path: Path) -> MockSky:
     if absent:
         raise ValueError(f"{path} is not a library of spectra: it has no {', '.join(absent)}")
     curves = groups.pop("curves")
-    return MockSky(Libraries(**groups), Photometer({band: (c[0], c[1]) for band, c in curves.items()}))
+    photometer = Photometer({band: (c[0], c[1]) for band, c in curves.items()})
+    try:
+        return MockSky(Libraries(**groups), photometer, without=without)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_mock_catalogue(

@@ -8,73 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.synthesis import galaxies
 
-_NATURAL = 0.05  # share of galaxies drawn evenly from the library, for its extreme emitters
+def emission_weight(z: np.ndarray, ew_halpha: np.ndarray) -> np.ndarray:
+    """Relative chance of library galaxies by the strength of their lines; shape (M,).
 
-# EW(H alpha) [A] of DESI bright galaxies at 0.06 < z < 0.30 (108,459) by rank; the 22 % without a positive
-# measurement stand at zero.
-_EW_RANK = np.concatenate((np.linspace(0.0, 0.95, 20), [0.98, 0.993, 0.999, 1.0]))
-_EW_QUANTILES = np.concatenate(
-    (
-        [0, 0, 0, 0, 0, 0.19, 0.53, 0.97, 1.79, 3.5, 6.17, 9.13],  # to 55 %
-        [11.9, 14.71, 17.7, 21.08, 24.9, 29.77, 36.58, 48.68, 66.1, 92.8, 179.3, 400.0],
-    )
-)
-
-# The same galaxies' log10([O III] 5007 / H beta), mean and scatter, against EW(H alpha) [A]; both lines at
-# 3 sigma or more. Weaker emitters keep the library's ratios.
-_RATIO_EW = np.array([6.0, 8.0, 12.5, 17.5, 25.0, 37.0, 57.0, 92.0, 180.0])
-_RATIO_MEAN = np.array([-0.20, -0.24, -0.33, -0.36, -0.33, -0.27, -0.11, 0.09, 0.41])
-_RATIO_SCATTER = np.array([0.36, 0.36, 0.31, 0.30, 0.31, 0.33, 0.32, 0.27, 0.20])
-
-
-def galaxy_weights(lines: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Chance of each library galaxy, so that emission lines are as strong and as excited as observed.
-
-    95 % follow the equivalent widths of H alpha and the ratios [O III] / H beta of DESI's bright galaxies,
-    5 % are drawn evenly from the library.
-
-    Parameters
-    ----------
-    lines, levels : ndarray, shape (M, len(galaxies.LINES)) and (M, 3)
-        Line luminosities and continua of the library.
-
-    Returns
-    -------
-    ndarray of float64, shape (M,)
-        Sums to one.
+    The main sequence, taken as it is, gives galaxies at z < 0.35 more strong H alpha than DESI's bright
+    galaxies have: beyond 30 A they are drawn less often, as (EW / 30 A)^-0.8.
     """
-    ew = galaxies.equivalent_widths(lines, levels)
-    strength = ew["ew_halpha"]
-    edges = np.unique(_EW_QUANTILES)[1:-1]
-    quantiles = np.interp(np.linspace(0.0, 1.0, 5001), _EW_RANK, _EW_QUANTILES)
-    share = np.bincount(np.digitize(quantiles, edges), minlength=len(edges) + 1) / len(quantiles)
-    cell = np.digitize(strength, edges)
-    wanted = _excitation(strength, ew["ew_oiii_5007"], ew["ew_hbeta"], cell)
-    for k in range(len(share)):
-        inside = cell == k
-        if inside.any():
-            wanted[inside] *= share[k] / wanted[inside].sum()
-    return np.asarray((1.0 - _NATURAL) * wanted / wanted.sum() + _NATURAL / len(strength))
-
-
-def _excitation(strength: np.ndarray, oiii: np.ndarray, hbeta: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Weights that give each cell of H alpha strength the observed ratios [O III] / H beta; shape (M,)."""
-    weight = np.ones(len(strength))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(np.log10(oiii / hbeta), nan=0.0, posinf=1.2, neginf=-1.2)
-    bins = np.digitize(ratio, np.linspace(-1.2, 1.2, 13))
-    for k in np.unique(cell):
-        inside = np.flatnonzero(cell == k)
-        typical = np.median(strength[inside])
-        if typical < _RATIO_EW[0]:
-            continue
-        mean = np.interp(typical, _RATIO_EW, _RATIO_MEAN)
-        scatter = np.interp(typical, _RATIO_EW, _RATIO_SCATTER)
-        natural = np.bincount(bins[inside], minlength=14)[bins[inside]] / len(inside)
-        weight[inside] = np.exp(-0.5 * ((ratio[inside] - mean) / scatter) ** 2) / np.maximum(natural, 0.02)
-    return weight
+    return np.where((z < 0.35) & (ew_halpha > 30.0), (np.maximum(ew_halpha, 30.0) / 30.0) ** -0.8, 1.0)
 
 
 def draw_magnitudes(n: int, rng: np.random.Generator, i_range: tuple[float, float]) -> np.ndarray:
@@ -84,20 +25,57 @@ def draw_magnitudes(n: int, rng: np.random.Generator, i_range: tuple[float, floa
     return np.where(rng.random(n) < 0.25, rng.uniform(low, high, n), rising)
 
 
+# Median redshift of galaxies by i magnitude, after DESI's bright galaxies and COSMOS.
+_MEDIAN_Z = (
+    (14.0, 16.0, 17.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0),
+    (0.03, 0.06, 0.10, 0.16, 0.25, 0.36, 0.48, 0.60, 0.70),
+)
+
+
 def draw_galaxy_redshifts(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """70 % ~ z^2 exp(-(z/z0)^1.5) with z0 rising with magnitude, 18 % uniform to 1.28, 12 % low."""
+    """86 % ~ z^2 exp(-(z/z0)^1.5), the median rising with magnitude, 8 % uniform to 1.28, 6 % low."""
     n = len(magnitude)
-    z0 = 0.07 + 0.055 * np.maximum(magnitude - 16.0, 0.0) ** 1.1
-    z = z0 * rng.gamma(2.0, 1.0, n) ** (1.0 / 1.5)
+    z = np.interp(magnitude, *_MEDIAN_Z) / 1.412 * rng.gamma(2.0, 1.0, n) ** (1.0 / 1.5)
     choice = rng.random(n)
-    z = np.where(choice < 0.18, rng.uniform(0.005, 1.28, n), z)
-    z = np.where(choice > 0.88, 10.0 ** rng.uniform(np.log10(0.004), np.log10(0.15), n), z)
+    z = np.where(choice < 0.08, rng.uniform(0.005, 1.28, n), z)
+    z = np.where(choice > 0.94, 10.0 ** rng.uniform(np.log10(0.004), np.log10(0.15), n), z)
     return np.where((z > 1.28) | (z < 0.002), rng.uniform(0.01, 1.28, n), z)
 
 
-def draw_quasar_redshifts(n: int, rng: np.random.Generator) -> np.ndarray:
-    """65 % about z = 1.6 (gamma distribution), 35 % uniform; 0.05 to 4.98."""
-    z = np.where(rng.random(n) < 0.65, rng.gamma(4.5, 0.37, n), rng.uniform(0.05, 4.98, n))
+def draw_classes(
+    magnitude: np.ndarray, shares: tuple[float, float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Draw classes: galaxies, stars and quasars have about the given shares between i = 15 and 22.8.
+
+    Relative to galaxies, stars become rarer by a factor 10^0.2 a magnitude, from 15 to 23; quasars rise by
+    10^0.2 a magnitude to i = 19.5 and fall by 10^0.15 from 20.5. This is what counts at high latitude do,
+    at about three quarters of the slopes. The factors do not depend on ``shares``, so that probabilities
+    learnt with one mix are carried to another by the ratio of the shares.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+        Index into `CLASSES`: 0 galaxy, 1 star, 2 quasar.
+    """
+    star = 0.95 * 10.0 ** (-0.2 * (np.clip(magnitude, 15.0, 23.0) - 20.0))
+    quasar = 1.4 * 10.0 ** (
+        0.2 * (np.clip(magnitude, 15.0, 19.5) - 19.5) - 0.15 * (np.clip(magnitude, 20.5, 23.0) - 20.5)
+    )
+    cumulative = np.cumsum(
+        np.stack((shares[0] + 0.0 * star, shares[1] * star, shares[2] * quasar), axis=1), axis=1
+    )
+    return np.asarray((rng.random(len(magnitude))[:, None] * cumulative[:, -1:] > cumulative).sum(axis=1))
+
+
+def draw_quasar_redshifts(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """72 % from a gamma distribution with a mean of 0.7 at i = 15, 1.6 at 19, 1.8 from 21; 20 % uniform.
+
+    8 % lie between 0.05 and 0.7: nuclei of nearby galaxies. All are within 0.05 to 4.98.
+    """
+    n = len(magnitude)
+    mean = np.interp(magnitude, (15.0, 17.0, 19.0, 21.0), (0.7, 1.2, 1.6, 1.8))
+    z = np.where(rng.random(n) < 0.8, mean / 3.5 * rng.gamma(3.5, 1.0, n), rng.uniform(0.05, 4.98, n))
+    z = np.where(rng.random(n) < 0.08, rng.uniform(0.05, 0.7, n), z)
     return np.where((z < 0.05) | (z > 4.98), rng.uniform(0.05, 4.98, n), z)
 
 

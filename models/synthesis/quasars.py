@@ -3,11 +3,16 @@
 A broken power law with hot dust, Balmer continuum and emission-line templates is reddened by the quasar
 extinction curve and, when an object is drawn, absorbed by the intergalactic medium (Inoue et al. 2014) and
 mixed with its host. The shape's parameters scatter about the published means; the widths of the broad
-lines, narrow-line strength and broad absorption are additions of this module.
+lines, the narrow lines, broad absorption and the black-hole mass are additions of this module.
+
+What is a quasar: an active nucleus with a non-stellar continuum that gives at least a ninth of the light
+at 6000 A in the rest frame (`HOST_MAX`); with its broad lines it is then seen in a spectrum. Nuclei whose
+continuum is hidden (narrow lines alone) are galaxies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +25,43 @@ Z_MAX = 5.0
 BROAD_LINES = (1215.7, 1396.8, 1549.1, 1908.7, 2798.7, 4341.7, 4862.7, 5877.0, 6564.6)
 """Lines [Angstrom] whose profile in the template is stretched to vary their width."""
 
+MASS_LINES = (4862.7, 2798.7, 1549.1)
+"""Broad lines [Angstrom] whose widths give a black-hole mass: H beta, Mg II, C IV."""
+
+MASS_CONTINUA = (5100.0, 3000.0, 1350.0)
+"""Rest wavelengths [Angstrom] of the continuum luminosity that goes with each of `MASS_LINES`."""
+
+# log10 of the mass [Msun] at FWHM = 1000 km/s and lambda L_lambda = 10^44 erg/s, and the exponent of the
+# luminosity: Vestergaard & Peterson (2006) for H beta and C IV, Vestergaard & Osmer (2009) for Mg II.
+_MASS_ZERO, _MASS_SLOPE = np.array([6.91, 6.86, 6.66]), np.array([0.50, 0.50, 0.53])
+_MASS_Z = (0.7, 1.9)  # redshifts from which Mg II and C IV are used, as by Shen et al. (2011)
+
+NARROW_LINES: tuple[tuple[float, str, float, float], ...] = (
+    (5008.2, "oxygen III", 0.0, 0.0),
+    (4960.3, "oxygen III", -0.474, 0.0),
+    (4862.7, "hydrogen", -1.0, 0.12),
+    (6564.6, "hydrogen", -0.48, 0.14),
+    (4341.7, "hydrogen", -1.33, 0.12),
+    (6585.3, "nitrogen", -0.55, 0.2),
+    (6549.9, "nitrogen", -1.02, 0.2),
+    (6718.3, "sulphur", -1.15, 0.18),
+    (6732.7, "sulphur", -1.2, 0.18),
+    (3728.5, "oxygen II", -0.75, 0.22),
+    (3869.9, "neon", -1.0, 0.1),
+    (6302.0, "oxygen I", -1.45, 0.2),
+)
+"""Vacuum wavelength [Angstrom], group and strength (mean and scatter of log10) of the narrow lines of an
+active nucleus, relative to [O III] 5007; the lines of a group scatter together."""
+
+NARROW_WAVELENGTH = np.array([wavelength for wavelength, _, _, _ in NARROW_LINES])
+"""Vacuum wavelengths of `NARROW_LINES` [Angstrom]."""
+
+_NARROW_GROUPS = sorted({group for _, group, _, _ in NARROW_LINES})
+_NARROW_GROUP = np.array([_NARROW_GROUPS.index(group) for _, group, _, _ in NARROW_LINES])
+_NARROW_MEAN = np.array([mean for _, _, mean, _ in NARROW_LINES])
+_NARROW_SCATTER = np.array([scatter for _, _, _, scatter in NARROW_LINES])
+
+_WINDOW = 0.05  # in ln(wavelength), either side of a broad line
 _IGM_STEP = 0.02
 
 
@@ -56,31 +98,43 @@ class QuasarTemplates:
 
 
 def simulate(templates: QuasarTemplates, n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Make ``n`` library quasars, without host and without intergalactic absorption.
+    """Make ``n`` library quasars, without host, narrow lines and intergalactic absorption.
+
+    The widths of all broad lines of a quasar scatter together by 0.2 dex and each for itself by 0.06 dex;
+    their strengths together by 0.15 dex (3 % are weak-line quasars). A tenth is reddened by E(B-V) of 0.2
+    on average, a ninth has broad absorption.
 
     Returns
     -------
     dict of str to ndarray
         ``fine`` (n, P) and ``coarse`` (n, Q): rest-frame f_lambda, float16, normalised to a mean of one
-        at 5500-6500 A.
+        at 5500-6500 A; ``fwhm`` (n, 3): width of the broad lines `MASS_LINES` [km/s]; ``levels`` (n, 3):
+        f_lambda at `MASS_CONTINUA`, in the unit of ``fine``; ``strength`` (n,): log10 of the strength of
+        the broad lines relative to the median quasar.
     """
     fine_grid, coarse_grid = FINE.rest_wavelength(Z_MAX), COARSE.rest_wavelength(Z_MAX)
     both = np.concatenate((fine_grid, coarse_grid))
     reference = (fine_grid > 5500.0) & (fine_grid < 6500.0)
+    at_continua = [np.abs(fine_grid / line - 1.0) < 0.006 for line in MASS_CONTINUA]
     extinction = np.interp(both, templates.extinction_wavelength, templates.extinction)
-    fine = np.empty((n, len(fine_grid)), np.float16)
-    coarse = np.empty((n, len(coarse_grid)), np.float16)
+    out: dict[str, np.ndarray] = {
+        "fine": np.empty((n, len(fine_grid)), np.float16),
+        "coarse": np.empty((n, len(coarse_grid)), np.float16),
+        "fwhm": np.empty((n, len(MASS_LINES)), np.float32),
+        "levels": np.empty((n, len(MASS_CONTINUA)), np.float32),
+        "strength": np.empty(n, np.float32),
+    }
     for i in range(n):
-        flux = _continuum(both, rng) * (
-            1.0 + np.interp(both, templates.wavelength, _lines(templates, rng), 0.0, 0.0)
-        )
-        ebv = rng.exponential(0.15) if rng.random() < 0.10 else rng.exponential(0.02)
-        flux *= 10.0 ** (-0.4 * min(ebv, 0.6) * extinction)
-        if rng.random() < 0.10:
+        lines, out["fwhm"][i], out["strength"][i] = _lines(templates, rng)
+        flux = _continuum(both, rng) * (1.0 + np.interp(both, templates.wavelength, lines, 0.0, 0.0))
+        ebv = rng.exponential(0.2) if rng.random() < 0.11 else rng.exponential(0.02)
+        flux *= 10.0 ** (-0.4 * min(ebv, 1.0) * extinction)
+        if rng.random() < 0.11:
             flux *= _broad_absorption(both, rng)
         flux /= flux[: len(fine_grid)][reference].mean()
-        fine[i], coarse[i] = flux[: len(fine_grid)], flux[len(fine_grid) :]
-    return {"fine": fine, "coarse": coarse}
+        out["fine"][i], out["coarse"][i] = flux[: len(fine_grid)], flux[len(fine_grid) :]
+        out["levels"][i] = [flux[: len(fine_grid)][near].mean() for near in at_continua]
+    return out
 
 
 def _continuum(wavelength: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -112,32 +166,64 @@ def _balmer_continuum(wavelength: np.ndarray) -> np.ndarray:
     return np.asarray(emitted(wavelength) * edge / emitted(np.array(3000.0)))
 
 
-def _lines(t: QuasarTemplates, rng: np.random.Generator) -> np.ndarray:
-    """Line emission relative to the continuum on the templates' wavelengths, with scattered profile."""
+def _lines(t: QuasarTemplates, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """Broad-line emission of one quasar.
+
+    Returns
+    -------
+    emission : ndarray
+        Relative to the continuum, on the templates' wavelengths.
+    fwhm : ndarray, shape (3,)
+        Width of `MASS_LINES` [km/s].
+    strength : float
+        log10 of the strength of the lines relative to the median quasar.
+    """
     kind = np.clip(rng.normal(0.0, 0.6), -1.5, 1.5)
     other = t.strong_lines if kind > 0 else t.blueshifted_lines
     broad = ((1.0 - abs(kind)) * t.median_lines + abs(kind) * other) / t.continuum
-    broad = _stretch(t.wavelength, broad, 10 ** rng.normal(-0.05, 0.15))
-    narrow = t.narrow_lines / t.continuum * 10 ** rng.normal(0.2, 0.4)
-    return np.asarray(np.maximum(broad * 10 ** rng.normal(0.0, 0.13) + narrow, -0.9))
+    common = rng.normal(0.04, 0.19) + (rng.random() < 0.04) * rng.uniform(0.2, 0.4)
+    width = {line: 10 ** np.clip(common + rng.normal(0.0, 0.06), -0.55, 0.6) for line in BROAD_LINES}
+    width[4862.7] *= 1.2  # the template's H beta is narrower than that of most quasars
+    fwhm = [fwhm_of(t.wavelength, broad, line) * width[line] for line in MASS_LINES]
+    broad = _stretch(t.wavelength, broad, width)
+    halpha = np.exp(-0.5 * (np.log(t.wavelength / 6564.6) / 0.02) ** 4)
+    broad = broad * (1.0 + (10 ** rng.normal(-0.2, 0.1) - 1.0) * halpha)
+    strength = rng.normal(0.0, 0.15) if rng.random() > 0.03 else rng.normal(-0.9, 0.25)
+    return np.maximum(broad * 10**strength, -0.9), np.array(fwhm), strength + 0.12 * kind
 
 
-def _stretch(wavelength: np.ndarray, lines: np.ndarray, factor: float) -> np.ndarray:
-    """Make the broad lines ``factor`` times as wide with the same flux.
+def fwhm_of(wavelength: np.ndarray, lines: np.ndarray, line: float) -> float:
+    """Full width at half maximum of a broad line above the chord through its window's ends [km/s]."""
+    x = np.log(wavelength / line)
+    near = np.abs(x) < _WINDOW
+    u, profile = x[near], lines[near]
+    fine_u = np.linspace(u[0], u[-1], 4001)
+    excess = np.interp(fine_u, u, profile - np.interp(u, (u[0], u[-1]), (profile[0], profile[-1])))
+    core = np.abs(fine_u) < 0.015
+    peak = np.flatnonzero(core)[excess[core].argmax()]
+    below = np.flatnonzero(excess < 0.5 * excess[peak])
+    left, right = below[below < peak], below[below > peak]
+    if not (len(left) and len(right)):
+        return float("nan")
+    return float((fine_u[right[0]] - fine_u[left[-1]]) * 2.99792458e5)
+
+
+def _stretch(wavelength: np.ndarray, lines: np.ndarray, factors: Mapping[float, float]) -> np.ndarray:
+    """Make broad lines wider or narrower with the same flux.
 
     Within 5 % of each line's wavelength the profile above the chord through the window's ends is
-    stretched about the line's centre; the rest (Fe II, blends) stays.
+    stretched about the line's centre by its factor; the rest (Fe II, blends) stays.
     """
     out = lines.copy()
     x = np.log(wavelength)
-    for line in BROAD_LINES:
-        near = np.abs(x - np.log(line)) < 0.05
+    for line, factor in factors.items():
+        near = np.abs(x - np.log(line)) < _WINDOW
         if near.sum() < 5:
             continue
         u, profile = x[near] - np.log(line), lines[near]
         chord = np.interp(u, (u[0], u[-1]), (profile[0], profile[-1]))
         excess = profile - chord
-        taper = np.clip((0.05 - np.abs(u)) / 0.01, 0.0, 1.0)
+        taper = np.clip((_WINDOW - np.abs(u)) / 0.01, 0.0, 1.0)
         wide = np.interp(u / factor, u, excess, 0.0, 0.0) / factor
         out[near] = chord + (1.0 - taper) * excess + taper * wide
     return out
@@ -153,6 +239,55 @@ def _broad_absorption(wavelength: np.ndarray, rng: np.random.Generator) -> np.nd
         own = depth * rng.uniform(0.5, 1.0)
         transmission *= 1.0 - own * np.exp(-0.5 * np.abs(offset / width) ** 3)
     return transmission
+
+
+HOST_MAX = 0.9
+"""log10 of the brightest host relative to its quasar at 6000 A in the rest frame."""
+
+
+def draw_narrow_lines(level: np.ndarray, log_l5100: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Luminosities of the narrow lines of active nuclei.
+
+    The equivalent width of [O III] 5007 over the nucleus' own continuum has a median of 20 A at
+    lambda L_lambda(5100) = 10^44 erg/s, falls as L^-0.2 and scatters by 0.4 dex (Shen et al. 2011).
+
+    Parameters
+    ----------
+    level : ndarray, shape (N,)
+        Continuum of the nucleus at 5100 A, any unit per Angstrom.
+    log_l5100 : ndarray, shape (N,)
+        log10 of lambda L_lambda(5100 A) [erg/s].
+    rng : Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, len(NARROW_LINES))
+        In the unit of ``level`` times Angstrom.
+    """
+    n = len(level)
+    width = 20.0 * 10 ** (-0.2 * np.clip(log_l5100 - 44.0, -1.5, 2.5) + rng.normal(0.0, 0.4, n))
+    scatter = rng.standard_normal((n, len(_NARROW_GROUPS)))[:, _NARROW_GROUP] * _NARROW_SCATTER
+    return np.asarray((width * level)[:, None] * 10.0 ** (_NARROW_MEAN + scatter))
+
+
+def log_black_hole_mass(fwhm: np.ndarray, luminosity: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Virial black-hole mass from one spectrum, log10 [Msun].
+
+    H beta with L(5100 A) below z = 0.7, Mg II with L(3000 A) below 1.9, C IV with L(1350 A) above:
+    Vestergaard & Peterson (2006, equations 5 and 7) and Vestergaard & Osmer (2009, equation 1).
+
+    Parameters
+    ----------
+    fwhm : ndarray, shape (N, 3)
+        Widths of `MASS_LINES` [km/s].
+    luminosity : ndarray, shape (N, 3)
+        lambda L_lambda at `MASS_CONTINUA` [erg/s].
+    z : ndarray, shape (N,)
+        Redshift.
+    """
+    every = _MASS_ZERO + 2.0 * np.log10(fwhm / 1000.0) + _MASS_SLOPE * (np.log10(luminosity) - 44.0)
+    return np.asarray(every[np.arange(len(z)), np.digitize(z, _MASS_Z)])
 
 
 def igm_transmission(templates: QuasarTemplates) -> np.ndarray:

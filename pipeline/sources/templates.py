@@ -28,7 +28,7 @@ CK04_METALLICITIES = {
 _CK04_LOGG = np.arange(0.0, 5.01, 0.5)
 
 
-def read_atmospheres(directory: Path, teff_max: float = 16000.0) -> Atmospheres:
+def read_atmospheres(directory: Path, teff_max: float = 50000.0) -> Atmospheres:
     """Read the Castelli & Kurucz (2004) grid as STScI distributes it.
 
     Parameters
@@ -89,7 +89,7 @@ def read_archetypes(directory: Path, kind: str) -> Archetypes:
     directory : Path
         Folder with ``rrtemplate-STAR-<kind>-*.fits*`` below it.
     kind : str
-        ``F``, ``G``, ``K``, ``M`` or ``WD``.
+        ``A``, ``B``, ``F``, ``G``, ``K``, ``M`` or ``WD``.
     """
     with fits.open(_one(directory, f"rrtemplate-STAR-{kind}-*.fits*")) as hdus:
         header, basis = hdus[0].header, np.asarray(hdus[0].data, float)
@@ -121,6 +121,36 @@ def read_pickles(directory: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         wavelength, flux = np.loadtxt(path, unpack=True)
         library[path.name.split(".")[0]] = (wavelength, flux)
     return library
+
+
+_SINGLE_STARS = {
+    "CalciumWD": "WD",
+    "WDcooler": "WD",
+    "WDhotter": "WD",
+    "WDmagnetic": "WD",
+    "Ldwarf": "M",
+}
+
+
+def read_single_stars(directory: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Read single spectra of stars: SDSS' templates, hot white dwarfs of Koester's grid, the Pickles library.
+
+    Returns
+    -------
+    list of (str, ndarray, ndarray)
+        Kind (of `models.synthesis.stars.KINDS`), wavelength [Angstrom] and f_lambda (arbitrary unit).
+    """
+    found: list[tuple[str, np.ndarray, np.ndarray]] = []
+    with fits.open(_one(directory, "spEigenStar-*.fits*")) as hdus:
+        header, spectra = hdus[0].header, np.asarray(hdus[0].data, float)
+    wavelength = 10.0 ** (header["COEFF0"] + header["COEFF1"] * np.arange(spectra.shape[1]))
+    for k, flux in enumerate(spectra):
+        found.append((_SINGLE_STARS.get(header[f"NAME{k}"], "single"), wavelength, flux))
+    with fits.open(_one(directory, "ndArch-DATLTE-*.fits*")) as hdus:
+        header, cube = hdus[0].header, np.asarray(hdus[0].data, float)
+    wavelength = 10.0 ** (header["CRVAL1"] + header["CDELT1"] * np.arange(cube.shape[-1]))
+    found += [("hot WD", wavelength, flux) for flux in cube.reshape(-1, cube.shape[-1])]
+    return found + [("single", *spectrum) for spectrum in read_pickles(directory).values()]
 
 
 def read_quasar_templates(directory: Path) -> QuasarTemplates:
