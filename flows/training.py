@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from upath import UPath
 
 from flows.synthesis import load_sky
@@ -19,7 +21,10 @@ from models.card import model_card
 from models.checkpoint import load_weights
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
 from models.training import config_from, train
+from pipeline.answers import FEW_BANDS
+from pipeline.catalogue import read_leaves
 from pipeline.leaf import write_whole
+from pipeline.photometry import read_photometry
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,48 @@ class HeldOutSky:
         return self.sky.draw(n, rng, held_out=True, shares=SURVEY_SHARES)
 
 
+class ObservedPhotometry:
+    """The rows of a photometry catalogue, without labels.
+
+    Parameters
+    ----------
+    catalogue : UPath
+        Made by `ojala ingest`; its partitions are read in random order until ``most`` rows are in memory.
+    most : int
+        Rows to draw from.
+    """
+
+    def __init__(self, catalogue: UPath, most: int = 200_000) -> None:
+        partitions = list(read_leaves(catalogue))
+        tables, rows = list[pa.Table](), 0
+        for k in np.random.default_rng(0).permutation(len(partitions)):
+            if rows >= most:
+                break
+            with (catalogue / partitions[k].leaf).open("rb") as file:
+                tables.append(pq.read_table(file))
+            rows += tables[-1].num_rows
+        photometry = read_photometry(pa.concat_tables(tables))
+        seen = np.flatnonzero(photometry.usable.sum(axis=1) >= FEW_BANDS)
+        if len(seen) == 0:
+            raise ValueError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
+        self._flux, self._error, self._ebv = (
+            part[seen] for part in (photometry.flux, photometry.error, photometry.ebv)
+        )
+
+    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
+        """Photometry of n rows, each for itself at random; nothing is known of them."""
+        row = rng.integers(0, len(self._flux), n)
+        unknown = np.full(n, -1, np.int64)
+        return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
+
+
 def train_from(
     settings: Path,
     *,
     library: Path,
     folder: Path,
     report: Callable[[dict[str, object]], None] = lambda record: None,
+    unlabelled: UPath | None = None,
 ) -> Path:
     """Train as a TOML file says, or go on with the training that ``folder`` holds.
 
@@ -52,6 +93,8 @@ def train_from(
         Gets weights, state, metrics and the model card ``<name>.md``.
     report : callable
         Is given each record of the metrics.
+    unlabelled : UPath, optional
+        Photometry catalogue that the encodings are adapted to (setting ``discrepancy``).
 
     Returns
     -------
@@ -70,7 +113,8 @@ def train_from(
     galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
     config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
     sky = load_sky(library)
-    weights = train(config, sky, HeldOutSky(sky), folder, report)
+    observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
+    weights = train(config, sky, HeldOutSky(sky), folder, report, observed)
     card = weights.with_suffix(".md")
     write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
     return weights

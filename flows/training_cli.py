@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from upath import UPath
 
 from flows.console import RUN_INTERRUPTED, AsJson, errors, say
 
@@ -32,20 +33,60 @@ def library(
 
 @app.command()
 def synthesise(
-    spectra: Annotated[Path, typer.Option(help="Folder with SDSS, DESI and LAMOST spectra.")],
+    spectra: Annotated[
+        Path, typer.Option(help="Spectra catalogue, or a folder with SDSS, DESI and LAMOST spectra.")
+    ],
     curves: Curves,
-    out: Annotated[Path, typer.Option(help="Folder for photometry.csv and truth.csv.")],
-    magnitude: Annotated[float, typer.Option(help="iSDSS magnitude that all objects are given.")] = 20.0,
+    out: Annotated[Path, typer.Option(help="Folder for photometry and truth.")],
+    draws: Annotated[
+        int | None,
+        typer.Option(help="Objects to draw from a spectra catalogue (made by `ojala spectra`).", min=1),
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Draw from the objects and cells that are never trained on.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 1,
+    magnitude: Annotated[float, typer.Option(help="Of a folder: iSDSS magnitude of all objects.")] = 20.0,
     moved: Annotated[
-        bool, typer.Option("--moved", help="Move galaxies to redshifts from 0.08 to 0.40.")
+        bool, typer.Option("--moved", help="Of a folder: move galaxies to redshifts from 0.08 to 0.40.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Derive J-PAS photometry with survey noise from observed spectra, in the archive's CSV."""
+    """Derive J-PAS photometry with survey noise from observed spectra.
+
+    With --draws from a spectra catalogue: mock photometry without end, at magnitudes to i = 22.5, as Parquet;
+    the same command goes on where it was stopped. Without: each object of a folder once, at one magnitude, in
+    the archive's CSV.
+    """
+    if draws is None:
+        _each_once(spectra, curves, out, magnitude, moved=moved, as_json=as_json)
+        return
+    from flows.draws import write_draws
+
+    def show(done: int) -> None:
+        if not as_json:
+            print(f"{done:,} draws", flush=True)
+
+    with errors(RUN_INTERRUPTED):
+        files = write_draws(
+            UPath(spectra), curves, UPath(out), draws=draws, held_out=held_out, seed=seed, report=show
+        )
+    say(
+        f"{draws:,} draws: {out} ({files} files written)",
+        {"draws": draws, "files_written": files, "out": str(out), "held_out": held_out},
+        as_json,
+    )
+
+
+def _each_once(
+    spectra: Path, curves: Path, out: Path, magnitude: float, *, moved: bool, as_json: bool
+) -> None:
     from flows.real_objects import write_real_table
 
     photometry, truth = out / "photometry.csv", out / "truth.csv"
     with errors():
+        if (spectra / "hats.properties").exists():
+            raise ValueError(f"{spectra} is a spectra catalogue: say with --draws how many objects to draw")
         out.mkdir(parents=True, exist_ok=True)
         objects = write_real_table(
             spectra, curves, photometry, truth, magnitude=magnitude, galaxies_moved=moved
@@ -59,6 +100,9 @@ def train(
     settings: Annotated[Path, typer.Argument(help="TOML file, such as flows/training.toml.")],
     library: Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")],
     out: Annotated[Path, typer.Option(help="Folder of the training; one that is there is gone on with.")],
+    unlabelled: Annotated[
+        str | None, typer.Option(help="Photometry catalogue to adapt to (setting `discrepancy`).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train OJALA on mock photometry drawn on the fly; writes weights and their model card."""
@@ -69,5 +113,6 @@ def train(
             print(f"step {record['step']}, {record['seconds']} s", flush=True)
 
     with errors(RUN_INTERRUPTED):
-        weights = train_from(settings, library=library, folder=out, report=show)
+        observed = UPath(unlabelled) if unlabelled else None
+        weights = train_from(settings, library=library, folder=out, report=show, unlabelled=observed)
     say(f"weights: {weights}", {"weights": str(weights)}, as_json)

@@ -3,10 +3,13 @@
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from flows.training import train_from
+from catalogs_schema.bands import MODEL_BANDS
+from flows.training import ObservedPhotometry, train_from
 from models.training import TrainingConfig, config_from
+from tests.survey import ingest_table, photometry_table
 
 SETTINGS = Path(__file__).parents[2] / "flows" / "training.toml"
 
@@ -32,3 +35,15 @@ def test_a_mistake_in_the_settings_is_named_with_the_file(text, complaint, tmp_p
     with pytest.raises(ValueError, match=rf"mine\.toml: .*{complaint}"):
         train_from(settings, library=tmp_path / "library.npz", folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_of_a_catalogue_are_drawn_as_they_were_measured_and_without_labels(tmp_path):
+    table = photometry_table(50)
+    drawn = ObservedPhotometry(ingest_table(table, tmp_path, tile_rows=20)).draw(
+        400, np.random.default_rng(1)
+    )
+    measured = np.stack([table[band.flux_column].to_numpy() for band in MODEL_BANDS], axis=1)
+    rows, given = ({tuple(row) for row in np.nan_to_num(flux)} for flux in (drawn.flux, measured))
+    assert rows == given, "every row, and nothing else"
+    assert (drawn.class_code == -1).all()
+    assert drawn.labels == {}
