@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from upath import UPath
 
-from flows import interrupt, training_cli, validate_cli
-from flows.console import RUN_INTERRUPTED, AsJson, complain, duration, errors, say
+from flows import interrupt, release_cli, spectra_cli, training_cli, validate_cli, weights_cli
+from flows.console import RUN_INTERRUPTED, AsJson, complain, errors, say
+from flows.release_cli import Publish
+from flows.telling import MAX_NAMED, show_plan, tell_run
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -34,11 +34,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+app.add_typer(release_cli.app)
 app.add_typer(training_cli.app)
+app.add_typer(spectra_cli.app)
 app.add_typer(validate_cli.app)
-
-MAX_NAMED = 20
-"""Damaged files that `verify` names before it stops looking, and failed partitions that `run` names."""
+app.add_typer(weights_cli.app)
 
 
 class EngineName(StrEnum):
@@ -46,6 +46,8 @@ class EngineName(StrEnum):
 
     SERIAL = "serial"
     LOCAL = "local"
+    ADDRESS = "address"
+    SLURM = "slurm"
 
 
 class Units(StrEnum):
@@ -60,9 +62,15 @@ Out = Annotated[str, typer.Option(help="Collection that the results go into; mad
 ModelName = Annotated[str | None, typer.Option(help="Model to run: ojala, or empty (answers nothing).")]
 Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
 Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; default: one per core.", min=1)]
+Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler of engine address: tls://HOST:PORT.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes, or Slurm jobs; default: one per core.", min=1)
+]
 Vectors = Annotated[bool | None, typer.Option("--vectors", help="Also write redshift PDFs and embeddings.")]
 Truth = Annotated[str | None, typer.Option(help="Known classes and redshifts, for the report.")]
+Check = Annotated[
+    bool, typer.Option("--check", help="Read all leaves that are there and compare their SHA-256.")
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; options override it.")]
 
 
@@ -119,42 +127,18 @@ def plan(
     workers: Workers = None,
     vectors: Vectors = None,
     config: ConfigFile = None,
+    region: Annotated[str | None, typer.Option(help="Plan to reprocess a region, see `reprocess`.")] = None,
+    check: Check = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do, and why; writes nothing."""
-    from pipeline.plan import make_plan, rows_per_second
+    from pipeline.plan import make_plan
+    from pipeline.region import parse_region
 
     with errors():
         asked = resolve(context)
-        found = make_plan(asked)
-        rate = rows_per_second(found, asked) if found.to_do else 0.0
-    seconds = found.rows_to_do / rate if rate else 0.0
-    facts = {
-        "run": found.run_id if found.resumes else None,
-        "resumes": found.resumes,
-        "partitions": len(found.entries),
-        "partitions_to_do": len(found.to_do),
-        "rows": found.rows,
-        "rows_to_do": found.rows_to_do,
-        "rows_per_second": round(rate, 1),
-        "seconds": round(seconds, 1),
-        "states": found.states(),
-        "to_do": [{"partition": e.partition.name, "rows": e.rows, "why": e.state} for e in found.to_do],
-    }
-    if as_json:
-        say("", facts, as_json)
-        return
-    table = Table("state", "partitions", "rows")
-    for state, count in sorted(found.states().items()):
-        rows = sum(entry.rows for entry in found.entries if entry.state == state)
-        table.add_row(state, f"{count:,}", f"{rows:,}")
-    stdout = Console()
-    stdout.print(table)
-    stdout.print(
-        f"{'run ' + found.run_id if found.resumes else 'a new run'}: {len(found.to_do):,} partitions, "
-        f"{found.rows_to_do:,} rows to do"
-        + (f", about {duration(seconds)} at {rate:,.0f} rows/s" if found.to_do else ": nothing to do")
-    )
+        found = make_plan(asked, parse_region(region) if region else None, check=check)
+        show_plan(found, asked, as_json)
 
 
 @app.command()
@@ -165,10 +149,13 @@ def run(
     model: ModelName = None,
     weights: Weights = None,
     engine: Engine = None,
+    scheduler: Scheduler = None,
     workers: Workers = None,
     vectors: Vectors = None,
     truth: Truth = None,
     config: ConfigFile = None,
+    publish: Publish = True,
+    check: Check = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a model over a photometry catalogue and publish the value-added catalogue.
@@ -187,23 +174,10 @@ def run(
         if asked.truth:
             read_truth(UPath(asked.truth))
         from flows.survey import survey
-        from pipeline.record import runs_folder
 
-        with interrupt.interruptible(runs_folder(UPath(asked.out))):
-            record = survey(asked)
-    folder = f"{out}/runs/{record.run_id}"
-    facts = {**record.model_dump(), "folder": folder, "report": f"{folder}/report/index.html"}
-    text = (
-        f"run {record.run_id} is {record.status}: {record.rows_out:,} of {record.rows_in:,} rows in "
-        f"{record.partitions:,} partitions\ncatalogue: {folder}/{asked.products[0]}\n"
-        f"report:    {folder}/report/index.html"
-    )
-    say(text, facts, as_json)
-    if record.failed:
-        for name, error in islice(record.failed.items(), MAX_NAMED):
-            complain(f"partition {name}: {error}")
-        complain(f"{len(record.failed)} partitions failed; give the command again to retry them")
-        raise typer.Exit(1)
+        with interrupt.interruptible(UPath(asked.out)):
+            record = survey(asked, publish, check)
+    tell_run(record, asked, as_json)
 
 
 @app.command()
@@ -252,5 +226,6 @@ def resolve(context: typer.Context) -> RunConfig:
     """The configuration that a command's options ask for; they have the names of its fields."""
     from pipeline.config import read_config
 
-    options = {name: value for name, value in context.params.items() if name not in ("config", "as_json")}
+    others = ("config", "as_json", "region", "publish", "check")
+    options = {name: value for name, value in context.params.items() if name not in others}
     return read_config(context.params["config"], options)

@@ -13,16 +13,19 @@ from upath import UPath
 
 from flows.console import INTERRUPTED, RUN_INTERRUPTED, complain
 from pipeline.leaf import remove_unfinished
+from pipeline.lock import held
+from pipeline.record import run_folder
 
 _PATIENCE = 5.0
 """Seconds that processes get to end by themselves."""
 
 
 @contextmanager
-def interruptible(runs: UPath) -> Iterator[None]:
+def interruptible(out: UPath) -> Iterator[None]:
     """End the process with exit code 130 on Ctrl-C or SIGTERM inside the block.
 
-    When all processes are gone, what they had half-written under ``runs`` is removed.
+    When all processes are gone, what they had half-written in the run under work is removed and its lock is
+    given back.
 
     The terminal's Ctrl-C also reaches Prefect's embedded server, and a flow whose server is gone waits for
     it; so the flow is not asked. With a server of its own (``PREFECT_API_URL``) it is: the run's end is
@@ -34,7 +37,10 @@ def interruptible(runs: UPath) -> Iterator[None]:
             raise KeyboardInterrupt
         complain(f"interrupted; {RUN_INTERRUPTED}")
         _end_children()
-        remove_unfinished(runs)
+        for lock in held():
+            if lock.run_id:
+                remove_unfinished(run_folder(out, lock.run_id))
+            lock.release()
         os._exit(INTERRUPTED)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,10 +1,14 @@
-"""The Prefect flow of a run: plan, run, finalise, publish."""
+"""The Prefect flows that make releases: a survey, and a region of it done again.
+
+Both plan, run, finalise, judge and publish; they differ in what they plan. A lock lets one flow at a time
+work on a product of a collection.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import cast
+from typing import Annotated, cast
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
@@ -14,35 +18,127 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.cache_policies import NO_CACHE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from upath import UPath
 
 from catalogs_schema.receipt import Receipt
+from flows.parameters import shown
 from pipeline import run as survey_run
 from pipeline.config import RunConfig
+from pipeline.gates import read_gates
+from pipeline.lock import hold
 from pipeline.plan import Plan, make_plan
-from pipeline.record import RunRecord, Status, read_record, runs_folder
+from pipeline.record import ENDED, RunRecord, Status, read_record, run_folder
+from pipeline.region import parse_region
 
 PROGRESS_STEPS = 50
 """Updates of the progress artifact per run; each is a request to the server."""
 
 
-@task(name="plan")
-def plan_task(config: RunConfig) -> Plan:
+Region = Annotated[
+    str,
+    shown(
+        "string",
+        "cone:RA,DEC,RADIUS, box:RA1,RA2,DEC1,DEC2, polygon:RA,DEC;..., moc:FILE, tiles:5/1234,..., flagged "
+        "or flagged:NAME>0.1; angles in degrees",
+    ),
+]
+Publish = Annotated[
+    bool, shown("boolean", "point the collection at the run when it is complete and its gates allow it")
+]
+Check = Annotated[bool, shown("boolean", "read every leaf that is there already, not only its size and time")]
+
+
+@flow(name="survey")
+def survey(config: RunConfig, publish: Publish = True, check: Check = False) -> RunRecord:
+    """Run a model over a photometry catalogue and publish the value-added catalogue.
+
+    A run that was stopped goes on where it stopped; what a finished run has under the same key is linked.
+    A run with failed partitions ends incomplete and is not published; starting it again works on what is
+    missing.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What to do.
+    publish : bool
+        Whether to point the collection at the run when it is complete and its quality gates allow it.
+    check : bool
+        Whether to read every leaf that is there already; otherwise size and time of change are trusted.
+
+    Returns
+    -------
+    RunRecord
+        What became of it.
+    """
+    return _carry_out(config, None, publish, check)
+
+
+@flow(name="reprocess")
+def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> RunRecord:
+    """Do a region of the published release again and publish the outcome.
+
+    It becomes a new run: what the region does not touch is linked as it is, with its own provenance.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What to do it with.
+    region : str
+        The region: `cone:RA,DEC,RADIUS`, `box:RA1,RA2,DEC1,DEC2`, `polygon:RA,DEC;...`, `moc:FILE`,
+        `tiles:5/1234,...`, `flagged` or `flagged:NAME>0.1`; angles in degrees.
+    publish : bool
+        Whether to point the collection at the run when it is complete and its quality gates allow it.
+
+    Returns
+    -------
+    RunRecord
+        What became of it.
+    """
+    return _carry_out(config, region, publish, check=False)
+
+
+def _carry_out(config: RunConfig, region: str | None, publish: bool, check: bool) -> RunRecord:
+    out = UPath(config.out)
+    with hold(out, config.products[0]) as lock:
+        plan = plan_task(config, region, check)
+        lock.tell(plan.run_id)
+        run = run_folder(out, plan.run_id)
+        if plan.resumes and read_record(run).status in ENDED:
+            record = read_record(run)
+        else:
+            run_task(plan, config)
+            lock.check()
+            finalise_task(plan, config)
+            lock.check()
+            record = quality_task(plan, config)
+        if publish and record.status == Status.COMPLETE:
+            publish_task(plan, config)
+    return record
+
+
+# Prefect would hash the whole plan for a cache that nobody asks.
+@task(name="plan", cache_policy=NO_CACHE)
+def plan_task(config: RunConfig, region: str | None, check: bool) -> Plan:
     """Find out what has to be done."""
-    plan = make_plan(config)
-    get_run_logger().info(
-        "run %s: %d of %d partitions to do (%s)",
+    plan = make_plan(config, parse_region(region) if region is not None else None, check=check)
+    log = get_run_logger()
+    log.info(
+        "run %s: %d of %d partitions to do, %d to link (%s)",
         plan.run_id,
         len(plan.to_do),
         len(plan.entries),
+        len(plan.to_link),
         ", ".join(f"{count} {state}" for state, count in plan.states().items()),
     )
+    for remark in plan.remarks:
+        log.warning(remark)
     return plan
 
 
-@task(name="run")
+@task(name="run", cache_policy=NO_CACHE)
 def run_task(plan: Plan, config: RunConfig) -> None:
     """Work on the partitions; one task owns the engine (a task each would cost more than the work)."""
     survey_run.begin(plan, config)
@@ -58,51 +154,35 @@ def run_task(plan: Plan, config: RunConfig) -> None:
         create_table_artifact(table=failed, key="failed-partitions", description="Partitions that failed")
 
 
-@task(name="finalise")
-def finalise_task(plan: Plan, config: RunConfig) -> RunRecord:
-    """Write metadata, provenance, report and checksums."""
-    record = survey_run.finalise(plan, config)
+@task(name="finalise", cache_policy=NO_CACHE)
+def finalise_task(plan: Plan, config: RunConfig) -> None:
+    """Write metadata and provenance."""
+    survey_run.make_catalogues(plan, config)
+
+
+@task(name="quality", cache_policy=NO_CACHE)
+def quality_task(plan: Plan, config: RunConfig) -> RunRecord:
+    """Ask the quality gates, write report and checksums, and end the run."""
+    record = survey_run.assess(plan, config)
     lines = [
         f"run `{record.run_id}` is **{record.status}**",
         f"{record.rows_out:,} of {record.rows_in:,} rows in {record.partitions:,} partitions",
     ]
     lines += [f"failed: {', '.join(record.failed)}"] if record.failed else []
     create_markdown_artifact("\n\n".join(lines), key="run-record", description="What became of the run")
+    gates = read_gates(run_folder(UPath(config.out), plan.run_id)).gates
+    create_table_artifact(
+        table=[{"gate": gate.name, "outcome": gate.outcome, "found": gate.text} for gate in gates],
+        key="quality-gates",
+        description="Quality gates; one that fails keeps the run from being published",
+    )
     return record
 
 
-@task(name="publish")
+@task(name="publish", cache_policy=NO_CACHE)
 def publish_task(plan: Plan, config: RunConfig) -> None:
     """Point the collection at the run."""
     survey_run.publish(plan, config)
-
-
-@flow(name="survey", validate_parameters=False)
-def survey(config: RunConfig) -> RunRecord:
-    """Run a model over a photometry catalogue and publish the value-added catalogue.
-
-    A run with failed partitions ends incomplete and is not published; starting it again works on what is
-    missing.
-
-    Parameters
-    ----------
-    config : RunConfig
-        What to do.
-
-    Returns
-    -------
-    RunRecord
-        What became of it.
-    """
-    plan = plan_task(config)
-    if plan.to_do or not plan.resumes:
-        run_task(plan, config)
-    record = read_record(runs_folder(UPath(config.out)) / plan.run_id)
-    if record.status != Status.COMPLETE:
-        record = finalise_task(plan, config)
-    if record.status == Status.COMPLETE:
-        publish_task(plan, config)
-    return record
 
 
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import numpy as np
@@ -32,6 +33,8 @@ SKYMAP_ORDER = 8
 LEAVES = "leaves.csv"
 """Our own list of the leaves with their rows, sizes and hashes, beside HATS's ``partition_info.csv``."""
 
+COLLECTION = "collection.properties"
+"""The one pointer of a collection: its photometry, and the file of each published product."""
 
 _LEAVES_HEADER = "order,pixel,rows,bytes,sha256"
 
@@ -126,9 +129,12 @@ def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
         raise CatalogueError(f"{listing}: expected the header {_LEAVES_HEADER!r}, found {header!r}")
     leaves = {}
     for line in lines:
-        order, pixel, rows, size, sha256 = line.split(",")
-        partition = Partition(int(order), int(pixel))
-        leaves[partition] = LeafRecord(partition.leaf, int(rows), int(size), sha256)
+        try:
+            order, pixel, rows, size, sha256 = line.split(",")
+            partition = Partition.parse(f"{order}/{pixel}")
+            leaves[partition] = LeafRecord(partition.leaf, int(rows), int(size), sha256)
+        except ValueError as problem:
+            raise CatalogueError(f"{listing}: {line!r} is no leaf: {problem}") from problem
     return leaves
 
 
@@ -149,12 +155,20 @@ def catalogue_name(root: UPath) -> str:
     return str(TableProperties.read_from_dir(root).catalog_name)
 
 
-def write_collection(out: UPath, photometry: UPath, products: dict[str, UPath], *, name: str) -> None:
+def write_collection(
+    out: UPath,
+    photometry: UPath,
+    products: Mapping[str, UPath],
+    *,
+    name: str,
+    keep: Mapping[str, str] = {},
+) -> None:
     """Point a collection at a photometry catalogue and at the products made from it.
 
-    Each product becomes an extension: ``lsdb.open_catalog(out).load_extension("ojala")``. The
-    pointers of the extensions are replaced one by one, each in one step; ``collection.properties``
-    comes last, so that it never names an extension that is not there.
+    Each product becomes an extension: ``lsdb.open_catalog(out).load_extension("ojala")``. A file that
+    describes it is written for each run, ``ojala-RUN.properties``, and stays; ``collection.properties``,
+    which names those files, is replaced last and in one step. So a reader finds all of one release, or all
+    of the next.
 
     Parameters
     ----------
@@ -162,11 +176,14 @@ def write_collection(out: UPath, photometry: UPath, products: dict[str, UPath], 
         Root of the collection.
     photometry : UPath
         Root of the photometry catalogue.
-    products : dict of str to UPath
-        Root of each product's catalogue, by the extension's name.
+    products : mapping of str to UPath
+        Root of each product's catalogue in its run's folder, by the extension's name.
     name : str
         Name of the collection.
+    keep : mapping of str to str
+        Extensions that stay as they are, with their files.
     """
+    files = dict(keep)
     for product, root in products.items():
         extension = {
             "obs_collection": product,
@@ -178,15 +195,14 @@ def write_collection(out: UPath, photometry: UPath, products: dict[str, UPath], 
             "hats_ext_join_style": "left",
             "hats_ext_shares_primary_coords": True,
         }
-        path = out / f"{product}.properties"
-        _store(ExtensionProperties.model_validate(extension), path, "HATS Extension")
+        files[product] = f"{product}-{root.parent.name}.properties"
+        _store(ExtensionProperties.model_validate(extension), out / files[product], "HATS Extension")
     collection = {
         "obs_collection": name,
         "hats_primary_table_url": _reference(out, photometry),
-        "all_extensions": {product: f"{product}.properties" for product in products},
+        "all_extensions": dict(sorted(files.items())),
     }
-    path = out / "collection.properties"
-    _store(CollectionProperties.model_validate(collection), path, "HATS Collection")
+    _store(CollectionProperties.model_validate(collection), out / COLLECTION, "HATS Collection")
 
 
 def _reference(out: UPath, root: UPath) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from catalogs_schema.value_added import OJALA, OJALA_VECTORS
 from pipeline.model import EMPTY, ModelSpec
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
+"""Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights" / "ojala-base.safetensors"
 """The weights that come with the program."""
@@ -22,8 +28,40 @@ class ConfigError(ValueError):
     """A configuration that cannot be understood."""
 
 
+class GateLimits(BaseModel):
+    """When a quality gate warns and when it keeps a run from being published.
+
+    Shares are of rows. A drift is the change against the published release over the partitions that were
+    made anew, beyond what the numbers of rows make likely by chance.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    few_rows: int = Field(default=1000, ge=0, description="below so many rows, shares and drifts only warn")
+    unanswered_warn: float = Field(default=0.05, ge=0, description="share of rows without a class")
+    unanswered_fail: float = Field(default=0.5, ge=0, description="share of rows without a class")
+    flagged_warn: float = Field(default=0.7, ge=0, description="share of rows with any flag")
+    flagged_fail: float = Field(default=0.98, ge=0, description="share of rows with any flag")
+    flag_drift_warn: float = Field(default=0.05, ge=0, description="change of the share of any one flag")
+    flag_drift_fail: float = Field(default=0.3, ge=0, description="change of the share of any one flag")
+    null_drift_warn: float = Field(default=0.05, ge=0, description="change of a column's share of nulls")
+    null_drift_fail: float = Field(default=0.3, ge=0, description="change of a column's share of nulls")
+    class_drift_warn: float = Field(default=0.03, ge=0, description="change of the share of a class")
+    class_drift_fail: float = Field(default=0.15, ge=0, description="change of the share of a class")
+    redshift_drift_warn: float = Field(
+        default=0.05, ge=0, description="largest distance of the cumulative N(z) of a class"
+    )
+    redshift_drift_fail: float = Field(
+        default=0.2, ge=0, description="largest distance of the cumulative N(z) of a class"
+    )
+
+
 class RunConfig(BaseModel):
-    """What a run is asked to do. Unknown names are refused."""
+    """What a run is asked to do. Unknown names are refused.
+
+    Credentials do not belong in a URL. Where one holds them, they are taken out before anything is kept or
+    said; those of an ``s3://`` URL are handed to the environment of this process, where they belong.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,8 +69,18 @@ class RunConfig(BaseModel):
     out: str = Field(description="root of the collection that the results go into")
     model: Literal["ojala", "empty"] = Field(default="ojala", description="model to run")
     weights: str = Field(default=str(WEIGHTS), description="weights of the model (safetensors)")
-    engine: Literal["serial", "local"] = Field(default="local", description="where partitions are worked on")
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes")
+    weights_sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the weights must have"
+    )
+    engine: Literal["serial", "local", "address", "slurm"] = Field(
+        default="local", description="where partitions are worked on"
+    )
+    scheduler: str | None = Field(
+        default=None, description="Dask scheduler of the engine address, as in tls://HOST:8786"
+    )
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes, or Slurm jobs"
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
     batch_size: int = Field(default=128, ge=1, description="objects per forward pass")
     vectors: bool = Field(default=False, description="also write redshift PDFs and embeddings")
@@ -43,6 +91,12 @@ class RunConfig(BaseModel):
         default=3600.0, gt=0, description="longest that one attempt at a partition may take [s]"
     )
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
+    gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
+
+    @field_validator("photometry", "out", "weights", "scheduler", "truth", mode="before")
+    @classmethod
+    def _take_credentials_out(cls, value: object) -> object:
+        return without_credentials(value) if isinstance(value, str) else value
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -56,7 +110,22 @@ class RunConfig(BaseModel):
             weights="" if self.model == EMPTY else self.weights,
             precision=self.precision,
             batch_size=self.batch_size,
+            sha256=self.weights_sha256 or "",
         )
+
+    def described(self) -> dict[str, str | int | float | bool | None]:
+        """All settings, without nesting: what a run's record keeps. `from_description` reads it."""
+        settings = self.model_dump()
+        gates = settings.pop("gates")
+        return settings | {f"gates.{name}": value for name, value in gates.items()}
+
+    @classmethod
+    def from_description(cls, settings: Mapping[str, object]) -> RunConfig:
+        """The configuration that a record keeps; settings that there are no more are left out."""
+        gates = {name.removeprefix("gates."): v for name, v in settings.items() if name.startswith("gates.")}
+        known = {name: value for name, value in settings.items() if name in cls.model_fields}
+        limits = {name: value for name, value in gates.items() if name in GateLimits.model_fields}
+        return cls.model_validate(known | {"gates": limits})
 
     def numbers_sha256(self) -> str:
         """Hash of those settings that change numbers or columns; where and how fast do not."""
@@ -67,6 +136,21 @@ class RunConfig(BaseModel):
             "products": self.products,
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def without_credentials(url: str) -> str:
+    """A URL without user, password and query; anything else as it is.
+
+    What an ``s3://`` URL held goes to the environment, unless credentials are there already.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        return url
+    scheme, user, password, rest = match.groups()
+    if user and password and scheme in ("s3", "s3a"):
+        os.environ.setdefault("AWS_ACCESS_KEY_ID", unquote(user))
+        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", unquote(password))
+    return f"{scheme}://{rest.partition('?')[0]}"
 
 
 def read_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:

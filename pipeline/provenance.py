@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,8 @@ from upath import UPath
 
 from catalogs_schema.contract import Contract
 from catalogs_schema.receipt import Receipt
-from pipeline.leaf import sha256_of, write_whole
+from pipeline.leaf import write_whole
+from pipeline.receipts import hash_files, list_files
 from pipeline.record import RECORD, RunRecord
 from pipeline.sky import Partition
 
@@ -37,6 +39,7 @@ def partitions_table(receipts: Sequence[Receipt]) -> pa.Table:
                 "order": partition.order,
                 "pixel": partition.pixel,
                 "status": receipt.status,
+                "run_id": receipt.run_id,
                 "key": receipt.key,
                 **receipt.ingredients.model_dump(),
                 "model": receipt.model,
@@ -128,15 +131,25 @@ def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:
     since it changes last.
     """
     sums = {leaf.path: leaf.sha256 for receipt in receipts for leaf in receipt.leaves}
-    for file in sorted(run.rglob("*"), key=str):
-        name = file.relative_to(run).as_posix()
-        if file.is_file() and name not in sums and name not in (RECORD, CHECKSUMS):
-            sums[name] = sha256_of(file)
+    others = [name for name in list_files(run) if name not in sums and name not in (RECORD, CHECKSUMS)]
+    sums |= dict(hash_files(run, others))
     text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
     write_whole(run / CHECKSUMS, text.encode())
 
 
 def read_checksums(run: UPath) -> dict[str, str]:
-    """File -> SHA-256 of a run's ``checksums.sha256``."""
-    pairs = (line.split("  ", 1) for line in (run / CHECKSUMS).read_text().splitlines())
-    return {name: sha256 for sha256, name in pairs}
+    """File -> SHA-256 of a run's ``checksums.sha256``.
+
+    Raises
+    ------
+    ValueError
+        If a line is none, or names a file outside of the run.
+    """
+    sums = {}
+    for number, line in enumerate((run / CHECKSUMS).read_text().splitlines(), start=1):
+        sha256, _, name = line.partition("  ")
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{run / CHECKSUMS}, line {number}: {name!r} is no file of this run")
+        sums[name] = sha256
+    return sums

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import enum
+import re
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from catalogs_schema.receipt import Receipt
@@ -14,13 +15,25 @@ from pipeline.leaf import write_whole
 
 RECORD = "run.json"
 
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of runs are names of folders, and cannot lead out of theirs."""
+
+
+class RecordError(ValueError):
+    """A run that is not there, or whose record cannot be read."""
+
 
 class Status(enum.StrEnum):
-    """How far a run came. Only a complete run can be published, and it is never written to again."""
+    """How far a run came. A complete or partial run has ended for good and is never written to again."""
 
     RUNNING = "running"
     INCOMPLETE = "incomplete"
     COMPLETE = "complete"
+    PARTIAL = "partial"
+
+
+ENDED = (Status.COMPLETE, Status.PARTIAL)
+"""States in which a run has catalogues and stays as it is."""
 
 
 class RunRecord(BaseModel):
@@ -29,19 +42,34 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str = Field(description="name of the run and of its folder")
-    status: Status = Field(description="how far it came")
+    status: Status = Field(description="how far it came; `partial`: complete but for what `failed` names")
     started: str = Field(description="UTC time of its first start")
     ended: str | None = Field(default=None, description="UTC time of its end")
     config: dict[str, str | int | float | bool | None] = Field(description="the resolved configuration")
+    products: tuple[str, ...] = Field(default=(), description="products that it writes, the main one first")
     code_version: str = Field(description="version of the code")
     packages: dict[str, str] = Field(description="versions of the packages it ran with")
     model: str = Field(default="", description="name and version of the model")
     weights_sha256: str = Field(description="SHA-256 of the weights")
+    base: str | None = Field(default=None, description="run whose leaves it links where they are as wanted")
+    region: str | None = Field(default=None, description="part of the sky that was done again; null for all")
     partitions: int = Field(description="partitions of the photometry")
+    linked: int = Field(default=0, description="partitions whose leaves were made by earlier runs")
     failed: dict[str, str] = Field(default={}, description="partitions that failed, with the error")
     rows_in: int = Field(description="rows of the photometry")
     rows_out: int = Field(default=0, description="rows of the value-added catalogue")
+    bytes: int = Field(default=0, description="size of all leaves")
+    mixture: dict[str, dict[str, int]] = Field(
+        default={},
+        description="partitions per weights, configuration, code and contract, where these are not the "
+        "same everywhere; only a reprocessed region mixes them",
+    )
     rows_per_worker_second: float = Field(default=0.0, description="rate of one worker, from the receipts")
+
+    @property
+    def main(self) -> str:
+        """Name of the main product; runs of one main product follow each other."""
+        return self.products[0] if self.products else "ojala"
 
 
 def utc_now() -> str:
@@ -54,23 +82,52 @@ def runs_folder(out: UPath) -> UPath:
     return out / "runs"
 
 
+def run_folder(out: UPath, run_id: str) -> UPath:
+    """Where a run lies.
+
+    Raises
+    ------
+    RecordError
+        If that is no name of a run.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise RecordError(f"{run_id!r} is no name of a run: letters, digits, '-', '_' and '.' make one")
+    return runs_folder(out) / run_id
+
+
 def write_record(run: UPath, record: RunRecord) -> None:
     """Write the record of a run into its folder, replacing the one before."""
     write_whole(run / RECORD, record.model_dump_json(indent=1).encode())
 
 
 def read_record(run: UPath) -> RunRecord:
-    """The record of a run."""
-    return RunRecord.model_validate_json((run / RECORD).read_bytes())
+    """The record of a run.
+
+    Raises
+    ------
+    RecordError
+        If there is none or it cannot be read; says where.
+    """
+    try:
+        record = RunRecord.model_validate_json((run / RECORD).read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"{run} is no run: it has no {RECORD}") from None
+    except ValidationError as problem:
+        raise RecordError(
+            f"{run / RECORD} cannot be read: {problem.errors()[0]['msg']}; its leaves are taken over by the "
+            "next run where they are whole"
+        ) from problem
+    if record.run_id != run.name:
+        raise RecordError(f"{run / RECORD} is the record of {record.run_id!r}, not of this folder's run")
+    return record
 
 
-def latest_run(out: UPath) -> UPath | None:
-    """The folder of the run of a collection that was started last; None if there is none."""
+def find_runs(out: UPath) -> list[UPath]:
+    """Folders of all runs of a collection, in the order of their first start."""
     folder = runs_folder(out)
     if not folder.exists():
-        return None
-    runs = sorted((run for run in folder.iterdir() if (run / RECORD).exists()), key=lambda run: run.name)
-    return runs[-1] if runs else None
+        return []
+    return sorted((run for run in folder.iterdir() if _RUN_ID.fullmatch(run.name)), key=lambda run: run.name)
 
 
 def worker_rate(receipts: Sequence[Receipt]) -> float:

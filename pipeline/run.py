@@ -1,57 +1,102 @@
-"""A run: work on the planned partitions, then make a catalogue of them and publish it."""
+"""A run: work on the planned partitions, make a catalogue of them, judge it and publish it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
+import dask
+import numpy as np
 from upath import UPath
 
-from catalogs_schema.receipt import Receipt
+from catalogs_schema.receipt import Ingredients, Receipt
 from pipeline.attempts import Limits
-from pipeline.catalogue import catalogue_name, finalise_catalogue, read_counts, write_collection
+from pipeline.catalogue import (
+    SKYMAP_ORDER,
+    catalogue_name,
+    finalise_catalogue,
+    read_counts,
+    read_leaves,
+)
 from pipeline.config import RunConfig
 from pipeline.engine import ENGINES
-from pipeline.leaf import LeafRecord, remove_unfinished
-from pipeline.partition import PRODUCTS, Task, receipt_path
-from pipeline.plan import Plan
+from pipeline.folder import link, tidy
+from pipeline.gates import GateReport, judge, read_gates, refuse, write_gates
+from pipeline.leaf import LeafRecord, write_whole
+from pipeline.lock import hold
+from pipeline.partition import PRODUCTS, Task
+from pipeline.plan import DONE, Entry, Plan
 from pipeline.provenance import write_checksums, write_provenance
+from pipeline.receipts import all_receipts, list_files, read_receipts, write_receipts_table
 from pipeline.record import (
+    ENDED,
     RunRecord,
     Status,
     read_record,
-    runs_folder,
+    run_folder,
     utc_now,
     worker_rate,
     write_record,
 )
+from pipeline.region import coverage
+from pipeline.release import ReleaseError, check_ended, pointers, turn, was_published, was_withdrawn
 from pipeline.report import RunFacts, write_report
 from pipeline.sky import Partition
 from pipeline.versions import code_version, package_versions
 
+MOC = "moc.fits"
+"""Coverage of the partitions that are there."""
+
+MISSING_MOC = "failed.moc.fits"
+"""Coverage of those that are not, in a run that is not complete."""
+
 
 def begin(plan: Plan, config: RunConfig) -> UPath:
-    """Make the folder of a planned run, with its record, and return it."""
-    run = runs_folder(UPath(config.out)) / plan.run_id
-    started = read_record(run).started if plan.resumes else utc_now()
-    remove_unfinished(run)
+    """Make the folder of a planned run, with its record and the leaves that it links, and return it.
+
+    What does not belong to the plan is removed from the folder.
+
+    Raises
+    ------
+    ReleaseError
+        If the run is or was published, or has ended: it is never written to again.
+    """
+    out = UPath(config.out)
+    run = run_folder(out, plan.run_id)
+    started = utc_now()
+    if plan.resumes:
+        record = read_record(run)
+        if record.status in ENDED or was_published(out, plan.run_id):
+            raise ReleaseError(f"run {plan.run_id} has ended or was published and is not written to again")
+        started = record.started
+    elif list_files(run):
+        raise ReleaseError(f"{run} is there already: a new run needs a new folder")
     record = RunRecord(
         run_id=plan.run_id,
         status=Status.RUNNING,
         started=started,
-        config=config.model_dump(),
+        config=config.described(),
+        products=config.products,
         code_version=code_version(),
         packages=package_versions(),
         weights_sha256=config.spec().weights_sha256(),
+        base=plan.base,
+        region=plan.region,
         partitions=len(plan.entries),
         rows_in=plan.rows,
     )
     write_record(run, record)
+    tidy(run, plan, config.products)
+    if plan.to_link and plan.base is not None:
+        link(run_folder(out, plan.base), run, (entry.partition for entry in plan.to_link), config.products)
     return run
 
 
 def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     """Work on the partitions that are to do; yields a receipt as each one ends, in any order."""
-    run = runs_folder(UPath(config.out)) / plan.run_id
+    run = run_folder(UPath(config.out), plan.run_id)
     metadata = {
         "ojala.run_id": plan.run_id,
         "ojala.code_version": code_version(),
@@ -75,64 +120,234 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
         )
         for entry in plan.to_do
     ]
+    if not tasks:
+        return
     limits = Limits(config.attempts, config.partition_seconds)
-    yield from ENGINES[config.engine](tasks, config.spec(), config.workers, limits)
+    # The hash that stands in the leaves is the plan's: workers refuse any other weights.
+    spec = replace(config.spec(), sha256=plan.to_do[0].ingredients.weights_sha256)
+    with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
+        yield from ENGINES[config.engine](tasks, spec, config.workers, limits)
 
 
-def read_receipts(run: UPath, plan: Plan) -> list[Receipt]:
-    """The receipts of all partitions of a plan that have one."""
-    paths = (receipt_path(run, entry.partition) for entry in plan.entries)
-    return [Receipt.model_validate_json(path.read_bytes()) for path in paths if path.exists()]
+def make_catalogues(plan: Plan, config: RunConfig, *, partial: bool = False) -> None:
+    """Make catalogues of the leaves of a run, with their coverage and provenance.
+
+    Of a run with a failed or missing partition no catalogue is made, unless a partial one is wanted.
+    """
+    run = run_folder(UPath(config.out), plan.run_id)
+    receipts = _sound_receipts(run, plan, config)
+    record = _outcome(plan, config, receipts, partial)
+    photometry = UPath(config.photometry)
+    done = [Partition.parse(receipt.partition) for receipt in receipts if receipt.status == "done"]
+    missing = [Partition.parse(name) for name in record.failed]
+    for name, partitions in ((MOC, done), (MISSING_MOC, missing)):
+        if partitions:
+            content = io.BytesIO()
+            coverage(partitions).serialize("fits").writeto(content)
+            write_whole(run / name, content.getvalue())
+    if record.status in ENDED:
+        _finalise_catalogues(run, record, receipts, photometry, missing)
+    write_provenance(
+        run, record, config.photometry, {name: PRODUCTS[name] for name in config.products}, receipts
+    )
+    write_receipts_table(run, receipts)
 
 
-def finalise(plan: Plan, config: RunConfig) -> RunRecord:
-    """Make catalogues of the leaves of a run, with provenance, report and checksums.
-
-    A run with a failed or missing partition is recorded as incomplete, with a report, and its catalogues
-    are not made.
+def assess(plan: Plan, config: RunConfig, *, partial: bool = False) -> RunRecord:
+    """Ask the quality gates, write report and checksums, and with the record end the run.
 
     Returns
     -------
     RunRecord
-        The record as written; its status is ``complete`` or ``incomplete``.
+        The record as written: ``complete``, ``partial`` or ``incomplete``.
     """
-    run = runs_folder(UPath(config.out)) / plan.run_id
-    receipts = read_receipts(run, plan)
-    done = {Partition.parse(receipt.partition) for receipt in receipts if receipt.status == "done"}
-    errors = {receipt.partition: receipt.attempts[-1].error for receipt in receipts}
-    names = [entry.partition.name for entry in plan.entries if entry.partition not in done]
-    failed = {name: errors.get(name) or "not worked on" for name in names}
-    record = read_record(run).model_copy(
-        update={
-            "status": Status.INCOMPLETE if failed else Status.COMPLETE,
-            "ended": utc_now(),
-            "failed": failed,
-            "model": next((receipt.model for receipt in receipts), config.model),
-            "rows_out": sum(receipt.rows_out for receipt in receipts),
-            "rows_per_worker_second": worker_rate(receipts),
-        }
-    )
-    photometry = UPath(config.photometry)
-    products = {name: PRODUCTS[name] for name in config.products}
-    if not failed:
-        _finalise_catalogues(run, record, receipts, photometry, config.products)
-    write_provenance(run, record, config.photometry, products, receipts)
+    out = UPath(config.out)
+    run = run_folder(out, plan.run_id)
+    receipts = all_receipts(run)
+    record = _outcome(plan, config, receipts, partial)
+    rows = {entry.partition.name: entry.rows for entry in plan.entries}
+    gates = judge(run, record, receipts, rows, config.gates, _published(out, record), partial=partial)
+    write_gates(run, gates)
     truth = UPath(config.truth) if config.truth else None
-    write_report(run, photometry, receipts, _facts(record, config), truth)
+    write_report(run, UPath(config.photometry), receipts, _facts(record, config), truth, gates)
     write_checksums(run, receipts)
     write_record(run, record)
     return record
 
 
-def publish(plan: Plan, config: RunConfig) -> None:
-    """Point the collection at a complete run."""
-    out, photometry = UPath(config.out), UPath(config.photometry)
-    run = runs_folder(out) / plan.run_id
-    if read_record(run).status != Status.COMPLETE:
-        raise ValueError(f"run {plan.run_id} is not complete and cannot be published")
-    write_collection(
-        out, photometry, {name: run / name for name in config.products}, name=catalogue_name(photometry)
+def finalise(plan: Plan, config: RunConfig, *, partial: bool = False) -> RunRecord:
+    """Make the catalogues of a run and judge them: `make_catalogues`, then `assess`."""
+    make_catalogues(plan, config, partial=partial)
+    return assess(plan, config, partial=partial)
+
+
+def publish(plan: Plan, config: RunConfig) -> GateReport:
+    """Point the collection at a run that has just ended.
+
+    Raises
+    ------
+    ReleaseError
+        If it is not complete, or a rollback led away from it.
+    GateError
+        If its quality does not allow it.
+    """
+    out = UPath(config.out)
+    if was_withdrawn(out, plan.run_id):
+        raise ReleaseError(
+            f"run {plan.run_id} was rolled back and is not published again by itself: "
+            f"ojala publish {plan.run_id}"
+        )
+    return publish_run(out, plan.run_id)
+
+
+def publish_run(
+    out: UPath, run_id: str, *, forced: Collection[str] = (), partial: bool = False, again: bool = False
+) -> GateReport:
+    """Point a collection at a run, if its quality gates allow it.
+
+    Parameters
+    ----------
+    out : UPath
+        Root of the collection.
+    run_id : str
+        The run.
+    forced : collection of str
+        Gates that may fail.
+    partial : bool
+        Publish an incomplete run without the partitions that are missing. It is ended by that.
+    again : bool
+        Judge the run anew from its files, and not only if the published release is another one than that
+        with which it was compared when it ended.
+
+    Returns
+    -------
+    GateReport
+        What decided.
+
+    Raises
+    ------
+    ReleaseError
+        If the run cannot be published.
+    GateError
+        If its quality does not allow it.
+    """
+    run = run_folder(out, run_id)
+    record = read_record(run)
+    if record.status == Status.INCOMPLETE and partial:
+        with hold(out, record.main) as lock:
+            lock.tell(run_id)
+            record = _end_partial(run)
+    check_ended(record)
+    report = _report_for(out, run, record, again)
+    refuse(report, forced)
+    overruled = [gate.name for gate in report.failed() if gate.name in forced]
+    turn(out, record, gates=report.outcomes(), forced=overruled)
+    return report
+
+
+def _report_for(out: UPath, run: UPath, record: RunRecord, again: bool) -> GateReport:
+    present = pointers(out).get(record.main)
+    if not again:
+        report = read_gates(run)
+        if present in (report.against, run.name):
+            return report
+    config = RunConfig.from_description(record.config)
+    leaves = read_leaves(UPath(config.photometry))
+    rows = {partition.name: leaf.rows for partition, leaf in leaves.items()}
+    return judge(
+        run,
+        record,
+        all_receipts(run),
+        rows,
+        config.gates,
+        _published(out, record),
+        partial=record.status == Status.PARTIAL,
     )
+
+
+def _end_partial(run: UPath) -> RunRecord:
+    """End an incomplete run without what is missing."""
+    record = read_record(run)
+    if record.status != Status.INCOMPLETE:
+        return record
+    config = RunConfig.from_description(record.config)
+    known = {receipt.partition: receipt for receipt in all_receipts(run) if receipt.status == "done"}
+    entries = []
+    for partition, leaf in read_leaves(UPath(config.photometry)).items():
+        receipt = known.get(partition.name)
+        ingredients = receipt.ingredients if receipt else _UNKNOWN
+        entries.append(
+            Entry(
+                partition,
+                leaf.rows,
+                ingredients,
+                DONE if receipt else "missing",
+                "keep" if receipt else "leave",
+            )
+        )
+    plan = Plan(run.name, True, tuple(entries), record.base, record.region)
+    return finalise(plan, config, partial=True)
+
+
+_UNKNOWN = Ingredients(
+    input_sha256="", weights_sha256="", config_sha256="", code_version="", contract_version=""
+)
+
+
+def _sound_receipts(run: UPath, plan: Plan, config: RunConfig) -> list[Receipt]:
+    """Receipts of the plan's partitions; one that does not fit its plan or its leaves counts as lost."""
+    files = list_files(run)
+    entries = {entry.partition.name: entry for entry in plan.entries}
+    sound = []
+    for receipt in read_receipts(run, [entry.partition for entry in plan.entries]):
+        entry = entries[receipt.partition]
+        fits = (entry.state != DONE and entry.action != "work") or receipt.key == entry.ingredients.key()
+        paths = [f"{product}/{entry.partition.leaf}" for product in config.products]
+        whole = [leaf.path for leaf in receipt.leaves] == paths and all(
+            leaf.path in files and files[leaf.path].bytes == leaf.bytes for leaf in receipt.leaves
+        )
+        if fits and (whole or receipt.status == "failed"):
+            sound.append(receipt)
+    return sound
+
+
+def _outcome(plan: Plan, config: RunConfig, receipts: Sequence[Receipt], partial: bool) -> RunRecord:
+    """The record of a run that ends with these receipts."""
+    run = run_folder(UPath(config.out), plan.run_id)
+    done = {receipt.partition: receipt for receipt in receipts if receipt.status == "done"}
+    errors = {receipt.partition: receipt.attempts[-1].error for receipt in receipts}
+    names = [entry.partition.name for entry in plan.entries if entry.partition.name not in done]
+    failed = {name: errors.get(name) or "not worked on" for name in names}
+    own = [receipt for receipt in done.values() if receipt.run_id == plan.run_id]
+    ended = Status.PARTIAL if partial else Status.INCOMPLETE
+    return read_record(run).model_copy(
+        update={
+            "status": ended if failed else Status.COMPLETE,
+            "ended": utc_now(),
+            "failed": failed,
+            "linked": len(done) - len(own),
+            "model": next((receipt.model for receipt in own or receipts), config.model),
+            "rows_out": sum(receipt.rows_out for receipt in done.values()),
+            "bytes": sum(leaf.bytes for receipt in done.values() for leaf in receipt.leaves),
+            "mixture": _mixture(list(done.values())),
+            "rows_per_worker_second": worker_rate(own or list(done.values())),
+        }
+    )
+
+
+def _mixture(done: Sequence[Receipt]) -> dict[str, dict[str, int]]:
+    names = [name for name in Ingredients.model_fields if name != "input_sha256"]
+    counts = {name: Counter(getattr(receipt.ingredients, name) for receipt in done) for name in names}
+    return {name: dict(values) for name, values in counts.items() if len(values) > 1}
+
+
+def _published(out: UPath, record: RunRecord) -> tuple[UPath, list[Receipt]] | None:
+    """The release that readers have now of the run's product, unless it is the run itself."""
+    run_id = pointers(out).get(record.main)
+    if run_id is None or run_id == record.run_id:
+        return None
+    run = run_folder(out, run_id)
+    return run, all_receipts(run)
 
 
 def _finalise_catalogues(
@@ -140,32 +355,57 @@ def _finalise_catalogues(
     record: RunRecord,
     receipts: Sequence[Receipt],
     photometry: UPath,
-    products: Sequence[str],
+    missing: Sequence[Partition],
 ) -> None:
-    skymap = read_counts(photometry)
-    for product in products:
+    weights = record.mixture.get("weights_sha256", {record.weights_sha256: 0})
+    extra = {
+        "hats_creation_date": record.ended or "",
+        "prov_progenitor": str(photometry),
+        "ojala_run_id": record.run_id,
+        "ojala_weights_sha256": " ".join(sorted(weights)),
+    }
+    skymap = _without(read_counts(photometry), missing, photometry)
+    for product in record.products:
         leaves = {
             Partition.parse(receipt.partition): LeafRecord(leaf.path, leaf.rows, leaf.bytes, leaf.sha256)
             for receipt in receipts
+            if receipt.status == "done"
             for leaf in receipt.leaves
             if leaf.product == product
         }
+        partial = {}
+        if missing:
+            partial = {
+                "obs_description": f"{PRODUCTS[product].description} Partial: {len(missing):,} partitions of "
+                f"the photometry are missing, see {MISSING_MOC}.",
+                "ojala_missing_partitions": str(len(missing)),
+            }
         finalise_catalogue(
-            run / product,
-            PRODUCTS[product],
-            leaves,
-            name=product,
-            skymap=skymap,
-            extra={
-                "hats_creation_date": record.ended or "",
-                "prov_progenitor": str(photometry),
-                "ojala_run_id": record.run_id,
-                "ojala_weights_sha256": record.weights_sha256,
-            },
+            run / product, PRODUCTS[product], leaves, name=product, skymap=skymap, extra=extra | partial
         )
 
 
+def _without(counts: np.ndarray, missing: Sequence[Partition], photometry: UPath) -> np.ndarray:
+    """The map of row counts without the rows of missing partitions."""
+    if not missing:
+        return counts
+    counts = counts.copy()
+    rows = read_leaves(photometry)
+    for partition in missing:
+        shift = 2 * (SKYMAP_ORDER - partition.order)
+        if shift >= 0:
+            counts[partition.pixel << shift : (partition.pixel + 1) << shift] = 0
+        else:
+            counts[partition.pixel >> -shift] -= rows[partition].rows
+    return counts
+
+
 def _facts(record: RunRecord, config: RunConfig) -> RunFacts:
+    origin = ""
+    if record.region is not None:
+        origin = f"region {record.region} of run {record.base} done again; "
+    if record.linked:
+        origin += f"{record.linked:,} of {record.partitions:,} partitions linked as earlier runs made them"
     return RunFacts(
         run_id=record.run_id,
         product=config.products[0],
@@ -181,4 +421,5 @@ def _facts(record: RunRecord, config: RunConfig) -> RunFacts:
         contract_version=PRODUCTS[config.products[0]].version,
         versions=record.packages,
         config={name: str(value) for name, value in record.config.items()},
+        origin=origin,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from pipeline.catalogue import LEAVES, CatalogueError, read_leaves
 from pipeline.leaf import sha256_of
 from pipeline.partition import PRODUCTS
 from pipeline.provenance import CHECKSUMS, read_checksums
-from pipeline.record import RECORD, Status, read_record
+from pipeline.record import ENDED, RECORD, RecordError, read_record, run_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _collection(root: UPath) -> Iterator[Damage]:
             yield Damage(str(root / name), "missing")
             continue
         extension = ExtensionProperties.read_from_file(root / name)
-        run = _resolve(root, extension.join_catalog).parent
+        run = run_folder(root, _resolve(root, extension.join_catalog).parent.name)
         if run not in runs:
             runs.append(run)
     for run in runs:
@@ -112,15 +112,24 @@ def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
     if not record_path.exists():
         yield Damage(str(record_path), "missing")
         return
-    record = read_record(run)
-    if record.status != Status.COMPLETE:
+    try:
+        record = read_record(run)
+    except RecordError as problem:
+        yield Damage(str(record_path), str(problem))
+        return
+    if record.status not in ENDED:
         yield Damage(str(record_path), f"run {record.run_id} is {record.status}, not complete")
         return
     if not (run / CHECKSUMS).exists():
         yield Damage(str(run / CHECKSUMS), "missing")
         return
     damaged = set()
-    for name, sha256 in read_checksums(run).items():
+    try:
+        sums = read_checksums(run)
+    except ValueError as problem:
+        yield Damage(str(run / CHECKSUMS), str(problem))
+        return
+    for name, sha256 in sums.items():
         path = run / name
         if not path.exists():
             damaged.add(name)
@@ -130,18 +139,26 @@ def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
             yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
     source = photometry if photometry is not None else UPath(str(record.config["photometry"]))
     for product in (name for name in PRODUCTS if (run / name).exists()):
-        yield from _product(run, product, source, damaged)
+        if record.products and product not in record.products:
+            yield Damage(str(run / product), "not a product of this run")
+            continue
+        yield from _product(run, product, source, damaged, record.failed.keys())
 
 
-def _product(run: UPath, product: str, photometry: UPath, damaged: set[str]) -> Iterator[Damage]:
-    """Contract of each leaf, and its row accounts: the photometry's objects in the photometry's order."""
+def _product(
+    run: UPath, product: str, photometry: UPath, damaged: set[str], missing: Collection[str]
+) -> Iterator[Damage]:
+    """Contract of each leaf, and its row accounts: the photometry's objects in the photometry's order.
+
+    Partitions that a partial release says are missing need not be there.
+    """
     root = run / product
     try:
         leaves, expected = read_leaves(root), read_leaves(photometry)
     except (CatalogueError, OSError) as problem:
         yield Damage(str(root), str(problem))
         return
-    for partition in [p for p in expected if p not in leaves]:
+    for partition in [p for p in expected if p not in leaves and p.name not in missing]:
         yield Damage(str(root / partition.leaf), "missing: the photometry has this partition")
     for partition in [p for p in leaves if p not in expected]:
         yield Damage(str(root / partition.leaf), "the photometry has no such partition")

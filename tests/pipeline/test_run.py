@@ -13,7 +13,9 @@ from pipeline import run as survey_run
 from pipeline.config import ConfigError, RunConfig, read_config
 from pipeline.partition import receipt_path
 from pipeline.plan import make_plan, measure_rate, rows_per_second
+from pipeline.receipts import all_receipts
 from pipeline.record import Status, read_record
+from pipeline.release import pointers
 from pipeline.verify import verify
 from tests.survey import carry_through, ingest_table, photometry_table, replace
 
@@ -30,7 +32,7 @@ def data(run, product="ojala"):
 
 
 def test_rows_out_are_rows_in_per_partition(finished):
-    receipts = survey_run.read_receipts(finished.run, finished.plan)
+    receipts = all_receipts(finished.run)
     assert len(receipts) == len(finished.plan.entries) > 3
     assert all(receipt.rows_in == receipt.rows_out for receipt in receipts)
     assert finished.record.rows_in == finished.record.rows_out == 300
@@ -69,7 +71,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(config, finis
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [({"precision": "bf16"}, "stale: configuration"), ({"vectors": True}, "stale: configuration")],
+    [({"precision": "bf16"}, "stale: configuration"), ({"vectors": True}, "stale: configuration, contract")],
 )
 def test_changed_numbers_make_partitions_of_an_unfinished_run_stale(config, changes, why):
     plan = make_plan(config)
@@ -91,7 +93,7 @@ def test_a_finished_run_is_not_written_to_again(config):
     assert second.plan.run_id != first.plan.run_id
     assert read_record(first.run).status == Status.COMPLETE
     assert list(verify(first.run)) == []
-    assert f"runs/{second.plan.run_id}/ojala" in (first.out / "ojala.properties").read_text()
+    assert pointers(first.out) == {"ojala": second.plan.run_id}
 
 
 def test_a_changed_input_leaf_makes_its_partition_stale(tmp_path):
@@ -143,12 +145,13 @@ def test_a_failed_partition_leaves_the_run_incomplete_and_unpublished(config, ph
 
 
 def test_the_collection_is_published_last_and_names_the_run(finished):
-    text = (finished.out / "ojala.properties").read_text()
+    text = (finished.out / f"ojala-{finished.plan.run_id}.properties").read_text()
     assert f"hats_assn_join_table_url=runs/{finished.plan.run_id}/ojala" in text
+    assert pointers(finished.out) == dict.fromkeys(("ojala", "ojala_vectors"), finished.plan.run_id)
 
 
 def test_leaves_tell_run_key_and_weights(finished):
-    for receipt in survey_run.read_receipts(finished.run, finished.plan):
+    for receipt in all_receipts(finished.run):
         footer = pq.ParquetFile((finished.run / receipt.leaves[0].path).path).metadata.metadata
         assert footer[b"ojala.run_id"].decode() == finished.plan.run_id
         assert footer[b"ojala.key"].decode() == receipt.key

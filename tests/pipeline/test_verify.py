@@ -78,8 +78,9 @@ def test_a_missing_leaf_is_found(collection):
 def test_missing_checksums_and_pointers_are_found(collection):
     (run_of(collection) / "checksums.sha256").unlink()
     assert found(collection) == [f"{run_of(collection) / 'checksums.sha256'}: missing"]
-    (collection / "ojala.properties").unlink()
-    assert f"{collection / 'ojala.properties'}: missing" in found(collection)
+    pointer = collection / f"ojala-{run_of(collection).name}.properties"
+    pointer.unlink()
+    assert f"{pointer}: missing" in found(collection)
 
 
 def forge(collection, table):
