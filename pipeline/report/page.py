@@ -142,7 +142,8 @@ def write_report(
     numbers = {"run_id": facts.run_id, "product": facts.product, **numbers}
     write_whole(folder / "quality.json", json.dumps(finite(numbers), indent=1, allow_nan=False).encode())
     page = folder / "index.html"
-    context = {"truth": None, "gates": gates, **shown, "drawings": drawings, "facts": facts, "verify": str(run)}
+    context = {"truth": None, "gates": gates, **shown}
+    context |= {"drawings": drawings, "facts": facts, "verify": str(run)}
     write_whole(page, render("template.html.j2", context).encode())
     return page
 
