@@ -95,7 +95,7 @@ PRESETS: dict[str, OjalaConfig] = {
         reads_errors=False,
         redshift_pdf=False,
     ),
-    # What is trained here: deeper over bands, narrow heads.
+    # What is trained here: deeper over bands, narrow heads, errors read, properties after the redshift.
     "base": OjalaConfig(
         width=128,
         encoder=((4, 512),) * 4,
@@ -103,6 +103,7 @@ PRESETS: dict[str, OjalaConfig] = {
         trunk=(512,),
         pre_norm=True,
         reads_errors=True,
+        chain=True,
     ),
 }
 """Named shapes."""
