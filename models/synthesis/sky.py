@@ -394,11 +394,15 @@ class MockSky:
 
         A fifth are any that are younger than the Universe and not too massive.
         """
-        fitting = side.galaxies.draw_like(z, log_luminosity + rng.normal(0.0, 0.12, len(z)), rng)
-        age = np.interp(z, self._z_grid, self._age_grid)
-        other = side.galaxies.draw_any(age, rng)
-        possible = log_luminosity - self._libraries.galaxies["log_l"][other] < _MAX_LOG_MASS
-        return np.where((rng.random(len(z)) < _ANY_GALAXY) & possible, other, fitting)
+        library = self._libraries.galaxies
+        oldest = np.interp(z, self._z_grid, self._age_grid)
+        near = log_luminosity + rng.normal(0.0, 0.12, len(z))
+        row = side.galaxies.draw_like(z, near, rng)
+        row = np.where(library["age"][row] <= oldest, row, side.galaxies.draw_like(z, near, rng))
+        other = side.galaxies.draw_any(oldest, rng)
+        possible = log_luminosity - library["log_l"][other] < _MAX_LOG_MASS
+        swapped = (rng.random(len(z)) < _ANY_GALAXY) & possible
+        return np.where(swapped | (library["age"][row] > oldest), other, row)
 
     def _log_luminosity(self, magnitude: np.ndarray, z: np.ndarray) -> np.ndarray:
         """About log10 of L_lambda [erg/s/A] at 6000 A in the rest frame: that of the i band."""
