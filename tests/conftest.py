@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from upath import UPath
 
 from catalogs_schema.bands import MODEL_BANDS
@@ -14,6 +15,19 @@ from tests.survey import Finished, carry_through, ingest_table, photometry_table
 
 # Tests run side by side; networks with all cores each would only fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("short", max_examples=100, deadline=None)
+settings.register_profile("soak", max_examples=5_000, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The long forms of the tests of faults; see `make soak`."""
+    parser.addoption("--soak", action="store_true", help="run the long forms of tests that have one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """How many cases hypothesis tries."""
+    settings.load_profile("soak" if config.getoption("--soak") else "short")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,95 @@
+"""Runs and ingests in processes of their own, which tests kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+
+import psutil
+from upath import UPath
+
+from pipeline.config import RunConfig
+from pipeline.ingest import ingest
+from tests.survey import carry_through
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.faults.processes"])  # so that a start costs no imports
+
+
+def start_run(config: RunConfig) -> BaseProcess:
+    """A process that carries a run through, leader of its own process group."""
+    return _start(carry_through, config)
+
+
+def start_ingest(files: list[str], out: str, tile_rows: int) -> BaseProcess:
+    """A process that makes a photometry catalogue."""
+    return _start(_ingest, files, out, tile_rows)
+
+
+def _ingest(files: list[str], out: str, tile_rows: int) -> None:
+    ingest([UPath(file) for file in files], UPath(out), tile_rows=tile_rows)
+
+
+def _start(work: Callable[..., object], *arguments: object) -> BaseProcess:
+    process = _context.Process(target=_lead, args=(work, *arguments))
+    process.start()
+    return process
+
+
+def _lead(work: Callable[..., object], *arguments: object) -> None:
+    os.setsid()
+    # What workers say of a driver that is killed is noise.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    work(*arguments)
+
+
+def workers_of(process: BaseProcess) -> list[psutil.Process]:
+    """The worker processes of a run, without Python's own processes that watch over resources."""
+    with suppress(psutil.NoSuchProcess):
+        return [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+    return []
+
+
+def listening(process: BaseProcess) -> list[str]:
+    """The addresses on which a run and its workers listen."""
+    return [
+        connection.laddr.ip
+        for one in [psutil.Process(process.pid), *workers_of(process)]
+        for connection in one.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+
+def kill(process: BaseProcess) -> None:
+    """SIGKILL to one process; its workers must find out by themselves."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def kill_group(process: BaseProcess) -> None:
+    """SIGKILL to a process and all that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
+def receipts(out: str) -> int:
+    """Receipts that the runs of a collection have written so far."""
+    return sum(1 for _ in UPath(out).glob("runs/*/receipts/*/*.json"))

@@ -1,0 +1,123 @@
+"""Processes are killed at any moment; the same command goes on, and the result tells nothing of it."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from pipeline import run as survey_run
+from pipeline.plan import make_plan
+from tests.faults.accounts import check, data_of, settle, wide_table
+from tests.faults.conftest import asking
+from tests.faults.processes import (
+    kill,
+    kill_group,
+    listening,
+    receipts,
+    start_ingest,
+    start_run,
+    until,
+    workers_of,
+)
+from tests.survey import carry_through, ingest_table
+
+
+@pytest.mark.parametrize("end", [kill, kill_group], ids=["driver", "process group"])
+def test_a_run_whose_driver_is_killed_goes_on_where_it_was(asked, undisturbed, ledger, end):
+    fault = ledger(f"SIGKILL of the {'driver' if end is kill else 'whole process group'}")
+    process = start_run(asked.model_copy(update={"engine": "local", "workers": 1}))
+    until(lambda: receipts(asked.out) >= 5)
+    workers = workers_of(process)
+    addresses = listening(process)
+    end(process)
+    fault.injected = 1
+    assert len(workers) == 1
+    assert set(addresses) == {"127.0.0.1"}, "no other machine reaches scheduler, workers or a dashboard"
+    until(lambda: not any(worker.is_running() for worker in workers), seconds=30)
+    plan = make_plan(asked)
+    assert 0 < len(plan.to_do) <= len(plan.entries) - 5, "what was done is not done again"
+    settle(fault, asked, undisturbed)
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_time(asked, undisturbed, ledger):
+    fault = ledger("SIGKILL of a worker")
+    config = asked.model_copy(update={"engine": "local", "workers": 2})
+    plan = make_plan(config)
+    survey_run.begin(plan, config)
+    running = survey_run.execute(plan, config)
+    done = [next(running) for _ in range(5)]
+    os.kill(done[-1].attempts[-1].pid, signal.SIGKILL)
+    fault.injected = 1
+    with fault.recovered():
+        done += running
+    assert {receipt.status for receipt in done} == {"done"}
+    assert len(done) == len(plan.entries)
+    check(fault, carry_through(config), undisturbed)
+
+
+def test_many_partitions_with_random_kills(request, tmp_path, ledger):
+    """Workers and drivers are killed at random, seeded moments until the run is whole."""
+    long = request.config.getoption("--soak")
+    rows, side, tile_rows, kills = (25_000, 50.0, 25, 24) if long else (900, 20.0, 12, 2)
+    photometry = ingest_table(wide_table(rows, side), tmp_path, tile_rows=tile_rows)
+    expected = data_of(carry_through(asking(photometry, tmp_path / "undisturbed")).run)
+    assert len(expected) >= (2000 if long else 60)
+    asked = asking(photometry, tmp_path / "out").model_copy(update={"engine": "local", "workers": 2})
+    workers, drivers = ledger("soak: SIGKILL of workers"), ledger("soak: SIGKILL of drivers")
+    random = np.random.default_rng(20261120)
+    process, before = start_run(asked), 0
+    while workers.injected + drivers.injected < kills:
+        # Kills are spread over the work: each after some more partitions are done.
+        before += max(1, int(random.uniform(0.2, 1.0) * len(expected) / kills))
+        until(lambda now=process, enough=before: receipts(asked.out) >= enough or not now.is_alive())
+        if not process.is_alive():
+            break
+        alive = workers_of(process)
+        if alive and random.random() < 0.7:
+            alive[random.integers(len(alive))].kill()
+            workers.injected += 1
+        else:
+            kill(process)
+            drivers.injected += 1
+            process = start_run(asked)
+    with drivers.recovered():
+        process.join()
+    finished = carry_through(asked.model_copy(update={"engine": "serial"}))
+    assert workers.injected + drivers.injected == kills
+    for fault in (workers, drivers):
+        check(fault, finished, expected)
+
+
+def test_an_ingest_that_is_killed_leaves_nothing_to_the_next(tmp_path, many, ledger):
+    fault = ledger("SIGKILL of an ingest")
+    files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
+    process = start_ingest(files, str(out), 40)
+    until(lambda: [*tmp_path.glob(".photometry.*/catalogue/dataset/*/*/*.parquet")])
+    kill(process)
+    fault.injected = 1
+    assert not out.exists()
+    assert len(list(tmp_path.glob(".photometry.*"))) == 1
+    (stranger := tmp_path / ".photometry.notes").mkdir()
+    with fault.recovered():
+        again = start_ingest(files, str(out), 40)
+        again.join()
+    assert again.exitcode == 0
+    assert sorted(tmp_path.iterdir()) == [stranger, out]
+    fault.survived = 1
+
+
+def test_the_folder_of_an_ingest_that_lives_is_left_alone(tmp_path, many):
+    files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
+    first = start_ingest(files, str(out), 40)
+    until(lambda: [*tmp_path.glob(".photometry.*/owner")])
+    os.kill(first.pid, signal.SIGSTOP)
+    folder = next(tmp_path.glob(".photometry.*"))
+    second = start_ingest(files, str(out), 40)
+    second.join()
+    assert second.exitcode == 0
+    assert folder.exists()
+    os.kill(first.pid, signal.SIGCONT)
+    first.join()
+    assert first.exitcode != 0, "there is a catalogue already"
+    assert list(tmp_path.iterdir()) == [out]
