@@ -131,7 +131,8 @@ def draw_histories(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     flat, young = family == 1, family == 2
     z, log_mass = _draw_masses(n, rng)
     log_mass[young] = np.minimum(log_mass[young], rng.uniform(7.0, 9.8, young.sum()))
-    oldest = Planck18.age(z).to_value("Gyr")
+    grid = np.linspace(0.0, Z_MAX, 600)
+    oldest = np.interp(z, grid, Planck18.age(grid).to_value("Gyr"))
 
     ended = 0.12 + 0.80 / (1.0 + np.exp(-(log_mass - 10.45 - 0.45 * z) / 0.28))
     quiescent = rng.random(n) < ended
@@ -205,8 +206,10 @@ def _draw_masses(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     """Redshifts and living masses (log10) of galaxies with i = 14.5 to 23, massive ones at most 10^11.8."""
     magnitude = rng.uniform(14.5, 23.0, n)
     z = np.clip(priors.draw_galaxy_redshifts(magnitude, rng), 0.004, Z_MAX)
+    grid = np.linspace(1e-3, Z_MAX, 600)
+    modulus = Planck18.distmod(grid).value
     for _ in range(6):
-        absolute = magnitude - Planck18.distmod(z).value - 0.6 * z
+        absolute = magnitude - np.interp(np.log(z), np.log(grid), modulus) - 0.6 * z
         log_mass = -0.4 * (absolute - 4.5) + 0.2
         too_massive = log_mass > rng.normal(11.45, 0.15, n)
         z = np.where(too_massive, z * rng.uniform(0.2, 1.0, n), z)

@@ -38,9 +38,13 @@ class MixedSky:
         def joined(name: str) -> np.ndarray:
             return np.concatenate([getattr(part, name) for part in parts])[order]
 
-        labels = {
-            name: np.concatenate([part.labels[name] for part in parts])[order] for name in parts[0].labels
-        }
+        def label(name: str) -> np.ndarray:
+            """The label, NaN in a part that does not have it."""
+            unknown = [np.full(len(part.flux), np.nan, np.float32) for part in parts]
+            each = [part.labels.get(name, nan) for part, nan in zip(parts, unknown, strict=True)]
+            return np.concatenate(each)[order]
+
+        labels = {name: label(name) for part in parts for name in part.labels}
         return LabelledPhotometry(
             joined("flux"), joined("error"), joined("ebv"), joined("class_code"), labels
         )

@@ -275,9 +275,10 @@ class MockSky:
         n = len(magnitude)
         z = priors.draw_quasar_redshifts(magnitude, rng)
         if side.only == "distant quasars":
-            z = rng.uniform(_DISTANT_Z, quasars.Z_MAX - 0.02, n)
+            z = rng.uniform(_DISTANT_Z + 0.002, quasars.Z_MAX - 0.02, n)
         elif "distant quasars" in self._without:
-            z = np.where(z > _DISTANT_Z, rng.uniform(0.05, _DISTANT_Z, n), z)
+            nearer = _DISTANT_Z - 0.002  # a redshift moves to the nearest pixel
+            z = np.where(z > nearer, rng.uniform(0.05, nearer, n), z)
         shift = shifts(z)
         z = redshifts(shift)
         log_luminosity = self._log_luminosity(magnitude, z)
