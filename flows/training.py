@@ -15,16 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from flows.observed_sky import open_observed_sky
 from flows.synthesis import load_sky
 from models.batch import LabelledPhotometry
 from models.card import model_card
 from models.checkpoint import load_weights
+from models.synthesis.mixed import MixedSky
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
-from models.training import config_from, train
+from models.training import Sky, config_from, train
 from pipeline.answers import FEW_BANDS
 from pipeline.catalogue import read_leaves
 from pipeline.leaf import write_whole
 from pipeline.photometry import read_photometry
+
+OBSERVED_SHARE = 0.2
+"""Share of the draws that are from observed spectra, where a training is given any."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,33 @@ class ObservedPhotometry:
         return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
 
 
+def sky_to_train_on(mock: MockSky, spectra: UPath | None, curves: Path | None) -> tuple[Sky, str]:
+    """The sky whose objects are learnt from, and what the model card has to say of it.
+
+    Parameters
+    ----------
+    mock : MockSky
+        Simulated objects.
+    spectra : UPath or None
+        Spectra catalogue; its held-out objects and cells are left alone.
+    curves : Path or None
+        Folder with the transmission curves that its spectra are seen through.
+
+    Raises
+    ------
+    ValueError
+        There are spectra but no curves.
+    """
+    if spectra is None:
+        return mock, ""
+    if curves is None:
+        raise ValueError("spectra are seen through transmission curves: name their folder as well")
+    observed = open_observed_sky(spectra, curves, held_out=False)
+    objects = len(np.unique(observed.members.primary_id))
+    said = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects."
+    return MixedSky(mock, observed, OBSERVED_SHARE), said
+
+
 def train_from(
     settings: Path,
     *,
@@ -80,6 +112,8 @@ def train_from(
     folder: Path,
     report: Callable[[dict[str, object]], None] = lambda record: None,
     unlabelled: UPath | None = None,
+    spectra: UPath | None = None,
+    curves: Path | None = None,
 ) -> Path:
     """Train as a TOML file says, or go on with the training that ``folder`` holds.
 
@@ -95,6 +129,10 @@ def train_from(
         Is given each record of the metrics.
     unlabelled : UPath, optional
         Photometry catalogue that the encodings are adapted to (setting ``discrepancy``).
+    spectra : UPath, optional
+        Spectra catalogue: `OBSERVED_SHARE` of the draws are from its spectra, but those held out.
+    curves : Path, optional
+        Folder with the transmission curves that those are seen through.
 
     Returns
     -------
@@ -112,9 +150,11 @@ def train_from(
         raise ValueError(f"{settings}: {error}") from error
     galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
     config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
-    sky = load_sky(library)
+    mock = load_sky(library)
+    sky, said = sky_to_train_on(mock, spectra, curves)
+    config = replace(config, note=f"{config.note} {said}".strip())
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
-    weights = train(config, sky, HeldOutSky(sky), folder, report, observed)
+    weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
     card = weights.with_suffix(".md")
     write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
     return weights

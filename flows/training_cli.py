@@ -103,6 +103,12 @@ def train(
     unlabelled: Annotated[
         str | None, typer.Option(help="Photometry catalogue to adapt to (setting `discrepancy`).")
     ] = None,
+    spectra: Annotated[
+        str | None, typer.Option(help="Spectra catalogue to draw from as well, made by `ojala spectra`.")
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Folder with the curves that those are seen through.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train OJALA on mock photometry drawn on the fly; writes weights and their model card."""
@@ -114,5 +120,13 @@ def train(
 
     with errors(RUN_INTERRUPTED):
         observed = UPath(unlabelled) if unlabelled else None
-        weights = train_from(settings, library=library, folder=out, report=show, unlabelled=observed)
+        weights = train_from(
+            settings,
+            library=library,
+            folder=out,
+            report=show,
+            unlabelled=observed,
+            spectra=UPath(spectra) if spectra else None,
+            curves=curves,
+        )
     say(f"weights: {weights}", {"weights": str(weights)}, as_json)

@@ -19,7 +19,7 @@ from astropy.cosmology import Planck18
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from catalogs_schema.value_added import Z_MAX
 from models.batch import LabelledPhotometry
-from models.quantities import CLASSES, QUANTITIES, Kind
+from models.quantities import CLASSES, FINE_TUNED, QUANTITIES, Kind
 from models.synthesis import noise, priors
 from models.synthesis.exposure import Camera, Exposure
 from models.synthesis.grid import FINE, LIGHT_SPEED, redshifts
@@ -54,7 +54,8 @@ _REFERENCE = _BANDS.index(REFERENCE_BAND)
 _SCALED_BY = _BANDS.index("ls_r")
 _NARROW = np.array([band.is_narrow for band in MODEL_BANDS])
 _PIVOT = MODEL_BANDS[_REFERENCE].pivot
-_LABELS = [q.name for q in QUANTITIES if q.kind is not Kind.CLASS]
+_QUANTITIES = [q for q in (*QUANTITIES, *FINE_TUNED) if q.kind is not Kind.CLASS]
+_LABELS = [q.name for q in _QUANTITIES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ class Members:
     ebv : ndarray of float32, shape (M,)
         Galactic E(B-V) [mag].
     labels : ndarray of float32, shape (M, number of labels)
-        In the order of `QUANTITIES` without the class; those in `LUMINOSITY_SLOPE` for 1 uJy in iSDSS.
+        In the order of `QUANTITIES` without the class, then `FINE_TUNED`; those in `LUMINOSITY_SLOPE` for
+        1 uJy in iSDSS.
     """
 
     flux: np.ndarray
@@ -209,9 +211,7 @@ def _members(
         _fill_from_imaging(relative, own_noise, spectra, kept, reference * total)
     labels = _labels(spectra, kept, z[kept], reference * total, pixels)
     labels |= _continua(spectra.exposure.shifted(pixels), kept, z[kept], reference)
-    of_class = [
-        spectra.class_code[kept] == CLASSES.index(q.applies_to or "") for q in QUANTITIES if q.name in _LABELS
-    ]
+    of_class = [spectra.class_code[kept] == CLASSES.index(q.applies_to or "") for q in _QUANTITIES]
     nothing = np.full(len(kept), np.nan)
     table = [
         np.where(own, labels.get(name, nothing), np.nan) for name, own in zip(_LABELS, of_class, strict=True)

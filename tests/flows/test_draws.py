@@ -17,48 +17,24 @@ from flows import observed_sky as sky_module
 from flows.cli import app
 from flows.draws import write_draws
 from flows.observed_sky import open_observed_sky
+from flows.training import sky_to_train_on
+from models.synthesis.mixed import MixedSky
 from models.synthesis.observed import SPLIT_ORDER
+from models.synthesis.sky import MockSky
 from pipeline.catalogue import CatalogueError
 from pipeline.ingest import ingest
 from pipeline.sky import pixel_at, spatial_index
 from pipeline.spectra_ingest import ingest_spectra
 from tests.models.synthesis.small_library import box_curves
+from tests.spectra_files import make_collection
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-def make_spectra(path: Path, n: int, seed: int = 1) -> None:
-    """A collection of bright galaxies, stars and quasars all over the sky, each galaxy visited twice."""
-    rng = np.random.default_rng(seed)
-    wavelength = np.arange(3700.0, 9600.0, 2.0)
-    ra, dec = rng.uniform(0, 360, n), rng.uniform(-80, 80, n)
-    rows = []
-    for k in range(n):
-        kind = ("GALAXY", "STAR", "QSO")[k % 3]
-        for visit in range(2 if kind == "GALAXY" else 1):
-            flux = 10.0 * (wavelength / 6000.0) ** rng.uniform(-1, 1)
-            rows.append(
-                {
-                    "id": f"survey/{k}-{visit}",
-                    "class": kind,
-                    "subclass": "",
-                    "z": 0.0 if kind == "STAR" else 0.1 + 0.01 * k,
-                    "ra": ra[k] + visit * 0.5 / 3600.0,
-                    "dec": dec[k],
-                    "wavelength": wavelength.astype(np.float32),
-                    "flux": flux.astype(np.float32),
-                    "ivar": ((40.0 / flux) ** 2).astype(np.float32),
-                    "ew_Ha": 11.0 * (1.1 + 0.01 * k),
-                    "ew_Ha_err": 0.1,
-                }
-            )
-    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> UPath:
     folder = tmp_path_factory.mktemp("spectra")
-    make_spectra(folder / "in.parquet", 240)
+    make_collection(folder / "in.parquet", 240)
     ingest_spectra([UPath(folder / "in.parquet")], UPath(folder / "spectra"))
     return UPath(folder / "spectra")
 
@@ -123,7 +99,7 @@ def test_draws_of_other_settings_are_not_mixed(root, tmp_path):
 
 
 def test_another_catalogue_is_refused(photometry):
-    with pytest.raises(CatalogueError, match=r"is no spectra catalogue .* lacks .*flux"):
+    with pytest.raises(CatalogueError, match=r"is no spectra catalogue .* lacks survey, source_id"):
         open_observed_sky(photometry, Path("curves"), held_out=False)
 
 
@@ -151,6 +127,19 @@ def test_the_command_draws_from_a_catalogue(root, tmp_path):
     assert json.loads(result.output)["draws"] == 50
     assert pq.read_table(tmp_path / "draws" / "photometry-00000.parquet").num_rows == 50
     assert CliRunner().invoke(app, command).exit_code == 1  # a catalogue needs to be told how many
+
+
+def test_a_training_draws_from_the_spectra_that_are_not_held_out(root):
+    mock = MockSky.__new__(MockSky)  # never drawn from here
+    assert sky_to_train_on(mock, None, None) == (mock, "")
+    with pytest.raises(ValueError, match="name their folder as well"):
+        sky_to_train_on(mock, root, None)
+    sky, said = sky_to_train_on(mock, root, Path("curves"))
+    assert isinstance(sky, MixedSky)
+    trained = set(sky.observed.members.primary_id.tolist())
+    checked = set(open_observed_sky(root, Path("curves"), held_out=True).members.primary_id.tolist())
+    assert trained.isdisjoint(checked)
+    assert said == f"20% of the draws are from the observed spectra of {len(trained)} objects."
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the observed spectra are not part of the repository")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from catalogs_schema.bands import MODEL_BANDS
-from models.quantities import CLASSES, QUANTITIES, Kind
+from models.quantities import CLASSES, FINE_TUNED, QUANTITIES, Kind
 from models.synthesis import noise
 from models.synthesis.exposure import Camera, expose
 from models.synthesis.mixed import MixedSky
@@ -217,4 +217,6 @@ def test_simulated_and_observed_spectra_are_drawn_side_by_side(sky, observed_sky
     assert mixed.flux.dtype == np.float32
     observed_share = np.isclose(mixed.ebv, 0.02).mean()
     assert observed_share == pytest.approx(0.25, abs=0.06)
-    assert set(mixed.labels) == {q.name for q in QUANTITIES if q.kind is not Kind.CLASS}
+    assert set(mixed.labels) == {q.name for q in QUANTITIES if q.kind is not Kind.CLASS} | {
+        q.name for q in FINE_TUNED
+    }
