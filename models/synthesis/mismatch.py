@@ -9,6 +9,8 @@ function of EAZY (Brammer et al. 2008) widens the errors of a fit.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from models.synthesis.grid import FINE, windows
@@ -35,15 +37,8 @@ class ModelErrors:
     """
 
     def __init__(self, z_max: float) -> None:
-        rng = np.random.default_rng(81)
-        wavelength = FINE.rest_wavelength(z_max)
         self._first = FINE.rest_first(z_max)
-        bank = np.zeros((FIELDS, len(wavelength)))
-        for length, share in _SCALES:
-            bank += share * _smooth_noise(FIELDS, len(wavelength), length / FINE.step, rng)
-        envelope = 1.0 + 2.0 * np.clip(np.log(_WORSE_BLUEWARD / wavelength) / 0.3, 0.0, 1.0)
-        envelope += np.clip(np.log(wavelength / _WORSE_REDWARD) / 0.1, 0.0, 1.0)
-        self._bank = (_MEDIAN_STRENGTH * envelope * bank).astype(np.float16)
+        self._bank = _bank(z_max)
 
     def apply(self, fine: np.ndarray, shift: np.ndarray, rng: np.random.Generator) -> None:
         """Multiply observed windows, in place, by deviations fixed in the rest frame.
@@ -65,6 +60,21 @@ class ModelErrors:
             deviation *= (strength * part.astype(np.float32))[:, None]
             deviation += 1.0
             fine *= deviation
+
+
+@functools.cache
+def _bank(z_max: float) -> np.ndarray:
+    """The deviations, always the same; float16 (FIELDS, P)."""
+    rng = np.random.default_rng(81)
+    wavelength = FINE.rest_wavelength(z_max)
+    bank = np.zeros((FIELDS, len(wavelength)))
+    for length, share in _SCALES:
+        bank += share * _smooth_noise(FIELDS, len(wavelength), length / FINE.step, rng)
+    envelope = 1.0 + 2.0 * np.clip(np.log(_WORSE_BLUEWARD / wavelength) / 0.3, 0.0, 1.0)
+    envelope += np.clip(np.log(wavelength / _WORSE_REDWARD) / 0.1, 0.0, 1.0)
+    out = (_MEDIAN_STRENGTH * envelope * bank).astype(np.float16)
+    out.flags.writeable = False
+    return out
 
 
 def _smooth_noise(rows: int, size: int, length: float, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,6 @@ import pytest
 
 from catalogs_schema.bands import BANDS
 from flows.synthesis import build_library, load_sky, save_library, write_mock_catalogue
-from models.synthesis.sky import MockSky
 from tests.models.synthesis.small_library import box_curves, libraries
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -22,9 +21,7 @@ def library(tmp_path_factory) -> Path:
 
 
 def test_a_library_read_back_draws_the_same_sky(library):
-    first = load_sky(library).draw(50, np.random.default_rng(3))
-    again = load_sky(library).draw(50, np.random.default_rng(3))
-    assert isinstance(load_sky(library), MockSky)
+    first, again = (load_sky(library).draw(50, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first.flux, again.flux)
     assert [p.name for p in library.parent.iterdir()] == ["library.npz"]
 
@@ -33,6 +30,13 @@ def test_another_file_is_no_library(tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.ones(3))
     with pytest.raises(ValueError, match=r"other\.npz is not a library"):
         load_sky(tmp_path / "other.npz")
+
+
+def test_a_library_of_an_older_version_is_refused_by_name(library, tmp_path):
+    with np.load(library) as arrays:
+        np.savez(tmp_path / "old.npz", **{key: arrays[key] for key in arrays.files if key != "stars/kind"})
+    with pytest.raises(ValueError, match=r"old\.npz: the library of stars lacks kind"):
+        load_sky(tmp_path / "old.npz")
 
 
 def test_a_mock_catalogue_has_the_contracts_columns_and_its_truth(library, tmp_path):

@@ -68,7 +68,7 @@ def toy_galaxies(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     fine, coarse = FINE.rest_wavelength(galaxies.Z_MAX), COARSE.rest_wavelength(galaxies.Z_MAX)
     slope, depth = rng.uniform(-1.5, 0.5, (n, 1)), rng.uniform(0.3, 1.0, (n, 1))
     blueward = np.where(fine < 4000.0, depth, 1.0)
-    lines = 10.0 ** rng.uniform(-3.0, 2.0, (n, 1)) * rng.uniform(0.5, 2.0, (n, len(galaxies.LINES)))
+    lines = 10.0 ** rng.uniform(-3.0, 3.0, (n, 1)) * rng.uniform(0.5, 2.0, (n, len(galaxies.LINES)))
     return {
         "fine": ((fine / 6000.0) ** slope * blueward).astype(np.float16),
         "coarse": ((coarse / 6000.0) ** -1.5 * np.ones((n, 1))).astype(np.float16),
@@ -76,7 +76,9 @@ def toy_galaxies(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         "log_l": np.full(n, 29.5, np.float32),
         "log_ssfr": np.log10(lines[:, 0] * 1e-12 + 1e-14).astype(np.float32),
         "age": rng.uniform(0.1, 13.3, n).astype(np.float32),
-        "family": np.zeros(n, np.int8),
+        "family": rng.integers(0, 3, n).astype(np.int8),
+        "z": rng.uniform(0.01, 1.28, n).astype(np.float32),
+        "log_mass": rng.uniform(8.0, 11.5, n).astype(np.float32),
     }
 
 
@@ -85,9 +87,10 @@ def libraries() -> Libraries:
     rng = np.random.default_rng(4)
     templates = quasar_templates()
     wavelength = np.geomspace(1150.0, 70000.0, 3000)
-    pickles = {"a0v": (wavelength, black_body(wavelength, 9500.0))}
+    a0v = ("single", wavelength, black_body(wavelength, 9500.0))
+    white = ("hot WD", wavelength, black_body(wavelength, 30000.0))
     return Libraries(
         galaxies=toy_galaxies(400, rng),
-        stars=stars.simulate(atmospheres(), [archetypes("M")], pickles, 200, rng),
+        stars=stars.simulate(atmospheres(), [archetypes("M")], [a0v, white], 200, rng),
         quasars={**quasars.simulate(templates, 200, rng), "igm": quasars.igm_transmission(templates)},
     )

@@ -3,40 +3,40 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.synthesis import galaxies, priors
-
-AT = {name: k for k, (name, _, _) in enumerate(galaxies.LINES)}
-HALPHA, HBETA, OIII = AT["H  1  6562.80A"], AT["H  1  4861.32A"], AT["O  3  5006.84A"]
+from models.synthesis import priors
 
 
-def strong_library(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """A library with far too strong and too excited lines."""
+def test_strong_emitters_nearby_are_drawn_less_often():
+    weight = priors.emission_weight(np.array([0.1, 0.1, 0.1, 0.8]), np.array([5.0, 60.0, 300.0, 300.0]))
+    assert weight[0] == weight[3] == 1.0
+    assert 1.0 > weight[1] > weight[2] > 0.0
+
+
+def test_stars_give_way_to_galaxies_and_quasars_rise_and_level_off():
     rng = np.random.default_rng(1)
-    lines = np.zeros((n, len(galaxies.LINES)))
-    lines[:, HALPHA] = 10.0 ** rng.uniform(-2.0, 3.0, n)
-    lines[:, HBETA] = lines[:, HALPHA] / 3.0
-    lines[:, OIII] = lines[:, HBETA] * 10.0 ** rng.normal(0.3, 0.5, n)
-    return lines, np.ones((n, 3))
+    shares = (0.67, 0.28, 0.05)
+    mix = np.array(
+        [
+            np.bincount(priors.draw_classes(np.full(40000, i), shares, rng), minlength=3) / 40000
+            for i in (16.0, 18.0, 20.0, 22.0)
+        ]
+    )
+    assert (np.diff(mix[:, 1]) < 0.0).all()
+    assert (np.diff(mix[:, 0]) > 0.0).all()
+    assert mix[0, 2] < mix[1, 2] < mix[2, 2]
+    np.testing.assert_allclose(mix[2], shares, atol=0.03)
 
 
-def test_lines_are_as_strong_as_observed():
-    lines, levels = strong_library(20000)
-    weight = priors.galaxy_weights(lines, levels)
-    assert weight.sum() == pytest.approx(1.0)
-    assert (weight > 0).all()
-    chosen = np.random.default_rng(2).choice(20000, 20000, p=weight)
-    ew = lines[chosen, HALPHA]
-    assert np.median(ew) == pytest.approx(5.6, rel=0.35)  # of DESI's bright galaxies
-    assert np.percentile(ew, 75) == pytest.approx(20.3, rel=0.35)
-    assert np.percentile(ew, 90) < 80.0
-
-
-def test_lines_are_as_excited_as_observed():
-    lines, levels = strong_library(20000)
-    chosen = np.random.default_rng(2).choice(20000, 20000, p=priors.galaxy_weights(lines, levels))
-    typical = (lines[chosen, HALPHA] > 15.0) & (lines[chosen, HALPHA] < 40.0)
-    ratio = np.log10(lines[chosen, OIII] / lines[chosen, HBETA])[typical]
-    assert np.median(ratio) == pytest.approx(-0.3, abs=0.12)
+def test_classes_learnt_with_one_mix_carry_over_to_another():
+    # P(class | i) for one mix, times the ratio of the shares, is that of the other mix.
+    first, second = (0.6, 0.2, 0.2), (0.67, 0.28, 0.05)
+    magnitude = np.full(200000, 21.5)
+    p, q = (
+        np.bincount(priors.draw_classes(magnitude, mix, np.random.default_rng(2)), minlength=3) / 200000
+        for mix in (first, second)
+    )
+    carried = p * np.array(second) / np.array(first)
+    np.testing.assert_allclose(carried / carried.sum(), q, atol=0.005)
 
 
 def test_magnitudes_rise_to_the_faint_end_within_the_range():
@@ -58,9 +58,11 @@ def test_fainter_galaxies_are_farther_and_no_redshift_is_left_out():
         assert (np.histogram(z, np.linspace(0.0, 1.28, 17))[0] > 50).all()
 
 
-def test_quasars_are_drawn_at_all_redshifts():
-    z = priors.draw_quasar_redshifts(20000, np.random.default_rng(1))
+def test_quasars_are_drawn_at_all_redshifts_and_bright_ones_are_nearer():
+    rng = np.random.default_rng(1)
+    z = priors.draw_quasar_redshifts(np.full(20000, 21.0), rng)
     assert (np.histogram(z, np.linspace(0.05, 4.98, 20))[0] > 100).all()
+    assert np.median(priors.draw_quasar_redshifts(np.full(20000, 16.0), rng)) < np.median(z) - 0.4
 
 
 def test_stars_may_lie_within_the_dust():

@@ -30,7 +30,7 @@ def test_stretching_a_line_changes_its_width_and_keeps_its_flux(factor):
     sigma = 0.008
     u = np.log(wavelength / 2798.7)
     line = np.exp(-0.5 * (u / sigma) ** 2)
-    wide = quasars._stretch(wavelength, line, factor)
+    wide = quasars._stretch(wavelength, line, {2798.7: factor})
     width = np.sqrt(np.sum(wide * u**2) / np.sum(wide))
     assert np.trapezoid(wide, u) == pytest.approx(np.trapezoid(line, u), rel=0.02)
     assert width == pytest.approx(factor * sigma, rel=0.08)
@@ -59,3 +59,35 @@ def test_broad_absorption_lies_blueward_of_its_lines():
     ]
     assert 1440.0 < deepest < 1545.0
     assert transmission.min() < 0.9
+
+
+def test_the_width_of_a_gaussian_line_is_measured():
+    wavelength = np.geomspace(4400.0, 5400.0, 6000)
+    sigma = 2000.0 / 2.99792458e5
+    line = np.exp(-0.5 * (np.log(wavelength / 4862.7) / sigma) ** 2)
+    assert quasars.fwhm_of(wavelength, line, 4862.7) == pytest.approx(2.3548 * 2000.0, rel=0.01)
+
+
+def test_widths_go_together_and_span_those_of_real_quasars(small):
+    fwhm = np.log10(small.quasars["fwhm"])
+    assert np.corrcoef(fwhm.T).min() > 0.5
+    assert np.std(fwhm[:, 0]) == pytest.approx(0.2, abs=0.07)
+
+
+def test_black_hole_masses_are_those_of_the_published_formulae():
+    fwhm = np.array([[5000.0, 1.0, 1.0], [1.0, 4000.0, 1.0], [1.0, 1.0, 6000.0]])
+    luminosity = np.array([[1e44, 1.0, 1.0], [1.0, 1e46, 1.0], [1.0, 1.0, 1e46]])
+    mass = quasars.log_black_hole_mass(fwhm, luminosity, np.array([0.4, 1.2, 2.5]))
+    expected = [6.91 + 2 * np.log10(5.0), 6.86 + 2 * np.log10(4.0) + 1.0, 6.66 + 2 * np.log10(6.0) + 1.06]
+    np.testing.assert_allclose(mass, expected, atol=1e-6)
+
+
+def test_narrow_lines_are_weaker_beside_brighter_nuclei_and_keep_their_ratios():
+    rng = np.random.default_rng(4)
+    faint = quasars.draw_narrow_lines(np.ones(4000), np.full(4000, 43.0), rng)
+    bright = quasars.draw_narrow_lines(np.ones(4000), np.full(4000, 46.0), rng)
+    oiii = int(np.abs(quasars.NARROW_WAVELENGTH - 5008.2).argmin())
+    assert np.median(faint[:, oiii]) > 3.0 * np.median(bright[:, oiii])
+    np.testing.assert_allclose(faint[:, oiii + 1] / faint[:, oiii], 1 / 2.98, rtol=0.01)
+    hbeta = int(np.abs(quasars.NARROW_WAVELENGTH - 4862.7).argmin())
+    assert np.median(faint[:, oiii] / faint[:, hbeta]) == pytest.approx(10.0, rel=0.1)

