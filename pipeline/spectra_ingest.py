@@ -33,7 +33,7 @@ from pipeline.sources.faults import IngestError, SourceError
 from pipeline.sources.spectra.kinds import TABLES, Kind, kind_of, read_spectra, read_tables
 from pipeline.sources.spectra.known import KnownObjects, KnownTable
 from pipeline.sources.spectra.spectrum import Spectrum
-from pipeline.spectra_rows import object_id, spectra_table, target_key
+from pipeline.spectra_rows import spectra_table, target_key
 from pipeline.spill import SOURCE, SortedRuns
 from pipeline.staging import check_request, staging
 
@@ -249,10 +249,11 @@ class _Taken:
             self.runs.add(table, number)
             self.without_redshift += table["z"].null_count
             facts = np.empty(len(batch), _OBJECT)
-            for k, spectrum in enumerate(batch):
-                place = (spectrum.ra, spectrum.dec, spectrum.signal_to_noise)
-                facts[k] = (object_id(spectrum), target_key(spectrum), *place, number)
-                self.counts[spectrum.survey, spectrum.object_class or NONE] += 1
+            facts["file"] = number
+            facts["target"] = [target_key(spectrum) for spectrum in batch]
+            for name, column in (("id", "object_id"), ("ra", "ra"), ("dec", "dec"), ("snr", "snr")):
+                facts[name] = table[column].to_numpy()
+            self.counts.update((spectrum.survey, spectrum.object_class or NONE) for spectrum in batch)
             self.facts.append(facts)
             self.per_file[number] += len(batch)
 

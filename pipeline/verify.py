@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hats.catalog.dataset.collection_properties import CollectionProperties
 from hats.catalog.dataset.extension_properties import ExtensionProperties
+from hats.catalog.dataset.table_properties import TableProperties
 from hats.io.validation import is_valid_catalog
 from upath import UPath
 
 from catalogs_schema.contract import Contract
 from catalogs_schema.photometry import PHOTOMETRY
+from catalogs_schema.spectra import SPECTRA
 from pipeline.catalogue import LEAVES, CatalogueError, read_leaves
 from pipeline.leaf import sha256_of
 from pipeline.partition import PRODUCTS
@@ -47,8 +49,8 @@ def verify(root: UPath) -> Iterator[Damage]:
     Parameters
     ----------
     root : UPath
-        A collection (photometry and its published products), the folder of a run, or a photometry
-        catalogue. Which of them it is shows in its files.
+        A collection (photometry and its published products), the folder of a run, or a catalogue of
+        photometry or spectra. Which of them it is shows in its files.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def verify(root: UPath) -> Iterator[Damage]:
     elif (root / RECORD).exists():
         yield from _run(root, photometry=None)
     elif (root / "hats.properties").exists():
-        yield from _photometry(root)
+        yield from _input(root)
     else:
         raise CatalogueError(
             f"{root} is neither a collection, a run nor a catalogue: it has no collection.properties, no "
@@ -74,7 +76,7 @@ def _collection(root: UPath) -> Iterator[Damage]:
     if not (photometry / "hats.properties").exists():
         yield Damage(str(root / "collection.properties"), f"there is no photometry catalogue at {photometry}")
         return
-    yield from _photometry(photometry)
+    yield from _input(photometry)
     runs: list[UPath] = []
     for name in (properties.all_extensions or {}).values():
         if not (root / name).exists():
@@ -93,7 +95,10 @@ def _resolve(root: UPath, reference: str) -> UPath:
     return path if path.is_absolute() else (root / reference).resolve()
 
 
-def _photometry(root: UPath) -> Iterator[Damage]:
+def _input(root: UPath) -> Iterator[Damage]:
+    """A catalogue that was ingested: of spectra if its properties say so, else of photometry."""
+    properties = TableProperties.read_from_dir(root).model_dump()
+    contract = SPECTRA if properties.get("obs_title") == SPECTRA.title else PHOTOMETRY
     listed = (root / LEAVES).exists()
     for partition, leaf in read_leaves(root).items():
         path = root / partition.leaf
@@ -102,7 +107,7 @@ def _photometry(root: UPath) -> Iterator[Damage]:
         elif listed and sha256_of(path) != leaf.sha256:
             yield Damage(str(path), f"SHA-256 differs from {LEAVES}")
         else:
-            yield from _leaf(path, PHOTOMETRY, leaf.rows)
+            yield from _leaf(path, contract, leaf.rows)
     if not _is_hats(root):
         yield Damage(str(root), "not a valid HATS catalogue")
 

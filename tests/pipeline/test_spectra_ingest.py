@@ -18,6 +18,7 @@ from upath import UPath
 from catalogs_schema.spectra import SPECTRA
 from pipeline.sources.faults import IngestError
 from pipeline.spectra_ingest import PROVENANCE, ingest_spectra
+from pipeline.verify import verify
 from tests import spectra_files
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -104,9 +105,12 @@ def test_visits_of_one_object_point_at_the_best_of_them(made):
     assert summary.objects == 6
 
 
+# astropy wants the length of free text in the footer; it finds it out by itself.
+@pytest.mark.filterwarnings("ignore:No table..len..")
 def test_readers_of_catalogues_read_it(made):
     out = made[1]
     assert is_valid_catalog(out, strict=True)
+    assert list(verify(out)) == []
     near = lsdb.open_catalog(out.path).cone_search(150.0, 2.0, 60).compute(progress_bar=False)
     assert len(near) == 2
     assert len(near["flux"].iloc[0]) == 100
