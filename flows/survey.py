@@ -19,6 +19,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import deployment
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from upath import UPath
@@ -116,6 +117,28 @@ def _carry_out(config: RunConfig, region: str | None, publish: bool, check: bool
             record = quality_task(plan, config)
         if publish and record.status == Status.COMPLETE:
             publish_task(plan, config)
+    return seen_by_the_server(record)
+
+
+class IncompleteRun(RuntimeError):
+    """A run that a server started and that ended with partitions missing."""
+
+
+def seen_by_the_server(record: RunRecord) -> RunRecord:
+    """The record as it is; but the flow of a deployment fails with a run that is incomplete.
+
+    Whoever gives a command reads the record. Of what a server started, people see the state of the flow.
+
+    Raises
+    ------
+    IncompleteRun
+        If partitions are missing and a server started the flow.
+    """
+    if record.status == Status.INCOMPLETE and deployment.id is not None:
+        raise IncompleteRun(
+            f"run {record.run_id} is incomplete: {len(record.failed)} of {record.partitions} partitions are "
+            f"missing, among them {', '.join(list(record.failed)[:5])}; start it again to try them again"
+        )
     return record
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
+from flows.survey import IncompleteRun, seen_by_the_server
 from pipeline.verify import verify
 from tests.deploy.processes import BIN, ROOT, free_port, running, until
 
@@ -189,3 +190,14 @@ def test_the_server_answers_nobody_without_the_secret(server):
         with pytest.raises(urllib.error.HTTPError) as refusal:
             server.ask("/deployments/name/survey/full-survey", secret=secret)
         assert refusal.value.code == 401
+
+
+def test_an_incomplete_run_that_a_server_started_is_seen_as_failed(finished, monkeypatch):
+    incomplete = finished.record.model_copy(
+        update={"status": "incomplete", "failed": {"Norder=5/Npix=1": "KilledWorker"}}
+    )
+    assert seen_by_the_server(incomplete) is incomplete, "a command reads the record"
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a-deployment")
+    with pytest.raises(IncompleteRun, match="Norder=5/Npix=1; start it again"):
+        seen_by_the_server(incomplete)
+    assert seen_by_the_server(finished.record) is finished.record
