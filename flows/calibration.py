@@ -14,8 +14,8 @@ import torch
 
 from models.calibration import Calibration, calibration_measures, fit_calibration
 from models.checkpoint import load_weights, save_weights
-from models.novelty import fit_novelty
-from models.raw_answers import ask, embed
+from models.novelty import Novelty, fit_novelty, raw_vector
+from models.raw_answers import RawAnswers, ask
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
 
 DRAWN_SHARES = (0.50, 0.20, 0.30)
@@ -52,17 +52,19 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
     raw = ask(model, held_out)
     chosen = torch.arange(draws) < int(draws * FIT_SHARE)
     fit, test = raw.rows(chosen), raw.rows(~chosen)
-    calibration = fit_calibration(fit, SURVEY_SHARES)
+    galaxy, star, quasar = np.array(SURVEY_SHARES) / np.array(DRAWN_SHARES)
+    to_survey = (float(galaxy), float(star), float(quasar))
+    calibration = fit_calibration(fit, to_survey)
 
     known = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
-    novelty = fit_novelty(*embed(model, known), fit.embedding, fit.depth)
+    novelty = fit_novelty(ask(model, known), fit)
     fitted = replace(calibration, redshift_kernel=torch.ones(1))
     measures = {
         "draws": draws,
-        "before": calibration_measures(test, Calibration.none(), SURVEY_SHARES),
-        "fitted": calibration_measures(test, fitted, SURVEY_SHARES),
-        "after": calibration_measures(test, calibration, SURVEY_SHARES),
-        "novel": float((novelty.score(test.embedding, test.depth) > 1).float().mean()),
+        "before": calibration_measures(test, Calibration.none(), to_survey),
+        "fitted": calibration_measures(test, fitted, to_survey),
+        "after": calibration_measures(test, calibration, to_survey),
+        "novel": _share_novel(novelty, test),
     }
     save_weights(
         weights,
@@ -74,6 +76,11 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
         novelty=novelty,
     )
     return measures
+
+
+def _share_novel(novelty: Novelty, raw: RawAnswers) -> float:
+    vector = raw_vector(raw.class_logits, raw.scalars)
+    return float((novelty.score(raw.embedding, vector, raw.depth) > 1).float().mean())
 
 
 def calibration_text(measures: dict[str, Any]) -> str:

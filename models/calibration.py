@@ -30,6 +30,9 @@ from models.ojala import LOG1PZ_STEP, N_REDSHIFT_BINS
 from models.quantities import CLASSES, SCALARS
 from models.raw_answers import RawAnswers
 
+ClassWeights = tuple[float, float, float]
+"""Weights of galaxies, stars and quasars."""
+
 STUDENT_T3_HALF_WIDTH = 1.1969
 """Half-width of the central 68.27 % of a Student-t with nu = 3, in units of its scale."""
 
@@ -171,25 +174,25 @@ def knots_of(depth: Tensor) -> Tensor:
     return knots + 1e-3 * torch.arange(len(knots))  # apart, should many objects have one depth
 
 
-def class_weights(class_code: Tensor, shares: tuple[float, float, float]) -> Tensor:
-    """Weights (N,) of mean 1 that give the classes of a sample the given shares."""
-    drawn = torch.bincount(class_code.clamp_min(0), minlength=len(CLASSES)).float().clamp_min(1.0)
-    weight = torch.where(class_code >= 0, (torch.tensor(shares) / drawn)[class_code.clamp_min(0)], 0.0)
+def weights_by_class(class_code: Tensor, class_weights: ClassWeights) -> Tensor:
+    """Weight of each object (N,), of mean 1; 0 where the class is not known."""
+    weight = torch.tensor([*class_weights, 0.0])[class_code]  # the last stands for -1
     return weight / weight.mean()
 
 
-def fit_calibration(raw: RawAnswers, shares: tuple[float, float, float]) -> Calibration:
+def fit_calibration(raw: RawAnswers, class_weights: ClassWeights) -> Calibration:
     """Fit a calibration on objects that the network was not trained on.
 
     Parameters
     ----------
     raw : RawAnswers
         As from `ask`; a few thousand objects of each class.
-    shares : tuple of float
-        Shares of galaxies, stars and quasars that the probabilities shall assume.
+    class_weights : tuple of float
+        Weights of galaxies, stars and quasars: the shares that the probabilities shall assume over the shares
+        of the objects.
     """
     knots = knots_of(raw.depth)
-    log_temperature, bias = _fit_classes(raw, knots, class_weights(raw.targets.class_code, shares))
+    log_temperature, bias = _fit_classes(raw, knots, weights_by_class(raw.targets.class_code, class_weights))
     redshifts = [_fit_redshift(raw, which, knots) for which in range(len(REDSHIFTS))]
     return Calibration(
         knots=knots,
@@ -287,7 +290,7 @@ def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
 
 
 def calibration_measures(
-    raw: RawAnswers, calibration: Calibration, shares: tuple[float, float, float]
+    raw: RawAnswers, calibration: Calibration, class_weights: ClassWeights
 ) -> dict[str, dict[str, float]]:
     """How far probabilities and errors come true, on objects that the calibration was not fitted on.
 
@@ -299,7 +302,7 @@ def calibration_measures(
         the truths' cumulative probabilities from uniform; ``within_68`` and ``within_95``, the shares of
         truths within the central 68.3 % and 95.4 % intervals; ``nll``. Each scalar: the two shares.
     """
-    weight = class_weights(raw.targets.class_code, shares)
+    weight = weights_by_class(raw.targets.class_code, class_weights)
     log_p = F.log_softmax(calibration.class_logits(raw.class_logits, raw.depth), dim=-1)
     found = {"class": _class_measures(log_p, raw.targets.class_code, weight)}
     for which, name in enumerate(REDSHIFTS):

@@ -1,25 +1,31 @@
 """Novelty: how unlike the training's objects an object looks to the network.
 
-The density of the training's embeddings is modelled as a mixture of Gaussians in their leading principal
-components. Noise moves an embedding more than anything else does, so the mean embedding at an object's depth
-(see `models.raw_answers.depth_of`) is taken away first, and an object's density is judged against those of
-known objects as deep: faint is not novel.
+Two densities of known objects are modelled: that of their embeddings, as a mixture of Gaussians in the
+leading principal components, and that of the network's raw answers (logits of the classes, location and
+log-scale of each scalar), as one Gaussian. The second finds objects that get a combination of answers which
+no known object gets (extreme emitters, white dwarfs), the first others (quasars beyond z = 4), as measured by
+`flows.left_out`. An object's novelty is the larger of the two.
+
+Noise moves both more than anything else does, so what is usual at an object's depth (see
+`models.raw_answers.depth_of`) is taken away first, and an object's density is judged against those of known
+objects as deep: faint is not novel.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from models.calibration import knots_of, nearness, weighted_quantile
+from models.raw_answers import RawAnswers
 
 COMPONENTS = 24
 """Principal components of the embedding that are looked at."""
 
-GAUSSIANS = 30
+GAUSSIANS = 12
 """Members of the mixture."""
 
 LIMIT = 0.99
@@ -28,11 +34,12 @@ LIMIT = 0.99
 _STEPS = 40
 _FLOOR = 0.05  # of the variance of a principal component, within each Gaussian
 _PRIOR = 5.0  # objects by which each Gaussian is drawn to the floor
+_SHRINKAGE = 0.02  # of the answers' variances, added to their covariance
 
 
 @dataclass(frozen=True, slots=True)
 class Novelty:
-    """What known objects look like to a network of width d, at K knots of the depth.
+    """What known objects look like to a network of width d with A raw answers, at K knots of the depth.
 
     Attributes
     ----------
@@ -48,8 +55,12 @@ class Novelty:
         Inverses of the Cholesky factors of their covariances.
     log_norm : Tensor, shape (M,)
         ln of their densities at their means, times their shares.
-    typical, limit : Tensor, shape (K,)
-        Median and 99 % quantile of -ln(density) of known objects.
+    answers_mean : Tensor, shape (K, A)
+        Mean raw answers.
+    answers_whitening : Tensor, shape (A, A)
+        What gives the rest of the raw answers unit covariance.
+    typical, limit : Tensor, shape (2, K)
+        Median of both surprises (-ln(density)) of known objects, and the surprise of novelty 1.
     """
 
     knots: Tensor
@@ -58,6 +69,8 @@ class Novelty:
     center: Tensor
     whitening: Tensor
     log_norm: Tensor
+    answers_mean: Tensor
+    answers_whitening: Tensor
     typical: Tensor
     limit: Tensor
 
@@ -77,9 +90,10 @@ class Novelty:
         if set(tensors) != {field.name for field in fields(cls)}:
             raise ValueError("the record of known objects (novelty) lacks a tensor or has one too many")
         found = cls(**tensors)
-        (k, d), (m, r) = found.mean.shape, found.center.shape
+        (k, d), (m, r), a = found.mean.shape, found.center.shape, found.answers_mean.shape[-1]
         shapes = {"knots": (k,), "axes": (d, r), "whitening": (m, r, r), "log_norm": (m,)}
-        for name, shape in (shapes | {"typical": (k,), "limit": (k,)}).items():
+        shapes |= {"answers_mean": (k, a), "answers_whitening": (a, a), "typical": (2, k), "limit": (2, k)}
+        for name, shape in shapes.items():
             if tensors[name].shape != shape:
                 raise ValueError(f"{name} of the record of known objects (novelty) does not fit the others")
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
@@ -90,20 +104,29 @@ class Novelty:
         """The same record on another device."""
         return Novelty(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
-    def score(self, embedding: Tensor, depth: Tensor) -> Tensor:
-        """Novelty (N,) from embeddings (N, d) and depths (N,).
+    def score(self, embedding: Tensor, answers: Tensor, depth: Tensor) -> Tensor:
+        """Novelty (N,) from embeddings (N, d), raw answers (N, A) and depths (N,).
 
-        0 where the density is that of a typical known object as deep, or higher; 1 where 1 % of them have a
-        lower density; linear in the density's logarithm.
+        0 where both densities are those of a typical known object as deep, or higher; 1 is exceeded by 1 % of
+        known objects; linear in the densities' logarithms.
         """
-        near = nearness(depth, self.knots)
-        typical, limit = near @ self.typical, near @ self.limit
-        return ((self.surprise(embedding, depth) - typical) / (limit - typical)).clamp_min(0.0)
+        near = nearness(depth, self.knots).T
+        typical, limit = self.typical @ near, self.limit @ near
+        surprise = self.surprise(embedding, answers, depth)
+        return ((surprise - typical) / (limit - typical)).amax(dim=0).clamp_min(0.0)
 
-    def surprise(self, embedding: Tensor, depth: Tensor) -> Tensor:
-        """-ln(density) (N,) of embeddings (N, d) at depths (N,)."""
-        place = (embedding.float() - nearness(depth, self.knots) @ self.mean) @ self.axes
-        return -torch.logsumexp(_log_densities(place, self.center, self.whitening, self.log_norm), dim=-1)
+    def surprise(self, embedding: Tensor, answers: Tensor, depth: Tensor) -> Tensor:
+        """-ln(density) (2, N) of embeddings and of raw answers, the latter but for a constant."""
+        near = nearness(depth, self.knots)
+        place = (embedding.float() - near @ self.mean) @ self.axes
+        densities = _log_densities(place, self.center, self.whitening, self.log_norm)
+        away = (answers - near @ self.answers_mean) @ self.answers_whitening
+        return torch.stack([-torch.logsumexp(densities, dim=-1), 0.5 * away.square().sum(dim=-1)])
+
+
+def raw_vector(class_logits: Tensor, scalars: Tensor) -> Tensor:
+    """Raw answers (N, A) of one object after the other, from logits (N, 3) and scalars (12, N, 2)."""
+    return torch.cat([class_logits, scalars.transpose(0, 1).flatten(1)], dim=-1)
 
 
 def _log_densities(place: Tensor, center: Tensor, whitening: Tensor, log_norm: Tensor) -> Tensor:
@@ -112,33 +135,48 @@ def _log_densities(place: Tensor, center: Tensor, whitening: Tensor, log_norm: T
     return log_norm - 0.5 * away.square().sum(dim=-1)
 
 
-def fit_novelty(embedding: Tensor, depth: Tensor, held_out: Tensor, held_out_depth: Tensor) -> Novelty:
+def fit_novelty(known: RawAnswers, held_out: RawAnswers) -> Novelty:
     """Record what known objects look like.
 
     Parameters
     ----------
-    embedding, depth : Tensor, shapes (N, d) and (N,)
-        Of objects as the network was trained on, some ten thousand.
-    held_out, held_out_depth : Tensor, shapes (M, d) and (M,)
-        Of objects of the same kind that it was not trained on; they set the limit.
+    known : RawAnswers
+        Of objects as the network was trained on, some five thousand or more.
+    held_out : RawAnswers
+        Of objects of the same kinds that it was not trained on; they set the limit.
     """
-    knots = knots_of(depth)
-    near = nearness(depth, knots)
-    gram = near.T @ near + 1e-3 * torch.eye(len(knots))
-    mean = torch.linalg.solve(gram, near.T @ embedding)
-    rest = embedding - near @ mean
+    knots = knots_of(known.depth)
+    near = nearness(known.depth, knots)
+    mean, rest = _without_depth(known.embedding, near)
     variance, direction = torch.linalg.eigh(rest.T @ rest / len(rest))
     kept = min(COMPONENTS, len(variance))
     axes = direction[:, -kept:] / variance[-kept:].clamp_min(1e-12).sqrt()
-    center, whitening, log_norm = _fit_mixture(rest @ axes)
-    nothing = torch.zeros(len(knots))
-    known = Novelty(knots, mean, axes, center, whitening, log_norm, nothing, nothing + 1.0)
-    surprise = known.surprise(held_out, held_out_depth)
-    near = nearness(held_out_depth, knots)
-    typical = torch.stack([weighted_quantile(surprise, weight, 0.5) for weight in near.T])
-    limit = torch.stack([weighted_quantile(surprise, weight, LIMIT) for weight in near.T])
+    mixture = _fit_mixture(rest @ axes)
+
+    answers_mean, rest = _without_depth(raw_vector(known.class_logits, known.scalars), near)
+    covariance = rest.T @ rest / len(rest)
+    covariance += torch.diag(_SHRINKAGE * covariance.diagonal() + 1e-9)
+    answers_whitening = torch.linalg.cholesky(torch.linalg.inv(covariance))
+
+    zero = torch.zeros(2, len(knots))
+    found = Novelty(knots, mean, axes, *mixture, answers_mean, answers_whitening, zero, zero + 1.0)
+    seen = (held_out.embedding, raw_vector(held_out.class_logits, held_out.scalars), held_out.depth)
+    surprise, weights = found.surprise(*seen), nearness(held_out.depth, knots).T
+    typical, limit = (
+        torch.stack([torch.stack([weighted_quantile(part, w, share) for w in weights]) for part in surprise])
+        for share in (0.5, LIMIT)
+    )
     limit = torch.maximum(limit, typical + 1e-3)
-    return Novelty(knots, mean, axes, center, whitening, log_norm, typical, limit)
+    found = replace(found, typical=typical, limit=limit)
+    both = found.score(*seen).quantile(LIMIT).clamp_min(0.1)  # of the larger one, a little above 1
+    return replace(found, limit=typical + both * (limit - typical))
+
+
+def _without_depth(values: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (K, V) of values (N, V) at the knots, and what is left of them without it."""
+    gram = near.T @ near + 1e-3 * torch.eye(near.shape[1])
+    mean = torch.linalg.solve(gram, near.T @ values)
+    return mean, values - near @ mean
 
 
 def _fit_mixture(place: Tensor) -> tuple[Tensor, Tensor, Tensor]:

