@@ -9,13 +9,12 @@ from catalogs_schema.bands import BANDS, MODEL_BANDS
 from models.batch import LabelledPhotometry
 from models.quantities import CLASSES
 
+_DIGITS = 4
 _COLUMN = {band.name: i for i, band in enumerate(MODEL_BANDS)}
 
 
-def photometry_table(
-    drawn: LabelledPhotometry, ra: np.ndarray, dec: np.ndarray, tile_id: int, digits: int = 4
-) -> pa.Table:
-    """Photometry as `ojala ingest` reads it.
+def photometry_table(drawn: LabelledPhotometry, ra: np.ndarray, dec: np.ndarray, tile_id: int) -> pa.Table:
+    """Photometry as `ojala ingest` reads it, to four significant digits.
 
     Parameters
     ----------
@@ -25,22 +24,20 @@ def photometry_table(
         Their positions [deg].
     tile_id : int
         Tile of all of them; they are numbered from 1.
-    digits : int
-        Significant digits of the fluxes.
     """
     n = len(drawn)
     columns: dict[str, pa.Array] = {**_key(n, tile_id), "ra": pa.array(ra), "dec": pa.array(dec)}
-    columns["ebv"] = rounded(drawn.ebv, digits)
+    columns["ebv"] = _rounded(drawn.ebv)
     columns["flags"] = columns["mask_flags"] = pa.array(np.zeros(n, np.int32))
     nothing = np.full(n, np.nan, np.float32)
     for band in BANDS:
         at = _COLUMN.get(band.name)
         flux, error = (nothing, nothing) if at is None else (drawn.flux[:, at], drawn.error[:, at])
-        columns[band.flux_column], columns[band.error_column] = rounded(flux, digits), rounded(error, digits)
+        columns[band.flux_column], columns[band.error_column] = _rounded(flux), _rounded(error)
     return pa.table(columns)
 
 
-def truth_table(drawn: LabelledPhotometry, tile_id: int, digits: int = 4) -> pa.Table:
+def truth_table(drawn: LabelledPhotometry, tile_id: int) -> pa.Table:
     """Class, redshift (null for stars) and labels, by the key of `photometry_table`."""
     z = np.where(np.isfinite(drawn.labels["z_gal"]), drawn.labels["z_gal"], drawn.labels["z_qso"])
     return pa.table(
@@ -48,15 +45,15 @@ def truth_table(drawn: LabelledPhotometry, tile_id: int, digits: int = 4) -> pa.
             **_key(len(drawn), tile_id),
             "class": pa.array([CLASSES[code] for code in drawn.class_code]),
             "z": pa.array(z, mask=np.isnan(z)),
-            **{name: rounded(values, digits) for name, values in drawn.labels.items()},
+            **{name: _rounded(values) for name, values in drawn.labels.items()},
         }
     )
 
 
-def rounded(values: np.ndarray, digits: int) -> pa.Array:
-    """Float32 to so many significant digits, null where NaN."""
+def _rounded(values: np.ndarray) -> pa.Array:
+    """Float32 to four significant digits, null where NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        place = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(values.astype(np.float64)))))
+        place = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.abs(values.astype(np.float64)))))
         short = np.where(np.isfinite(place), np.round(values * place) / place, values)
     return pa.array(short.astype(np.float32), mask=np.isnan(values))
 

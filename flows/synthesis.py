@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from catalogs_schema.bands import BANDS, MODEL_BANDS
-from models.quantities import CLASSES
+from flows.mock_tables import photometry_table, truth_table
 from models.synthesis import galaxies, quasars, stars
 from models.synthesis.photometer import Curves, Photometer
 from models.synthesis.sky import SURVEY_SHARES, Libraries, MockSky
@@ -162,36 +161,9 @@ def write_mock_catalogue(
         Source of randomness.
     """
     ra, dec = positions
-    n = len(ra)
-    drawn = sky.draw(n, rng, shares=SURVEY_SHARES, held_out=True)
-    key = {"tile_id": np.full(n, tile_id, np.int32), "number": np.arange(1, n + 1, dtype=np.int32)}
-    photometry = {name: pa.array(values) for name, values in (*key.items(), ("ra", ra), ("dec", dec))}
-    photometry["ebv"] = _nullable(drawn.ebv)
-    photometry["flags"] = pa.array(np.zeros(n, np.int32))
-    photometry["mask_flags"] = pa.array(np.zeros(n, np.int32))
-    nothing = np.full(n, np.nan, np.float32)
-    column = {band.name: i for i, band in enumerate(MODEL_BANDS)}
-    for band in BANDS:
-        flux = drawn.flux[:, column[band.name]] if band.name in column else nothing
-        error = drawn.error[:, column[band.name]] if band.name in column else nothing
-        photometry[band.flux_column], photometry[band.error_column] = _nullable(flux), _nullable(error)
-    z = np.where(np.isfinite(drawn.labels["z_gal"]), drawn.labels["z_gal"], drawn.labels["z_qso"])
-    known = {
-        **{name: pa.array(values) for name, values in key.items()},
-        "class": pa.array([CLASSES[code] for code in drawn.class_code]),
-        "z": pa.array(z, mask=np.isnan(z)),
-        **{name: _nullable(values) for name, values in drawn.labels.items()},
-    }
-    _write_parquet(pa.table(photometry), out)
-    _write_parquet(pa.table(known), truth)
-
-
-def _nullable(values: np.ndarray) -> pa.Array:
-    """Float32 to four significant digits, null where NaN."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        digit = 10.0 ** (3 - np.floor(np.log10(np.abs(values.astype(np.float64)))))
-        rounded = np.where(np.isfinite(digit), np.round(values * digit) / digit, values)
-    return pa.array(rounded.astype(np.float32), mask=np.isnan(values))
+    drawn = sky.draw(len(ra), rng, shares=SURVEY_SHARES, held_out=True)
+    _write_parquet(photometry_table(drawn, ra, dec, tile_id), out)
+    _write_parquet(truth_table(drawn, tile_id), truth)
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
