@@ -15,7 +15,7 @@ from flows.training import train_from
 @flow(name="train")
 def train(
     settings: Annotated[Path, shown("string", "TOML file with the settings of the training")],
-    library: Annotated[Path, shown("string", "library of spectra, made by ojala spectra")],
+    library: Annotated[Path, shown("string", "library of spectra, made by ojala library")],
     folder: Annotated[
         Path, shown("string", "gets weights, state, metrics and model card; goes on with what it holds")
     ],
