@@ -311,9 +311,14 @@ def load_head(path: Path, base_sha256: str) -> Head:
     return Head(mlp.eval(), quantity, tuning, base_sha256, measures, file_sha256(path))
 
 
-def heads_beside(weights: Path, base_sha256: str) -> list[Path]:
-    """Heads of `FINE_TUNED` beside weights, named ``<weights>-<name>.safetensors``, that belong to them."""
-    paths = [weights.with_name(f"{weights.stem}-{quantity.name}.safetensors") for quantity in FINE_TUNED]
-    return [
-        path for path in paths if path.exists() and read_tensors(path)[1].get("base_sha256") == base_sha256
-    ]
+def heads_beside(weights: Path, base_sha256: Callable[[], str]) -> dict[str, Path]:
+    """Heads of `FINE_TUNED` beside weights, named ``<weights>-<name>.safetensors``, that belong to them.
+
+    ``base_sha256`` gives the hash of the weights; it is asked only if there is such a file.
+    """
+    paths = {q.name: weights.with_name(f"{weights.stem}-{q.name}.safetensors") for q in FINE_TUNED}
+    return {
+        name: path
+        for name, path in paths.items()
+        if path.exists() and read_tensors(path)[1].get("base_sha256") == base_sha256()
+    }

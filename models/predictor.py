@@ -39,6 +39,8 @@ class OjalaPredictor:
         Of the weights.
     weights_sha256 : str
         SHA-256 of the file of weights.
+    heads : tuple of (str, str)
+        Names and SHA-256 of the heads on the network.
     device : str
         Torch device that it runs on.
     batch_size : int
@@ -64,6 +66,7 @@ class OjalaPredictor:
         self._model = model.to(device).eval()
         self._calibration = (info.calibration or Calibration.none()).to(device)
         self._novelty = info.novelty.to(device) if info.novelty else None
+        self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
         self._heads = heads
         for head in heads:
             head.mlp.to(device)
@@ -94,7 +97,8 @@ class OjalaPredictor:
         """
         weights_path = Path(weights_path)
         model, info = load_weights(weights_path)
-        heads = [load_head(path, info.sha256) for path in heads_beside(weights_path, info.sha256)]
+        beside = heads_beside(weights_path, lambda: info.sha256)
+        heads = [load_head(path, info.sha256) for path in beside.values()]
         return cls(model, info, device=device, precision=precision, batch_size=batch_size, heads=heads)
 
     def halve_batch(self) -> None:

@@ -111,5 +111,5 @@ BY_NAME: dict[str, Quantity] = {quantity.name: quantity for quantity in QUANTITI
 SCALARS: tuple[Quantity, ...] = tuple(q for q in QUANTITIES if q.kind is Kind.SCALAR)
 
 FINE_TUNED: tuple[Quantity, ...] = (Quantity("log_mbh", Kind.SCALAR, "QSO"),)
-"""Quantities that the network is not asked for: heads on its frozen embedding answer them (see
-`models.finetune`), with center and scale of their own data. log_mbh is log10 of the black-hole mass [Msun]."""
+"""Quantities that the network is not asked for: heads on its frozen embedding answer them, with center and
+scale of their own data (see `models.finetune`). log_mbh is log10 of the black-hole mass [Msun]."""

@@ -134,6 +134,7 @@ class RunConfig(BaseModel):
             "precision": self.precision,
             "batch_size": self.batch_size,
             "products": self.products,
+            "heads": self.spec().found_heads(),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

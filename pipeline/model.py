@@ -52,6 +52,8 @@ class ModelSpec:
         Objects per forward pass.
     sha256 : str
         SHA-256 that the weights must have; empty if any will do.
+    heads : tuple of (str, str), or None
+        Names and SHA-256 of the heads that must lie beside the weights; None if any will do.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ModelSpec:
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = 128
     sha256: str = ""
+    heads: tuple[tuple[str, str], ...] | None = None
 
     def load(self) -> Model:
         """The model, ready to predict.
@@ -81,6 +84,11 @@ class ModelSpec:
                 batch_size=self.batch_size,
             )
             self._require(predictor.weights_sha256)
+            if self.heads is not None and predictor.heads != self.heads:
+                raise ValueError(
+                    f"{self.weights}: the heads beside it are {predictor.heads}, wanted are {self.heads}: "
+                    "every worker needs the same files"
+                )
             return predictor
         raise ValueError(f"there is no model {self.name!r}: choose from ojala, {EMPTY}")
 
@@ -97,6 +105,18 @@ class ModelSpec:
         found = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
         self._require(found)
         return found
+
+    def found_heads(self) -> tuple[tuple[str, str], ...]:
+        """Names and SHA-256 of the heads that lie beside the weights and belong to them."""
+        if self.name == EMPTY:
+            return ()
+        from models.finetune import heads_beside
+
+        weights = Path(self.weights)
+        return tuple(
+            (name, hashlib.sha256(path.read_bytes()).hexdigest())
+            for name, path in heads_beside(weights, self.weights_sha256).items()
+        )
 
     def _require(self, found: str) -> None:
         if self.sha256 and found != self.sha256:

@@ -97,11 +97,13 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
 def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     """Work on the partitions that are to do; yields a receipt as each one ends, in any order."""
     run = run_folder(UPath(config.out), plan.run_id)
+    heads = config.spec().found_heads()
     metadata = {
         "ojala.run_id": plan.run_id,
         "ojala.code_version": code_version(),
         "ojala.model": config.model,
         "ojala.photometry": catalogue_name(UPath(config.photometry)),
+        **{f"ojala.head.{name}": sha256 for name, sha256 in heads},
     }
     tasks = [
         Task(
@@ -123,8 +125,8 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     if not tasks:
         return
     limits = Limits(config.attempts, config.partition_seconds)
-    # The hash that stands in the leaves is the plan's: workers refuse any other weights.
-    spec = replace(config.spec(), sha256=plan.to_do[0].ingredients.weights_sha256)
+    # The hashes that stand in the leaves are the plan's: workers refuse any other weights and heads.
+    spec = replace(config.spec(), sha256=plan.to_do[0].ingredients.weights_sha256, heads=heads)
     with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
         yield from ENGINES[config.engine](tasks, spec, config.workers, limits)
 

@@ -79,9 +79,9 @@ def test_a_head_of_other_weights_is_refused_and_not_picked_up(head, tmp_path):
     save_head(path, head)
     with pytest.raises(WeightsError, match=r"belongs to the weights aaaaaaaaaaaa\.\.\., not to bbbbbbbbbbbb"):
         load_head(path, "b" * 64)
-    assert heads_beside(tmp_path / "base.safetensors", BASE) == [path]
-    assert heads_beside(tmp_path / "base.safetensors", "b" * 64) == []
-    assert heads_beside(tmp_path / "other.safetensors", BASE) == []
+    assert heads_beside(tmp_path / "base.safetensors", lambda: BASE) == {"log_mbh": path}
+    assert heads_beside(tmp_path / "base.safetensors", lambda: "b" * 64) == {}
+    assert heads_beside(tmp_path / "other.safetensors", lambda: BASE) == {}
 
 
 @pytest.mark.parametrize(
