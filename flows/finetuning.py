@@ -20,7 +20,15 @@ from upath import UPath
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
 from models.checkpoint import WeightsInfo, load_weights
-from models.finetune import FineTuning, Head, fit_head, head_measures, load_head, save_head
+from models.finetune import (
+    FineTuning,
+    Head,
+    correct_errors,
+    fit_head,
+    head_measures,
+    load_head,
+    save_head,
+)
 from models.ojala import Ojala
 from models.predictor import OjalaPredictor
 from models.quantities import CLASSES, Transform
@@ -31,7 +39,10 @@ from pipeline.leaf import write_whole
 from pipeline.photometry import read_photometry
 
 HELD_OUT = 0.2
-"""Objects that a head is measured on, as a share of those that it learns from (mocks) or of all (a table)."""
+"""Objects that a head does not learn from, as a share of its learning objects (mocks) or of all (a table).
+
+One half of them sets the size of its errors, the other measures it.
+"""
 
 BASELINE_ROWS = 4000
 """Objects to which the baseline is fitted; its redshifts cost a whole prediction each."""
@@ -171,9 +182,12 @@ def finetune(
         info.sha256,
         report,
     )
-    embedding = embed(model, labels.measure).embedding
+    embedding, value = embed(model, labels.measure).embedding, labels.measure.labels[name]
+    half = len(value) // 2
+    correct_errors(head, embedding[:half], value[:half])
     baseline = _from_luminosity(model, info, tuning, labels)
-    head = replace(head, measures=head_measures(head, embedding, labels.measure.labels[name], baseline))
+    measures = head_measures(head, embedding[half:], value[half:], baseline[half:])
+    head = replace(head, measures=measures)
     save_head(out, head)
     head = load_head(out, info.sha256)
     write_whole(UPath(out.with_suffix(".md")), head_card(head, info).encode())

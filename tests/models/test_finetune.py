@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from models.checkpoint import WeightsError
-from models.finetune import FineTuning, answer, fit_head, head_measures, heads_beside, load_head, save_head
+from models.finetune import (
+    FineTuning,
+    answer,
+    correct_errors,
+    fit_head,
+    head_measures,
+    heads_beside,
+    load_head,
+    save_head,
+)
 
 BASE = "a" * 64
 N, WIDTH = 2000, 8
@@ -35,6 +44,15 @@ def test_a_head_finds_the_property_and_its_scatter(head):
     assert found["head"]["std"] < 0.36, "0.3 is the scatter of the labels themselves"
     assert found["baseline"]["std"] > 0.9
     assert found["head"]["within_err"] == pytest.approx(0.683, abs=0.06)
+
+
+def test_errors_are_made_as_large_as_fresh_objects_need_them():
+    head = fit_head(*labelled(seed=5), tuning(epochs=10), BASE)
+    noisy = labelled(noise=0.6, seed=6)
+    correct_errors(head, noisy[0], noisy[1])
+    fresh = labelled(noise=0.6, seed=7)
+    found = head_measures(head, fresh[0], fresh[1], baseline=fresh[1])
+    assert found["head"]["within_err"] == pytest.approx(0.683, abs=0.04)
 
 
 def test_errors_of_the_labels_are_not_taken_for_scatter_of_the_property():
