@@ -99,7 +99,15 @@ def read_template_text(path: UPath) -> Spectrum:
         raise SourceError("has wavelengths that do not increase", column="wavelength")
     stem = path.name.split(".")[0]
     star = _SPECTRAL_TYPE.match(stem.lower()) is not None
-    return _template(stem, to_vacuum(wavelength), flux, "STAR" if star else "", {}, stem if star else "")
+    return _template(
+        path.name.removesuffix(".gz"),
+        to_vacuum(wavelength),
+        flux,
+        "STAR" if star else "",
+        {},
+        subclass=stem if star else "",
+        target=stem,
+    )
 
 
 def _template(
@@ -109,6 +117,7 @@ def _template(
     object_class: str,
     labels: Mapping[str, tuple[float, float]],
     subclass: str = "",
+    target: str = "",
 ) -> Spectrum:
     kept = (wavelength > _BLUE) & (wavelength < _RED) & np.r_[True, np.diff(wavelength) > 0.0]
     level = double(flux[kept])
@@ -126,6 +135,6 @@ def _template(
         ra=np.nan,
         dec=np.nan,
         labels=labels,
-        target=source,
+        target=target or source,
         relative=True,
     )

@@ -25,6 +25,7 @@ def test_a_template_of_a_spectral_type_is_a_star(tmp_path):
     (tmp_path / "g2v.sed").write_text("# air\n5000.0 1.0\n5001.0 2.0 # line\n5002.0 3.0\n")
     (tmp_path / "elliptical.dat").write_text("5000.0 1.0\n5001.0 2.0\n5002.0 3.0\n")
     star, other = (read_template_text(UPath(tmp_path / name)) for name in ("g2v.sed", "elliptical.dat"))
+    assert (star.source, star.target) == ("g2v.sed", "g2v")
     assert (star.object_class, star.subclass, star.trusted) == ("STAR", "g2v", True)
     np.testing.assert_allclose(star.flux, [0.5, 1.0, 1.5])
     assert star.wavelength[0] == pytest.approx(5001.4, abs=0.1)  # in vacuum
