@@ -112,13 +112,13 @@ class Calibration:
             A field is missing, unknown, of another shape or not finite.
         """
         expected = cls.none(tensors.get("knots", torch.arange(2.0))).tensors()
-        for name in sorted(set(expected) | set(tensors)):
-            have, want = tensors.get(name), expected.get(name)
-            fits = have is not None and want is not None and have.ndim == want.ndim
-            if fits and name != "redshift_kernel":
-                fits = have.shape == want.shape
-            if not fits or not bool(have.isfinite().all()):
-                raise ValueError(f"{name} of the calibration is missing, unknown or damaged")
+        if set(tensors) != set(expected):
+            raise ValueError("the calibration lacks a tensor or has one too many")
+        for name, tensor in tensors.items():
+            # The kernel may be of any length, the rest follows from the number of knots.
+            fits = tensor.shape == expected[name].shape or (name == "redshift_kernel" and tensor.ndim == 1)
+            if not fits or not bool(tensor.isfinite().all()):
+                raise ValueError(f"{name} of the calibration has another shape, or is not finite")
         return cls(**tensors)
 
     def to(self, device: torch.device | str) -> Calibration:
@@ -286,7 +286,7 @@ def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
         torch.autograd.backward(value)
         return value
 
-    optimizer.step(evaluate)
+    optimizer.step(evaluate)  # type: ignore[no-untyped-call]  # torch leaves this one untyped
 
 
 def calibration_measures(

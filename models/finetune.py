@@ -113,11 +113,12 @@ class Mlp(nn.Module):
         layers: list[nn.Module] = []
         for a, b in pairwise((width, *HIDDEN)):
             layers += [nn.Linear(a, b), nn.LayerNorm(b), nn.GELU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 2))
+        self.layers = nn.Sequential(*layers)
+        self.out = nn.Linear(HIDDEN[-1], 2)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """See the class."""
-        mean, log_sigma = self.layers((embedding - self.center) / self.scale).unbind(-1)
+        mean, log_sigma = self.out(self.layers((embedding - self.center) / self.scale)).unbind(-1)
         return torch.stack([mean, log_sigma.clamp(*LOG_SIGMA_RANGE)], dim=-1)
 
 
@@ -203,7 +204,9 @@ def fit_head(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, tuning.learning_rate, total_steps=steps)
     for epoch in range(tuning.epochs):
         total = 0.0
-        for rows in torch.randperm(len(known)).split(tuning.batch_size):
+        order = torch.randperm(len(known))
+        for begin in range(0, len(known), tuning.batch_size):
+            rows = order[begin : begin + tuning.batch_size]
             optimizer.zero_grad()
             loss = gaussian_loss(mlp(known[rows]), target[rows], noise[rows])
             torch.autograd.backward(loss)
@@ -239,8 +242,7 @@ def correct_errors(head: Head, embedding: Tensor, value: np.ndarray) -> None:
     """
     mean, log_sigma = head.mlp(embedding.float()).double().numpy().T
     pull = np.abs(head.quantity.standardise(value.astype(np.float64)) - mean) / np.exp(log_sigma)
-    last = head.mlp.layers[-1]
-    last.bias[1] += float(np.log(np.percentile(pull[np.isfinite(pull)], 68.27)))
+    head.mlp.out.bias[1] += float(np.log(np.percentile(pull[np.isfinite(pull)], 68.27)))
 
 
 def head_measures(

@@ -147,12 +147,12 @@ def test_a_calibration_survives_the_round_trip_and_a_damaged_one_is_refused():
     tensors = fit_calibration(simulated(), EVEN).tensors()
     again = Calibration.from_tensors(tensors)
     assert all(torch.equal(again.tensors()[name], tensor) for name, tensor in tensors.items())
-    for damage in (
-        {"class_bias": torch.zeros(2)},
-        {"class_bias": torch.full((3,), torch.nan)},
-        {"surplus": torch.zeros(1)},
+    for damage, complaint in (
+        ({"class_bias": torch.zeros(2)}, "class_bias of the calibration has another shape"),
+        ({"class_bias": torch.full((3,), torch.nan)}, "or is not finite"),
+        ({"surplus": torch.zeros(1)}, "lacks a tensor or has one too many"),
     ):
-        with pytest.raises(ValueError, match="of the calibration is missing, unknown or damaged"):
+        with pytest.raises(ValueError, match=complaint):
             Calibration.from_tensors(tensors | damage)
 
 
