@@ -102,14 +102,28 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("fe_h", Kind.SCALAR, "STAR", center=-0.6, scale=0.6),
     Quantity("alpha_fe", Kind.SCALAR, "STAR", center=0.2, scale=0.15),
 )
-"""All quantities of OJALA, in the order of its request tokens. EWs are rest frame [Angstrom], positive
-in emission; continua are f_lambda at the line relative to the f_lambda of iSDSS, both observed;
-log_mass is log10 of the living stellar mass [Msun], log_sfr log10 of the rate averaged over the last
-100 Myr [Msun/yr], both for a Kroupa IMF; teff in K, logg in dex(cm/s2)."""
+"""All quantities of OJALA, in the order of its request tokens.
+
+* class: a quasar has a non-stellar continuum that gives at least a ninth of the light at 6000 A in the rest
+  frame (its broad lines are then seen); nuclei with narrow lines alone are galaxies.
+* z_gal, z_qso: redshift of a galaxy and of a quasar, in the rest frame of the Sun; a quasar's is systemic.
+* log_mass: log10 of the mass in living stars and remnants [Msun], of all light of the galaxy; IMF of Kroupa,
+  Planck18 distances.
+* log_sfr: log10 of the star-formation rate, mean of the last 100 Myr [Msun/yr], same IMF. Specific rates
+  below 10^-12 a year count as 10^-12: such a label is an upper limit.
+* ew_hbeta, ew_oiii_5007, ew_halpha, ew_nii_6584: equivalent widths of the emission line alone (stellar
+  absorption below it is not subtracted from it) in the rest frame [Angstrom], positive in emission, over the
+  continuum 0.6 to 1.5 % of the wavelength to either side; star formation and narrow-line nuclei together.
+* cont_hbeta, cont_halpha: that continuum relative to the f_lambda of iSDSS, both observed.
+* teff [K], logg [dex(cm/s2)], fe_h and alpha_fe [dex, solar units] of stars. In simulated stars alpha_fe
+  follows from fe_h, with scatter, and leaves no trace of its own in the spectrum."""
 
 BY_NAME: dict[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}
 SCALARS: tuple[Quantity, ...] = tuple(q for q in QUANTITIES if q.kind is Kind.SCALAR)
 
 FINE_TUNED: tuple[Quantity, ...] = (Quantity("log_mbh", Kind.SCALAR, "QSO"),)
 """Quantities that the network is not asked for: heads on its frozen embedding answer them, with center and
-scale of their own data (see `models.finetune`). log_mbh is log10 of the black-hole mass [Msun]."""
+scale of their own data (see `models.finetune`). log_mbh is log10 of the virial black-hole mass [Msun] from one
+spectrum: FWHM of H beta and L(5100 A) at z < 0.7, Mg II and L(3000 A) to 1.9, C IV and L(1350 A) beyond
+(Vestergaard & Peterson 2006; Vestergaard & Osmer 2009), of the light of the nucleus alone, not corrected for
+dust within the quasar."""
