@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 LIGHT_SPEED = 2.99792458e18
 """Speed of light [Angstrom / s]."""
@@ -124,7 +125,8 @@ def windows(
             f"redshift shifts from {shift.min()} to {shift.max()} pixels leave a library of "
             f"{library.shape[1]} pixels that starts at lattice index {first}"
         )
-    out = np.empty((len(rows), size), np.float32)
+    out = np.empty((len(rows), size), library.dtype)
     for i, (row, begin) in enumerate(zip(rows.tolist(), start.tolist(), strict=True)):
         out[i] = library[row, begin : begin + size]
-    return out
+    # numpy widens half precision one number at a time, torch eight.
+    return out if out.dtype == np.float32 else torch.from_numpy(out).float().numpy()

@@ -58,13 +58,13 @@ class ModelErrors:
         for part in (np.cos(angle), np.sin(angle)):
             deviation = windows(self._bank, self._first, rng.integers(0, FIELDS, n), shift, FINE)
             deviation *= (strength * part.astype(np.float32))[:, None]
-            deviation += 1.0
+            deviation += np.float32(1.0)
             fine *= deviation
 
 
 @functools.cache
 def _bank(z_max: float) -> np.ndarray:
-    """The deviations, always the same; float16 (FIELDS, P)."""
+    """The deviations, always the same; float32 (FIELDS, P)."""
     rng = np.random.default_rng(81)
     wavelength = FINE.rest_wavelength(z_max)
     bank = np.zeros((FIELDS, len(wavelength)))
@@ -72,7 +72,7 @@ def _bank(z_max: float) -> np.ndarray:
         bank += share * _smooth_noise(FIELDS, len(wavelength), length / FINE.step, rng)
     envelope = 1.0 + 2.0 * np.clip(np.log(_WORSE_BLUEWARD / wavelength) / 0.3, 0.0, 1.0)
     envelope += np.clip(np.log(wavelength / _WORSE_REDWARD) / 0.1, 0.0, 1.0)
-    out = (_MEDIAN_STRENGTH * envelope * bank).astype(np.float16)
+    out = (_MEDIAN_STRENGTH * envelope * bank).astype(np.float32)
     out.flags.writeable = False
     return out
 

@@ -15,6 +15,7 @@ LINE_SIGMA = 5e-4
 MIN_COVERAGE = 0.95
 """Share of a band's energy-weighted curve that a spectrum must cover to give a flux."""
 
+_STRETCH = 200  # pixels of the fine lattice that are multiplied by the bands that see them, and by no other
 _BRIDGED = 0.1  # of a band's width: gaps in a spectrum that are interpolated
 _COARSE_BANDS = ("W1", "W2")
 _MICROJANSKY = 1e29  # uJy in one erg/s/cm2/Hz
@@ -49,9 +50,10 @@ class Photometer:
         names = [band.name for band in MODEL_BANDS]
         self._fine_columns = np.array([i for i, name in enumerate(names) if name not in _COARSE_BANDS])
         self._coarse_columns = np.array([i for i, name in enumerate(names) if name in _COARSE_BANDS])
-        self._fine = self._matrix(FINE, self._fine_columns)
+        fine = self._matrix(FINE, self._fine_columns)
+        self._stretches = _without_zeros(fine, self._fine_columns)
         self._coarse = self._matrix(COARSE, self._coarse_columns)
-        self._lines = self._line_matrix()
+        self._lines = self._line_matrix(fine)
 
     def _matrix(self, lattice: Lattice, columns: np.ndarray) -> np.ndarray:
         """Curve matrix (lattice.size, len(columns)): f_lambda on the lattice @ matrix = f_nu [uJy]."""
@@ -67,12 +69,12 @@ class Photometer:
             out[:] = curve * wavelength**2 / (LIGHT_SPEED * curve.sum())
         return (matrix * _MICROJANSKY).astype(np.float32)
 
-    def _line_matrix(self) -> np.ndarray:
+    def _line_matrix(self, fine: np.ndarray) -> np.ndarray:
         """Flux density [uJy] of a line of unit flux [erg/s/cm2] at each fine pixel, (size + 1, 63).
 
         The last row, of zeros, stands for lines outside the window.
         """
-        per_pixel = self._fine / (FINE.wavelength * FINE.step)[:, None]
+        per_pixel = fine / (FINE.wavelength * FINE.step)[:, None]
         reach = int(4 * LINE_SIGMA / FINE.step) + 1
         kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * FINE.step / LINE_SIGMA) ** 2)
         matrix = np.zeros((FINE.size + 1, len(MODEL_BANDS)), np.float32)
@@ -95,8 +97,9 @@ class Photometer:
         ndarray of float32, shape (N, 63)
             f_nu [uJy].
         """
-        out = np.empty((len(fine), len(MODEL_BANDS)), np.float32)
-        out[:, self._fine_columns] = fine @ self._fine
+        out = np.zeros((len(fine), len(MODEL_BANDS)), np.float32)
+        for pixels, columns, matrix in self._stretches:
+            out[:, columns] += fine[:, pixels] @ matrix
         out[:, self._coarse_columns] = coarse @ self._coarse
         return out
 
@@ -120,10 +123,8 @@ class Photometer:
         """
         pixel = np.rint(np.log(wavelength) / FINE.step).astype(np.int64) - FINE.first
         pixel[(pixel < 0) | (pixel >= FINE.size)] = FINE.size
-        out = np.zeros((len(wavelength), len(MODEL_BANDS)), np.float32)
-        for at, strength in zip(pixel.T, flux.T.astype(np.float32), strict=True):
-            out += self._lines[at] * strength[:, None]
-        return out
+        seen = self._lines[pixel]  # (N, L, 63)
+        return np.asarray((flux.astype(np.float32)[:, None] @ seen)[:, 0])
 
     def observe(
         self, wavelength: np.ndarray, flux: np.ndarray, valid: np.ndarray | None = None
@@ -171,3 +172,14 @@ class Photometer:
                 bottom = (weight * LIGHT_SPEED / samples**2)[within].sum()
                 fluxes[i] = top / bottom * _MICROJANSKY
         return fluxes, coverage
+
+
+def _without_zeros(matrix: np.ndarray, columns: np.ndarray) -> list[tuple[slice, np.ndarray, np.ndarray]]:
+    """A curve matrix in stretches of pixels: the pixels, the bands that see them, and their part of it."""
+    parts = []
+    for begin in range(0, len(matrix), _STRETCH):
+        pixels = slice(begin, min(begin + _STRETCH, len(matrix)))
+        lit = np.flatnonzero(matrix[pixels].any(axis=0))
+        if len(lit):
+            parts.append((pixels, columns[lit], np.ascontiguousarray(matrix[pixels][:, lit])))
+    return parts

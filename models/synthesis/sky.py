@@ -381,12 +381,13 @@ class MockSky:
 
     def _enhance(self, fine: np.ndarray, shift: np.ndarray, amount: np.ndarray) -> None:
         """Change the abundance features of galaxies, in place; spectrum by spectrum, where they are seen."""
-        begin = self._feature_pixel[0] - FINE.first + shift
-        width = self._enhancement.shape[1]
-        for spectrum, start, weights in zip(fine, begin.tolist(), amount, strict=True):
-            low, high = max(start, 0), min(start + width, FINE.size)
+        begin, size = self._feature_pixel[0] - FINE.first + shift, FINE.size
+        factor = amount @ self._enhancement
+        factor += np.float32(1.0)
+        for spectrum, start, change in zip(fine, begin.tolist(), factor, strict=True):
+            low, high = max(start, 0), min(start + len(change), size)
             if low < high:
-                spectrum[low:high] *= 1.0 + weights @ self._enhancement[:, low - start : high - start]
+                spectrum[low:high] *= change[low - start : high - start]
 
     def _draw_galaxy_rows(
         self, z: np.ndarray, log_luminosity: np.ndarray, side: _Members, rng: np.random.Generator
