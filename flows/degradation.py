@@ -1,0 +1,65 @@
+"""What is lost when bands are missing: the same rows with fewer of them.
+
+``python -m flows.degradation --photometry DIR --truth FILE`` asks OJALÁ's weights about the rows as they are,
+with 40 of the 54 narrow bands (another random choice for each object), and without WISE and the Legacy
+Surveys, and prints accuracy side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from upath import UPath
+
+from catalogs_schema.bands import MODEL_BANDS, System
+from flows.comparison import KnownRows, ask_ojala, known_rows, markdown
+from models.predictor import WEIGHTS_FOLDER
+from pipeline.validation.truth import read_truth
+
+NARROW_KEPT = 40
+"""Narrow bands that are left."""
+
+_NARROW = np.flatnonzero([band.is_narrow for band in MODEL_BANDS])
+_OTHER_SURVEYS = np.array([band.system in (System.LEGACY, System.WISE) for band in MODEL_BANDS])
+
+
+def fewer_narrow_bands(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Bands to leave out so that `NARROW_KEPT` of the narrow ones remain; bool of shape (n, 63)."""
+    lost = np.zeros((n, len(MODEL_BANDS)), dtype=bool)
+    order = rng.random((n, len(_NARROW))).argsort(axis=1)
+    np.put_along_axis(lost, _NARROW[order[:, NARROW_KEPT:]], True, axis=1)
+    return lost
+
+
+def without(rows: KnownRows, lost: np.ndarray) -> KnownRows:
+    """The rows without some bands, bool that spreads to (N, 63)."""
+    p = rows.photometry
+    flux, error = (np.where(lost, np.float32(np.nan), values) for values in (p.flux, p.error))
+    return replace(rows, photometry=replace(p, flux=flux, error=error, usable=p.usable & ~lost))
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photometry", type=UPath, required=True, help="photometry catalogue")
+    parser.add_argument("--truth", type=UPath, required=True, help="its known objects")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "ojala-base.safetensors")
+    asked = parser.parse_args()
+    rows = known_rows(asked.photometry, read_truth(asked.truth))
+    n = len(rows.z)
+    cases = {
+        "as observed": rows,
+        f"{NARROW_KEPT} of {len(_NARROW)} narrow bands": without(
+            rows, fewer_narrow_bands(n, np.random.default_rng(40))
+        ),
+        "without Legacy and WISE": without(rows, _OTHER_SURVEYS),
+    }
+    methods = [replace(ask_ojala(asked.weights, case.photometry), name=name) for name, case in cases.items()]
+    print(f"\n{asked.photometry}: {n:,} rows\n\n{markdown(rows, methods, rows.first(n))}")
+
+
+if __name__ == "__main__":
+    main()
