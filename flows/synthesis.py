@@ -1,6 +1,6 @@
 """Synthesis: build the library of spectra, draw mock photometry with truth from it.
 
-library = build_library(Path("library.npz"), templates=..., curves=..., n_galaxies=24000)
+library = build_library(Path("library.npz"), templates=..., curves=..., n_galaxies=34_000)
 sky = load_sky(Path("library.npz"))
 photometry = sky.draw(10_000, np.random.default_rng(1))
 """
@@ -37,12 +37,12 @@ def build_library(
     *,
     templates: Path,
     curves: Path,
-    n_galaxies: int = 24_000,
+    n_galaxies: int = 34_000,
     n_stars: int = 8_000,
-    n_quasars: int = 6_000,
+    n_quasars: int = 7_000,
     seed: int = 1,
 ) -> None:
-    """Make the library of spectra from which mock skies are drawn; some five minutes on one core.
+    """Make the library of spectra from which mock skies are drawn; half a minute for each thousand galaxies.
 
     Parameters
     ----------

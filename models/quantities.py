@@ -106,7 +106,7 @@ QUANTITIES: tuple[Quantity, ...] = (
 
 * class: a quasar has a non-stellar continuum that gives at least a ninth of the light at 6000 A in the rest
   frame (its broad lines are then seen); nuclei with narrow lines alone are galaxies.
-* z_gal, z_qso: redshift of a galaxy and of a quasar, in the rest frame of the Sun; a quasar's is systemic.
+* z_gal, z_qso: redshift of a galaxy and of a quasar.
 * log_mass: log10 of the mass in living stars and remnants [Msun], of all light of the galaxy; IMF of Kroupa,
   Planck18 distances.
 * log_sfr: log10 of the star-formation rate, mean of the last 100 Myr [Msun/yr], same IMF. Specific rates
@@ -123,7 +123,7 @@ SCALARS: tuple[Quantity, ...] = tuple(q for q in QUANTITIES if q.kind is Kind.SC
 
 FINE_TUNED: tuple[Quantity, ...] = (Quantity("log_mbh", Kind.SCALAR, "QSO"),)
 """Quantities that the network is not asked for: heads on its frozen embedding answer them, with center and
-scale of their own data (see `models.finetune`). log_mbh is log10 of the virial black-hole mass [Msun] from one
-spectrum: FWHM of H beta and L(5100 A) at z < 0.7, Mg II and L(3000 A) to 1.9, C IV and L(1350 A) beyond
+scale of their own data (see `models.finetune`). log_mbh is log10 of the virial black-hole mass [Msun] from
+one spectrum: FWHM of H beta and L(5100 A) at z < 0.7, Mg II and L(3000 A) to 1.9, C IV and L(1350 A) beyond
 (Vestergaard & Peterson 2006; Vestergaard & Osmer 2009), of the light of the nucleus alone, not corrected for
 dust within the quasar."""

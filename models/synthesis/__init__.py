@@ -1,6 +1,8 @@
 """Mock photometry with truth: populations of spectra, bands, noise and the sky that mixes them.
 
     galaxies, stars, quasars   libraries of rest-frame spectra with labels, simulated once
+    galaxy_index               finds library galaxies by redshift and luminosity
+    line_ratios                ratios of emission lines as DESI observes them
     grid                       wavelength lattices on which a redshift is a shift by whole pixels
     abundances                 features of galaxies by which abundance ratios show
     mismatch                   smooth deviations of models from real objects, new for each draw
@@ -9,7 +11,12 @@
     priors                     what is drawn how often
     sky                        mixes all of it: `MockSky.draw` gives labelled photometry without end
 
-Known limits: abundance ratios of galaxies vary in sixteen features only; galaxies have no velocity
+Galaxies are drawn for a redshift and a magnitude from library members that were made for about that redshift
+and luminosity, a fifth from any: colours depend on luminosity. Members are split for training and testing by
+library row; a simulated sky has no cells to split by.
+
+Known limits: abundance ratios of galaxies vary in seventeen features only; galaxies have no velocity
 dispersion (invisible at the bands' width) and no broad lines; stars' [alpha/Fe] is not in their spectra;
-obscured quasars and blends are missing; colours of galaxies do not depend on their luminosity.
+blends are missing; hot white dwarfs, subdwarfs and cataclysmic variables are drawn more often than they
+occur; brown dwarfs beyond L0 are missing.
 """
