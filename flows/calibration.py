@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from upath import UPath
 
 from models.calibration import Calibration, calibration_measures, fit_calibration
+from models.card import model_card
 from models.checkpoint import load_weights, save_weights
 from models.novelty import Novelty, fit_novelty, raw_vector
 from models.raw_answers import RawAnswers, ask
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
+from pipeline.leaf import write_whole
 
 DRAWN_SHARES = (0.50, 0.20, 0.30)
 """Shares of galaxies, stars and quasars to calibrate with, so that there are enough of each."""
@@ -27,6 +30,8 @@ FIT_SHARE = 2.0 / 3.0
 
 def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed: int = 0) -> dict[str, Any]:
     """Fit calibration and novelty, and write both into the file of weights, which is renewed whole.
+
+    So is the model card beside it, where there is one.
 
     Parameters
     ----------
@@ -75,33 +80,12 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
         calibration=calibration,
         novelty=novelty,
     )
+    card = weights.with_suffix(".md")
+    if card.exists():  # it states the hash
+        write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
     return measures
 
 
 def _share_novel(novelty: Novelty, raw: RawAnswers) -> float:
     vector = raw_vector(raw.class_logits, raw.scalars)
     return float((novelty.score(raw.embedding, vector, raw.depth) > 1).float().mean())
-
-
-def calibration_text(measures: dict[str, Any]) -> str:
-    """The measures of `calibrate_weights` for a person: a Markdown table."""
-    rows = [
-        "| quantity | n | measure | before | fitted | stored |",
-        "|---|---|---|---|---|---|",
-    ]
-    names = {
-        "ece": "expected calibration error",
-        "nll": "mean -ln p of the truth",
-        "pit_ks": "distance of PIT from uniform (KS)",
-        "within_68": "truths within 68.3 %",
-        "within_95": "truths within 95.4 %",
-    }
-    for quantity, before in measures["before"].items():
-        for key, label in names.items():
-            if key in before:
-                figures = [measures[stage][quantity][key] for stage in ("before", "fitted", "after")]
-                cells = [quantity, f"{before['n']:.0f}", label, *(f"{figure:.4f}" for figure in figures)]
-                rows.append("| " + " | ".join(cells) + " |")
-    novel = 100.0 * measures["novel"]
-    rows += ["", f"{novel:.2f} % of held-out mocks are novel (1 % is right)."]
-    return "\n".join(rows)

@@ -26,12 +26,13 @@ def calibrate(
 
     Both are stored with the weights, whose hash changes: heads for them have to be made again.
     """
-    from flows.calibration import calibrate_weights, calibration_text
+    from flows.calibration import calibrate_weights
     from flows.synthesis import load_sky
+    from models.card import calibration_table
 
     with errors():
         measures = calibrate_weights(weights, load_sky(library), draws=draws)
-    say(f"{calibration_text(measures)}\nweights: {weights}", measures, as_json)
+    say(f"{calibration_table(measures)}\nweights: {weights}", measures, as_json)
 
 
 @app.command()
