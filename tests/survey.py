@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from upath import UPath
 
 from catalogs_schema.bands import BANDS
@@ -85,6 +86,11 @@ class Finished:
     @property
     def photometry(self) -> UPath:
         return UPath(self.config.photometry)
+
+
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the report out of runs, which takes most of their time; it has tests of its own."""
+    monkeypatch.setattr(survey_run, "write_report", lambda run, *rest: run / "report" / "index.html")
 
 
 def carry_through(config: RunConfig) -> Finished:
