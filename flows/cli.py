@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# The embedded server takes longer than Prefect's 20 s to start where all cores are busy.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
 
 app = typer.Typer(
     help="Turn a photometric sky survey into value-added catalogues with foundation models.",

@@ -38,7 +38,7 @@ def scheduler(certificates):
     work[work.index("127.0.0.1:8787")] = "127.0.0.1:0"
     log = certificates / "scheduler.log"
     with running([BIN / serve[0], *serve[1:], "--host", "127.0.0.1"], log, **settings) as process:
-        until(lambda: "Scheduler at:" in log.read_text(), "scheduler", seconds=60, log=log)
+        until(lambda: "Scheduler at:" in log.read_text(), "scheduler", seconds=300, log=log)
         work = [BIN / work[0], *work[1:], "--nworkers", "2"]
         with running(work, certificates / "worker.log", **settings):
             yield address, ports[":8787"], process.pid

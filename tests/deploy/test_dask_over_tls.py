@@ -16,6 +16,9 @@ from pipeline.clusters import ClusterError, SameCode, running_scheduler
 from pipeline.verify import verify
 from tests.deploy.processes import BIN
 
+# Scheduler, workers and a run with Prefect's own server start one after another.
+pytestmark = pytest.mark.timeout(900)
+
 
 def security(authority, certificate):
     return Security(

@@ -77,13 +77,17 @@ def test_no_private_key_or_password_is_in_the_repository():
 
 def test_the_engine_on_this_machine_listens_on_the_loopback_interface_alone(photometry, tmp_path):
     receipts = ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 1, Limits())
-    me = psutil.Process()
-    before = {c.laddr for c in me.net_connections("tcp")}
+    before = listening()
     next(receipts)
-    family = [me, *me.children(recursive=True)]
-    listening = {c.laddr for one in family for c in one.net_connections("tcp") if c.status == "LISTEN"}
+    opened = listening() - before
     receipts.close()
-    assert {address.ip for address in listening - before} == {"127.0.0.1"}
+    assert {address.ip for address in opened} == {"127.0.0.1"}
+
+
+def listening():
+    """Addresses that this process and its children listen on."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {c.laddr for one in family for c in one.net_connections("tcp") if c.status == "LISTEN"}
 
 
 def test_every_port_of_the_compose_file_is_bound_to_the_loopback_interface():

@@ -75,7 +75,7 @@ def test_a_run_in_jobs_of_a_queue_is_whole_and_leaves_no_job_behind(profile, que
     until(
         lambda: not any(psutil.pid_exists(pid) for pid in pids),
         "end of jobs",
-        seconds=60,
+        seconds=300,
         log=queue / "jobs.log",
     )
     assert len((queue / "cancelled").read_text().split()) == 2
