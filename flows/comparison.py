@@ -26,7 +26,7 @@ from upath import UPath
 
 from catalogs_schema.value_added import CLASSES
 from flows.comparison_fit import TemplateFit, fit_single, fit_sums
-from flows.comparison_templates import TemplateGrid, galaxy_grid, quasar_grid, star_grid
+from flows.comparison_templates import QUASARS, TemplateGrid, galaxy_grid, quasar_grid, star_grid
 from models.predictor import WEIGHTS_FOLDER, OjalaPredictor
 from models.synthesis.photometer import Photometer
 from pipeline.catalogue import read_leaves
@@ -140,13 +140,19 @@ class TemplateFitting:
     def _grids(self) -> dict[str, TemplateGrid]:
         photometer = Photometer(self._curves)
         makers = {"GALAXY": galaxy_grid, "QSO": quasar_grid, "STAR": star_grid}
-        return {name: make(self._templates, photometer) for name, make in makers.items()}
+        grids = {name: make(self._templates, photometer) for name, make in makers.items()}
+        hosted = grids["QSO"]
+        return grids | {"QSO without host": TemplateGrid(hosted.z, hosted.flux[:, :QUASARS])}
 
     def all_classes(self, rows: KnownRows) -> Method:
-        """The class of the smallest chi-square, and the redshifts of the best fits; all rows."""
+        """The class of the smallest chi-square, and the redshifts of the best fits; all rows.
+
+        Quasars with hosts fit galaxies too well, so classes come from quasars alone.
+        """
         flux, error = rows.seen
-        fits = {name: self._kept(f"sums {name}", flux, error, name) for name in CLASSES}
-        chi2 = np.stack([fits[name].chi2 for name in CLASSES], axis=1)
+        names = ("GALAXY", "STAR", "QSO without host", "QSO")
+        fits = {name: self._kept(f"sums {name}", flux, error, name) for name in names}
+        chi2 = np.stack([fits[name].chi2 for name in names[: len(CLASSES)]], axis=1)
         z = {name: fits[name].z for name in _REDSHIFTS}
         rates = {name: len(flux) / fit.seconds for name, fit in fits.items()}
         return Method("template fitting", chi2.argmin(axis=1), z, rates)

@@ -79,6 +79,7 @@ def galaxy_grid(directory: Path, photometer: Photometer) -> TemplateGrid:
 def quasar_grid(directory: Path, photometer: Photometer, seed: int = 22) -> TemplateGrid:
     """Quasars of `models.synthesis.quasars` with the mean intergalactic absorption, and hosts, to z = 4.5.
 
+    The first `QUASARS` templates are the quasars: with hosts redshifts are better, without them classes.
     Arguments and errors are those of `galaxy_grid`; the quasar model's files lie below the folder too.
     """
     templates = read_quasar_templates(directory)

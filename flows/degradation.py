@@ -41,6 +41,16 @@ def without(rows: KnownRows, lost: np.ndarray) -> KnownRows:
     return replace(rows, photometry=replace(p, flux=flux, error=error, usable=p.usable & ~lost))
 
 
+def cases(rows: KnownRows) -> dict[str, KnownRows]:
+    """The rows as they are and with bands left out, by what is left."""
+    fewer = fewer_narrow_bands(len(rows.z), np.random.default_rng(NARROW_KEPT))
+    return {
+        "as observed": rows,
+        f"{NARROW_KEPT} of {len(_NARROW)} narrow bands": without(rows, fewer),
+        "without Legacy and WISE": without(rows, _OTHER_SURVEYS),
+    }
+
+
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -50,14 +60,9 @@ def main() -> None:
     asked = parser.parse_args()
     rows = known_rows(asked.photometry, read_truth(asked.truth))
     n = len(rows.z)
-    cases = {
-        "as observed": rows,
-        f"{NARROW_KEPT} of {len(_NARROW)} narrow bands": without(
-            rows, fewer_narrow_bands(n, np.random.default_rng(40))
-        ),
-        "without Legacy and WISE": without(rows, _OTHER_SURVEYS),
-    }
-    methods = [replace(ask_ojala(asked.weights, case.photometry), name=name) for name, case in cases.items()]
+    methods = [
+        replace(ask_ojala(asked.weights, case.photometry), name=name) for name, case in cases(rows).items()
+    ]
     print(f"\n{asked.photometry}: {n:,} rows\n\n{markdown(rows, methods, rows.first(n))}")
 
 

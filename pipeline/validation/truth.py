@@ -31,6 +31,9 @@ objects and mocks should never be one number."""
 MAGNITUDE = "i_mag"
 """Column of a truth file with iSDSS magnitudes [AB], which then stand for the measured ones."""
 
+LEAST_REDSHIFT = -0.1
+"""A lower redshift is no star's velocity, but a number that stands for none."""
+
 LEFT_OUT = "left_out"
 """Column of a truth file that marks kinds of objects which were left out of the training on purpose."""
 
@@ -169,6 +172,13 @@ def read_truth(path: UPath) -> Truth:
     known = {"object_id": pa.array(key), "class": _classes(path, table["class"])}
     numeric = {"z", MAGNITUDE, *LABELS, *(f"{name}_err" for name in LABELS)}
     known |= {name: _numbers(path, name, table[name]) for name in table.column_names if name in numeric}
+    strange = pc.fill_null(pc.less(known["z"], LEAST_REDSHIFT), False)
+    if pc.any(strange).as_py():
+        row = _first(strange)
+        raise TruthError(
+            f"{path}: column z, row {row}: {known['z'][row - 1].as_py():g} is no redshift; leave it empty "
+            "where it is not known"
+        )
     known |= {name: _remarks(path, name, table[name]) for name in table.column_names if name in REMARKS}
     if LEFT_OUT in table.column_names:
         known[LEFT_OUT] = _marks(path, LEFT_OUT, table[LEFT_OUT])

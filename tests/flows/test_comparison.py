@@ -118,7 +118,9 @@ def test_fits_are_kept_for_the_same_numbers(tmp_path: Path, monkeypatch: pytest.
         grid.z[[20, 111]],
     )
     fitting = TemplateFitting(DATA / "templates", DATA / "filters", tmp_path)
-    monkeypatch.setattr(TemplateFitting, "_grids", dict.fromkeys(("GALAXY", "STAR", "QSO"), grid))
+    monkeypatch.setattr(
+        TemplateFitting, "_grids", dict.fromkeys(("GALAXY", "STAR", "QSO", "QSO without host"), grid)
+    )
     first = fitting.all_classes(rows)
     np.testing.assert_allclose(first.z["GALAXY"], rows.z, atol=2e-3)
     monkeypatch.setattr(TemplateFitting, "_grids", {})

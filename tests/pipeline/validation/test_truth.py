@@ -26,6 +26,20 @@ def test_csv_with_the_survey_key_is_read(tmp_path) -> None:
     assert truth.ignored == ("plate",)
 
 
+def test_errors_of_labels_magnitudes_and_left_out_kinds_are_read(tmp_path) -> None:
+    truth = read_truth(
+        written(
+            tmp_path,
+            "object_id,class,z,ew_halpha,ew_halpha_err,i_mag,left_out\n1,GALAXY,0.1,12.5,0.5,19.2,true\n2,STAR,,,,20.1,\n",
+        )
+    )
+    assert truth.labels == ("ew_halpha",)
+    assert truth.rows["ew_halpha_err"].to_pylist() == [0.5, None]
+    assert truth.rows["i_mag"].to_pylist() == [19.2, 20.1]
+    assert truth.rows["left_out"].to_pylist() == [True, False]
+    assert truth.ignored == ()
+
+
 def test_parquet_with_object_id_is_read(tmp_path) -> None:
     path = UPath(tmp_path / "truth.parquet")
     table = {"object_id": [5, 3], "class": ["QSO", None], "z": [2.1, np.nan], "survey": ["DESI", ""]}
@@ -53,6 +67,9 @@ def test_parquet_with_object_id_is_read(tmp_path) -> None:
         ("tile_id,number,class,z\n1,1.5,STAR,0\n", "column number holds double, expected whole numbers"),
         ("tile_id,number,class,z,z\n1,1,STAR,0,0\n", "column z stands there twice"),
         ("object_id,class,z\n1,5,0\n", "column class holds int64, expected text"),
+        ("object_id,class,z\n1,STAR,-0.001\n2,STAR,-99\n", "column z, row 2: -99 is no redshift"),
+        ("object_id,class,z,i_mag\n1,STAR,0,faint\n", "column i_mag holds string.*row 1 is 'faint'"),
+        ("object_id,class,z,left_out\n1,STAR,0,maybe\n", "column left_out holds string, expected true or"),
     ],
 )
 def test_a_malformed_file_is_refused_with_file_and_column(tmp_path, text: str, complaint: str) -> None:
