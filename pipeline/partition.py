@@ -211,7 +211,10 @@ def _predict(model: Model, photometry: Photometry) -> dict[str, np.ndarray]:
 def _read_leaf(task: Task) -> pa.Table:
     """The photometry leaf, read once and checked against the hash under which it was ingested."""
     path = UPath(task.photometry) / task.partition.leaf
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedInput(f"{path} is missing: ingest it again or restore the file") from None
     found = hashlib.sha256(content).hexdigest()
     if found != task.ingredients.input_sha256:
         raise DamagedInput(

@@ -50,7 +50,8 @@ def asked(many: UPath, tmp_path: Path) -> RunConfig:
     return asking(many, tmp_path / "out")
 
 
-def asking(photometry: UPath, out: Path) -> RunConfig:
+def asking(photometry: UPath, out: Path | str) -> RunConfig:
+    """A run of the empty model in this process."""
     return RunConfig(photometry=str(photometry), out=str(out), model="empty", engine="serial")
 
 

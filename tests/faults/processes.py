@@ -37,13 +37,14 @@ def _ingest(files: list[str], out: str, tile_rows: int) -> None:
 
 
 def _start(work: Callable[..., object], *arguments: object) -> BaseProcess:
-    process = _context.Process(target=_lead, args=(work, *arguments))
+    process = _context.Process(target=_lead, args=(dict(os.environ), work, *arguments))
     process.start()
     return process
 
 
-def _lead(work: Callable[..., object], *arguments: object) -> None:
+def _lead(environment: dict[str, str], work: Callable[..., object], *arguments: object) -> None:
     os.setsid()
+    os.environ.update(environment)
     # What workers say of a driver that is killed is noise.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     work(*arguments)
@@ -82,12 +83,12 @@ def kill_group(process: BaseProcess) -> None:
     process.join()
 
 
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 600.0, every: float = 0.01) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 def receipts(out: str) -> int:
