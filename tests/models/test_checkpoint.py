@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from models.calibration import Calibration
 from models.checkpoint import FORMAT, WeightsError, file_sha256, load_weights, save_weights
 from models.ojala import Ojala, OjalaConfig
 
@@ -91,4 +92,17 @@ def test_tensors_that_do_not_fit_are_named(saved, change, complaint):
     _, path = saved
     rewrite(path, change)
     with pytest.raises(WeightsError, match=complaint):
+        load_weights(path)
+
+
+def test_a_calibration_is_stored_with_the_weights_and_refused_where_it_is_damaged(saved):
+    model, path = saved
+    assert load_weights(path)[1].calibration is None
+    stored = Calibration.none(torch.tensor([1.0, 3.0]))
+    save_weights(path, model, name="tiny", version="0.1", training={}, calibration=stored)
+    again = load_weights(path)[1].calibration
+    assert again is not None
+    assert torch.equal(again.knots, stored.knots)
+    rewrite(path, lambda tensors: tensors.pop("calibration.class_bias"))
+    with pytest.raises(WeightsError, match=r"tiny\.safetensors: the calibration lacks a tensor"):
         load_weights(path)
