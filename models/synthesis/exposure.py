@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalogs_schema.bands import NARROW_BANDS
+from catalogs_schema.bands import MODEL_BANDS, NARROW_BANDS
 from models.synthesis.grid import COARSE, FINE
 from models.synthesis.photometer import MIN_COVERAGE, Photometer
 
 FLUX_UNIT = 1e-17
 """Unit of observed spectra [erg/s/cm2/A]."""
 
-_BRIDGED = 0.1 * NARROW_BANDS[0].fwhm  # gaps in a spectrum that count as covered [Angstrom]
+_BRIDGED = 0.1 * NARROW_BANDS[0].fwhm  # gaps in a spectrum that count as covered [Angstrom] ..
+_WIDE = np.array([not band.is_narrow and band.fwhm > 1000.0 for band in MODEL_BANDS])
+_BRIDGED_WIDE = 0.1 * min(
+    band.fwhm for band, wide in zip(MODEL_BANDS, _WIDE, strict=True) if wide
+)  # .. by these
 _EDGES = np.exp((FINE.first + np.arange(FINE.size + 1) - 0.5) * FINE.step)
 _ROWS = 512  # lattice pixels whose response is asked for at a time
 
@@ -34,21 +38,25 @@ class Exposure:
         Its variance, such that sums over pixels have that of the spectrum.
     seen : ndarray of bool, shape (N, FINE.size)
         Pixels that the spectrum covers.
+    seen_wide : ndarray of bool, shape (N, FINE.size)
+        The same as wide bands see it, for which a masked telluric band is no gap.
     """
 
     fine: np.ndarray
     variance: np.ndarray
     seen: np.ndarray
+    seen_wide: np.ndarray
 
     def shifted(self, pixels: int) -> Exposure:
         """The same objects redshifted by whole pixels: wavelengths stretched, fluxes kept."""
-        return Exposure(*(_shift(array, pixels) for array in (self.fine, self.variance, self.seen)))
+        arrays = (self.fine, self.variance, self.seen, self.seen_wide)
+        return Exposure(*(_shift(array, pixels) for array in arrays))
 
 
 def expose(spectra: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Exposure:
     """Bring spectra to the lattice, conserving flux.
 
-    Gaps narrower than a tenth of a narrow band are bridged linearly, as in `Photometer.observe`.
+    Gaps narrower than a tenth of a band, narrow or wide, are bridged linearly, as in `Photometer.observe`.
 
     Parameters
     ----------
@@ -56,7 +64,7 @@ def expose(spectra: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Exposure
         Wavelength [Angstrom], f_lambda [1e-17 erg/s/cm2/A] and inverse variance (0: not to be used) of each.
     """
     exposure = Exposure(
-        *(np.zeros((len(spectra), FINE.size), kind) for kind in (np.float32, np.float32, bool))
+        *(np.zeros((len(spectra), FINE.size), kind) for kind in (np.float32, np.float32, bool, bool))
     )
     for k, (wavelength, flux, ivar) in enumerate(spectra):
         usable = ivar > 0.0
@@ -64,24 +72,25 @@ def expose(spectra: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Exposure
             parts = _on_lattice(
                 wavelength[usable].astype(np.float64), flux[usable], ivar[usable].astype(np.float64)
             )
-            exposure.fine[k], exposure.variance[k], exposure.seen[k] = parts
+            exposure.fine[k], exposure.variance[k], exposure.seen[k], exposure.seen_wide[k] = parts
     return exposure
 
 
 def _on_lattice(
     wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     gap = np.diff(wavelength)
     integral = np.concatenate([[0.0], np.cumsum(0.5 * (flux[1:] + flux[:-1]) * gap)])
     mean = np.diff(np.interp(_EDGES, wavelength, integral)) / np.diff(_EDGES)
     after = np.searchsorted(wavelength, FINE.wavelength)
     within = (after > 0) & (after < len(wavelength))
     near = np.clip(after, 1, len(wavelength) - 1)
-    seen = within & (gap[near - 1] < max(_BRIDGED, 3.0 * float(np.median(gap))))
+    coarsest = 3.0 * float(np.median(gap))
+    seen, seen_wide = (within & (gap[near - 1] < max(b, coarsest)) for b in (_BRIDGED, _BRIDGED_WIDE))
     # Pixels are independent: the mean over a stretch has the variance density of its pixels over its length.
     density = np.gradient(wavelength) / ivar
     variance = density[near] / np.diff(_EDGES)
-    return np.where(seen, mean, 0.0), np.where(seen, variance, 0.0), seen
+    return np.where(seen_wide, mean, 0.0), np.where(seen_wide, variance, 0.0), seen, seen_wide
 
 
 def _shift(array: np.ndarray, pixels: int) -> np.ndarray:
@@ -129,10 +138,14 @@ class Camera:
         flux, error : ndarray of float32, shape (N, 63)
             f_nu [uJy] in the order of `MODEL_BANDS`; NaN where less than `MIN_COVERAGE` of a band is covered.
         """
-        seen = exposure.seen.astype(np.float32)
-        covered = seen @ self._weight >= MIN_COVERAGE
-        with np.errstate(divide="ignore", invalid="ignore"):
-            whole = np.where(covered, self._flat.sum(axis=0) / (seen @ self._flat), np.float32(np.nan))
-        flux = (exposure.fine @ self._response) * whole
-        error = np.sqrt(exposure.variance @ self._response**2) * whole
-        return flux.astype(np.float32), error.astype(np.float32)
+        flux = np.empty((len(exposure.fine), len(MODEL_BANDS)), np.float32)
+        error = np.empty_like(flux)
+        for bands, covered_pixels in ((_WIDE, exposure.seen_wide), (~_WIDE, exposure.seen)):
+            seen = covered_pixels.astype(np.float32)
+            response, flat = self._response[:, bands], self._flat[:, bands]
+            covered = seen @ self._weight[:, bands] >= MIN_COVERAGE
+            with np.errstate(divide="ignore", invalid="ignore"):
+                whole = np.where(covered, flat.sum(axis=0) / (seen @ flat), np.float32(np.nan))
+            flux[:, bands] = ((exposure.fine * seen) @ response) * whole
+            error[:, bands] = np.sqrt((exposure.variance * seen) @ response**2) * whole
+        return flux, error

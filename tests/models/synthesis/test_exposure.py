@@ -66,6 +66,15 @@ def test_bad_pixels_are_bridged_and_wide_gaps_lose_their_bands(camera):
     assert seen[2, NAMES.index("J0520")] == pytest.approx(seen[0, NAMES.index("J0520")], rel=1e-6)
 
 
+def test_a_masked_telluric_band_does_not_lose_the_reference_band(camera):
+    wavelength, flux, ivar = spectrum()
+    ivar = np.where((wavelength > 7580.0) & (wavelength < 7680.0), 0.0, ivar)
+    seen, error = camera.photograph(expose([(wavelength, flux, ivar)]))
+    assert np.isfinite(seen[0, NAMES.index("iSDSS")])
+    assert np.isfinite(error[0, NAMES.index("iSDSS")])
+    assert np.isnan(seen[0, NAMES.index("J0760")])
+
+
 def test_a_shift_is_a_redshift(camera, photometer):
     wavelength, flux, ivar = spectrum()
     pixels = 100
