@@ -105,9 +105,9 @@ OJALA = Contract(
         "One row per row of the photometry, in a partition of the same name, whatever is wrong with the "
         "object; `flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted or "
         "without meaning for the object. Errors are half-widths of the central 68.3 % interval of the "
-        "predictive distribution: one standard deviation where that is Gaussian. Probabilities and errors are "
-        "calibrated on held-out mock objects where the weights hold a calibration. Quantities of a class are "
-        "given where the probability of the class is at least 0.01, as if the object were of that class: "
+        "predictive distribution: one standard deviation where that is Gaussian. Probabilities and errors "
+        "are calibrated on held-out mock objects where the weights hold a calibration. Quantities of a class "
+        "are given where the probability of the class is at least 0.01, as if the object were of that class: "
         "select on the probability."
     ),
     columns=(

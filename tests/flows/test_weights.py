@@ -9,6 +9,7 @@ import pytest
 import torch
 from upath import UPath
 
+from catalogs_schema.bands import MODEL_BANDS
 from flows.calibration import calibrate_weights
 from flows.finetuning import finetune, head_card, mock_labels, read_settings, table_labels
 from flows.left_out import chance_above
@@ -116,8 +117,11 @@ def test_labels_of_ones_own_are_joined_by_key(photometry, tmp_path, settings):
     labels = table_labels(UPath(photometry), tmp_path / "truth.parquet", settings)
     assert len(labels.learn) + len(labels.measure) == 200
     assert 20 < len(labels.measure) < 60
-    flux = {n / 100.0: f for n, f in zip(number.tolist(), table["flux_iSDSS"].to_pylist(), strict=True)}
     column = 56
+    flux = {
+        n / 100.0: f
+        for n, f in zip(number.tolist(), table[MODEL_BANDS[column].flux_column].to_pylist(), strict=True)
+    }
     for value, row in zip(labels.learn.labels["log_mbh"], labels.learn.flux, strict=True):
         expected = flux[round(float(value), 2)]
         assert (expected is None) == bool(np.isnan(row[column]))
