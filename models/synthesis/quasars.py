@@ -101,7 +101,7 @@ def simulate(templates: QuasarTemplates, n: int, rng: np.random.Generator) -> di
     """Make ``n`` library quasars, without host, narrow lines and intergalactic absorption.
 
     The widths of all broad lines of a quasar scatter together by 0.2 dex and each for itself by 0.06 dex;
-    their strengths together by 0.15 dex (3 % are weak-line quasars). A tenth is reddened by E(B-V) of 0.2
+    their strengths together by 0.14 dex (2 % are weak-line quasars). 18 % are reddened by E(B-V) of 0.2
     on average, a ninth has broad absorption.
 
     Returns
@@ -127,7 +127,7 @@ def simulate(templates: QuasarTemplates, n: int, rng: np.random.Generator) -> di
     for i in range(n):
         lines, out["fwhm"][i], out["strength"][i] = _lines(templates, rng)
         flux = _continuum(both, rng) * (1.0 + np.interp(both, templates.wavelength, lines, 0.0, 0.0))
-        ebv = rng.exponential(0.2) if rng.random() < 0.11 else rng.exponential(0.02)
+        ebv = rng.exponential(0.2) if rng.random() < 0.18 else rng.exponential(0.03)
         flux *= 10.0 ** (-0.4 * min(ebv, 1.0) * extinction)
         if rng.random() < 0.11:
             flux *= _broad_absorption(both, rng)
@@ -142,7 +142,7 @@ def _continuum(wavelength: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Slopes of f_nu ~ nu^a: -0.349 below 3880 A, 0.593 above, one less below 1200 A (Temple+21, Table 2).
     """
-    blue, red = rng.normal(-0.349, 0.22), rng.normal(0.45, 0.25)
+    blue, red = rng.normal(-0.349, 0.22), rng.normal(0.38, 0.28)
     f_nu = np.where(wavelength < 3880.0, (3880.0 / wavelength) ** blue, (3880.0 / wavelength) ** red)
     f_nu = np.where(wavelength < 1200.0, f_nu * (wavelength / 1200.0) ** rng.normal(1.0, 0.3), f_nu)
     f_lambda = f_nu * (3880.0 / wavelength) ** 2
@@ -188,7 +188,7 @@ def _lines(t: QuasarTemplates, rng: np.random.Generator) -> tuple[np.ndarray, np
     broad = _stretch(t.wavelength, broad, width)
     halpha = np.exp(-0.5 * (np.log(t.wavelength / 6564.6) / 0.02) ** 4)
     broad = broad * (1.0 + (10 ** rng.normal(-0.2, 0.1) - 1.0) * halpha)
-    strength = rng.normal(0.0, 0.15) if rng.random() > 0.03 else rng.normal(-0.9, 0.25)
+    strength = rng.normal(0.03, 0.14) if rng.random() > 0.02 else rng.normal(-0.9, 0.25)
     return np.maximum(broad * 10**strength, -0.9), np.array(fwhm), strength + 0.12 * kind
 
 
