@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint data-model clean
+.PHONY: help demo test soak lint data-model clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -43,6 +43,9 @@ lint: $(VENV)/.test  ## style, types and floors
 
 test: lint  ## every check
 	$(BIN)/pytest -n 2 --dist loadfile
+
+soak: $(VENV)/.test  ## the long forms of the tests of faults, about 10 minutes; writes tests/faults/RESULTS.md
+	$(BIN)/pytest --soak --timeout 1800 tests/faults tests/pipeline/test_ingest_hostile.py
 
 data-model: $(VENV)/.base  ## make catalogs_schema/DATA_MODEL.md anew
 	$(BIN)/python -m catalogs_schema.data_model > catalogs_schema/DATA_MODEL.md

@@ -104,6 +104,18 @@ def test_the_batch_size_hardly_matters(weights):
         np.testing.assert_allclose(small[name], large[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_halving_the_batch_changes_rows_by_rounding_alone(weights):
+    flux, error, ebv = sky(N)
+    predictor = OjalaPredictor.load(weights, batch_size=32)
+    before = predictor.predict(flux, error, ebv)
+    for size in (16, 8, 4, 2, 1, 1):
+        predictor.halve_batch()
+        assert predictor.batch_size == size
+        after = predictor.predict(flux, error, ebv)
+        for name in ("p_galaxy", "z_gal", "z_qso", "teff", "log_mass"):
+            np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_half_precision_agrees_with_single(weights):
     flux, error, ebv = sky(N)
     single, half = (

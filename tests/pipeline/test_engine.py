@@ -60,3 +60,62 @@ def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, exp
     assert all(len(receipt.attempts) == 1 for receipt in others), "the innocent lose nothing"
     done = outcome(receipt for receipt in receipts if receipt.status == "done")
     assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
+
+
+class Hanging(EmptyModel):
+    """Stops its own process when it meets one partition, until somebody wakes it."""
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def predict(self, flux, error, ebv):
+        if len(flux) == self._rows:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().predict(flux, error, ebv)
+
+
+class HangingSpec(ModelSpec):
+    """Loads the hanging model; its rows travel in the place of the batch size."""
+
+    def load(self):
+        return Hanging(self.batch_size)
+
+
+def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, expected):
+    tasks = orders(photometry, tmp_path)
+    rows = [task.rows for task in tasks]
+    guilty = next(task for task in tasks if rows.count(task.rows) == 1)
+    spec = HangingSpec("hanging", "", batch_size=guilty.rows)
+    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=1, seconds=20.0)))
+    (failed,) = [receipt for receipt in receipts if receipt.status == "failed"]
+    assert failed.partition == guilty.partition.name
+    (attempt,) = failed.attempts
+    assert (attempt.cause, attempt.host) == ("timeout", "127.0.0.1")
+    assert attempt.error == "TimeoutError: took longer than 20 s; its worker was ended"
+    done = outcome(receipt for receipt in receipts if receipt.status == "done")
+    assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
+
+
+class Flaky(EmptyModel):
+    """Loses the connection to its data at every second partition."""
+
+    calls = 0
+
+    def predict(self, flux, error, ebv):
+        Flaky.calls += 1
+        if Flaky.calls % 2:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return super().predict(flux, error, ebv)
+
+
+class FlakySpec(ModelSpec):
+    def load(self):
+        return Flaky()
+
+
+def test_what_passes_is_tried_again_in_one_process_too(photometry, tmp_path, expected):
+    receipts = list(ENGINES["serial"](orders(photometry, tmp_path), FlakySpec("flaky", ""), 1, Limits(3)))
+    assert outcome(receipts) == expected
+    tried = [attempt.cause for receipt in receipts for attempt in receipt.attempts if attempt.error]
+    assert tried == ["storage"] * len(tried)
+    assert tried

@@ -1,4 +1,7 @@
-"""Whatever rows come in, all of them arrive unchanged, or the first bad one is named and none does."""
+"""Whatever rows come in, all arrive unchanged and are answered, or the first bad one is named and none does.
+
+How many cases are tried is in the profiles of tests/conftest.py: 100 each, and 5,000 each for `make soak`.
+"""
 
 import math
 import tempfile
@@ -14,9 +17,12 @@ from upath import UPath
 
 from pipeline.catalogue import read_leaves
 from pipeline.ingest import ingest
+from pipeline.model import EmptyModel
+from pipeline.partition import process
 from pipeline.sky import pixel_at, spatial_index
 from pipeline.sources.faults import IngestError
 from pipeline.spill import FINEST_ORDER
+from tests.survey import orders
 
 FLUX = st.one_of(
     st.floats(width=32),
@@ -69,7 +75,7 @@ def as_stored(value: float) -> float | None:
 
 
 @given(rows=st.lists(GOOD_ROW, min_size=1, max_size=12), write=WRITERS, tile_rows=st.integers(3, 12))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_rows_that_can_be_understood_all_arrive_unchanged(rows, write, tile_rows):
     rows = list({(row["tile_id"], row["number"]): row for row in rows}.values())
     with tempfile.TemporaryDirectory() as name:
@@ -80,6 +86,12 @@ def test_rows_that_can_be_understood_all_arrive_unchanged(rows, write, tile_rows
                 ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
             tile_rows = len(rows)
         ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
+        for task in orders(folder / "out", folder / "run"):
+            receipt = process(task, EmptyModel())
+            assert (receipt.status, receipt.rows_out) == ("done", task.rows), receipt.attempts
+            answered = pq.read_table((folder / "run" / receipt.leaves[0].path).path, partitioning=None)
+            photometry = pq.read_table((folder / "out" / task.partition.leaf).path, partitioning=None)
+            assert answered["object_id"].equals(photometry["object_id"])
         leaves = read_leaves(folder / "out")
         found = [pq.read_table((folder / "out" / p.leaf).path, partitioning=None) for p in leaves]
     arrived = pa.concat_tables(found).select(list(rows[0])).to_pylist()
@@ -95,7 +107,7 @@ def test_rows_that_can_be_understood_all_arrive_unchanged(rows, write, tile_rows
     bad=st.lists(st.tuples(st.integers(0, 9), BAD_CELL), min_size=1, max_size=4),
     write=WRITERS,
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_the_first_row_that_cannot_be_understood_is_named(rows, bad, write):
     rows = [dict(row) for row in rows]
     spoilt = set()

@@ -4,12 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from upath import UPath
 
 from catalogs_schema.receipt import Receipt
 from pipeline.failure import WorkerLost
 from pipeline.model import EmptyModel, ModelSpec
 from pipeline.partition import failed_receipt, process, receipt_path
+from pipeline.sky import Partition
 from tests.survey import orders
 
 
@@ -58,14 +60,78 @@ def test_a_photometry_leaf_that_was_changed_is_refused_by_name(task):
     assert files(task.run) == [f"Npix={task.partition.pixel}.json"]
 
 
-def test_a_model_that_raises_fails_its_partition_alone(task):
-    class Broken(EmptyModel):
-        def predict(self, flux, error, ebv):
-            raise MemoryError("no memory")
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 
-    receipt = process(task, Broken())
-    assert (receipt.status, receipt.attempts[0].error) == ("failed", "MemoryError: no memory")
+
+class Narrow(EmptyModel):
+    """Has memory for so many rows a batch."""
+
+    def __init__(self, batch_size, room, problem=NO_MEMORY):
+        self.batch_size, self._room, self._problem = batch_size, room, problem
+        self.tried = []
+
+    def halve_batch(self):
+        self.batch_size //= 2
+
+    def predict(self, flux, error, ebv):
+        self.tried.append(self.batch_size)
+        if self.batch_size > self._room:
+            raise self._problem
+        return super().predict(flux, error, ebv)
+
+
+@pytest.mark.parametrize("problem", [NO_MEMORY, MemoryError()])
+def test_where_memory_does_not_suffice_the_batch_is_halved_and_stays_so(task, problem):
+    model = Narrow(64, 20, problem)
+    receipt = process(task, model)
+    assert (receipt.status, receipt.batch_size) == ("done", 16)
+    assert len(receipt.attempts) == 1, "the partition goes on"
+    assert process(task, model).batch_size == 16
+    assert model.tried == [64, 32, 16, 16], "the next partition begins with the smaller batch"
+
+
+def test_a_single_row_that_does_not_fit_fails_its_partition_for_want_of_memory(task):
+    model = Narrow(4, 0)
+    receipt = process(task, model)
+    assert (receipt.status, receipt.attempts[0].cause) == ("failed", "out of memory")
+    assert receipt.attempts[0].error == "OutOfMemoryError: CUDA out of memory"
     assert receipt.leaves == []
+    assert model.tried == [4, 2, 1]
+
+
+def test_a_fault_of_the_program_halves_nothing(task):
+    model = Narrow(4, 0, RuntimeError("expected scalar type Float"))
+    receipt = process(task, model)
+    assert (receipt.status, receipt.attempts[0].cause) == ("failed", "program")
+    assert model.tried == [4]
+
+
+def test_attempts_of_earlier_starts_stay_in_the_receipt(task):
+    assert process(task, Narrow(1, 0)).status == "failed"
+    receipt = process(task, EmptyModel())
+    assert [attempt.cause for attempt in receipt.attempts] == ["out of memory", None]
+    stored = Receipt.model_validate_json(receipt_path(UPath(task.run), task.partition).read_bytes())
+    assert stored == receipt
+
+
+def test_a_torn_receipt_is_replaced(task):
+    path = receipt_path(UPath(task.run), task.partition)
+    path.parent.mkdir(parents=True)
+    path.write_text('{"version": "1.')
+    assert len(process(task, EmptyModel()).attempts) == 1
+    assert Receipt.model_validate_json(path.read_bytes()).status == "done"
+
+
+def test_a_missing_photometry_leaf_is_named_with_what_to_do(task, tmp_path):
+    receipt = process(replace(task, photometry=str(tmp_path / "nowhere")), EmptyModel())
+    assert receipt.attempts[0].cause == "data"
+    assert f"{tmp_path}/nowhere/{task.partition.leaf} is missing" in receipt.attempts[0].error
+
+
+@pytest.mark.parametrize("name", ["../1", "3/../../x", "3/1/../..", "/etc/passwd", "3/-1", "30/1", "3/768"])
+def test_a_partition_has_no_name_that_leads_out_of_the_run(name):
+    with pytest.raises(ValueError):
+        Partition.parse(name)
 
 
 def test_a_model_that_loses_a_row_is_found_out(task):
