@@ -19,6 +19,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.utilities.annotations import quote
 from prefect.runtime import deployment
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -107,16 +108,18 @@ def _carry_out(config: RunConfig, region: str | None, publish: bool, check: bool
         plan = plan_task(config, region, check)
         lock.tell(plan.run_id)
         run = run_folder(out, plan.run_id)
+        # Prefect would look through all entries of the plan for futures, before every task.
+        hidden = cast(Plan, quote(plan))
         if plan.resumes and read_record(run).status in ENDED:
             record = read_record(run)
         else:
-            run_task(plan, config)
+            run_task(hidden, config)
             lock.check()
-            finalise_task(plan, config)
+            finalise_task(hidden, config)
             lock.check()
-            record = quality_task(plan, config)
+            record = quality_task(hidden, config)
         if publish and record.status == Status.COMPLETE:
-            publish_task(plan, config)
+            publish_task(hidden, config)
     return seen_by_the_server(record)
 
 

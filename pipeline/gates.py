@@ -339,9 +339,9 @@ def _share_drift(
 ) -> Gate:
     """Largest change of a share, less what chance makes likely (three standard deviations)."""
     changes = {}
-    for key in counts.keys() | counts_before.keys():
+    for key in sorted(counts.keys() | counts_before.keys()):
         share, before = new.share(counts.get(key, 0)), old.share(counts_before.get(key, 0))
-        pooled = (share + before) / 2
+        pooled = min((share + before) / 2, 1.0)
         chance = 3 * math.sqrt(pooled * (1 - pooled) * (1 / max(new.rows, 1) + 1 / max(old.rows, 1)))
         changes[key] = (max(abs(share - before) - chance, 0.0), share, before)
     worst = max(changes, key=lambda key: changes[key][0], default="")

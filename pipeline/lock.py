@@ -47,7 +47,7 @@ class LockedError(ValueError):
     """Somebody else is at work here; says who, since when and where."""
 
 
-class LockLost(RuntimeError):
+class LockLost(LockedError):
     """Another process took this lock over, since this one gave no sign of life for long."""
 
 

@@ -30,7 +30,7 @@ from pipeline.record import (
     run_folder,
 )
 from pipeline.region import Region
-from pipeline.release import published_run, was_published
+from pipeline.release import ReleaseError, published_run, was_published
 from pipeline.sky import Partition
 from pipeline.versions import code_version
 
@@ -251,7 +251,13 @@ def _plan_region(
 ) -> Plan:
     out, products = UPath(config.out), config.products
     run = published_run(out, products[0])
-    base = _held(run, read_record(run), wanted)
+    record = read_record(run)
+    if record.products and record.products != products:
+        raise ReleaseError(
+            f"run {run.name} has {', '.join(record.products)}, asked for are {', '.join(products)}: reprocess "
+            "what it has, with or without --vectors"
+        )
+    base = _held(run, record, wanted)
     touched = region.touched(wanted, base.known)
     begun = _begun(out, products[0], run.name, region.text)
     mine = _held(begun, read_record(begun), wanted) if begun is not None else None

@@ -115,7 +115,7 @@ def elsewhere(out):
 
 
 def test_on_another_machine_a_beating_heart_is_life(out, elsewhere):
-    with pytest.raises(LockedError, match="run r2 .* on another"):
+    with pytest.raises(LockedError, match=r"run r2 .* on another"):
         hold(out, "ojala").__enter__()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 
 import lsdb
 import pyarrow.dataset as ds
@@ -127,11 +128,9 @@ def test_a_crash_before_the_pointer_turns_leaves_the_old_release_and_a_way_on(
 
     with monkeypatch.context() as broken:
         broken.setattr(releasing, "write_collection", crash)
+        turn = partial(rollback, product="ojala") if third else partial(publish_run, run_id=first.plan.run_id)
         with pytest.raises(OSError, match="power failure"):
-            if third:
-                rollback(first.out, "ojala")
-            else:
-                publish_run(first.out, first.plan.run_id)
+            turn(first.out)
     assert pointers(first.out) == {"ojala": present.plan.run_id}
     assert rollback(first.out, "ojala").run_id == (second if third else first).plan.run_id
 
@@ -280,13 +279,13 @@ def test_a_gate_that_fails_keeps_a_run_from_being_published_unless_it_is_overrul
     rollback(first.out, "ojala")
     damaged = second.run / "ojala" / leaf.relative_to(first.run / "ojala").as_posix()
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
-    with pytest.raises(GateError, match="checksums: 1 of .* leaves differ .* --force-gate checksums"):
+    with pytest.raises(GateError, match=r"checksums: 1 of .* leaves differ .* --force-gate checksums"):
         publish_run(first.out, second.plan.run_id, again=True)
     assert pointers(first.out) == {"ojala": first.plan.run_id}
     with pytest.raises(GateError, match="there is no gate nonsense"):
         publish_run(first.out, second.plan.run_id, forced=["nonsense"], again=True)
-    publish_run(first.out, second.plan.run_id, forced=["checksums"], again=True)
-    assert read_history(first.out)[-1].forced == ("checksums",)
+    publish_run(first.out, second.plan.run_id, forced=["contract", "checksums"], again=True)
+    assert read_history(first.out)[-1].forced == ("checksums", "contract")
 
 
 def test_releases_are_listed_with_what_they_are(config, first):

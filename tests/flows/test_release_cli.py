@@ -1,0 +1,71 @@
+"""Releases on the command line: real processes, real files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import RunConfig
+from tests.survey import carry_through, without_report
+
+OJALA = str(Path(sys.executable).with_name("ojala"))
+
+
+def ojala(*arguments):
+    done = subprocess.run(
+        [OJALA, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def first(photometry, tmp_path, monkeypatch):
+    without_report(monkeypatch)
+    config = RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
+    return carry_through(config)
+
+
+def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):
+    tile = first.plan.entries[0].partition.name
+    asked = ("--photometry", photometry, "--out", first.out, "--model", "empty", "--engine", "serial")
+    dry = ojala("reprocess", *asked, "--region", f"tiles:{tile}")
+    assert dry.returncode == 0, dry.stderr
+    assert "this would be done; give --yes to do it" in dry.stdout
+    assert "rows/s" in dry.stdout
+    assert [run.name for run in (first.out / "runs").iterdir()] == [first.plan.run_id]
+
+    done = ojala("reprocess", *asked, "--region", f"tiles:{tile}", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["published"], record["base"]) == (True, first.plan.run_id)
+    assert (record["rows_out"], record["linked"]) == (300, len(first.plan.entries) - 1)
+    assert record["gates"]["checksums"] == "pass"
+    assert "Quality gates" in Path(record["report"]).read_text()
+
+    listed = json.loads(ojala("releases", "--out", first.out, "--json").stdout)["releases"]
+    assert [(one["run_id"], one["published"]) for one in listed] == [
+        (first.plan.run_id, "was published"),
+        (record["run_id"], "published"),
+    ]
+    back = ojala("rollback", "--out", first.out, "--json")
+    assert json.loads(back.stdout)["published"] == first.plan.run_id
+    assert ojala("rollback", "--out", first.out).returncode == 1
+    again = ojala("publish", record["run_id"], "--out", first.out)
+    assert again.returncode == 0, again.stderr
+    assert "pass  checksums" in again.stdout
+
+
+def test_what_cannot_be_done_ends_with_1_and_says_why(first, photometry):
+    asked = ("--photometry", photometry, "--out", first.out, "--model", "empty")
+    nowhere = ojala("reprocess", *asked, "--region", "cone:1,1,1", "--yes")
+    assert (nowhere.returncode, "touches none" in nowhere.stderr) == (1, True)
+    unknown = ojala("publish", "../x", "--out", first.out)
+    assert (unknown.returncode, "is no name of a run" in unknown.stderr) == (1, True)
