@@ -114,8 +114,14 @@ class RunConfig(BaseModel):
         )
 
     def described(self) -> dict[str, str | int | float | bool | None]:
-        """All settings, without nesting: what a run's record keeps. `from_description` reads it."""
+        """All settings, without nesting: what a run's record keeps. `from_description` reads it.
+
+        Paths on this machine are absolute, so that they hold in whatever folder a later command is given.
+        """
         settings = self.model_dump()
+        for name in ("photometry", "out", "weights", "truth"):
+            if settings[name] and "://" not in settings[name]:
+                settings[name] = os.path.abspath(settings[name])
         gates = settings.pop("gates")
         return settings | {f"gates.{name}": value for name, value in gates.items()}
 

@@ -254,8 +254,8 @@ def _plan_region(
     record = read_record(run)
     if record.products and record.products != products:
         raise ReleaseError(
-            f"run {run.name} has {', '.join(record.products)}, asked for are {', '.join(products)}: reprocess "
-            "what it has, with or without --vectors"
+            f"run {run.name} has {', '.join(record.products)}, asked for are {', '.join(products)}: give or "
+            "leave out --vectors as it was there"
         )
     base = _held(run, record, wanted)
     touched = region.touched(wanted, base.known)

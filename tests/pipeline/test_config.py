@@ -42,10 +42,17 @@ def test_credentials_go_to_the_environment_and_nowhere_else(monkeypatch):
 
 
 def test_a_record_keeps_all_settings_and_gives_them_back():
-    config = RunConfig(photometry="p", out="o", model="empty", gates=GateLimits(few_rows=7))
+    config = RunConfig(photometry="/p", out="s3://b/o", model="empty", gates=GateLimits(few_rows=7))
     assert config.described()["gates.few_rows"] == 7
     assert RunConfig.from_description(json.loads(json.dumps(config.described()))) == config
     assert RunConfig.from_description(config.described() | {"gone": 1, "gates.gone": 2}) == config
+
+
+def test_a_record_keeps_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    described = RunConfig(photometry="p", out="o", model="empty").described()
+    assert (described["photometry"], described["out"]) == (str(tmp_path / "p"), str(tmp_path / "o"))
+    assert described["truth"] is None
 
 
 def test_limits_of_gates_are_settings_that_change_no_numbers():
