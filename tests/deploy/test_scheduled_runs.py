@@ -15,6 +15,8 @@ import pytest
 from upath import UPath
 
 from flows.survey import IncompleteRun, seen_by_the_server
+from pipeline.record import read_record
+from pipeline.release import pointers
 from pipeline.verify import verify
 from tests.deploy.processes import BIN, ROOT, free_port, running, until
 
@@ -119,29 +121,55 @@ def server(home, settings):
 
 
 @pytest.fixture(scope="module")
-def runs(server):
-    """A full survey and a region that are triggered at the same time, when both have ended."""
+def runs(server, home):
+    """A full survey, a region and a training that are triggered at the same time, when all have ended."""
+    (home / "mistaken.toml").write_text("lerning_rate = 1e-3")
     config = server.ask("/deployments/name/survey/full-survey")["parameters"]["config"]
     config |= {"model": "empty"}
     started = [
         server.trigger("survey/full-survey", config=config),
         server.trigger("reprocess/reprocess-region", config=config, region=REGION),
+        server.trigger(
+            "train/train",
+            settings=str(home / "mistaken.toml"),
+            library=str(home / "library.npz"),
+            folder=str(home / "training"),
+        ),
     ]
     return [server.end_of(run, seconds=600) for run in started]
 
 
-def test_a_run_that_was_triggered_ends_with_a_published_release(runs, home, photometry):
-    survey = runs[0]
-    assert survey["state"]["type"] == "COMPLETED", survey["state"]
-    assert list(verify(UPath(home / "catalogue"))) == []
-    released = pq.ParquetDataset(sorted((home / "catalogue").glob("runs/*/ojala/dataset/**/*.parquet")))
-    assert released.read(["object_id"]).num_rows == 300
+def test_runs_that_were_triggered_end_with_a_published_release(runs, home):
+    assert [run["state"]["type"] for run in runs[:2]] == ["COMPLETED", "COMPLETED"], [
+        r["state"] for r in runs
+    ]
+    assert_published(UPath(home / "catalogue"))
+
+
+def assert_published(catalogue):
+    """The release is the region's run over the survey's, with the right rows."""
+    assert list(verify(catalogue)) == []
+    released = catalogue / "runs" / pointers(catalogue)["ojala"]
+    region = read_record(released)
+    survey = read_record(catalogue / "runs" / region.base)
+    assert (survey.region, survey.linked, survey.rows_out) == (None, 0, 300)
+    assert region.region == REGION
+    assert 0 < region.linked < region.partitions
+    leaves = pq.ParquetDataset(sorted(released.glob("ojala/dataset/**/*.parquet")))
+    assert leaves.read(["object_id"]).num_rows == 300
 
 
 def test_two_runs_on_one_product_take_turns(runs):
-    assert [run["state"]["type"] for run in runs] == ["COMPLETED", "COMPLETED"]
-    first, second = sorted(runs, key=lambda run: run["start_time"])
+    products = runs[:2]
+    assert [run["state"]["type"] for run in products] == ["COMPLETED", "COMPLETED"]
+    first, second = sorted(products, key=lambda run: run["start_time"])
     assert first["end_time"] <= second["start_time"]
+
+
+def test_a_training_with_a_mistake_in_its_settings_fails_and_names_it(runs):
+    training = runs[2]
+    assert training["state"]["type"] == "FAILED"
+    assert "unknown training settings: lerning_rate" in training["state"]["message"]
 
 
 def test_a_full_survey_is_scheduled(server):
