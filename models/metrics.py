@@ -173,6 +173,35 @@ def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.
     return pit, crps + np.abs(position - place)
 
 
+def refined_pit(
+    pdf: np.ndarray, position: np.ndarray, quantiles: np.ndarray, probability: np.ndarray
+) -> np.ndarray:
+    """Probability integral transform of binned PDFs of which some quantiles are known finer than the bins.
+
+    The cumulative probability is linear between the bins' edges and the quantiles.
+
+    Parameters
+    ----------
+    pdf, position
+        As for `pit_and_crps`.
+    quantiles : ndarray, shape (N, Q)
+        Where the quantiles lie, in bins.
+    probability : ndarray, shape (Q,)
+        Their cumulative probabilities.
+    """
+    reached = np.concatenate([np.zeros((len(pdf), 1)), pdf.cumsum(axis=1)], axis=1) / pdf.sum(axis=1)[:, None]
+    place = np.clip(position, 0.0, pdf.shape[1])
+    cell = np.minimum(place.astype(np.int64), pdf.shape[1] - 1)
+    below = quantiles <= place[:, None]
+    row = np.arange(len(pdf))
+    low = np.maximum(cell, np.where(below, quantiles, -np.inf).max(axis=1))
+    high = np.minimum(cell + 1.0, np.where(below, np.inf, quantiles).min(axis=1))
+    low_p = np.maximum(reached[row, cell], np.where(below, probability, 0.0).max(axis=1))
+    high_p = np.minimum(reached[row, cell + 1], np.where(below, 1.0, probability).min(axis=1))
+    part = np.divide(place - low, high - low, out=np.full(len(pdf), 0.5), where=high > low)
+    return np.asarray(np.clip(low_p + part * (high_p - low_p), 0.0, 1.0))
+
+
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Expected calibration error: mean |frequency - probability| over bins of probability, by their rows.
 

@@ -15,6 +15,7 @@ from models.metrics import (
     confidence_bin,
     ks_distance,
     pit_and_crps,
+    refined_pit,
 )
 from pipeline.validation.result import (
     ClassCalibration,
@@ -86,7 +87,14 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
         )
         pdf = matched.pdf[chosen] if matched.pdf is not None else None
         if pdf is not None and (pdf.sum(axis=1) > 0).all():
-            pit, crps = pit_and_crps(pdf.astype(np.float64), np.log1p(z_true[chosen]) / PDF_STEP)
+            place = np.log1p(z_true[chosen]) / PDF_STEP
+            _, crps = pit_and_crps(pdf.astype(np.float64), place)
+            # The stored bins are wider than the sharpest PDFs; the quantiles are from finer ones.
+            finer, probability = (
+                np.log1p(quantiles[chosen]) / PDF_STEP,
+                0.01 * np.array([*Z_QUANTILES.values()]),
+            )
+            pit = refined_pit(pdf.astype(np.float64), place, finer, probability)
             fine = np.histogram(pit, np.linspace(0.0, 1.0, PIT_BINS * _PIT_FINE + 1))[0]
             counts = fine.reshape(PIT_BINS, _PIT_FINE).sum(axis=1)
             edges, fine_edges = np.linspace(0.0, 1.0, PIT_BINS + 1), np.linspace(0.0, 1.0, len(fine) + 1)
