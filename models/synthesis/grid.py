@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 LIGHT_SPEED = 2.99792458e18
 """Speed of light [Angstrom / s]."""
@@ -128,5 +127,8 @@ def windows(
     out = np.empty((len(rows), size), library.dtype)
     for i, (row, begin) in enumerate(zip(rows.tolist(), start.tolist(), strict=True)):
         out[i] = library[row, begin : begin + size]
-    # numpy widens half precision one number at a time, torch eight.
-    return out if out.dtype == np.float32 else torch.from_numpy(out).float().numpy()
+    if out.dtype == np.float32:
+        return out
+    import torch  # here, for libraries are also made where it is not installed
+
+    return torch.from_numpy(out).float().numpy()  # numpy widens half precision one number at a time

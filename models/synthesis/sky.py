@@ -227,9 +227,17 @@ class MockSky:
             # Nothing is brighter than the most massive galaxies with 2 Msun/Lsun.
             impossible = self._log_luminosity(magnitude, z) > _MAX_LOG_MASS + 29.15
             z = np.where(impossible, z * rng.uniform(0.1, 1.0, len(z)), z)
+        luminosity = self._log_luminosity(magnitude, z)
+        row = self._draw_galaxy_rows(z, luminosity, side, rng)
+        # What is still too massive for its light at 7500 A / (1 + z) comes nearer.
+        pixel = np.rint(np.log(7500.0 / (1.0 + z)) / FINE.step).astype(np.int64) - FINE.rest_first(
+            galaxies.Z_MAX
+        )
+        colour = np.log10(np.maximum(library["fine"][row, pixel].astype(np.float32), 0.02))
+        excess = luminosity - colour - library["log_l"][row] - _MAX_LOG_MASS
+        z = np.maximum(z * 10.0 ** (-0.5 * np.maximum(excess, 0.0)), 0.002)
         shift = shifts(z)
         z = redshifts(shift)
-        row = self._draw_galaxy_rows(z, self._log_luminosity(magnitude, z), side, rng)
 
         level = self._levels[row]
         lines = galaxies.scatter_lines(library["lines"][row], level, library["log_ssfr"][row], rng)
