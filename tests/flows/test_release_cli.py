@@ -1,4 +1,4 @@
-"""Releases on the command line: real processes, real files."""
+"""Releases on the command line."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from pipeline.config import RunConfig
 from tests.survey import carry_through, without_report
 
@@ -26,6 +28,11 @@ def ojala(*arguments):
     return done
 
 
+def here(*arguments):
+    """A command in this process; for those that start none."""
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
 @pytest.fixture
 def first(photometry, tmp_path, monkeypatch):
     without_report(monkeypatch)
@@ -36,8 +43,8 @@ def first(photometry, tmp_path, monkeypatch):
 def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):
     tile = first.plan.entries[0].partition.name
     asked = ("--photometry", photometry, "--out", first.out, "--model", "empty", "--engine", "serial")
-    dry = ojala("reprocess", *asked, "--region", f"tiles:{tile}")
-    assert dry.returncode == 0, dry.stderr
+    dry = here("reprocess", *asked, "--region", f"tiles:{tile}")
+    assert dry.exit_code == 0, dry.stderr
     assert "this would be done; give --yes to do it" in dry.stdout
     assert "rows/s" in dry.stdout
     assert [run.name for run in (first.out / "runs").iterdir()] == [first.plan.run_id]
@@ -50,22 +57,22 @@ def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):
     assert record["gates"]["checksums"] == "pass"
     assert "Quality gates" in Path(record["report"]).read_text()
 
-    listed = json.loads(ojala("releases", "--out", first.out, "--json").stdout)["releases"]
+    listed = json.loads(here("releases", "--out", first.out, "--json").stdout)["releases"]
     assert [(one["run_id"], one["published"]) for one in listed] == [
         (first.plan.run_id, "was published"),
         (record["run_id"], "published"),
     ]
-    back = ojala("rollback", "--out", first.out, "--json")
+    back = here("rollback", "--out", first.out, "--json")
     assert json.loads(back.stdout)["published"] == first.plan.run_id
-    assert ojala("rollback", "--out", first.out).returncode == 1
-    again = ojala("publish", record["run_id"], "--out", first.out)
-    assert again.returncode == 0, again.stderr
+    assert here("rollback", "--out", first.out).exit_code == 1
+    again = here("publish", record["run_id"], "--out", first.out)
+    assert again.exit_code == 0, again.stderr
     assert "pass  checksums" in again.stdout
 
 
 def test_what_cannot_be_done_ends_with_1_and_says_why(first, photometry):
     asked = ("--photometry", photometry, "--out", first.out, "--model", "empty")
-    nowhere = ojala("reprocess", *asked, "--region", "cone:1,1,1", "--yes")
-    assert (nowhere.returncode, "touches none" in nowhere.stderr) == (1, True)
-    unknown = ojala("publish", "../x", "--out", first.out)
-    assert (unknown.returncode, "is no name of a run" in unknown.stderr) == (1, True)
+    nowhere = here("reprocess", *asked, "--region", "cone:1,1,1", "--yes")
+    assert (nowhere.exit_code, "touches none" in nowhere.stderr) == (1, True)
+    unknown = here("publish", "../x", "--out", first.out)
+    assert (unknown.exit_code, "is no name of a run" in unknown.stderr) == (1, True)
