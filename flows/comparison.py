@@ -15,7 +15,7 @@ import functools
 import hashlib
 import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -263,6 +263,7 @@ def main() -> None:
         if asked.eazy:
             some = rows.first(asked.eazy)
             counts = " and ".join(f"{len(chosen)} {name}" for name, chosen in some.items())
+            methods = [replace(method, class_code=None) for method in methods]
             methods.append(fitting.eazy(rows, asked.eazy))
             print(f"\nRedshifts of the first {counts}:\n\n{markdown(rows, methods, some)}", flush=True)
 

@@ -269,11 +269,9 @@ def class_metrics(class_code: np.ndarray, class_true: np.ndarray) -> dict[str, f
     return by_class | {name: float(found[name]) for name in ("f1_weighted", "accuracy")}
 
 
-def within(value: np.ndarray, error: np.ndarray, truth: np.ndarray) -> float:
-    """Fraction of the truths within one error of the value; 0.683 where errors are right."""
-    pull = np.abs(value - truth) / error
-    pull = pull[np.isfinite(pull)]
-    return float(np.mean(pull <= 1.0)) if len(pull) else float("nan")
+def within(value: np.ndarray, error: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Fraction of the truths within one error of the value; 0.683 where errors are right; all rows finite."""
+    return np.asarray(np.mean(np.abs(value - truth) <= error, axis=-1))
 
 
 MAGNITUDE_BINS: tuple[tuple[float, float], ...] = (
@@ -325,9 +323,8 @@ def catalogue_metrics(
             value, truth = answers[quantity.name], labels[quantity.name]
             if quantity.name == "teff":
                 value, truth = np.log10(value), np.log10(truth)
-            found[quantity.name] = scatter_metrics(value, truth) | {
-                "within_err": within(
-                    answers[quantity.name], answers[f"{quantity.name}_err"], labels[quantity.name]
-                )
-            }
+            columns = (answers[quantity.name], answers[f"{quantity.name}_err"], labels[quantity.name])
+            known = np.isfinite(columns).all(axis=0)
+            share = within(*(column[known] for column in columns)) if known.any() else np.nan
+            found[quantity.name] = scatter_metrics(value, truth) | {"within_err": float(share)}
     return found

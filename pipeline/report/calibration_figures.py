@@ -10,7 +10,7 @@ from pipeline.report.drawing import BLUE, CLASS_COLOURS, CLASS_MARKERS, INK, Dra
 from pipeline.validation.result import ClassBin, Measure, RedshiftCalibration, Scores
 
 FEWEST = 5
-"""True members that a bin must hold for the F1 of a class to be drawn."""
+"""Objects that a bin must hold for its measures to be drawn or printed."""
 
 
 def class_drawing(scores: Scores, anchor: str) -> Drawing | None:

@@ -33,7 +33,6 @@ def render(template: str, context: dict[str, Any]) -> str:
         "count": _count,
         "fixed": _fixed,
         "signed": lambda value, digits: _fixed(value, digits, sign="+"),
-        "short": lambda value: "–" if _absent(value) else f"{value:.3g}".replace("-", "−"),
         "percent": lambda value: "–" if _absent(value) else f"{100 * value:.1f} %",
         "measured": _measured,
         "stacked": _stacked,

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from pipeline.report.calibration_figures import at_least_wide, errorbars
+from pipeline.report.calibration_figures import FEWEST, at_least_wide, errorbars
 from pipeline.report.drawing import (
     BLUE,
     CLASS_COLOURS,
@@ -23,9 +23,6 @@ from pipeline.report.drawing import (
 )
 from pipeline.validation.result import RedshiftBin
 from pipeline.validation.samples import CATASTROPHIC, LabelSample, RedshiftSample
-
-FEWEST = 5
-"""Objects that a bin must hold for its measures to be drawn or printed."""
 
 LABELS_ABREAST = 4
 """Quantities in one line of their figure."""

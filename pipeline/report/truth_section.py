@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow.csv
 
-from pipeline.report.calibration_figures import class_drawing, pit_drawing
-from pipeline.report.truth_figures import FEWEST, bins_drawing, label_drawing, redshift_truth_drawing
+from pipeline.report.calibration_figures import FEWEST, class_drawing, pit_drawing
+from pipeline.report.truth_figures import bins_drawing, label_drawing, redshift_truth_drawing
 from pipeline.validation.judge import samples_of
 from pipeline.validation.result import Classification, Scores, Validation
 from pipeline.validation.samples import label_samples, redshift_samples, wrong_classes, wrong_redshifts

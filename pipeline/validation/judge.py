@@ -11,7 +11,7 @@ import numpy as np
 from catalogs_schema.contract import NONE
 from catalogs_schema.value_added import CLASSES
 from models.bootstrap import RESAMPLES, SEED, of_counts, of_objects
-from models.metrics import class_measures, confusion, redshift_measures, scatter_measures
+from models.metrics import class_measures, confusion, redshift_measures, scatter_measures, within
 from pipeline.validation.calibration import class_calibration, novelty, redshift_calibration
 from pipeline.validation.result import (
     ClassBin,
@@ -161,7 +161,7 @@ def redshift_scores(sample: RedshiftSample) -> RedshiftScores:
     columns = sample.z[answered], sample.z_true[answered], sample.error[answered]
 
     def formula(z: np.ndarray, z_true: np.ndarray, error: np.ndarray) -> dict[str, np.ndarray]:
-        return redshift_measures(z, z_true) | {"within_error": _within(z, error, z_true)}
+        return redshift_measures(z, z_true) | {"within_error": within(z, error, z_true)}
 
     return RedshiftScores(
         n=int(answered.sum()), unanswered=int((~answered).sum()), **_measures(formula, *columns)
@@ -172,7 +172,7 @@ def label_scores(sample: LabelSample) -> LabelScores:
     """Scatter of a quantity."""
 
     def formula(value: np.ndarray, truth: np.ndarray, error: np.ndarray) -> dict[str, np.ndarray]:
-        return scatter_measures(value, truth) | {"within_error": _within(value, error, truth)}
+        return scatter_measures(value, truth) | {"within_error": within(value, error, truth)}
 
     return LabelScores(
         name=sample.name,
@@ -252,10 +252,6 @@ def _measures(formula: Callable[..., dict[str, np.ndarray]], *columns: np.ndarra
     if len(columns[0]):
         return {name: measure(estimate) for name, estimate in of_objects(formula, *columns).items()}
     return dict.fromkeys(formula(*(np.ones(1) for _ in columns)), Measure(value=None, error=None))
-
-
-def _within(value: np.ndarray, error: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return np.asarray(np.mean(np.abs(value - truth) <= error, axis=-1))
 
 
 def _interval(low: float, high: float, values: np.ndarray) -> Interval:
