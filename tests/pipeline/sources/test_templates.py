@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from models.synthesis.stars import KINDS
 from pipeline.sources import templates
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "templates"
@@ -63,3 +64,15 @@ def test_pickles_types_rise_to_the_red_from_a_to_m():
     library = templates.read_pickles(DATA)
     colour = [np.interp(8000.0, *library[t]) / np.interp(4500.0, *library[t]) for t in ("a0v", "g2v", "m4v")]
     assert colour[0] < colour[1] < colour[2]
+
+
+@needs_data
+def test_single_stars_are_of_known_kinds_and_white_dwarfs_are_hot():
+    single = templates.read_single_stars(DATA)
+    assert {kind for kind, _, _ in single} <= set(KINDS)
+    colour = {
+        kind: np.interp(4500.0, wavelength, flux) / np.interp(7500.0, wavelength, flux)
+        for kind, wavelength, flux in single
+        if kind in ("hot WD", "M")
+    }
+    assert colour["hot WD"] > 3.0 > 0.3 > colour["M"]  # the L dwarf counts as M
