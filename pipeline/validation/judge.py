@@ -235,17 +235,14 @@ def _judged(sample: RedshiftSample, selection: Literal["all", "best half by z_od
 
 def _diagrams(sample: DiagramSample) -> Iterator[Diagram]:
     """All that the truth classifies, and those that truth and catalogue both do."""
-    yield Diagram(
-        name=sample.name,
-        selection="classified in truth",
-        scores=classification(sample.answer, sample.true, sample.classes),
-    )
     both = sample.answer >= 0
-    yield Diagram(
-        name=sample.name,
-        selection="classified in both",
-        scores=classification(sample.answer[both], sample.true[both], sample.classes),
-    )
+    choices = {"classified in truth": np.ones(len(both), dtype=bool), "classified in both": both}
+    for known_by, chosen in choices.items():
+        yield Diagram(
+            name=sample.name,
+            selection=", ".join(filter(None, (known_by, sample.selection))),
+            scores=classification(sample.answer[chosen], sample.true[chosen], sample.classes),
+        )
 
 
 def _measures(formula: Callable[..., dict[str, np.ndarray]], *columns: np.ndarray) -> dict[str, Measure]:

@@ -125,7 +125,9 @@ class Diagram(_Closed):
     """Classes of galaxies in a diagram of line ratios against those from the true equivalent widths."""
 
     name: Literal["bpt_class", "whan_class"]
-    selection: Literal["classified in truth", "classified in both"]
+    selection: str = Field(
+        description="classified in truth, or in both truth and catalogue; and up to which magnitude"
+    )
     scores: Classification
 
 

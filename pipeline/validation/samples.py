@@ -20,6 +20,9 @@ CATASTROPHIC = 0.15
 STRONG_LINE = 3.0
 """Equivalent width [Angstrom] of emission lines beyond which they are also judged apart."""
 
+BRIGHT = 21.0
+"""iSDSS magnitude up to which quantities and diagrams are also judged apart, as the published ones are."""
+
 Given = Literal["true class", "predicted class"]
 
 
@@ -109,6 +112,8 @@ class DiagramSample:
     ----------
     name : str
         Column of the catalogue.
+    selection : str
+        Which galaxies; empty for all.
     classes : tuple of str
         Its classes, without NONE.
     answer, true : ndarray of int64, shape (N,)
@@ -117,6 +122,7 @@ class DiagramSample:
     """
 
     name: Literal["bpt_class", "whan_class"]
+    selection: str
     classes: tuple[str, ...]
     answer: np.ndarray
     true: np.ndarray
@@ -159,7 +165,8 @@ def redshift_samples(matched: Matched) -> list[RedshiftSample]:
 def label_samples(matched: Matched) -> list[LabelSample]:
     """The scalar labels that the truth knows, of objects of the class for which they have a meaning.
 
-    Equivalent widths are judged twice: of all, and of those with more than 3 Angstrom.
+    Equivalent widths are judged twice: of all, and of those with more than 3 Angstrom; and everything again
+    for the objects brighter than `BRIGHT`, where there are others.
     """
     samples = []
     for name in matched.labels:
@@ -168,7 +175,7 @@ def label_samples(matched: Matched) -> list[LabelSample]:
         choices = {"": known}
         if name.startswith("ew_"):
             choices[f"EW > {STRONG_LINE:g} Å"] = known & (truth > STRONG_LINE)
-        for selection, chosen in choices.items():
+        for selection, chosen in _also_bright(choices, matched.i_mag).items():
             both = chosen & np.isfinite(value)
             if chosen.any():
                 samples.append(
@@ -183,6 +190,16 @@ def label_samples(matched: Matched) -> list[LabelSample]:
                     )
                 )
     return samples
+
+
+def _also_bright(choices: dict[str, np.ndarray], i_mag: np.ndarray) -> dict[str, np.ndarray]:
+    """Choices of objects, by name, and the bright ones of each, where that is another choice."""
+    found = dict(choices)
+    for name, chosen in choices.items():
+        bright = chosen & (i_mag < BRIGHT)
+        if bright.any() and bright.sum() < chosen.sum():
+            found[", ".join(filter(None, (name, f"i < {BRIGHT:g}")))] = bright
+    return found
 
 
 def of_class(matched: Matched, label: str) -> np.ndarray:
@@ -207,13 +224,13 @@ def diagram_samples(matched: Matched) -> list[DiagramSample]:
             error = f"true_{name}_err"
             known = error in matched.rows.column_names
             truth[f"{name}_err"] = matched.numbers(error) if known else np.zeros(len(galaxies))
-    samples = []
+    samples: list[DiagramSample] = []
     with np.errstate(all="ignore"):
         if len(truth) == 1 + 2 * len(LINES):
-            samples.append(_diagram(matched, "bpt_class", BPT_CLASSES, bpt_class(truth), galaxies))
+            samples += _diagram(matched, "bpt_class", BPT_CLASSES, bpt_class(truth), galaxies)
         if {"ew_halpha", "ew_nii_6584"} <= truth.keys():
-            samples.append(_diagram(matched, "whan_class", WHAN_CLASSES, whan_class(truth), galaxies))
-    return [sample for sample in samples if (sample.true >= 0).any()]
+            samples += _diagram(matched, "whan_class", WHAN_CLASSES, whan_class(truth), galaxies)
+    return samples
 
 
 def _diagram(
@@ -221,11 +238,16 @@ def _diagram(
     name: Literal["bpt_class", "whan_class"],
     words: tuple[str, ...],
     true: np.ndarray,
-    chosen: np.ndarray,
-) -> DiagramSample:
+    galaxies: np.ndarray,
+) -> list[DiagramSample]:
     classes = tuple(word for word in words if word != NONE)
     answer, known = code_of(matched.words(name), classes), code_of(true, classes)
-    return DiagramSample(name, classes, answer[chosen], known[chosen])
+    choices = _also_bright({"": galaxies & (known >= 0)}, matched.i_mag)
+    return [
+        DiagramSample(name, selection, classes, answer[chosen], known[chosen])
+        for selection, chosen in choices.items()
+        if chosen.any()
+    ]
 
 
 def code_of(words: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

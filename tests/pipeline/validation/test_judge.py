@@ -54,7 +54,9 @@ def test_samples_are_judged_apart_and_together(found: Validation) -> None:
 
 
 def test_scatter_and_errors_are_those_that_were_put_in(found: Validation) -> None:
-    (mass,) = found.all.labels
+    mass, bright = found.all.labels
+    assert (mass.selection, bright.selection) == ("", "i < 21")
+    assert bright.n < mass.n
     assert mass.nmad.value == pytest.approx(0.15, abs=0.03)
     assert 0.003 < mass.nmad.error < 0.03
     assert mass.within_error.value == pytest.approx(0.683, abs=0.08)
@@ -129,12 +131,14 @@ def test_true_diagram_classes_come_from_true_widths_by_the_catalogues_cuts(match
     answers = {f"{name}_err": np.zeros(600) for name in given} | given
     bpt = bpt_class(answers | {"z_gal": matched.z_true})
     known = with_columns(matched, **true, **answers, bpt_class=bpt, whan_class=np.full(600, "NONE"))
-    found = {sample.name: sample for sample in diagram_samples(known)}
+    samples = diagram_samples(known)
+    assert {sample.selection for sample in samples} == {"", "i < 21"}
+    found = {sample.name: sample for sample in samples if not sample.selection}
     assert (found["bpt_class"].true == found["bpt_class"].answer).all()
-    assert (found["bpt_class"].true >= 0).sum() == (bpt[galaxies] != "NONE").sum() > 20
+    assert len(found["bpt_class"].true) == (bpt[galaxies] != "NONE").sum() > 20
     assert (found["whan_class"].answer == -1).all()
     widths = {s.selection: s for s in label_samples(known) if s.name == "ew_halpha"}
-    assert set(widths) == {"", "EW > 3 Å"}
+    assert set(widths) == {"", "EW > 3 Å", "i < 21", "EW > 3 Å, i < 21"}
     assert (widths["EW > 3 Å"].truth > 3.0).all()
     assert len(widths[""].truth) == galaxies.sum()
 

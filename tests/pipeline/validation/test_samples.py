@@ -69,7 +69,7 @@ def test_the_best_half_has_the_highest_odds_and_keeps_its_order(matched: Matched
 
 
 def test_labels_are_judged_on_objects_of_their_class(matched: Matched) -> None:
-    (mass,) = label_samples(matched)
+    mass = label_samples(matched)[0]
     assert mass.name == "log_mass"
     assert len(mass.value) + mass.unanswered == (matched.words("true_class") == "GALAXY").sum()
 
