@@ -11,8 +11,8 @@ from models.quantities import SCALARS
 _MEANING = """\
 ## What the numbers mean
 * `p_galaxy`, `p_star`, `p_qso`: class probabilities for the mix of classes in a survey to i = 22.5 (67 %
-  galaxies, 28 % stars, 5 % quasars at every magnitude). For another mix multiply by the ratio of the shares
-  and normalise.
+  galaxies, 28 % stars, 5 % quasars on the whole; stars are more common at the bright end). For another mix
+  multiply by the ratio of the shares and normalise.
 * Redshift: a probability over 1825 bins of 0.001 in ln(1 + z), 0 <= z <= 5.2; `z` is the mean within
   0.01 (1 + z) of the highest mode, `z_err` half the width between the 16 % and 84 % quantiles, `z_odds` the
   mass within 0.03 (1 + z) of `z`. Labels were spread over one bin, so `z_err` is never much below 0.001 (1
@@ -24,10 +24,10 @@ _MEANING = """\
 * A row without any band gets the prior of the training.
 
 ## Limits
-* Trained on simulated objects only; no real photometry was seen. What the simulation does not hold (blends,
-  variable sources, extreme emitters, cool dwarfs of type L and T, calibration faults beyond its jitter) is
-  answered with unjustified confidence.
-* Quasars stand alone in their class: `z_gal` of an active galaxy ignores its nucleus.
+* What the training does not hold (blends, variable sources, T dwarfs, calibration faults beyond its jitter)
+  is answered with unjustified confidence; `novelty` finds part of it.
+* A quasar has a non-stellar continuum of a ninth or more of its light at 6000 A; `z_gal` of such an object
+  ignores its nucleus.
 * Galaxies were simulated to z = 1.28 and i = 22.8, quasars to z = 5; nothing is known beyond.
 """
 
@@ -50,6 +50,7 @@ def model_card(info: WeightsInfo) -> str:
         "Each draw is a library spectrum (galaxies: bagpipes; quasars: after Temple et al. 2021; stars: ck04",
         "and empirical templates) at a drawn redshift and magnitude, with the noise, depths, calibration",
         "errors and missing bands of a survey. A twentieth of the library never enters the training.",
+        *([f"It began with the weights {config['start']}."] if config.get("start") else []),
         f"Batches of {config['batch_size']}, Muon and AdamW with a peak rate of {config['learning_rate']:g},",
         "cosine schedule, running mean of the weights.",
         *([config["note"]] if config["note"] else []),

@@ -24,7 +24,14 @@ from torch import Tensor
 
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
-from models.checkpoint import WeightsInfo, load_weights, read_tensors, save_weights, write_tensors
+from models.checkpoint import (
+    WeightsInfo,
+    file_sha256,
+    load_weights,
+    read_tensors,
+    save_weights,
+    write_tensors,
+)
 from models.losses import Targets, losses, mean_discrepancy, targets_of, total_loss
 from models.metrics import catalogue_metrics
 from models.ojala import PRESETS, Ojala
@@ -90,6 +97,7 @@ class TrainingConfig:
         as published (0.2); 0 where there is none.
     start : str
         Weights to start from instead of random ones: a file of the same shape, or of one without the chain.
+        The card keeps its name and hash.
     note : str
         Said in the model card: what the other settings do not tell.
     """
@@ -342,6 +350,7 @@ def train(
     log = _MetricsLog(folder / METRICS_FILE, state.step, report)
     check = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))
     weights = folder / f"{config.name}.safetensors"
+    origin = f"{Path(config.start).name} (SHA-256 {file_sha256(Path(config.start))})" if config.start else ""
     take_step = torch.compile(_losses_of) if config.compiled else _losses_of
 
     def save() -> None:
@@ -359,7 +368,7 @@ def train(
             state.average,
             name=config.name,
             version=config.version,
-            training={"config": asdict(config)} | summary,
+            training={"config": asdict(config) | {"start": origin}} | summary,
         )
 
     started, saved = time.monotonic() - state.seconds, time.monotonic()

@@ -10,7 +10,7 @@ import torch
 
 from models.batch import LabelledPhotometry
 from models.card import model_card
-from models.checkpoint import WeightsError, load_weights
+from models.checkpoint import WeightsError, file_sha256, load_weights
 from models.ojala import PRESETS, OjalaConfig
 from models.predictor import OjalaPredictor
 from models.tokens import N_BANDS
@@ -124,6 +124,9 @@ def test_a_training_can_start_from_weights_without_the_chain(config, monkeypatch
     monkeypatch.setitem(PRESETS, "chain", dataclasses.replace(TINY, chain=True))
     goes_on = dataclasses.replace(config, preset="chain", start=str(first), steps=1, learning_rate=1e-6)
     second = train(goes_on, TwoColours(), TwoColours(), tmp_path / "second")
+    card = model_card(load_weights(second)[1])
+    assert f"began with the weights toy.safetensors (SHA-256 {file_sha256(first)})" in card
+    assert str(tmp_path) not in card
     drawn = TwoColours().draw(100, np.random.default_rng(8))
     before, after = (
         OjalaPredictor.load(w).predict(drawn.flux, drawn.error, drawn.ebv) for w in (first, second)
