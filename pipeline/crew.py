@@ -175,8 +175,11 @@ class Crew:
         if problem is None:
             try:
                 receipt = future.result(timeout=FETCH)
-            except (OSError, KilledWorker):  # it died with the receipt in its hands
-                yield from self._lose(address)
+            except (OSError, KilledWorker):  # the work may be done, but no one can tell
+                del hand.orders[future.key]
+                hand.since = time.monotonic()
+                future.release()
+                self._agenda.put_back(order, suspect=False)
                 return
         else:
             receipt = self._failed(order, hand, problem)

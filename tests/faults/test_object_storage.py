@@ -184,9 +184,9 @@ def test_an_ingest_that_is_killed_on_an_object_store_is_cleaned_up_by_the_next(p
     assert not (out / "hats.properties").exists(), "what is not whole cannot be opened"
     connect()
     with fault.recovered():
-        ingest([UPath(source)], out, tile_rows=TILE_ROWS)
+        summary = ingest([UPath(source)], out, tile_rows=TILE_ROWS)
     assert photometry_of(out) == photometry_of(local[0])
     assert not connect().exists(f"{out}/ingest.unfinished")
-    fault.survived = 1
+    fault.partitions, fault.rows, fault.survived = len(summary.partitions), summary.rows, 1
     with pytest.raises(IngestError, match="is not empty"):
         ingest([UPath(source)], out, tile_rows=TILE_ROWS)

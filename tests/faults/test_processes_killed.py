@@ -5,10 +5,12 @@ import signal
 
 import numpy as np
 import pytest
+from upath import UPath
 
 from pipeline import run as survey_run
+from pipeline.catalogue import read_leaves
 from pipeline.plan import make_plan
-from tests.faults.accounts import check, data_of, settle, wide_table
+from tests.faults.accounts import check, data_of, photometry_of, settle, wide_table
 from tests.faults.conftest import asking
 from tests.faults.processes import (
     kill,
@@ -106,8 +108,9 @@ def test_an_ingest_that_is_killed_leaves_nothing_to_the_next(tmp_path, many, led
         again = start_ingest(files, str(out), 40)
         again.join()
     assert again.exitcode == 0
+    assert photometry_of(UPath(out)) == photometry_of(many)
     assert sorted(tmp_path.iterdir()) == [stranger, out]
-    fault.survived = 1
+    fault.partitions, fault.rows, fault.survived = len(read_leaves(UPath(out))), 1200, 1
 
 
 def test_the_folder_of_an_ingest_that_lives_is_left_alone(tmp_path, many):

@@ -164,29 +164,29 @@ def test_a_damaged_leaf_of_the_run_is_made_again(asked, undisturbed, ledger, dam
 
 
 def test_a_clock_that_jumps_back_changes_neither_the_run_nor_its_order(asked, undisturbed, ledger):
-    """The clock jumps between two starts: the unfinished run is that of tomorrow."""
-    fault = ledger("clock jumped back by a day")
+    """The clock jumps between two starts: the unfinished run lies in the future."""
+    fault = ledger("clock jumped back by decades")
     running = survey_run.execute(plan := begin(asked), asked)
     next(running)
     running.close()
     folder = runs_folder(UPath(asked.out))
-    tomorrow = plan.run_id.replace(plan.run_id[:8], "29991231")
+    future = plan.run_id.replace(plan.run_id[:8], "20991231")
     record = read_record(folder / plan.run_id).model_copy(
-        update={"run_id": tomorrow, "started": "2999-12-31T00:00:00+00:00"}
+        update={"run_id": future, "started": "2099-12-31T00:00:00+00:00"}
     )
-    (folder / plan.run_id).rename(folder / tomorrow)
-    (folder / tomorrow / "run.json").write_text(record.model_dump_json())
-    for file in (folder / tomorrow).rglob("*"):
+    (folder / plan.run_id).rename(folder / future)
+    (folder / future / "run.json").write_text(record.model_dump_json())
+    for file in (folder / future).rglob("*"):
         if file.is_file():
-            os.utime(file.path, ns=(32 * 10**18, 32 * 10**18))
+            os.utime(file.path, ns=(41 * 10**17, 41 * 10**17))
     fault.injected = 1
-    assert make_plan(asked).run_id == tomorrow
+    assert make_plan(asked).run_id == future
     finished = settle(fault, asked, undisturbed)
     assert receipts(asked.out) == len(finished.plan.entries)
     # A run that is begun now is the later one, whatever the clock says.
     changed = asked.model_copy(update={"precision": "bf16"})
     later = carry_through(changed)
-    assert later.plan.run_id != tomorrow
+    assert later.plan.run_id != future
     assert make_plan(changed).run_id == later.plan.run_id
     assert make_plan(changed).to_do == []
     assert data_of(later.run) == undisturbed

@@ -86,12 +86,12 @@ def test_rows_that_can_be_understood_all_arrive_unchanged(rows, write, tile_rows
                 ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
             tile_rows = len(rows)
         ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
-        for task in orders(folder / "out", folder / "run"):
-            receipt = process(task, EmptyModel())
-            assert (receipt.status, receipt.rows_out) == ("done", task.rows), receipt.attempts
-            answered = pq.read_table((folder / "run" / receipt.leaves[0].path).path, partitioning=None)
-            photometry = pq.read_table((folder / "out" / task.partition.leaf).path, partitioning=None)
-            assert answered["object_id"].equals(photometry["object_id"])
+        task = orders(folder / "out", folder / "run")[0]
+        receipt = process(task, EmptyModel())
+        assert (receipt.status, receipt.rows_out) == ("done", task.rows), receipt.attempts
+        answered = pq.read_table((folder / "run" / receipt.leaves[0].path).path, partitioning=None)
+        photometry = pq.read_table((folder / "out" / task.partition.leaf).path, partitioning=None)
+        assert answered["object_id"].equals(photometry["object_id"])
         leaves = read_leaves(folder / "out")
         found = [pq.read_table((folder / "out" / p.leaf).path, partitioning=None) for p in leaves]
     arrived = pa.concat_tables(found).select(list(rows[0])).to_pylist()
