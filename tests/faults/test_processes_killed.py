@@ -10,6 +10,7 @@ from upath import UPath
 from pipeline import run as survey_run
 from pipeline.catalogue import read_leaves
 from pipeline.plan import make_plan
+from pipeline.record import read_record
 from tests.faults.accounts import check, data_of, photometry_of, settle, wide_table
 from tests.faults.conftest import asking
 from tests.faults.processes import (
@@ -22,7 +23,7 @@ from tests.faults.processes import (
     until,
     workers_of,
 )
-from tests.survey import carry_through, ingest_table
+from tests.survey import Finished, carry_through, ingest_table
 
 
 @pytest.mark.parametrize("end", [kill, kill_group], ids=["driver", "process group"])
@@ -71,7 +72,7 @@ def test_many_partitions_with_random_kills(request, tmp_path, ledger):
     process, before = start_run(asked), 0
     while workers.injected + drivers.injected < kills:
         # Kills are spread over the work: each after some more partitions are done.
-        before += max(1, int(random.uniform(0.2, 1.0) * len(expected) / kills))
+        before += max(1, int(random.uniform(0.1, 0.6) * len(expected) / kills))
         until(
             lambda now=process, enough=before: receipts(asked.out) >= enough or not now.is_alive(),
             every=0.3 if long else 0.01,
@@ -88,7 +89,9 @@ def test_many_partitions_with_random_kills(request, tmp_path, ledger):
             process = start_run(asked)
     with drivers.recovered():
         process.join()
-    finished = carry_through(asked.model_copy(update={"engine": "serial"}))
+    plan = make_plan(asked)
+    assert (process.exitcode, plan.to_do) == (0, [])
+    finished = Finished(asked, plan, read_record(UPath(asked.out) / "runs" / plan.run_id))
     assert workers.injected + drivers.injected == kills
     for fault in (workers, drivers):
         check(fault, finished, expected)
