@@ -14,6 +14,7 @@ import pytest
 
 from catalogs_schema.flags import Flag
 from flows.demo import PATCH
+from pipeline.validation.result import Validation
 
 OJALA = str(Path(sys.executable).with_name("ojala"))
 
@@ -74,7 +75,8 @@ def nmad(dz):
 
 @pytest.mark.parametrize(("sample", "least"), [("real objects", 0.88), ("mock sky", 0.88)])
 def test_classes_are_visibly_right(demo, sample, least):
-    assert quality(demo)["truth"]["samples"][sample]["classes"]["f1_weighted"] > least
+    found = Validation.model_validate(quality(demo)["truth"])
+    assert found.samples[sample].classification.f1_weighted.value > least
 
 
 def test_redshifts_of_real_galaxies_and_quasars_are_visibly_right(answers):

@@ -9,6 +9,7 @@ from upath import UPath
 from flows.real_objects import write_real_table
 from pipeline.config import RunConfig
 from pipeline.ingest import ingest
+from pipeline.validation.result import Validation
 from pipeline.verify import verify
 from tests.survey import carry_through
 
@@ -36,7 +37,7 @@ def judged(tmp_path_factory):
         )
     )
     quality = json.loads((result.run / "report" / "quality.json").read_text())
-    return len(objects.spectra), result, quality["truth"]["all"]
+    return len(objects.spectra), result, Validation.model_validate(quality["truth"]).all
 
 
 def test_every_usable_spectrum_becomes_a_row_of_a_whole_catalogue(judged):
@@ -47,15 +48,22 @@ def test_every_usable_spectrum_becomes_a_row_of_a_whole_catalogue(judged):
 
 
 def test_classes_of_real_objects_are_right(judged):
-    assert judged[2]["classes"]["f1_weighted"] > 0.93
+    assert judged[2].classification.f1_weighted.value > 0.93
 
 
 def test_redshifts_of_real_galaxies_and_quasars_are_right(judged):
-    galaxies, quasars = judged[2]["redshifts"]["z_gal"], judged[2]["redshifts"]["z_qso"]
-    assert galaxies["sigma_nmad"] < 0.006
-    assert galaxies["outliers_15"] < 0.03
-    assert quasars["sigma_nmad"] < 0.006
-    assert quasars["outliers_15"] < 0.10
+    scores = {(r.objects, r.given, r.selection): r.scores for r in judged[2].redshifts}
+    galaxies, quasars = (scores[name, "true class", "all"] for name in ("GALAXY", "QSO"))
+    assert galaxies.sigma_nmad.value < 0.006
+    assert galaxies.outliers_15.value < 0.03
+    assert quasars.sigma_nmad.value < 0.006
+    assert quasars.outliers_15.value < 0.10
+
+
+def test_widths_of_strong_lines_of_real_galaxies_follow_their_spectra(judged):
+    widths = {label.name: label for label in judged[2].labels if label.selection == "EW > 3 Å"}
+    assert widths["ew_halpha"].n > 80
+    assert widths["ew_halpha"].r2.value > 0.4
 
 
 def test_every_object_is_written_down_with_its_answer(judged):
