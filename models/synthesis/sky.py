@@ -40,7 +40,7 @@ _EXTREME_EW = 500.0
 _DISTANT_Z = 4.0
 _EBV_KNOWN_BELOW = 0.03  # rows with more reddening than this always state it
 _MAX_LOG_MASS = 12.0
-_ANY_GALAXY = 0.2  # share of galaxies whose luminosity and redshift do not choose the library member
+_ANY_GALAXY = 0.35  # share of galaxies whose luminosity and redshift do not choose the library member
 _FAMILY_WEIGHT = np.array([1.0, 0.5, 0.15])  # of `galaxies.FAMILIES`
 _BRIGHT_STAR, _STAR_RANGE = 17.5, 0.7  # i magnitude, and its range, at which stars of the field take over
 _BLOCK = 256  # objects whose spectra are in memory at a time: they fit into the cache
@@ -402,7 +402,7 @@ class MockSky:
     ) -> np.ndarray:
         """Library galaxies made for about this redshift and luminosity.
 
-        A fifth are any that are younger than the Universe and not too massive.
+        A third are any that are younger than the Universe and not too massive.
         """
         library = self._libraries.galaxies
         oldest = np.interp(z, self._z_grid, self._age_grid)
