@@ -19,7 +19,7 @@ ROW_GROUP_ROWS = 100_000
 """Rows per row group; leaves hold about that many, so that mostly one row group makes a leaf."""
 
 ROW_GROUP_LISTS = 128
-"""The same where rows hold lists of thousands of numbers: some 10 MB, so that a few rows are cheap to read."""
+"""The same where rows hold lists of thousands of numbers: some 10 MB, so that few rows are cheap to read."""
 
 TEMPORARY = ".tmp"
 """Ending of the names under which files are written before they are renamed."""

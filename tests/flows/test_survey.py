@@ -79,7 +79,13 @@ def test_a_server_that_is_named_tracks_the_run(server, tracked):
 
 def test_the_flow_has_a_few_coarse_tasks(server, tracked):
     tasks = ask(server, "/task_runs/filter")
-    assert sorted(task["name"].rsplit("-", 1)[0] for task in tasks) == ["finalise", "plan", "publish", "quality", "run"]
+    assert sorted(task["name"].rsplit("-", 1)[0] for task in tasks) == [
+        "finalise",
+        "plan",
+        "publish",
+        "quality",
+        "run",
+    ]
 
 
 def test_progress_and_outcome_are_artifacts(server, tracked):
