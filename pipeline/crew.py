@@ -6,6 +6,7 @@ worker, so that it is known who has what, how long it has taken, and which order
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import queue
@@ -95,6 +96,8 @@ class Hand:
     ----------
     host : str
         Machine that it runs on.
+    greeting : Future
+        Answered when its model is loaded; before, it gets no orders.
     orders : dict of Key to (Future, Order)
         What it has to do, in the order in which it does it.
     since : float
@@ -102,6 +105,7 @@ class Hand:
     """
 
     host: str
+    greeting: Future[bool]
     orders: dict[Key, tuple[Future[Receipt], Order]] = field(default_factory=dict)
     since: float = 0.0
 
@@ -130,7 +134,8 @@ class Crew:
         for _ in range(ORDERS):
             for address, hand in self._hands.items():
                 held = [order for _, order in hand.orders.values()]
-                if len(held) < ORDERS and not any(order.suspect for order in held):
+                ready = hand.greeting.status == "finished"
+                if ready and len(held) < ORDERS and not any(order.suspect for order in held):
                     self._give(address, hand)
 
     def wait(self) -> Iterator[Receipt]:
@@ -229,7 +234,11 @@ class Crew:
             yield from self._lose(address)
         for address, facts in present.items():
             if address not in self._dismissed and address not in self._hands:
-                self._hands[address] = Hand(facts["host"])
+                greeting = self._client.submit(
+                    _is_ready, workers=[address], allow_other_workers=False, pure=False
+                )
+                self._hands[address] = Hand(facts["host"], greeting)
+                greeting.add_done_callback(self._ended.put)
         if self._hands:
             self._last_seen = now
         elif self._last_seen is not None and now - self._last_seen > NO_WORKERS:
@@ -248,8 +257,9 @@ class Crew:
 
 
 def _restart(client: Client, address: str) -> None:
-    """End a worker; its nanny starts another in its place."""
-    client.restart_workers([address], raise_for_error=False)
+    """End a worker; its nanny starts another in its place, unless the whole crew goes home first."""
+    with contextlib.suppress(OSError):
+        client.restart_workers([address], raise_for_error=False)
 
 
 def keep_freed_memory() -> None:
@@ -290,6 +300,10 @@ class ModelPlugin(WorkerPlugin):
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         _loaded[worker.name] = self._spec.load()
+
+
+def _is_ready() -> bool:
+    return get_worker().name in _loaded
 
 
 def _process_on_worker(task: Task) -> Receipt:
