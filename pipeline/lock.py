@@ -37,6 +37,9 @@ HEARTBEAT = 15.0
 LIMIT = 120.0
 """Seconds without one after which the owner on another machine is watched, and then taken for dead."""
 
+LOCKS = "locks"
+"""Folder of a collection's locks; where there is nothing else, there is nothing yet."""
+
 POINTER = "collection"
 """Name of the lock under which the collection's pointer is turned."""
 
@@ -158,7 +161,7 @@ def hold(out: UPath, name: str, *, wait: float = 0.0) -> Iterator[Lock]:
     LockedError
         If another living process holds it; says which run, where and since when.
     """
-    path = out / "locks" / f"{name}.lock"
+    path = out / LOCKS / f"{name}.lock"
     lock = Lock(path, _acquire(path, name, wait))
     _held.append(lock)
     try:
@@ -178,7 +181,7 @@ def read_holder(path: UPath) -> Holder | None:
 
 def living_holder(out: UPath, name: str) -> Holder | None:
     """Who is at work, as far as can be told without waiting; for lists of runs."""
-    path = out / "locks" / f"{name}.lock"
+    path = out / LOCKS / f"{name}.lock"
     holder = read_holder(path)
     if holder is None or (holder.machine == _machine() and not _process_lives(holder)):
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from upath import UPath
 
 from pipeline.leaf import is_local, write_whole
-from pipeline.lock import hold
+from pipeline.lock import LOCKS, hold
 from pipeline.sources.faults import IngestError
 
 _OWNER = "owner"
@@ -40,7 +40,7 @@ def check_request(files: Sequence[UPath], out: UPath, tile_rows: int) -> None:
         raise IngestError(f"{twice} is named twice")
     if out.is_file():
         raise IngestError(f"{out} is a file; name a folder for the catalogue")
-    if out.is_dir() and any(out.iterdir()) and not _unfinished(out):
+    if out.is_dir() and any(entry.name != LOCKS for entry in out.iterdir()) and not _unfinished(out):
         raise IngestError(f"{out} is not empty; name a new folder, or remove it first")
 
 
@@ -106,7 +106,7 @@ def _unfinished(out: UPath) -> bool:
 def _empty(out: UPath) -> None:
     """Remove all objects of an unfinished catalogue but locks, its mark last."""
     out.fs.invalidate_cache()
-    locks, mark = (out / "locks").path + "/", (out / _UNFINISHED).path
+    locks, mark = (out / LOCKS).path + "/", (out / _UNFINISHED).path
     files = [file for file in out.fs.find(out.path) if not file.startswith(locks) and file != mark]
     if files:
         out.fs.rm(files)
