@@ -46,7 +46,7 @@ def model_card(info: WeightsInfo) -> str:
         "",
         "## Training",
         f"{training['draws']:,} draws of mock photometry, none seen twice, in {minutes:.0f} minutes on",
-        f"one {device} ({training['threads']} threads), in {precision}.",
+        f"one {device} (threads: {training['threads']}), in {precision}.",
         "Each draw is a library spectrum (galaxies: bagpipes; quasars: after Temple et al. 2021; stars: ck04",
         "and empirical templates) at a drawn redshift and magnitude, with the noise, depths, calibration",
         "errors and missing bands of a survey. A twentieth of the library never enters the training.",
