@@ -73,9 +73,9 @@ class QuasarTemplates:
     ----------
     wavelength : ndarray, shape (P,)
         Of the line templates [Angstrom].
-    median_lines, strong_lines, blueshifted_lines, narrow_lines : ndarray, shape (P,)
-        Emission of average quasars, of those with strong lines, of those with blueshifted C IV, and of
-        the narrow-line region, f_lambda in the unit of `continuum`.
+    median_lines, strong_lines, blueshifted_lines : ndarray, shape (P,)
+        Emission of average quasars, of those with strong lines and of those with blueshifted C IV, f_lambda
+        in the unit of `continuum`.
     continuum : ndarray, shape (P,)
         The continuum to which the line templates refer.
     extinction_wavelength, extinction : ndarray, shape (Q,)
@@ -90,7 +90,6 @@ class QuasarTemplates:
     continuum: np.ndarray
     strong_lines: np.ndarray
     blueshifted_lines: np.ndarray
-    narrow_lines: np.ndarray
     extinction_wavelength: np.ndarray
     extinction: np.ndarray
     forest: np.ndarray

@@ -170,7 +170,6 @@ def read_quasar_templates(directory: Path) -> QuasarTemplates:
         continuum=lines[:, 2],
         strong_lines=lines[:, 3],
         blueshifted_lines=lines[:, 4],
-        narrow_lines=lines[:, 5],
         extinction_wavelength=extinction[:, 0],
         extinction=extinction[:, 1],
         forest=np.loadtxt(_one(directory, "LAFcoeff.txt"))[:, 1:],

@@ -48,14 +48,12 @@ def quasar_templates() -> quasars.QuasarTemplates:
     """A flat continuum with Gaussian lines and the Lyman-alpha terms of the intergalactic medium."""
     wavelength = np.geomspace(980.0, 30000.0, 12000)
     lines = sum(np.exp(-0.5 * (np.log(wavelength / line) / 0.007) ** 2) for line in quasars.BROAD_LINES)
-    narrow = np.exp(-0.5 * (np.log(wavelength / 5008.2) / 0.001) ** 2)
     return quasars.QuasarTemplates(
         wavelength=wavelength,
         median_lines=lines,
         continuum=np.ones_like(wavelength),
         strong_lines=1.5 * lines,
         blueshifted_lines=0.7 * lines,
-        narrow_lines=narrow,
         extinction_wavelength=np.array([500.0, 5500.0, 60000.0]),
         extinction=np.array([20.0, 3.1, 0.1]),
         forest=np.array([[1215.67, 1.690e-02, 2.354e-03, 1.026e-04]]),
