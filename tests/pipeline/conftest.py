@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from pipeline.config import RunConfig
 from pipeline.report import write_report
 from pipeline.report.account import account_of
 from pipeline.validation.leaves import answers_for
@@ -30,3 +31,9 @@ def matched(small_run: SmallRun) -> Matched:
     partitions = account_of(small_run.receipts).partitions
     answers = answers_for(truth, small_run.run / "ojala", small_run.photometry, partitions)
     return match_truth(truth, answers, catalogue_rows=1200)
+
+
+@pytest.fixture
+def config(photometry, tmp_path) -> RunConfig:
+    """The empty model over the shared photometry, in this process, into a new collection."""
+    return RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")

@@ -14,7 +14,6 @@ from upath import UPath
 
 from pipeline import release as releasing
 from pipeline import run as survey_run
-from pipeline.config import RunConfig
 from pipeline.gates import GateError, read_gates
 from pipeline.plan import make_plan
 from pipeline.receipts import all_receipts
@@ -38,11 +37,6 @@ from tests.survey import Finished, carry_through, without_report
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
     without_report(monkeypatch)
-
-
-@pytest.fixture
-def config(photometry, tmp_path):
-    return RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ def no_report(monkeypatch):
 
 
 @pytest.fixture
-def config(photometry, tmp_path):
-    return RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
-
-
-@pytest.fixture
 def worked_on(config):
     """A run whose partitions are all done, but that was killed before it could end."""
     plan = make_plan(config)

@@ -20,11 +20,6 @@ from pipeline.verify import verify
 from tests.survey import carry_through, ingest_table, photometry_table, replace
 
 
-@pytest.fixture
-def config(photometry, tmp_path):
-    return RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
-
-
 def data(run, product="ojala"):
     """Columns of all leaves by name."""
     leaves = sorted((run / product / "dataset").rglob("Npix=*.parquet"), key=str)
