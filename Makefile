@@ -44,7 +44,7 @@ lint: $(VENV)/.test  ## style, types and floors
 test: lint  ## every check
 	$(BIN)/pytest -n 2 --dist loadfile
 
-soak: $(VENV)/.test  ## the long forms of the tests of faults, about 10 minutes; writes tests/faults/RESULTS.md
+soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/faults/RESULTS.md
 	$(BIN)/pytest -n 2 --dist loadfile --soak --timeout 1800 tests/faults tests/pipeline/test_ingest_hostile.py
 
 data-model: $(VENV)/.base  ## make catalogs_schema/DATA_MODEL.md anew
