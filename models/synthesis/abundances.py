@@ -80,3 +80,33 @@ def draw_enhancement(log_ssfr: np.ndarray, rng: np.random.Generator) -> np.ndarr
     mean = np.where(log_ssfr < QUIESCENT, 1.05, 0.3)[:, None]
     old_share = np.clip((-9.0 - log_ssfr) / 2.3, 0.1, 1.0)[:, None]
     return np.asarray(rng.normal(mean, 0.6, (len(log_ssfr), len(ELEMENTS))) * old_share, np.float32)
+
+
+class AbundanceFeatures:
+    """Changes features of galaxies' spectra, as `abundance_response` has them, where they are seen."""
+
+    def __init__(self) -> None:
+        response = abundance_response()
+        touched = np.flatnonzero(response.any(axis=0))
+        self._first = FINE.rest_first(Z_MAX) + int(touched[0])
+        self._response = response[:, touched[0] : touched[-1] + 1]
+
+    def apply(self, fine: np.ndarray, shift: np.ndarray, amount: np.ndarray) -> None:
+        """Change spectra in place.
+
+        Parameters
+        ----------
+        fine : ndarray of float32, shape (N, FINE.size)
+            Galaxies on the observed window.
+        shift : ndarray of int, shape (N,)
+            Redshift of each in pixels.
+        amount : ndarray of float32, shape (N, len(ELEMENTS))
+            As from `draw_enhancement`.
+        """
+        begin = self._first - FINE.first + shift
+        factor = amount @ self._response
+        factor += np.float32(1.0)
+        for spectrum, start, change in zip(fine, begin.tolist(), factor, strict=True):
+            low, high = max(start, 0), min(start + len(change), FINE.size)
+            if low < high:
+                spectrum[low:high] *= change[low - start : high - start]

@@ -5,7 +5,7 @@ import pytest
 
 from models.synthesis import abundances
 from models.synthesis.galaxies import Z_MAX
-from models.synthesis.grid import FINE
+from models.synthesis.grid import FINE, shifts, windows
 
 
 def test_enhancement_deepens_magnesium_and_weakens_iron():
@@ -19,3 +19,16 @@ def test_enhancement_deepens_magnesium_and_weakens_iron():
     np.testing.assert_allclose(old.mean(axis=0), 1.05, atol=0.05)
     assert np.abs(young).mean() < 0.1
     assert abs(np.corrcoef(old.T)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("z", [0.0, 0.3, 1.25])
+def test_abundance_features_move_with_the_galaxy(z):
+    shift = np.array([int(shifts(np.array(z)))])
+    fine = np.ones((1, FINE.size), np.float32)
+    magnesium = np.array([[1.0, 0.0, 0.0, 0.0, 0.0]], np.float32)
+    abundances.AbundanceFeatures().apply(fine, shift, magnesium)
+    expected = windows(
+        abundances.abundance_response()[:1], FINE.rest_first(Z_MAX), np.array([0]), shift, FINE
+    )
+    np.testing.assert_allclose(fine, 1.0 + expected, atol=1e-6)
+    assert (fine.min() < 0.98) == (5165.0 * (1.0 + z) < 11000.0)

@@ -8,8 +8,8 @@ from astropy.cosmology import Planck18
 
 from catalogs_schema.bands import BY_NAME, MODEL_BANDS
 from models.quantities import CLASSES, QUANTITIES, Kind
-from models.synthesis import abundances, galaxies, noise, quasars, stars
-from models.synthesis.grid import COARSE, FINE, shifts, windows
+from models.synthesis import galaxies, noise, quasars, stars
+from models.synthesis.grid import COARSE, FINE, windows
 from models.synthesis.sky import RARE, SURVEY_SHARES, MockSky
 
 REFERENCE = [band.name for band in MODEL_BANDS].index("iSDSS")
@@ -80,7 +80,9 @@ def test_held_out_draws_use_held_out_spectra_only(sky, small):
 def test_no_galaxy_is_older_than_the_universe_at_its_redshift(sky, small):
     z = np.linspace(0.01, 1.28, 400)
     luminosity = np.random.default_rng(2).uniform(37.5, 40.5, 400)
-    rows = sky._draw_galaxy_rows(z, luminosity, sky._side(False), np.random.default_rng(1))
+    rows = sky.population.galaxy_rows(
+        z, luminosity, sky.population.members(held_out=False), np.random.default_rng(1)
+    )
     assert (small.galaxies["age"][rows] <= Planck18.age(z).to_value("Gyr") + 1e-2).all()
 
 
@@ -116,7 +118,7 @@ def test_white_dwarfs_are_among_the_members_only_where_they_are_asked_for(sky_wi
     sky = sky_without_rare
     white = [stars.KINDS.index(name) for name in stars.WHITE_DWARFS]
     assert not np.isin(small.stars["kind"][sky.members(held_out=False)["stars"]], white).any()
-    alone = sky._side(False, "white dwarfs").stars
+    alone = sky.population.members(held_out=False, only="white dwarfs").stars
     assert len(alone)
     assert np.isin(small.stars["kind"][alone], white).all()
 
@@ -138,8 +140,8 @@ def test_black_holes_are_heavier_in_brighter_quasars(sky):
 
 def test_hosts_rule_faint_nearby_nuclei_and_never_luminous_ones(sky):
     rng = np.random.default_rng(5)
-    faint = sky._host_ratio(np.full(2000, 19.0), np.full(2000, 0.15), rng)
-    luminous = sky._host_ratio(np.full(2000, 16.5), np.full(2000, 0.9), rng)
+    faint = sky.population.host_ratio(np.full(2000, 19.0), np.full(2000, 0.15), rng)
+    luminous = sky.population.host_ratio(np.full(2000, 16.5), np.full(2000, 0.9), rng)
     assert np.median(faint) > 1.0
     assert np.median(luminous) < 0.05
     assert faint.max() <= 10.0**quasars.HOST_MAX + 1e-9
@@ -197,15 +199,3 @@ def test_more_dust_makes_redder_photometry(sky):
     colour = -2.5 * np.log10(drawn.flux[star, blue] / drawn.flux[star, REFERENCE])
     dusty = drawn.ebv[star] > 0.12
     assert np.nanmean(colour[dusty]) > np.nanmean(colour[~dusty])
-
-
-@pytest.mark.parametrize("z", [0.0, 0.3, 1.25])
-def test_abundance_features_move_with_the_galaxy(sky, z):
-    shift = np.array([int(shifts(np.array(z)))])
-    fine = np.ones((1, FINE.size), np.float32)
-    sky._enhance(fine, shift, np.array([[1.0, 0.0, 0.0, 0.0, 0.0]], np.float32))  # magnesium alone
-    expected = windows(
-        abundances.abundance_response()[:1], FINE.rest_first(galaxies.Z_MAX), np.array([0]), shift, FINE
-    )
-    np.testing.assert_allclose(fine, 1.0 + expected, atol=1e-6)
-    assert (fine.min() < 0.98) == (5165.0 * (1.0 + z) < 11000.0)
