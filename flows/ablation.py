@@ -28,7 +28,7 @@ from models.checkpoint import WeightsError, file_sha256, load_weights
 from models.ojala import PRESETS, Ojala, OjalaConfig
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES
 from models.tokens import N_BANDS, tokenise
-from models.training import TrainingConfig, config_from, train
+from models.training import Sky, TrainingConfig, config_from, train
 from pipeline.ingest import ingest
 from pipeline.leaf import write_whole
 
@@ -65,7 +65,7 @@ VARIANTS: dict[str, Variant] = {
 """`base` is the shape of the weights that come along. Each of the next four changes one thing in it, the
 three after these its size; `published` has the published shape, redshift and losses."""
 
-DRAWS = 76_800
+DRAWS = 51_200
 """Draws of each training unless told."""
 
 _shares = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
@@ -73,7 +73,7 @@ SETTINGS = TrainingConfig(
     warm_up=40,
     averaging=0.99,
     seed=1,
-    held_out=8192,
+    held_out=4096,
     checkpoint_minutes=10.0,
     class_weights=(float(_shares[0]), float(_shares[1]), float(_shares[2])),
 )
@@ -97,18 +97,18 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
 
 
 def ablate(
-    library: Path, folder: Path, settings: TrainingConfig, names: Iterable[str] = VARIANTS
+    sky: Sky, held_out: Sky, folder: Path, settings: TrainingConfig, names: Iterable[str] = VARIANTS
 ) -> dict[str, dict[str, Any]]:
     """Train and check variants.
 
     Parameters
     ----------
-    library : Path
-        Library of spectra.
+    sky, held_out : Sky
+        Draws to learn from, and of other objects to check with.
     folder : Path
         Gets a folder for each variant.
     settings : TrainingConfig
-        Of all trainings; name, preset, discrepancy and note are set here.
+        Of all trainings; name, preset and discrepancy are set here.
     names : iterable of str
         Variants to train.
 
@@ -122,19 +122,17 @@ def ablate(
     Raises
     ------
     ValueError
-        The folder holds a training with other settings or from another library.
+        The folder holds a training with other settings.
     """
-    sky, note = load_sky(library), f"Library {file_sha256(library)}"
-    held_out, observed = HeldOutSky(sky), _bundled_photometry()
+    observed = _bundled_photometry()
     for name in names:
         variant = VARIANTS[name]
         PRESETS[f"ablation {name}"] = variant.shape
-        config = replace(
-            settings, name=name, preset=f"ablation {name}", discrepancy=variant.discrepancy, note=note
-        )
+        config = replace(settings, name=name, preset=f"ablation {name}", discrepancy=variant.discrepancy)
         if _is_finished(folder / name / f"{name}.safetensors", config):
             continue
-        torch.compiler.reset()  # it gives up on a function that was compiled for eight other networks
+        if settings.compiled:
+            torch.compiler.reset()  # it gives up on a function that was compiled for eight other networks
         unlabelled = observed if variant.discrepancy else None
         train(config, sky, held_out, folder / name, partial(_tell, name), unlabelled)
     trained = {name: folder / name / f"{name}.safetensors" for name in VARIANTS}
@@ -194,8 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=DRAWS, help="of each training")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
     asked = parser.parse_args(arguments)
-    settings = replace(SETTINGS, steps=max(1, asked.draws // SETTINGS.batch_size))
-    found = ablate(asked.library, asked.out, settings, asked.only)
+    settings = replace(
+        SETTINGS,
+        steps=max(1, asked.draws // SETTINGS.batch_size),
+        note=f"Library {file_sha256(asked.library)}",
+    )
+    sky = load_sky(asked.library)
+    found = ablate(sky, HeldOutSky(sky), asked.out, settings, asked.only)
     write_whole(UPath(asked.out / "ablation.json"), json.dumps(found, indent=1).encode())
     write_whole(UPath(asked.out / "ablation.md"), f"{table(found)}\n".encode())
     print(table(found))

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from flows.ablation import SETTINGS, VARIANTS, ablate, table
-from flows.synthesis import save_library
 from models.training import METRICS_FILE
-from tests.models.synthesis.small_library import box_curves, libraries
+from tests.models.test_training import TwoColours
 
 SHORT = replace(SETTINGS, steps=2, batch_size=8, held_out=40, bf16=False, compiled=False)
 TWO = ("without-chain", "discrepancy")
@@ -23,12 +22,11 @@ def test_each_variant_changes_what_its_name_says():
 
 
 def test_variants_are_compared_and_a_finished_one_is_not_trained_again(tmp_path):
-    library, folder = tmp_path / "library.npz", tmp_path / "ablation"
-    save_library(library, libraries(), box_curves())
-    ablate(library, folder, SHORT, TWO[:1])
-    first = (folder / TWO[0] / METRICS_FILE).stat()
-    found = ablate(library, folder, SHORT, TWO)
-    assert (folder / TWO[0] / METRICS_FILE).stat().st_mtime_ns == first.st_mtime_ns
+    sky = TwoColours()
+    ablate(sky, sky, tmp_path, SHORT, TWO[:1])
+    first = (tmp_path / TWO[0] / METRICS_FILE).stat()
+    found = ablate(sky, sky, tmp_path, SHORT, TWO)
+    assert (tmp_path / TWO[0] / METRICS_FILE).stat().st_mtime_ns == first.st_mtime_ns
     assert list(found) == list(TWO)
     assert {figures["draws"] for figures in found.values()} == {16}
     chained, free = found["discrepancy"], found["without-chain"]
@@ -40,4 +38,4 @@ def test_variants_are_compared_and_a_finished_one_is_not_trained_again(tmp_path)
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
     with pytest.raises(ValueError, match="other settings"):
-        ablate(library, folder, replace(SHORT, steps=3), TWO)
+        ablate(sky, sky, tmp_path, replace(SHORT, steps=3), TWO)
