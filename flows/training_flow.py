@@ -7,6 +7,7 @@ from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from upath import UPath
 
 from flows.parameters import shown
 from flows.training import train_from
@@ -19,6 +20,16 @@ def train(
     folder: Annotated[
         Path, shown("string", "gets weights, state, metrics and model card; goes on with what it holds")
     ],
+    unlabelled: Annotated[
+        str, shown("string", "photometry catalogue to adapt to (setting discrepancy); empty for none")
+    ] = "",
+    spectra: Annotated[
+        str,
+        shown("string", "spectra catalogue to draw from as well, made by ojala spectra; empty for none"),
+    ] = "",
+    curves: Annotated[
+        str, shown("string", "folder with the curves that those are seen through; empty for none")
+    ] = "",
 ) -> str:
     """Train a model on a library of spectra, or go on with a training that was interrupted.
 
@@ -30,6 +41,12 @@ def train(
         Library of spectra.
     folder : Path
         Gets weights, state, metrics and the model card.
+    unlabelled : str
+        Photometry catalogue that the encodings are adapted to; empty for none.
+    spectra : str
+        Spectra catalogue of which a part of the draws is; empty for none.
+    curves : str
+        Folder with the transmission curves that those are seen through; empty for none.
 
     Returns
     -------
@@ -38,7 +55,13 @@ def train(
     """
     logger = get_run_logger()
     weights = train_from(
-        settings, library=library, folder=folder, report=lambda record: logger.info("%s", record)
+        settings,
+        library=library,
+        folder=folder,
+        report=lambda record: logger.info("%s", record),
+        unlabelled=UPath(unlabelled) if unlabelled else None,
+        spectra=UPath(spectra) if spectra else None,
+        curves=Path(curves) if curves else None,
     )
     create_markdown_artifact(
         weights.with_suffix(".md").read_text(), key="model-card", description=f"Model card of {weights.name}"

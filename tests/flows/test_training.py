@@ -1,5 +1,6 @@
 """Settings of a training are read from TOML, and a mistake in them is named."""
 
+import inspect
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from catalogs_schema.bands import MODEL_BANDS
 from flows.training import ObservedPhotometry, train_from
+from flows.training_flow import train
 from models.training import TrainingConfig, config_from
 from tests.survey import ingest_table, photometry_table
 
@@ -35,6 +37,13 @@ def test_a_mistake_in_the_settings_is_named_with_the_file(text, complaint, tmp_p
     with pytest.raises(ValueError, match=rf"mine\.toml: .*{complaint}"):
         train_from(settings, library=tmp_path / "library.npz", folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_server_is_told_of_a_training_all_that_a_command_is():
+    told = train.parameters.properties
+    assert set(told) == set(inspect.signature(train_from).parameters) - {"report"}
+    assert all(parameter["description"] for parameter in told.values())
+    assert train.parameters.required == ["settings", "library", "folder"]
 
 
 def test_rows_of_a_catalogue_are_drawn_as_they_were_measured_and_without_labels(tmp_path):
