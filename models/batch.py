@@ -1,10 +1,12 @@
-"""What passes between mock photometry and a training loop."""
+"""What passes between mock data and a training loop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from models.spectra import Spectra
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +35,29 @@ class LabelledPhotometry:
 
     def __len__(self) -> int:
         return len(self.flux)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSpectra:
+    """Observed spectra of N objects with what is known of them.
+
+    Attributes
+    ----------
+    spectra : Spectra
+        The spectra.
+    class_code : ndarray of int64, shape (N,)
+        Index into `models.quantities.CLASSES`, -1 where not known.
+    labels : dict of str to ndarray of float32, shape (N,)
+        ``z`` (of stars: radial velocity over the speed of light) and others, physical units as in
+        `models.quantities`; NaN where not known or without meaning for the object's class.
+    member : ndarray of int64, shape (N,)
+        Row in the library of the object's class.
+    """
+
+    spectra: Spectra
+    class_code: np.ndarray
+    labels: dict[str, np.ndarray]
+    member: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.spectra)
