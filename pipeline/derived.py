@@ -32,6 +32,10 @@ BPT_Z_MAX = 0.36
 _CONTINUUM = {"hbeta": "hbeta", "oiii_5007": "hbeta", "halpha": "halpha", "nii_6584": "halpha"}
 """Line -> the continuum on which its equivalent width stands."""
 
+_F_LAMBDA_PER_UJY: float = (u.uJy * constants.c / (BY_NAME[REFERENCE_BAND].pivot * u.AA) ** 2).to_value(
+    u.erg / u.s / u.cm**2 / u.AA
+)
+
 Columns = dict[str, np.ndarray]
 
 
@@ -60,11 +64,22 @@ def line_quantities(predicted: Columns, reference: np.ndarray, reference_err: np
     return columns
 
 
+def reference_of(columns: Columns) -> np.ndarray:
+    """The iSDSS flux density [uJy], corrected for Galactic extinction, on which line fluxes stand.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray, shape (N,)
+        ``f_halpha``, ``ew_halpha``, ``cont_halpha`` and ``z_gal`` of the value-added catalogue.
+    """
+    with np.errstate(all="ignore"):
+        width = columns["ew_halpha"] * columns["cont_halpha"] * (1.0 + columns["z_gal"])
+        return np.asarray(columns["f_halpha"] / (width * _F_LAMBDA_PER_UJY))
+
+
 def _fluxes(predicted: Columns, reference: np.ndarray, reference_err: np.ndarray) -> Columns:
     """F = EW (1 + z) c f_lambda(i), with c the continuum relative to the i band [erg/s/cm2]."""
-    pivot = BY_NAME[REFERENCE_BAND].pivot * u.AA
-    per_ujy = (u.uJy * constants.c / pivot**2).to_value(u.erg / u.s / u.cm**2 / u.AA)
-    level = reference * per_ujy * (1.0 + predicted["z_gal"])
+    level = reference * _F_LAMBDA_PER_UJY * (1.0 + predicted["z_gal"])
     columns: Columns = {}
     for line, _, _ in LINES:
         width, width_err = predicted[f"ew_{line}"], predicted[f"ew_{line}_err"]

@@ -12,7 +12,7 @@ from upath import UPath
 from catalogs_schema.bands import BY_NAME, REFERENCE_BAND
 from catalogs_schema.value_added import CLASSES, OJALA, OJALA_VECTORS
 from pipeline.sky import Partition
-from pipeline.validation.truth import Truth
+from pipeline.validation.truth import LUMINOSITY, Truth
 
 AB_ZERO = 23.9
 """AB magnitude of a flux density of 1 uJy."""
@@ -20,6 +20,7 @@ AB_ZERO = 23.9
 _ANSWERS = ["object_id", "tile_id", "number", "ra", "dec", "class", *(f"p_{c.lower()}" for c in CLASSES)]
 _DIAGRAMS = ["bpt_class", "whan_class"]
 _NOVELTY = "novelty"
+_LUMINOSITY = [LUMINOSITY, f"{LUMINOSITY}_err", "f_halpha"]
 _REDSHIFTS = [
     "z",
     "z_err",
@@ -66,6 +67,7 @@ def answers_for(
     columns = [*_ANSWERS, *_REDSHIFTS, *_DIAGRAMS, *truth.labels, *errors, "n_bands", "flags"]
     if _NOVELTY in OJALA.names:
         columns.append(_NOVELTY)
+    columns += [name for name in _LUMINOSITY if name not in columns]
     flux = BY_NAME[REFERENCE_BAND].flux_column
     found = [_none_of(columns)]
     for partition in partitions:

@@ -11,8 +11,8 @@ from catalogs_schema.contract import NONE
 from catalogs_schema.flags import names as flag_names
 from catalogs_schema.value_added import BPT_CLASSES, CLASSES, LINES, OJALA, WHAN_CLASSES
 from models.quantities import BY_NAME
-from pipeline.derived import bpt_class, whan_class
-from pipeline.validation.truth import Matched
+from pipeline.derived import bpt_class, line_quantities, reference_of, whan_class
+from pipeline.validation.truth import LUMINOSITY, Matched
 
 CATASTROPHIC = 0.15
 """|dz| / (1 + z) beyond which a redshift is a wrong answer."""
@@ -22,6 +22,8 @@ STRONG_LINE = 3.0
 
 BRIGHT = 21.0
 """iSDSS magnitude up to which quantities and diagrams are also judged apart, as the published ones are."""
+
+_LINE_LABELS = {*(f"ew_{line}" for line, _, _ in LINES), "cont_hbeta", "cont_halpha"}
 
 Given = Literal["true class", "predicted class"]
 
@@ -166,15 +168,21 @@ def label_samples(matched: Matched) -> list[LabelSample]:
     """The scalar labels that the truth knows, of objects of the class for which they have a meaning.
 
     Equivalent widths are judged twice: of all, and of those with more than 3 Angstrom; and everything again
-    for the objects brighter than `BRIGHT`, where there are others.
+    for the objects brighter than `BRIGHT`, where there are others. Where the truth has the lines, but not
+    their luminosity, that of H alpha is judged too, against `true_luminosity`.
     """
     samples = []
-    for name in matched.labels:
-        truth, value, error = (matched.numbers(n) for n in (f"true_{name}", name, f"{name}_err"))
+    truths = {name: matched.numbers(f"true_{name}") for name in matched.labels}
+    if LUMINOSITY not in truths and truths.keys() >= _LINE_LABELS:
+        truths[LUMINOSITY] = true_luminosity(matched)
+    for name, truth in truths.items():
+        value, error = matched.numbers(name), matched.numbers(f"{name}_err")
         known = np.isfinite(truth) & of_class(matched, name)
         choices = {"": known}
         if name.startswith("ew_"):
             choices[f"EW > {STRONG_LINE:g} Å"] = known & (truth > STRONG_LINE)
+        elif name == LUMINOSITY and "ew_halpha" in truths:
+            choices[f"EW(Hα) > {STRONG_LINE:g} Å"] = known & (truths["ew_halpha"] > STRONG_LINE)
         for selection, chosen in _also_bright(choices, matched.i_mag).items():
             both = chosen & np.isfinite(value)
             if chosen.any():
@@ -190,6 +198,21 @@ def label_samples(matched: Matched) -> list[LabelSample]:
                     )
                 )
     return samples
+
+
+def true_luminosity(matched: Matched) -> np.ndarray:
+    """log10 of the dust-corrected H alpha luminosity [erg/s] from true widths, continua and redshift.
+
+    By the catalogue's formulae and from the flux in iSDSS that the catalogue's own lines stand on, so that
+    the noise of that flux is in neither. NaN, shape (N,), where H alpha or H beta is not in emission or the
+    catalogue has no line.
+    """
+    true = {name: matched.numbers(f"true_{name}") for name in _LINE_LABELS}
+    nothing = np.zeros(matched.rows.num_rows)
+    true |= {f"{name}_err": nothing for name in _LINE_LABELS}
+    true |= {"z_gal": matched.z_true, "z_gal_err": nothing}
+    own = {name: matched.numbers(name) for name in ("f_halpha", "ew_halpha", "cont_halpha", "z_gal")}
+    return line_quantities(true, reference_of(own), nothing)[LUMINOSITY]
 
 
 def _also_bright(choices: dict[str, np.ndarray], i_mag: np.ndarray) -> dict[str, np.ndarray]:

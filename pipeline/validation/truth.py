@@ -24,6 +24,9 @@ LABELS: tuple[str, ...] = tuple(
 """The catalogue's scalar quantities: what a truth file may know beside class and redshift."""
 
 
+LUMINOSITY = "log_l_halpha_corr"
+"""Label that follows from the others where a truth file has all of a galaxy's lines; see `samples`."""
+
 REMARKS = ("sample", "survey", "subclass", "source")
 """Text columns of a truth file that are kept beside the answers. Each ``sample`` is judged apart: real
 objects and mocks should never be one number."""

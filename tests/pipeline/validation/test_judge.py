@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from catalogs_schema.value_added import PDF_BINS, PDF_STEP
-from pipeline.derived import bpt_class
+from pipeline.derived import bpt_class, line_quantities
 from pipeline.validation.judge import brighter, intervals, validate
 from pipeline.validation.result import Validation
 from pipeline.validation.samples import diagram_samples, label_samples
@@ -29,7 +29,9 @@ def with_columns(matched: Matched, **columns: np.ndarray) -> Matched:
         rows = rows.drop_columns([name]) if name in rows.column_names else rows
         rows = rows.append_column(name, pa.array(values))
     labels = [
-        name.removeprefix("true_") for name in columns if name.startswith("true_ew") and "_err" not in name
+        name.removeprefix("true_")
+        for name in columns
+        if name.startswith(("true_ew", "true_cont")) and "_err" not in name
     ]
     return Matched(
         rows=rows,
@@ -141,6 +143,24 @@ def test_true_diagram_classes_come_from_true_widths_by_the_catalogues_cuts(match
     assert set(widths) == {"", "EW > 3 Å", "i < 21", "EW > 3 Å, i < 21"}
     assert (widths["EW > 3 Å"].truth > 3.0).all()
     assert len(widths[""].truth) == galaxies.sum()
+
+
+def test_true_luminosities_follow_from_true_lines_at_the_catalogues_flux(matched: Matched) -> None:
+    rng, n = np.random.default_rng(6), matched.rows.num_rows
+    lines = {f"ew_{line}": rng.uniform(-1.0, 40.0, n) for line in ("hbeta", "oiii_5007", "nii_6584")}
+    lines |= {"ew_halpha": 3.0 * lines["ew_hbeta"]} | {f"cont_{x}": np.ones(n) for x in ("hbeta", "halpha")}
+    answered = lines | {"ew_halpha": 1.2 * lines["ew_halpha"], "ew_hbeta": 1.2 * lines["ew_hbeta"]}
+    answered |= {f"{name}_err": 0.1 * np.abs(values) for name, values in answered.items()}
+    redshift = {"z_gal": matched.z_true, "z_gal_err": np.zeros(n)}
+    flux = rng.uniform(1.0, 100.0, n)
+    columns = answered | redshift | line_quantities(answered | redshift, flux, 0.01 * flux)
+    known = with_columns(matched, **columns, **{f"true_{name}": values for name, values in lines.items()})
+    found = {s.selection: s for s in label_samples(known) if s.name == "log_l_halpha_corr"}
+    assert set(found) == {"", "EW(Hα) > 3 Å", "i < 21", "EW(Hα) > 3 Å, i < 21"}
+    emits = (matched.words("true_class") == "GALAXY") & (lines["ew_halpha"] > 0)
+    assert len(found[""].truth) == emits.sum() > 100
+    np.testing.assert_allclose(found[""].value - found[""].truth, np.log10(1.2), atol=1e-9)
+    assert len(found["EW(Hα) > 3 Å"].truth) == (emits & (lines["ew_halpha"] > 3.0)).sum()
 
 
 def test_the_result_is_closed_and_comes_back_from_json(found: Validation) -> None:
