@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -93,6 +94,8 @@ class Contract:
         What one row is, and what a reader has to know.
     columns : tuple of Column
         The columns in their order on disk.
+    remarks : mapping of IntFlag to str
+        What each bit of the column ``flags`` says; empty where there is none.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Contract:
     title: str
     description: str
     columns: tuple[Column, ...]
+    remarks: Mapping[enum.IntFlag, str] = field(default_factory=dict, hash=False)
 
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from catalogs_schema.contract import Column, Contract
-from catalogs_schema.flags import MEANING
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.receipt import RECEIPT_VERSION, Receipt
 from catalogs_schema.spectra import SPECTRA
@@ -22,7 +21,7 @@ def page() -> str:
         "hand. Versions are semantic: the major number changes when a reader can break.\n"
     ]
     parts += [_section(contract) for contract in CONTRACTS]
-    parts.append(_flags())
+    parts += [_flags(contract) for contract in CONTRACTS if contract.remarks]
     parts.append(_receipt())
     parts.append(_published())
     return "\n".join(parts)
@@ -53,9 +52,9 @@ def _range(column: Column) -> str:
     return column.range_text
 
 
-def _flags() -> str:
-    rows = [(f"{int(flag)}", f"`{flag.name}`", text) for flag, text in MEANING.items()]
-    head = "## Flags of the value-added catalogue\n\nA bit mask; zero means nothing to remark.\n"
+def _flags(contract: Contract) -> str:
+    rows = [(f"{int(flag)}", f"`{flag.name}`", text) for flag, text in contract.remarks.items()]
+    head = f"## Flags of {contract.name}\n\nA bit mask; zero means nothing to remark.\n"
     return head + "\n" + _table(("value", "name", "meaning"), rows)
 
 

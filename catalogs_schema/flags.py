@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 
 class Flag(enum.IntFlag):
@@ -22,7 +23,7 @@ class Flag(enum.IntFlag):
     NOVEL = 1 << 11
 
 
-MEANING: dict[Flag, str] = {
+MEANING: Mapping[enum.IntFlag, str] = {
     Flag.NO_BANDS: "no usable band at all: nothing is predicted, every prediction is null",
     Flag.FEW_BANDS: "fewer than 10 usable bands: the answer leans on the prior",
     Flag.BAND_REJECTED: "at least one band was given but cannot be used (flux not finite or above 1e9 uJy in "

@@ -27,6 +27,9 @@ ARRAYS: tuple[str, ...] = ("wavelength", "flux", "ivar", "mask")
 IMAGING_BANDS: tuple[Band, ...] = tuple(BY_NAME[name] for name in ("ls_g", "ls_r", "ls_z", "W1", "W2"))
 """Bands in which a spectroscopic survey hands on the fluxes of its targets."""
 
+KEY_NAMES: tuple[str, ...] = ("_healpix_29", "object_id", "primary_id", "ra", "dec")
+"""Columns that every product of spectra takes over from them."""
+
 _HEALPIX, _, _, _, _RA, _DEC = KEY_COLUMNS
 
 

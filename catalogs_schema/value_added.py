@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from catalogs_schema.contract import NONE, Column, Contract
+from catalogs_schema.flags import MEANING
 from catalogs_schema.photometry import KEY_COLUMNS
 
 CLASSES: tuple[str, ...] = ("GALAXY", "STAR", "QSO")
@@ -273,6 +274,7 @@ OJALA = Contract(
             minimum=0,
         ),
     ),
+    remarks=MEANING,
 )
 """The value-added catalogue."""
 

@@ -16,6 +16,7 @@ from flows import interrupt, release_cli, spectra_cli, training_cli, validate_cl
 from flows.console import RUN_INTERRUPTED, AsJson, complain, errors, say
 from flows.release_cli import Publish
 from flows.telling import MAX_NAMED, show_plan, tell_run
+from pipeline.systems import SYSTEMS
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -59,16 +60,23 @@ class Units(StrEnum):
     FLAMBDA = "flambda"
 
 
-Photometry = Annotated[str, typer.Option(help="Photometry catalogue, made by `ojala ingest`.")]
+Photometry = Annotated[str | None, typer.Option(help="Photometry catalogue, made by `ojala ingest`.")]
+Spectra = Annotated[
+    str | None, typer.Option(help="Spectra catalogue, made by `ojala spectra`, for models that read spectra.")
+]
 Out = Annotated[str, typer.Option(help="Collection that the results go into; made if it is not there.")]
-ModelName = Annotated[str | None, typer.Option(help="Model to run: ojala, or empty (answers nothing).")]
+ModelName = Annotated[
+    str | None, typer.Option(help=f"Model to run: {', '.join(SYSTEMS)} (which answers nothing).")
+]
 Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
 Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]
 Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler of engine address: tls://HOST:PORT.")]
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes, or Slurm jobs; default: one per core.", min=1)
 ]
-Vectors = Annotated[bool | None, typer.Option("--vectors", help="Also write redshift PDFs and embeddings.")]
+Vectors = Annotated[
+    bool | None, typer.Option("--vectors", help="Also write the large products: PDFs, embeddings, spectra.")
+]
 Truth = Annotated[str | None, typer.Option(help="Known classes and redshifts, for the report.")]
 Check = Annotated[
     bool, typer.Option("--check", help="Read all leaves that are there and compare their SHA-256.")
@@ -121,8 +129,9 @@ def ingest(
 @app.command()
 def plan(
     context: typer.Context,
-    photometry: Photometry,
     out: Out,
+    photometry: Photometry = None,
+    spectra: Spectra = None,
     model: ModelName = None,
     weights: Weights = None,
     engine: Engine = None,
@@ -146,8 +155,9 @@ def plan(
 @app.command()
 def run(
     context: typer.Context,
-    photometry: Photometry,
     out: Out,
+    photometry: Photometry = None,
+    spectra: Spectra = None,
     model: ModelName = None,
     weights: Weights = None,
     engine: Engine = None,
@@ -160,7 +170,7 @@ def run(
     check: Check = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a model over a photometry catalogue and publish the value-added catalogue.
+    """Run a model over a catalogue of photometry or spectra and publish the value-added catalogue.
 
     A Prefect flow: with `PREFECT_API_URL` set it is tracked by that server, otherwise by an embedded one.
     A run that was interrupted goes on where it stopped when the same command is given again.
@@ -171,7 +181,7 @@ def run(
     with errors(RUN_INTERRUPTED):
         asked = resolve(context)
         # Faults of the request are told here: within the flow they would be a task's failure.
-        read_leaves(UPath(asked.photometry))
+        read_leaves(UPath(asked.source))
         asked.spec().weights_sha256()
         if asked.truth:
             read_truth(UPath(asked.truth))

@@ -36,9 +36,14 @@ Product = Annotated[str, typer.Option(help="Product whose release is meant.")]
 
 @app.command()
 def reprocess(
-    photometry: Annotated[str, typer.Option(help="Photometry catalogue, made by `ojala ingest`.")],
     out: Out,
     region: RegionSpec,
+    photometry: Annotated[
+        str | None, typer.Option(help="Photometry catalogue, made by `ojala ingest`.")
+    ] = None,
+    spectra: Annotated[
+        str | None, typer.Option(help="Spectra catalogue, for models that read spectra.")
+    ] = None,
     execute: Annotated[bool, typer.Option("--yes", "--execute", help="Do it, do not only say it.")] = False,
     publish: Publish = True,
     model: Annotated[str | None, typer.Option(help="Model to run.")] = None,
@@ -61,6 +66,7 @@ def reprocess(
 
     given = {
         "photometry": photometry,
+        "spectra": spectra,
         "out": out,
         "model": model,
         "weights": weights,

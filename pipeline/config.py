@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from catalogs_schema.value_added import OJALA, OJALA_VECTORS
-from pipeline.model import EMPTY, ModelSpec
+from pipeline.model import ModelSpec
+from pipeline.systems import SYSTEMS, System
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
 """Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
-
-WEIGHTS = Path(__file__).parents[1] / "models" / "weights" / "ojala-base.safetensors"
-"""The weights that come with the program."""
 
 
 class ConfigError(ValueError):
@@ -65,10 +62,17 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    photometry: str = Field(description="root of the photometry catalogue")
+    photometry: str | None = Field(
+        default=None, description="root of the photometry catalogue, for models that read photometry"
+    )
+    spectra: str | None = Field(
+        default=None, description="root of the spectra catalogue, for models that read spectra"
+    )
     out: str = Field(description="root of the collection that the results go into")
-    model: Literal["ojala", "empty"] = Field(default="ojala", description="model to run")
-    weights: str = Field(default=str(WEIGHTS), description="weights of the model (safetensors)")
+    model: str = Field(default="ojala", description="model to run", json_schema_extra={"enum": list(SYSTEMS)})
+    weights: str = Field(
+        default="", description="weights of the model (safetensors); empty: those that come with the program"
+    )
     weights_sha256: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the weights must have"
     )
@@ -93,21 +97,57 @@ class RunConfig(BaseModel):
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
     gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
 
-    @field_validator("photometry", "out", "weights", "scheduler", "truth", mode="before")
+    @field_validator("photometry", "spectra", "out", "weights", "scheduler", "truth", mode="before")
     @classmethod
     def _take_credentials_out(cls, value: object) -> object:
         return without_credentials(value) if isinstance(value, str) else value
 
+    @field_validator("model")
+    @classmethod
+    def _know_the_model(cls, name: str) -> str:
+        if name not in SYSTEMS:
+            raise ValueError(f"there is no model {name!r}: choose from {', '.join(SYSTEMS)}")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_weights(cls, values: object) -> object:
+        if isinstance(values, dict) and not values.get("weights"):
+            system = SYSTEMS.get(values.get("model", "ojala"))
+            return values | {"weights": system.weights if system else ""}
+        return values
+
+    @model_validator(mode="after")
+    def _read_one_catalogue(self) -> RunConfig:
+        reads = self.system.reads.name
+        other = "photometry" if reads == "spectra" else "spectra"
+        if getattr(self, reads) is None:
+            raise ValueError(f"model {self.model} reads {reads}: say with --{reads} where they are")
+        if getattr(self, other) is not None:
+            raise ValueError(f"model {self.model} reads {reads}, not {other}: leave --{other} out")
+        return self
+
+    @property
+    def system(self) -> System[Any]:
+        """The system that is run."""
+        return SYSTEMS[self.model]
+
+    @property
+    def source(self) -> str:
+        """Root of the catalogue that the model reads."""
+        return str(getattr(self, self.system.reads.name))
+
     @property
     def products(self) -> tuple[str, ...]:
         """Names of the products that the run writes."""
-        return (OJALA.name, OJALA_VECTORS.name) if self.vectors else (OJALA.name,)
+        main, *others = (contract.name for contract in self.system.products)
+        return (main, *others) if self.vectors else (main,)
 
     def spec(self) -> ModelSpec:
         """How workers load the model."""
         return ModelSpec(
             name=self.model,
-            weights="" if self.model == EMPTY else self.weights,
+            weights=self.weights,
             precision=self.precision,
             batch_size=self.batch_size,
             sha256=self.weights_sha256 or "",
@@ -119,7 +159,7 @@ class RunConfig(BaseModel):
         Paths on this machine are absolute, so that they hold in whatever folder a later command is given.
         """
         settings = self.model_dump()
-        for name in ("photometry", "out", "weights", "truth"):
+        for name in ("photometry", "spectra", "out", "weights", "truth"):
             if settings[name] and "://" not in settings[name]:
                 settings[name] = os.path.abspath(settings[name])
         gates = settings.pop("gates")
@@ -186,6 +226,7 @@ def read_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
         return RunConfig.model_validate(settings)
     except ValidationError as problem:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in problem.errors()
+            ": ".join([*filter(None, [".".join(map(str, f["loc"]))]), f["msg"].removeprefix("Value error, ")])
+            for f in problem.errors()
         )
         raise ConfigError(f"{file or 'configuration'}: {faults}") from problem

@@ -16,9 +16,9 @@ from upath import UPath
 from catalogs_schema.receipt import Receipt, Summary
 from pipeline.config import GateLimits
 from pipeline.leaf import sha256_of, write_whole
-from pipeline.partition import PRODUCTS
 from pipeline.receipts import READERS
 from pipeline.record import RunRecord, utc_now
+from pipeline.systems import PRODUCTS
 
 GATES = "gates.json"
 

@@ -1,8 +1,9 @@
-"""Models as the pipeline sees them: something that turns photometry into answers, loaded once per worker."""
+"""Models as the pipeline sees them: something that turns rows into answers, loaded once per worker."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,9 +12,7 @@ import numpy as np
 
 from catalogs_schema.value_added import EMBEDDING_WIDTH, PDF_BINS
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
-
-EMPTY = "empty"
-"""Name of the model that answers nothing in no time; what a run costs without a network."""
+from pipeline.systems import EMPTY, SYSTEMS
 
 
 class Model(Protocol):
@@ -29,8 +28,9 @@ class Model(Protocol):
         """Predict in batches of half the rows from now on, since the memory did not suffice."""
         ...
 
-    def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers for N objects from (N, 63), (N, 63) and (N,) arrays; see `models.predictor`."""
+    @property
+    def predict(self) -> Callable[..., dict[str, np.ndarray]]:
+        """Answers for N rows, of the inputs that the model's `pipeline.systems.System` hands to it."""
         ...
 
 
@@ -41,7 +41,7 @@ class ModelSpec:
     Attributes
     ----------
     name : str
-        ``ojala``, or ``empty``.
+        One of `pipeline.systems.SYSTEMS`.
     weights : str
         Path of the weights; not used by ``empty``.
     device : str
@@ -72,25 +72,12 @@ class ModelSpec:
         ValueError
             If there is no model of that name, or the weights are not its own or not those that are wanted.
         """
-        if self.name == EMPTY:
-            return EmptyModel()
-        if self.name == "ojala":
-            from models.predictor import OjalaPredictor
-
-            predictor = OjalaPredictor.load(
-                Path(self.weights),
-                device=self.device,
-                precision=self.precision,
-                batch_size=self.batch_size,
-            )
-            self._require(predictor.weights_sha256)
-            if self.heads is not None and predictor.heads != self.heads:
-                raise ValueError(
-                    f"{self.weights}: the heads beside it are {predictor.heads}, wanted are {self.heads}: "
-                    "every worker needs the same files"
-                )
-            return predictor
-        raise ValueError(f"there is no model {self.name!r}: choose from ojala, {EMPTY}")
+        if self.name not in SYSTEMS:
+            raise ValueError(f"there is no model {self.name!r}: choose from {', '.join(SYSTEMS)}")
+        model = SYSTEMS[self.name].load(self)
+        if self.name != EMPTY:
+            self._require(model.weights_sha256)
+        return model
 
     def weights_sha256(self) -> str:
         """Hash of the weights, without loading the model.
@@ -108,7 +95,7 @@ class ModelSpec:
 
     def found_heads(self) -> tuple[tuple[str, str], ...]:
         """Names and SHA-256 of the heads that lie beside the weights and belong to them."""
-        if self.name == EMPTY:
+        if self.name != "ojala":
             return ()
         from models.finetune import heads_beside
 

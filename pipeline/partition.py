@@ -1,4 +1,4 @@
-"""One partition: read its photometry, predict, derive, write its leaves and its receipt.
+"""One partition: read its rows, predict, derive, write its leaves and its receipt.
 
 This is what runs on a worker. It takes paths and returns a small receipt.
 """
@@ -23,18 +23,12 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from upath import UPath
 
-from catalogs_schema.contract import Contract
 from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
-from catalogs_schema.value_added import OJALA, OJALA_VECTORS
-from pipeline.answers import summarise, value_added_table, vectors_table
 from pipeline.failure import Cause, cause_of
 from pipeline.leaf import DamagedInput, write_leaf, write_whole
 from pipeline.model import Model, ModelSpec
-from pipeline.photometry import Photometry, read_photometry
 from pipeline.sky import Partition
-
-PRODUCTS: dict[str, Contract] = {OJALA.name: OJALA, OJALA_VECTORS.name: OJALA_VECTORS}
-"""Products by name; the first is made always, the vectors where they are asked for."""
+from pipeline.systems import PRODUCTS, SYSTEMS, Inputs, System
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +39,12 @@ class Task:
     ----------
     partition : Partition
         Which part of the sky.
-    photometry, run : str
-        Roots of the photometry catalogue and of the run's folder.
+    system : str
+        Name of the system in `pipeline.systems.SYSTEMS`.
+    source, run : str
+        Roots of the catalogue that is read and of the run's folder.
     rows : int
-        Rows that the photometry catalogue lists for the partition.
+        Rows that the catalogue lists for the partition.
     ingredients : Ingredients
         What the numbers depend on.
     products : tuple of str
@@ -60,7 +56,8 @@ class Task:
     """
 
     partition: Partition
-    photometry: str
+    system: str
+    source: str
     run: str
     rows: int
     ingredients: Ingredients
@@ -181,36 +178,34 @@ def _write_receipt(task: Task, receipt: Receipt) -> None:
 
 
 def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary]:
+    system = SYSTEMS[task.system]
     with stages.measure("read"):
-        table = _read_leaf(task)
-        photometry = read_photometry(table)
+        table = _read_leaf(task, system.columns)
+        inputs = system.inputs(table)
     with stages.measure("predict"):
-        predicted = _predict(model, photometry)
+        answers = _predict(system, model, inputs)
     with stages.measure("derive"):
-        main = value_added_table(table, photometry, predicted)
-        tables = {OJALA.name: main}
-        if OJALA_VECTORS.name in task.products:
-            tables[OJALA_VECTORS.name] = vectors_table(table, photometry, predicted)
-        summary = summarise(main, photometry)
+        tables = system.tables(table, inputs, answers, task.products)
+        summary = system.summary(tables[task.products[0]], inputs)
     with stages.measure("write"):
         leaves = [_write(task, product, tables[product]) for product in task.products]
     return leaves, summary
 
 
-def _predict(model: Model, photometry: Photometry) -> dict[str, np.ndarray]:
+def _predict(system: System[Inputs], model: Model, inputs: Inputs) -> dict[str, np.ndarray]:
     """The model's answers, in smaller batches from here on if memory does not suffice."""
     while True:
         try:
-            return model.predict(photometry.flux, photometry.error, photometry.ebv)
+            return system.ask(model, inputs)
         except (MemoryError, RuntimeError) as problem:
             if cause_of(problem) is not Cause.MEMORY or model.batch_size == 1:
                 raise
         model.halve_batch()
 
 
-def _read_leaf(task: Task) -> pa.Table:
-    """The photometry leaf, read once and checked against the hash under which it was ingested."""
-    path = UPath(task.photometry) / task.partition.leaf
+def _read_leaf(task: Task, columns: list[str] | None) -> pa.Table:
+    """The leaf, read once and checked against the hash under which it was ingested."""
+    path = UPath(task.source) / task.partition.leaf
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -218,12 +213,12 @@ def _read_leaf(task: Task) -> pa.Table:
     found = hashlib.sha256(content).hexdigest()
     if found != task.ingredients.input_sha256:
         raise DamagedInput(
-            f"{path}: SHA-256 is {found[:12]}..., the photometry catalogue lists "
+            f"{path}: SHA-256 is {found[:12]}..., its catalogue lists "
             f"{task.ingredients.input_sha256[:12]}...: ingest it again or restore the file"
         )
-    table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
     if table.num_rows != task.rows:
-        raise DamagedInput(f"{path}: {table.num_rows} rows, the photometry catalogue lists {task.rows}")
+        raise DamagedInput(f"{path}: {table.num_rows} rows, its catalogue lists {task.rows}")
     return table
 
 

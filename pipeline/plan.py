@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from upath import UPath
 
-from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.receipt import Ingredients
 from pipeline.catalogue import read_leaves
 from pipeline.config import RunConfig
 from pipeline.model import ModelSpec
-from pipeline.partition import PRODUCTS
 from pipeline.receipts import Known, Seen, known_partitions, list_files
 from pipeline.record import (
     ENDED,
@@ -32,6 +29,7 @@ from pipeline.record import (
 from pipeline.region import Region
 from pipeline.release import ReleaseError, published_run, was_published
 from pipeline.sky import Partition
+from pipeline.systems import PRODUCTS, SYSTEMS
 from pipeline.versions import code_version
 
 DONE = "done"
@@ -212,7 +210,7 @@ def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Ingredients]]:
                 contract_version=contracts,
             ),
         )
-        for partition, leaf in read_leaves(UPath(config.photometry)).items()
+        for partition, leaf in read_leaves(UPath(config.source)).items()
     }
 
 
@@ -380,10 +378,9 @@ def rows_per_second(plan: Plan, config: RunConfig) -> float:
 
 def measure_rate(spec: ModelSpec) -> float:
     """Rows a second of the bare model in this process."""
-    model = spec.load()
-    flux = np.full((spec.batch_size, len(MODEL_BANDS)), 10.0, np.float32)
-    ebv = np.zeros(spec.batch_size, np.float32)
-    model.predict(flux, 0.1 * flux, ebv)
+    system, model = SYSTEMS[spec.name], spec.load()
+    rows = system.example(spec.batch_size)
+    system.ask(model, rows)
     begin = time.perf_counter()
-    model.predict(flux, 0.1 * flux, ebv)
+    system.ask(model, rows)
     return spec.batch_size / (time.perf_counter() - begin)

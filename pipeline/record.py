@@ -71,6 +71,11 @@ class RunRecord(BaseModel):
         """Name of the main product; runs of one main product follow each other."""
         return self.products[0] if self.products else "ojala"
 
+    @property
+    def source(self) -> str:
+        """Root of the catalogue that the run read: photometry or spectra."""
+        return str(self.config.get("photometry") or self.config.get("spectra"))
+
 
 def utc_now() -> str:
     """The time, ISO 8601 in UTC."""

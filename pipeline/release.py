@@ -215,7 +215,7 @@ def turn(
     """
     run = run_folder(out, record.run_id)
     check_ended(record)
-    photometry = UPath(str(record.config["photometry"]))
+    photometry = UPath(record.source)
     with hold(out, POINTER, wait=PATIENCE):
         now = pointers(out)
         before = now.get(record.main)
@@ -253,10 +253,10 @@ def turn(
 def _check_photometry(out: UPath, photometry: UPath, keep: Mapping[str, str]) -> None:
     """Products of other models hold only beside the photometry they were made from."""
     for product in keep:
-        other = read_record(run_folder(out, pointers(out)[product])).config["photometry"]
-        if UPath(str(other)).absolute() != photometry.absolute():
+        other = read_record(run_folder(out, pointers(out)[product])).source
+        if UPath(other).absolute() != photometry.absolute():
             raise ReleaseError(
-                f"{out} publishes {product}, made from the photometry {other}; a run over {photometry} "
+                f"{out} publishes {product}, made from {other}; a run over {photometry} "
                 "belongs into a collection of its own"
             )
 

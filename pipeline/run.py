@@ -26,7 +26,7 @@ from pipeline.folder import link, tidy
 from pipeline.gates import GateReport, judge, read_gates, refuse, write_gates
 from pipeline.leaf import LeafRecord, write_whole
 from pipeline.lock import hold
-from pipeline.partition import PRODUCTS, Task
+from pipeline.partition import Task
 from pipeline.plan import DONE, Entry, Plan
 from pipeline.provenance import write_checksums, write_provenance
 from pipeline.receipts import all_receipts, list_files, read_receipts, write_receipts_table
@@ -44,6 +44,7 @@ from pipeline.region import coverage
 from pipeline.release import ReleaseError, check_ended, pointers, turn, was_published, was_withdrawn
 from pipeline.report import RunFacts, write_report
 from pipeline.sky import Partition
+from pipeline.systems import PRODUCTS
 from pipeline.versions import code_version, package_versions
 
 MOC = "moc.fits"
@@ -102,13 +103,14 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
         "ojala.run_id": plan.run_id,
         "ojala.code_version": code_version(),
         "ojala.model": config.model,
-        "ojala.photometry": catalogue_name(UPath(config.photometry)),
+        f"ojala.{config.system.reads.name}": catalogue_name(UPath(config.source)),
         **{f"ojala.head.{name}": sha256 for name, sha256 in heads},
     }
     tasks = [
         Task(
             partition=entry.partition,
-            photometry=config.photometry,
+            system=config.model,
+            source=config.source,
             run=str(run),
             rows=entry.rows,
             ingredients=entry.ingredients,
@@ -139,7 +141,7 @@ def make_catalogues(plan: Plan, config: RunConfig, *, partial: bool = False) -> 
     run = run_folder(UPath(config.out), plan.run_id)
     receipts = _sound_receipts(run, plan, config)
     record = _outcome(plan, config, receipts, partial)
-    photometry = UPath(config.photometry)
+    photometry = UPath(config.source)
     done = [Partition.parse(receipt.partition) for receipt in receipts if receipt.status == "done"]
     missing = [Partition.parse(name) for name in record.failed]
     for name, partitions in ((MOC, done), (MISSING_MOC, missing)):
@@ -149,9 +151,7 @@ def make_catalogues(plan: Plan, config: RunConfig, *, partial: bool = False) -> 
             write_whole(run / name, content.getvalue())
     if record.status in ENDED:
         _finalise_catalogues(run, record, receipts, photometry, missing)
-    write_provenance(
-        run, record, config.photometry, {name: PRODUCTS[name] for name in config.products}, receipts
-    )
+    write_provenance(run, record, config.source, {name: PRODUCTS[name] for name in config.products}, receipts)
     write_receipts_table(run, receipts)
 
 
@@ -171,7 +171,7 @@ def assess(plan: Plan, config: RunConfig, *, partial: bool = False) -> RunRecord
     gates = judge(run, record, receipts, rows, config.gates, _published(out, record), partial=partial)
     write_gates(run, gates)
     truth = UPath(config.truth) if config.truth else None
-    write_report(run, UPath(config.photometry), receipts, _facts(record, config), truth, gates)
+    write_report(run, UPath(config.source), receipts, _facts(record, config), truth, gates)
     write_checksums(run, receipts)
     write_record(run, record)
     return record
@@ -254,7 +254,7 @@ def _report_for(out: UPath, run: UPath, record: RunRecord, again: bool) -> GateR
         if present in (report.against, run.name):
             return report
     config = RunConfig.from_description(record.config)
-    leaves = read_leaves(UPath(config.photometry))
+    leaves = read_leaves(UPath(config.source))
     rows = {partition.name: leaf.rows for partition, leaf in leaves.items()}
     return judge(
         run,
@@ -275,7 +275,7 @@ def _end_partial(run: UPath) -> RunRecord:
     config = RunConfig.from_description(record.config)
     known = {receipt.partition: receipt for receipt in all_receipts(run) if receipt.status == "done"}
     entries = []
-    for partition, leaf in read_leaves(UPath(config.photometry)).items():
+    for partition, leaf in read_leaves(UPath(config.source)).items():
         receipt = known.get(partition.name)
         ingredients = receipt.ingredients if receipt else _UNKNOWN
         entries.append(
@@ -411,7 +411,8 @@ def _facts(record: RunRecord, config: RunConfig) -> RunFacts:
     return RunFacts(
         run_id=record.run_id,
         product=config.products[0],
-        photometry=config.photometry,
+        source=config.source,
+        reads=config.system.reads.name,
         started=record.started,
         ended=record.ended or "",
         engine=config.engine,

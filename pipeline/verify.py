@@ -19,9 +19,9 @@ from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.spectra import SPECTRA
 from pipeline.catalogue import LEAVES, CatalogueError, read_leaves
 from pipeline.leaf import sha256_of
-from pipeline.partition import PRODUCTS
 from pipeline.provenance import CHECKSUMS, read_checksums
 from pipeline.record import ENDED, RECORD, RecordError, read_record, run_folder
+from pipeline.systems import PRODUCTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
         elif sha256_of(path) != sha256:
             damaged.add(name)
             yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
-    source = photometry if photometry is not None else UPath(str(record.config["photometry"]))
+    source = photometry if photometry is not None else UPath(record.source)
     for product in (name for name in PRODUCTS if (run / name).exists()):
         if record.products and product not in record.products:
             yield Damage(str(run / product), "not a product of this run")

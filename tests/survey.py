@@ -110,7 +110,8 @@ def orders(photometry: UPath, run: Path, products: tuple[str, ...] = ("ojala",))
     return [
         Task(
             partition=partition,
-            photometry=str(photometry),
+            system="empty",
+            source=str(photometry),
             run=str(run),
             rows=leaf.rows,
             ingredients=Ingredients(

@@ -11,7 +11,6 @@ import numpy as np
 
 from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.contract import NONE
-from catalogs_schema.flags import Flag
 from catalogs_schema.receipt import Receipt
 from catalogs_schema.value_added import CLASSES
 from pipeline.answers import REDSHIFT_EDGES
@@ -92,12 +91,13 @@ class RunAccount:
     @cached_property
     def flags(self) -> dict[str, int]:
         """Rows per flag, all flags of the contract named."""
-        return {name: self._count("flags", name) for name in Flag.__members__}
+        return {name: self._count("flags", name) for name in self._named("flags")}
 
     @cached_property
     def classes(self) -> dict[str, int]:
-        """Rows per most probable class, NONE last."""
-        counts = {name: self._count("classes", name) for name in CLASSES}
+        """Rows per most probable class (or that were answered, by a model that gives none), NONE last."""
+        named = [name for name in self._named("classes") if name not in ("none", NONE)]
+        counts = {name: self._count("classes", name) for name in named or CLASSES}
         return counts | {NONE: self._count("classes", "none") + self._count("classes", NONE)}
 
     @cached_property
@@ -105,7 +105,7 @@ class RunAccount:
         """Per class, its probability summed over all rows: how many objects of it are expected."""
         return {
             name: sum(r.summary.expected.get(name, 0.0) for r in self.receipts if r.summary)
-            for name in CLASSES
+            for name in self._named("expected")
         }
 
     @cached_property
@@ -117,7 +117,7 @@ class RunAccount:
     def redshifts(self) -> dict[str, np.ndarray]:
         """Rows per redshift bin, per class that has redshifts."""
         found = {}
-        for name in CLASSES:
+        for name in self._named("redshifts"):
             counts = np.zeros(len(REDSHIFT_EDGES) - 1, dtype=np.int64)
             for receipt in self.receipts:
                 if receipt.summary and name in receipt.summary.redshifts:
@@ -127,12 +127,14 @@ class RunAccount:
         return found
 
     @cached_property
-    def bands(self) -> np.ndarray:
-        """Rows with a usable value per model band, shape (63,)."""
+    def bands(self) -> np.ndarray | None:
+        """Rows with a usable value per model band, shape (63,); None where spectra were read."""
+        found = [receipt.summary.bands for receipt in self.receipts if receipt.summary]
+        if found and not any(found):
+            return None
         counts = np.zeros(len(MODEL_BANDS), dtype=np.int64)
-        for receipt in self.receipts:
-            if receipt.summary:
-                counts += np.asarray(receipt.summary.bands, dtype=np.int64)
+        for bands in found:
+            counts += np.asarray(bands, dtype=np.int64)
         return counts
 
     @cached_property
@@ -158,6 +160,11 @@ class RunAccount:
             Worker(h, p, int(n), int(rows), s, int(rss)) for (h, p), (n, rows, s, rss) in found.items()
         ]
         return sorted(workers, key=lambda w: (-w.rows, w.host, w.pid))
+
+    def _named(self, table: str) -> list[str]:
+        """What the summaries count in one of their tables, in the order of the first that names it."""
+        tables = (getattr(receipt.summary, table) for receipt in self.receipts if receipt.summary)
+        return list(dict.fromkeys(name for one in tables for name in one))
 
     def _count(self, table: str, key: str) -> int:
         return sum(getattr(r.summary, table).get(key, 0) for r in self.receipts if r.summary)

@@ -8,7 +8,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from catalogs_schema.bands import MODEL_BANDS, System
-from catalogs_schema.value_added import CLASSES
 from pipeline.answers import REDSHIFT_EDGES
 from pipeline.report.account import RunAccount
 from pipeline.report.drawing import (
@@ -44,10 +43,9 @@ def redshift_drawing(account: RunAccount) -> Drawing | None:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, (name, counts) in zip(panels, found.items(), strict=True):
             last = min(np.flatnonzero(counts)[-1] + 3, len(counts))
-            axes.stairs(
-                counts[:last], REDSHIFT_EDGES[: last + 1], fill=True, color=CLASS_COLOURS[name], alpha=0.3
-            )
-            axes.stairs(counts[:last], REDSHIFT_EDGES[: last + 1], color=CLASS_COLOURS[name], linewidth=1.4)
+            colour = CLASS_COLOURS.get(name, INK)
+            axes.stairs(counts[:last], REDSHIFT_EDGES[: last + 1], fill=True, color=colour, alpha=0.3)
+            axes.stairs(counts[:last], REDSHIFT_EDGES[: last + 1], color=colour, linewidth=1.4)
             axes.set(
                 title=f"{name}: {counts.sum():,} redshifts",
                 xlabel="redshift z",
@@ -69,8 +67,8 @@ def redshift_drawing(account: RunAccount) -> Drawing | None:
 
 
 def band_drawing(account: RunAccount) -> Drawing | None:
-    """Part of the rows with a usable value in each band; None where no row was summarised."""
-    if not account.rows_summarised:
+    """Part of the rows with a usable value in each band; None where no photometry was summarised."""
+    if not account.rows_summarised or account.bands is None:
         return None
     order = np.argsort([band.pivot for band in MODEL_BANDS])
     bands = [MODEL_BANDS[i] for i in order]
@@ -201,9 +199,8 @@ def class_drawing(account: RunAccount) -> Drawing | None:
         place = np.arange(len(counts))[::-1]
         colours = [CLASS_COLOURS.get(name, INK) for name in counts]
         axes.barh(place, list(counts.values()), height=0.6, color=colours, alpha=0.85)
-        marks = [place[list(counts).index(name)] for name in CLASSES]
-        expected = [account.expected[name] for name in CLASSES]
-        axes.plot(expected, marks, "|", color=INK, markersize=20, markeredgewidth=2.2)
+        marks = [place[list(counts).index(name)] for name in account.expected]
+        axes.plot(list(account.expected.values()), marks, "|", color=INK, markersize=20, markeredgewidth=2.2)
         axes.set_yticks(place, ["no class" if name == "NONE" else name for name in counts])
         axes.set_xlabel("rows")
         axes.grid(visible=False, axis="y")

@@ -52,7 +52,9 @@ def run_numbers(account: RunAccount, without_receipt: int, seconds: float) -> di
             "bin_width": REDSHIFT_BIN,
             "rows": {name: counts.tolist() for name, counts in account.redshifts.items()},
         },
-        "bands": {band.name: int(n) for band, n in zip(MODEL_BANDS, account.bands, strict=True)},
+        "bands": {}
+        if account.bands is None
+        else {band.name: int(n) for band, n in zip(MODEL_BANDS, account.bands, strict=True)},
         "rows_summarised": account.rows_summarised,
     }
 

@@ -12,7 +12,6 @@ import numpy as np
 from upath import UPath
 
 from catalogs_schema.contract import NONE
-from catalogs_schema.flags import MEANING, Flag
 from catalogs_schema.receipt import Receipt
 from pipeline.catalogue import read_counts, read_leaves
 from pipeline.gates import GateReport
@@ -23,6 +22,7 @@ from pipeline.report.numbers import finite, run_numbers, seconds_between
 from pipeline.report.render import render
 from pipeline.report.skymap import sky_drawing
 from pipeline.report.truth_section import objects_csv, truth_section
+from pipeline.systems import PRODUCTS
 from pipeline.validation.judge import validate
 from pipeline.validation.leaves import answers_for
 from pipeline.validation.truth import match_truth, read_truth
@@ -42,8 +42,8 @@ class RunFacts:
     ----------
     run_id, product : str
         Name of the run and of its main product.
-    photometry : str
-        Where the photometry is.
+    source, reads : str
+        Where the catalogue is that was read, and what it is: photometry or spectra.
     started, ended : str
         First start and end, ISO 8601.
     engine, workers, device : str, int, str
@@ -60,7 +60,8 @@ class RunFacts:
 
     run_id: str
     product: str
-    photometry: str
+    source: str
+    reads: str
     started: str
     ended: str
     engine: str
@@ -77,7 +78,7 @@ class RunFacts:
 
 def write_report(
     run: UPath,
-    photometry: UPath,
+    source: UPath,
     receipts: Sequence[Receipt],
     facts: RunFacts,
     truth: UPath | None,
@@ -89,8 +90,8 @@ def write_report(
     ----------
     run : UPath
         Folder of the run, which holds the product's leaves.
-    photometry : UPath
-        Root of the photometry catalogue.
+    source : UPath
+        Root of the catalogue that was read.
     receipts : sequence of Receipt
         One per partition, failed ones too.
     facts : RunFacts
@@ -115,12 +116,12 @@ def write_report(
     account = account_of(receipts)
     done = [p for p, whole in zip(account.partitions, account.done, strict=True) if whole]
     catalogue, folder = run / facts.product, run / "report"
-    missing = len(read_leaves(photometry).keys() - set(account.partitions))
+    missing = len(read_leaves(source).keys() - set(account.partitions))
     wall = seconds_between(facts.started, facts.ended)
     numbers = run_numbers(account, missing, wall)
 
     drawings = {
-        "sky": sky_drawing(account, read_counts(photometry)) if account.partitions else None,
+        "sky": sky_drawing(account, read_counts(source)) if account.partitions else None,
         "classes": class_drawing(account),
         "redshifts": redshift_drawing(account),
         "bands": band_drawing(account),
@@ -130,7 +131,7 @@ def write_report(
     shown = _run_context(account, facts, numbers)
     if known:
         rows = int(account.rows_out[account.done].sum())
-        matched = match_truth(known, answers_for(known, catalogue, photometry, done), rows)
+        matched = match_truth(known, answers_for(known, catalogue, source, done), rows)
         found = validate(known, matched, str(catalogue))
         numbers["truth"] = found.model_dump(mode="json")
         shown["truth"] = truth_section(matched, found)
@@ -151,10 +152,11 @@ def write_report(
 def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> dict[str, Any]:
     rows = max(account.rows_summarised, 1)
     slowest = np.argsort(-account.seconds, kind="stable")[:SLOWEST]
+    meanings = {flag.name: text for flag, text in PRODUCTS[facts.product].remarks.items()}
     sections = [
         ("where", "Where"),
         ("rows", "Rows and classes"),
-        ("observed", "What was observed"),
+        *([("observed", "What was observed")] if account.bands is not None else []),
         ("cost", "What it took"),
     ]
     return {
@@ -175,7 +177,7 @@ def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) 
             for n, c in account.classes.items()
         ],
         "flag_rows": [
-            {"name": name, "rows": count, "share": count / rows, "meaning": MEANING[Flag[name]]}
+            {"name": name, "rows": count, "share": count / rows, "meaning": meanings.get(name, "")}
             for name, count in account.flags.items()
         ],
         "stages": list(account.stages),
@@ -185,7 +187,7 @@ def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) 
         "provenance": [
             ("Run", facts.run_id),
             ("Product", f"{facts.product}, contract {facts.contract_version}"),
-            ("Photometry", facts.photometry),
+            (facts.reads.capitalize(), facts.source),
             ("Model", facts.model),
             ("Weights, SHA-256", facts.weights_sha256 or "none"),
             ("Code", facts.code_version),
@@ -214,13 +216,13 @@ def _banners(account: RunAccount, numbers: dict[str, Any]) -> list[dict[str, str
         found.append(
             {
                 "title": "Rows out differ from rows in.",
-                "text": f"Their photometry has another number of rows: {_some(account.unequal)}.",
+                "text": f"The catalogue that was read has another number of rows: {_some(account.unequal)}.",
             }
         )
     if missing := numbers["partitions"]["without_receipt"]:
         found.append(
             {
-                "title": f"No receipt in this run: {missing:,} of the photometry's partitions.",
+                "title": f"No receipt in this run: {missing:,} of the partitions that were to be read.",
                 "text": "They were not worked on, or their worker was lost before it could say so.",
             }
         )
@@ -233,7 +235,7 @@ def _cards(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> lis
     wall, busy = numbers["seconds"]["wall"], numbers["seconds"]["at_work"]
     share = f"{flagged / rows['out']:.1%} of the rows" if rows["out"] else "no rows"
     return [
-        _card("Rows in", f"{rows['in']:,}", "photometry"),
+        _card("Rows in", f"{rows['in']:,}", facts.reads),
         _card(
             "Rows out",
             f"{rows['out']:,}",

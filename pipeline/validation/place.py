@@ -118,7 +118,7 @@ def _of_run(run: UPath) -> Place:
     return Place(
         run / OJALA.name,
         vectors if (vectors / "hats.properties").exists() else None,
-        UPath(str(record.config["photometry"])),
+        UPath(record.source),
     )
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 
-from pipeline.config import WEIGHTS
 from pipeline.model import ModelSpec
+from pipeline.systems import SYSTEMS
+
+WEIGHTS = SYSTEMS["ojala"].weights
 
 OTHER = "0" * 64
 

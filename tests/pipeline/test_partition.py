@@ -40,7 +40,7 @@ def test_a_partition_becomes_leaves_of_the_same_name_and_a_receipt(task):
 
 def test_the_objects_are_those_of_the_photometry_in_its_order(task):
     process(task, EmptyModel())
-    before = pq.ParquetFile((UPath(task.photometry) / task.partition.leaf).path).read(["object_id"])
+    before = pq.ParquetFile((UPath(task.source) / task.partition.leaf).path).read(["object_id"])
     after = pq.ParquetFile((UPath(task.run) / "ojala" / task.partition.leaf).path).read(["object_id"])
     assert after.equals(before)
 
@@ -56,7 +56,7 @@ def test_a_photometry_leaf_that_was_changed_is_refused_by_name(task):
     receipt = process(changed, EmptyModel())
     assert receipt.status == "failed"
     assert receipt.rows_out == 0
-    assert f"DamagedInput: {task.photometry}/{task.partition.leaf}: SHA-256 is" in receipt.attempts[0].error
+    assert f"DamagedInput: {task.source}/{task.partition.leaf}: SHA-256 is" in receipt.attempts[0].error
     assert files(task.run) == [f"Npix={task.partition.pixel}.json"]
 
 
@@ -123,7 +123,7 @@ def test_a_torn_receipt_is_replaced(task):
 
 
 def test_a_missing_photometry_leaf_is_named_with_what_to_do(task, tmp_path):
-    receipt = process(replace(task, photometry=str(tmp_path / "nowhere")), EmptyModel())
+    receipt = process(replace(task, source=str(tmp_path / "nowhere")), EmptyModel())
     assert receipt.attempts[0].cause == "data"
     assert f"{tmp_path}/nowhere/{task.partition.leaf} is missing" in receipt.attempts[0].error
 
@@ -153,7 +153,7 @@ def test_a_worker_that_was_lost_leaves_a_receipt(task):
 
 def test_rows_of_the_task_are_checked_against_the_file(task):
     receipt = process(replace(task, rows=task.rows + 1), EmptyModel())
-    assert "rows, the photometry catalogue lists" in receipt.attempts[0].error
+    assert "rows, its catalogue lists" in receipt.attempts[0].error
 
 
 def test_vectors_have_the_shape_of_their_contract(task):

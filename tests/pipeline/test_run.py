@@ -199,7 +199,7 @@ def test_a_report_is_made(finished):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model = 'other'", "model: Input should be 'ojala' or 'empty'"),
+        ("model = 'other'", "model: there is no model 'other': choose from ojala, empty"),
         ("modell = 'ojala'", "modell: Extra inputs are not permitted"),
         ("workers = 0", "workers: Input should be greater than or equal to 1"),
         ("workers = ", "Invalid value"),
