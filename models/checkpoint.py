@@ -140,7 +140,7 @@ def load_weights(path: Path) -> tuple[Ojala, WeightsInfo]:
     except ValueError as error:
         raise WeightsError(f"{path}: {error}; fetch the file again") from error
     expected = model.state_dict()
-    if problems := _differences(tensors, expected):
+    if problems := differences(tensors, expected):
         raise WeightsError(f"{path}: does not fit the network of its configuration: {'; '.join(problems)}")
     model.load_state_dict(tensors)
     sha256 = file_sha256(path)
@@ -153,7 +153,7 @@ def _take(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name.removeprefix(begin): tensors.pop(name) for name in list(tensors) if name.startswith(begin)}
 
 
-def _differences(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+def differences(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
     """What is unknown, missing, of another shape or not finite, as text; at most five of them."""
     found = [f"unknown tensor {name}" for name in sorted(set(tensors) - set(expected))]
     found += [f"missing tensor {name}" for name in sorted(set(expected) - set(tensors))]

@@ -1,0 +1,161 @@
+"""The contract of the universal spectral tokenizer's catalogue."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from catalogs_schema.contract import NONE, Column, Contract
+from catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from catalogs_schema.value_added import CLASS_FLOOR, CLASSES, Z_MAX
+
+TOKENIZER_EMBEDDING_WIDTH = 192
+"""Length of the stored embedding."""
+
+
+class SpectrumFlag(enum.IntFlag):
+    """What is to be known of a row. Bits are never reused for another meaning."""
+
+    NO_PIXELS = 1 << 0
+    FEW_PIXELS = 1 << 1
+    LOW_SIGNAL = 1 << 2
+    MEDIAN_NOT_POSITIVE = 1 << 3
+    CLASS_UNCERTAIN = 1 << 4
+    Z_UNCERTAIN = 1 << 5
+    NOT_RECONSTRUCTED = 1 << 6
+    OUT_OF_RANGE = 1 << 7
+    NOT_PREDICTED = 1 << 8
+
+
+MEANING: Mapping[enum.IntFlag, str] = {
+    SpectrumFlag.NO_PIXELS: "no patch with half of its pixels usable: nothing is predicted, every prediction "
+    "is null",
+    SpectrumFlag.FEW_PIXELS: "fewer than 500 usable pixels: the answer leans on the prior",
+    SpectrumFlag.LOW_SIGNAL: "median signal-to-noise ratio of the usable pixels below 1",
+    SpectrumFlag.MEDIAN_NOT_POSITIVE: "the median flux is zero or negative: the spectrum was read in "
+    "units of its median error",
+    SpectrumFlag.CLASS_UNCERTAIN: "the most probable class has a probability below 0.7",
+    SpectrumFlag.Z_UNCERTAIN: "z_odds below 0.5",
+    SpectrumFlag.NOT_RECONSTRUCTED: "reconstruction_chi2 above 9 and reconstruction_residual above 0.1: the "
+    "network does not give the spectrum back, so that its answers may be wrong",
+    SpectrumFlag.OUT_OF_RANGE: "a prediction fell outside its column's range and was set to null",
+    SpectrumFlag.NOT_PREDICTED: "the model gave no finite answer: every prediction is null",
+}
+"""One sentence per bit."""
+
+
+def _probability(name: str, what: str) -> Column:
+    return Column(name, pa.float32(), "", "stat.probability;src.class", what, minimum=0.0, maximum=1.0)
+
+
+def _stellar(name: str, unit: str, ucd: str, what: str, low: float, high: float) -> tuple[Column, Column]:
+    given = f"given where p_star >= {CLASS_FLOOR}"
+    return (
+        Column(name, pa.float32(), unit, ucd, f"{what}; {given}", minimum=low, maximum=high),
+        Column(
+            f"{name}_err",
+            pa.float32(),
+            unit,
+            f"stat.error;{ucd}",
+            f"half-width of the central 68.3 % interval of {name}",
+            minimum=0.0,
+        ),
+    )
+
+
+SPECTRAL_TOKENIZER = Contract(
+    name="spectral_tokenizer",
+    version="1.0.0",
+    title="Universal spectral tokenizer",
+    description=(
+        "One row per row of the spectra catalogue, in a partition of the same name, whatever is wrong with "
+        "the spectrum; `flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted "
+        "or without meaning for the object. Class, redshift and stellar parameters are read from the frozen "
+        "encoding of the spectrum on its own wavelengths."
+    ),
+    columns=(
+        *(SPECTRA[name] for name in KEY_NAMES),
+        Column(
+            "class",
+            pa.string(),
+            "",
+            "src.class",
+            f"most probable class; {NONE} where not predicted",
+            nullable=False,
+            allowed=(NONE, *CLASSES),
+        ),
+        _probability("p_galaxy", "probability of being a galaxy"),
+        _probability("p_star", "probability of being a star"),
+        _probability("p_qso", "probability of being a quasar"),
+        Column(
+            "z",
+            pa.float32(),
+            "",
+            "src.redshift",
+            "redshift: mean of the PDF's highest mode; null for stars",
+            minimum=0.0,
+            maximum=Z_MAX,
+        ),
+        Column(
+            "z_err",
+            pa.float32(),
+            "",
+            "stat.error;src.redshift",
+            "half of the central 68.3 % interval of the redshift PDF; null for stars",
+            minimum=0.0,
+        ),
+        Column(
+            "z_odds",
+            pa.float32(),
+            "",
+            "stat.probability;src.redshift",
+            "part of the redshift PDF within 0.03 (1 + z) of z; null for stars",
+            minimum=0.0,
+            maximum=1.0,
+        ),
+        *_stellar("teff", "K", "phys.temperature.effective", "effective temperature", 1000.0, 100000.0),
+        *_stellar("logg", "", "phys.gravity", "log10 of the surface gravity in cm/s2", -2.0, 10.0),
+        *_stellar("fe_h", "", "phys.abund.Fe", "[Fe/H] in dex", -6.0, 2.0),
+        Column(
+            "reconstruction_chi2",
+            pa.float32(),
+            "",
+            "stat.fit.chi2",
+            "mean over the usable pixels of the squared residual of the reconstruction over its variance",
+            minimum=0.0,
+        ),
+        Column(
+            "reconstruction_residual",
+            pa.float32(),
+            "",
+            "stat.fit.residual",
+            "median modulus of the residual of the reconstruction over the spectrum's brightness (its median "
+            "flux, or its median error where that is larger)",
+            minimum=0.0,
+        ),
+        Column(
+            "n_pixels", pa.int32(), "", "meta.number", "number of usable pixels", nullable=False, minimum=0
+        ),
+        Column(
+            "flags",
+            pa.int32(),
+            "",
+            "meta.code.qual",
+            "bit mask, see the flags' table",
+            nullable=False,
+            minimum=0,
+        ),
+        Column(
+            "embedding",
+            pa.list_(pa.float16(), TOKENIZER_EMBEDDING_WIDTH),
+            "",
+            "stat.fit.param",
+            "the network's encoding of the spectrum, mean over its patches",
+            nullable=False,
+        ),
+    ),
+    remarks=MEANING,
+)
+"""The catalogue of embeddings and what is read from them."""

@@ -1,0 +1,124 @@
+"""What a trained tokenizer is worth, on held-out mock spectra and on real ones.
+
+``python -m flows.tokenizer_evaluation --weights FILE --library FILE --out FILE.json`` and, for real objects,
+``--spectra DIR`` (see `pipeline.sources.spectra.folder`) and ``--stars CSV`` (LAMOST's stellar parameters).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from upath import UPath
+
+from flows.synthesis import load_sky
+from flows.tokenizer_training import SIGNAL_TO_NOISE, draw_spectra
+from models.quantities import CLASSES
+from models.spectra import Spectra
+from models.spectral_tokenizer.heads import STELLAR
+from models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
+from models.spectral_tokenizer.quality import between, likeness, quality, retrieval
+from models.synthesis.spectrograph import INSTRUMENTS, SpectraSky
+from pipeline.sources.spectra.folder import read_folder
+from pipeline.sources.spectra.known import KnownObjects, read_lamost_table
+from pipeline.sources.spectra.lamost import read_lamost
+from pipeline.sources.spectra.spectrum import Spectrum
+
+HALVES = {"whole": (0.0, np.inf), "blue half": (0.0, 6712.0), "red half": (6712.0, np.inf)}
+"""Ranges of wavelength [Angstrom] of DESI's spectra: what is left of them."""
+
+RETRIEVED = 1000
+"""Objects among which one is sought."""
+
+BRIGHT = (20.0, 100.0)
+"""Signal-to-noise ratios of the spectra in which objects are sought for a second time."""
+
+Report = dict[str, dict[str, float]]
+
+
+def on_mock_spectra(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: int) -> Report:
+    """Quality on ``n`` held-out objects of each instrument, and on DESI's with half of the range cut away."""
+    rng = np.random.default_rng(7)
+    found = {}
+    for name in SIGNAL_TO_NOISE:
+        drawn = draw_spectra(sky, name, n, rng, held_out=True)
+        ranges = HALVES if name == "DESI" else {"whole": HALVES["whole"]}
+        for label, (low, high) in ranges.items():
+            left = between(drawn.spectra, low, high)
+            measures = quality(predictor.predict(left), drawn.class_code, drawn.labels)
+            if name == "DESI":
+                made = predictor.reconstruct(left, [w for w, _, _ in drawn.spectra])
+                for part, limits in HALVES.items():
+                    like = likeness(drawn.spectra, made, *limits)
+                    measures |= {f"{measure} of the {part}": value for measure, value in like.items()}
+            found[f"{name}, {label}"] = measures
+    return found
+
+
+def same_objects(predictor: SpectralTokenizerPredictor, sky: SpectraSky) -> Report:
+    """How well held-out objects are found again by their embedding from another instrument."""
+    rng = np.random.default_rng(8)
+    objects = sky.choose(RETRIEVED, rng, held_out=True)
+    found = {}
+    for label, wanted in (("", SIGNAL_TO_NOISE), (", bright", dict.fromkeys(SIGNAL_TO_NOISE, BRIGHT))):
+        embedding = {}
+        for name, signal in wanted.items():
+            drawn = sky.observe(objects, INSTRUMENTS[name], rng, signal_to_noise=signal)
+            embedding[name] = predictor.predict(drawn.spectra)["embedding"]
+        for one, other in combinations(wanted, 2):
+            found[f"{one} in {other}{label}"] = retrieval(embedding[one], embedding[other])
+    return found
+
+
+def on_real_spectra(predictor: SpectralTokenizerPredictor, folder: Path, stars: Path | None) -> Report:
+    """Quality on real spectra by survey, the truth being the surveys' own class, redshift and parameters."""
+    spectra = read_folder(folder)
+    found = {}
+    for survey in sorted({spectrum.survey for spectrum in spectra}):
+        found[f"real {survey}"] = _quality_of(predictor, [s for s in spectra if s.survey == survey])
+    if stars is not None:
+        known = KnownObjects([read_lamost_table(UPath(stars))])
+        lamost = [read_lamost(UPath(path), known) for path in sorted(folder.glob("lamost/spec-*.fits*"))]
+        found["real LAMOST with parameters"] = _quality_of(predictor, [s for s in lamost if s.labels])
+    return found
+
+
+def _quality_of(predictor: SpectralTokenizerPredictor, spectra: Sequence[Spectrum]) -> dict[str, float]:
+    flat = Spectra.of([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in spectra])
+    labels = {"z": np.array([s.z for s in spectra])}
+    nothing = (np.nan, np.nan)
+    for quantity in STELLAR:
+        labels[quantity.name] = np.array([s.labels.get(quantity.name, nothing)[0] for s in spectra])
+    class_code = np.array([CLASSES.index(s.object_class) for s in spectra])
+    return quality(predictor.predict(flat), class_code, labels)
+
+
+def as_text(report: Report) -> Iterable[str]:
+    """One line per sample and measure."""
+    for sample, measures in report.items():
+        yield sample
+        yield from (f"    {name:32s} {value:.4f}" for name, value in measures.items())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
+    parser.add_argument("--spectra", type=Path, help="folder of real spectra")
+    parser.add_argument("--stars", type=Path, help="LAMOST's table of stellar parameters")
+    parser.add_argument("--objects", type=int, default=2000, help="held-out mock objects of each instrument")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    asked = SpectralTokenizerPredictor.load(arguments.weights, precision="bf16")
+    mock = SpectraSky(load_sky(arguments.library).population)
+    measured = on_mock_spectra(asked, mock, arguments.objects) | same_objects(asked, mock)
+    if arguments.spectra is not None:
+        measured |= on_real_spectra(asked, arguments.spectra, arguments.stars)
+    arguments.out.write_text(json.dumps(measured, indent=1))
+    print("\n".join(as_text(measured)))

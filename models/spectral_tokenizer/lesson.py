@@ -1,0 +1,204 @@
+"""What one step of training reads, and its losses.
+
+The published objective: reconstruct the spectrum at its usable pixels, weighted with their errors. Ours on
+top of it, see `LessonConfig`: part of the patches is not shown, singly or as a range of wavelengths, and yet
+asked for; and some spectra are reconstructed from the embedding alone, the mean over the patches, which
+the published objective never asks to hold anything. The heads learn at the same time, without a gradient to
+the encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.losses import redshift_loss, student_t_loss
+from models.ojala import LOG1PZ_STEP, MEAN_LIMIT, N_REDSHIFT_BINS
+from models.quantities import CLASSES
+from models.spectra import Spectra
+from models.spectral_tokenizer.heads import STELLAR, HeadAnswers, Heads
+from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
+from models.spectral_tokenizer.patches import Cut, Patches, cut, gather
+
+MODEL_ERROR = 0.02
+"""Added in quadrature to a pixel's error [brightness]: below it, a residual counts no more."""
+
+HUBER = 3.0
+"""Residual in errors from which the loss grows linearly, so that single pixels do not rule."""
+
+HEAD_WEIGHTS = {"class": 1.0, "z": 1.0} | {quantity.name: 0.2 for quantity in STELLAR}
+"""Weights of the heads' losses among each other; the encoder does not feel them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LessonConfig:
+    """What is shown and what is asked.
+
+    Attributes
+    ----------
+    least_shown : float
+        Least share of the patches that are shown; the share is uniform from there to 1. With 1 every patch
+        is shown, as published.
+    asked : float
+        Share of the patches that are asked for; 0 where the network is frozen and only the heads learn.
+    from_embedding : float
+        Share of the spectra that are reconstructed from the embedding alone; 0 as published.
+    """
+
+    least_shown: float = 0.4
+    asked: float = 0.34
+    from_embedding: float = 0.5
+
+
+class Lesson(NamedTuple):
+    """N spectra of one instrument, with what is asked of them.
+
+    Attributes
+    ----------
+    shown : Patches
+        The patches that are shown.
+    code : Tensor, shape (N, T, C)
+        Wavelength codes of the patches asked for, shown or not.
+    flux, weight : Tensor, shape (N, T, P)
+        Their flux, and the inverse of the error to which it shall be met; zero where a pixel is bad.
+    class_code : Tensor of int64, shape (N,)
+        Index into `CLASSES`, -1 where not known.
+    redshift : Tensor, shape (N,)
+        ln(1 + z) in bins; NaN where not known or of no meaning.
+    stellar : Tensor, shape (N, 3)
+        Standardised parameters in the order of `STELLAR`; NaN where not known.
+    """
+
+    shown: Patches
+    code: Tensor
+    flux: Tensor
+    weight: Tensor
+    class_code: Tensor
+    redshift: Tensor
+    stellar: Tensor
+
+    def to(self, device: torch.device | str) -> Lesson:
+        """The same lesson on another device."""
+        return self._replace(**{name: part.to(device) for name, part in self._asdict().items()})
+
+
+def make_lesson(
+    spectra: Spectra,
+    class_code: np.ndarray,
+    labels: dict[str, np.ndarray],
+    shape: TokenizerConfig,
+    config: LessonConfig,
+    rng: np.random.Generator,
+) -> Lesson:
+    """Choose what is shown and what is asked of labelled spectra of one instrument.
+
+    Parameters
+    ----------
+    spectra : Spectra
+        N spectra. Each that has no readable patch is left out.
+    class_code, labels
+        As in `models.batch.LabelledSpectra`; the redshift ``z`` of stars is not asked for.
+    shape : TokenizerConfig
+        Of the network.
+    config : LessonConfig
+        How much is shown and asked.
+    rng : Generator
+        Makes the choice.
+    """
+    cuts = [one.kept(one.valid) for one in cut(spectra, shape.patch, shape.width)]
+    rows = np.array([row for row, one in enumerate(cuts) if len(one.flux)])
+    share = rng.uniform(config.least_shown, 1.0)
+    shown, asked = [], []
+    for row in rows:
+        n = len(cuts[row].flux)
+        shown.append(cuts[row].kept(_some(n, share, rng)))
+        asked.append(cuts[row].kept(np.sort(rng.permutation(n)[: max(1, round(config.asked * n))])))
+    slots, asked_slots = (max(len(one.flux) for one in some) for some in (shown, asked))
+    code = gather(asked, asked_slots).code
+    flux, weight = _targets(asked, asked_slots, shape.patch)
+    return Lesson(
+        gather(shown, slots),
+        code,
+        torch.from_numpy(flux),
+        torch.from_numpy(weight),
+        torch.from_numpy(class_code[rows].astype(np.int64)),
+        torch.from_numpy(_redshift_bins(labels["z"][rows], class_code[rows])),
+        torch.from_numpy(_stellar(labels, rows)),
+    )
+
+
+def _some(n: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Which of n patches are shown: a range without gaps, or any."""
+    wanted = max(1, round(share * n))
+    if rng.random() < 0.5:
+        first = rng.integers(0, n - wanted + 1)
+        return np.arange(first, first + wanted)
+    return np.sort(rng.permutation(n)[:wanted])
+
+
+def _targets(asked: list[Cut], slots: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    flux = np.zeros((len(asked), slots, size), np.float32)
+    weight = np.zeros_like(flux)
+    for row, one in enumerate(asked):
+        flux[row, : len(one.flux)] = one.flux
+        weight[row, : len(one.flux)] = 1.0 / np.hypot(one.error, np.float32(MODEL_ERROR))
+    return flux, weight
+
+
+def _redshift_bins(z: np.ndarray, class_code: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        bins = np.log1p(z) / LOG1PZ_STEP
+        known = (class_code != CLASSES.index("STAR")) & (bins >= 0) & (bins < N_REDSHIFT_BINS)
+    return np.where(known, bins, np.nan).astype(np.float32)
+
+
+def _stellar(labels: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    standard = np.stack([q.standardise(labels[q.name][rows]) for q in STELLAR], axis=1)
+    return np.asarray(np.clip(standard, -MEAN_LIMIT, MEAN_LIMIT), np.float32)
+
+
+def reconstruction_loss(flux: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the usable pixels of the Huber loss of the residual in errors; all (N, T, P)."""
+    residual = (flux - wanted) * weight
+    loss = F.huber_loss(residual, torch.zeros_like(residual), delta=HUBER, reduction="sum")
+    return loss / (weight > 0).sum().clamp_min(1)
+
+
+def losses(model: SpectralTokenizer, heads: Heads, lesson: Lesson, config: LessonConfig) -> dict[str, Tensor]:
+    """Loss of the reconstruction and of each head."""
+    encoded, valid = model.encode(lesson.shown), lesson.shown.valid
+    found = head_losses(heads(encoded, valid), lesson)
+    if not config.asked:
+        return found
+    alone = round(config.from_embedding * len(encoded))
+    parts = [model.reconstruct(encoded[alone:], valid[alone:], lesson.code[alone:])]
+    if alone:
+        embedding = model.embed(encoded[:alone], valid[:alone]).unsqueeze(1).to(encoded.dtype)
+        whole = torch.ones(alone, 1, dtype=torch.bool, device=embedding.device)
+        parts.insert(0, model.reconstruct(embedding, whole, lesson.code[:alone]))
+    return found | {"reconstruction": reconstruction_loss(torch.cat(parts), lesson.flux, lesson.weight)}
+
+
+def head_losses(answers: HeadAnswers, lesson: Lesson) -> dict[str, Tensor]:
+    """Mean loss of each head over the spectra that have its label."""
+    code = lesson.class_code
+    loss = F.cross_entropy(answers.object_class, code.clamp_min(0), reduction="none")
+    found = {"class": _mean_where(loss, code >= 0)}
+    known = torch.isfinite(lesson.redshift)
+    loss = redshift_loss(answers.redshift, torch.where(known, lesson.redshift, 0.0))
+    found["z"] = _mean_where(loss, known)
+    for index, quantity in enumerate(STELLAR):
+        target = lesson.stellar[:, index]
+        known = torch.isfinite(target)
+        loss = student_t_loss(answers.stellar[:, index], torch.where(known, target, 0.0))
+        found[quantity.name] = _mean_where(loss, known)
+    return found
+
+
+def _mean_where(loss: Tensor, known: Tensor) -> Tensor:
+    return torch.where(known, loss, 0.0).sum() / known.sum().clamp_min(1)

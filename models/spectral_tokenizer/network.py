@@ -1,0 +1,111 @@
+"""The universal spectral tokenizer after Shen et al. (arXiv:2510.17959).
+
+Patches of flux and error on a spectrum's own wavelengths, with a sinusoidal code of these wavelengths, are
+encoded by self-attention; a decoder that is given the wavelength code of any other grid reconstructs the
+spectrum there. The mean of the encoded patches is the spectrum's embedding.
+
+Of the decoder only this much is published: that it reads the code of the requested grid. Here each requested
+patch is a query of its own that attends to the encoded patches, so that what is reconstructed does not depend
+on what else is asked for, and part of a grid costs part of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import Block
+from models.spectral_tokenizer.patches import Patches
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Shape of the network; `PRESETS` has the named ones.
+
+    Attributes
+    ----------
+    width : int
+        Width of a token, of the wavelength code and of the embedding.
+    heads : int
+        Attention heads of each block.
+    encoder, decoder : int
+        Blocks over the patches, and of the requested patches.
+    patch : int
+        Pixels in a patch.
+    """
+
+    width: int
+    heads: int
+    encoder: int
+    decoder: int
+    patch: int
+
+    def to_json(self) -> str:
+        """The configuration as JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+PRESETS: dict[str, TokenizerConfig] = {
+    "published": TokenizerConfig(width=512, heads=8, encoder=6, decoder=6, patch=32),
+    "base": TokenizerConfig(width=192, heads=6, encoder=4, decoder=2, patch=64),
+}
+"""Named shapes: the published one (38 M parameters) and the one that is trained here (2.9 M)."""
+
+
+class SpectralTokenizer(nn.Module):
+    """The network.
+
+    Consumes `Patches`; `encode` gives their encoding, `embed` its mean, `reconstruct` the flux on any grid.
+    No row depends on another.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.read = nn.Linear(2 * config.patch, width)
+        self.place = nn.Linear(width, width)
+        self.encoder = nn.ModuleList(
+            Block(width, config.heads, 4 * width, cross=False, pre_norm=True) for _ in range(config.encoder)
+        )
+        self.norm_encoded = nn.LayerNorm(width)
+        self.ask = nn.Linear(width, width)
+        self.decoder = nn.ModuleList(
+            Block(width, config.heads, 4 * width, cross=True, pre_norm=True) for _ in range(config.decoder)
+        )
+        self.norm_decoded = nn.LayerNorm(width)
+        self.write = nn.Linear(width, config.patch)
+
+    def encode(self, patches: Patches) -> Tensor:
+        """Patches (N, S, ...) -> their encoding (N, S, d); each row needs at least one valid patch."""
+        hidden = hide(patches.valid)
+        x = self.read(patches.pixels) + self.place(patches.code)
+        for block in self.encoder:
+            x = block(x, None, hidden)
+        out: Tensor = self.norm_encoded(x)
+        return out
+
+    def embed(self, encoded: Tensor, valid: Tensor) -> Tensor:
+        """Mean of the encoding over the valid patches (N, d)."""
+        weight = valid.unsqueeze(-1).float()
+        return (encoded.float() * weight).sum(dim=1) / weight.sum(dim=1)
+
+    def reconstruct(self, encoded: Tensor, valid: Tensor, code: Tensor) -> Tensor:
+        """Encoding (N, S, d) and wavelength codes of T patches (N, T, d) -> their flux (N, T, P).
+
+        The flux is in units of the brightness of what was encoded.
+        """
+        hidden, x = hide(valid), self.ask(code)
+        for block in self.decoder:
+            x = block(x, encoded, hidden)
+        out: Tensor = self.write(self.norm_decoded(x)).float()
+        return out
+
+
+def hide(valid: Tensor) -> Tensor:
+    """Additive mask of attention (N, 1, 1, S): 0 for valid patches, -inf for the rest."""
+    return torch.zeros(valid.shape, device=valid.device).masked_fill(~valid, -math.inf)[:, None, None, :]

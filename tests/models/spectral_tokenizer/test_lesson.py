@@ -1,0 +1,76 @@
+"""A lesson shows part of a spectrum and asks for part of it; what is bad in it teaches nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.quantities import CLASSES
+from models.spectra import Spectra
+from models.spectral_tokenizer.heads import STELLAR, Heads
+from models.spectral_tokenizer.lesson import HUBER, LessonConfig, losses, make_lesson, reconstruction_loss
+from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
+from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
+
+SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
+N = 9
+
+
+def drawn(n=N):
+    rng = np.random.default_rng(5)
+    spectra = as_spectra([one_spectrum(GRIDS["SDSS"], rng) for _ in range(n)])
+    class_code = np.arange(n) % 3
+    labels = {
+        "z": np.full(n, 0.3),
+        "teff": np.full(n, 5800.0),
+        "logg": np.full(n, np.nan),
+        "fe_h": np.zeros(n),
+    }
+    return spectra, class_code, labels
+
+
+def lesson_of(config=None, seed=0):
+    return make_lesson(*drawn(), SMALL, config or LessonConfig(), np.random.default_rng(seed))
+
+
+def test_a_part_is_shown_and_a_part_is_asked_for():
+    lesson = lesson_of()
+    assert 0.4 * 72 - 1 <= lesson.shown.valid.sum(dim=1).min() <= 72
+    assert lesson.flux.shape == (N, round(0.34 * 72), SMALL.patch)
+    everything = lesson_of(LessonConfig(least_shown=1.0))
+    assert everything.shown.valid.sum(dim=1).tolist() == [72] * N
+
+
+def test_the_redshift_of_a_star_is_not_asked_for():
+    lesson = lesson_of()
+    star = lesson.class_code == CLASSES.index("STAR")
+    assert torch.isnan(lesson.redshift[star]).all()
+    torch.testing.assert_close(lesson.redshift[~star], torch.full((6,), np.log(1.3) / 0.001).float())
+
+
+def test_spectra_that_cannot_be_read_are_left_out():
+    spectra, class_code, labels = drawn(3)
+    ivar = spectra.ivar.copy()
+    ivar[spectra.offsets[1] : spectra.offsets[2]] = 0.0
+    hidden = Spectra(spectra.offsets, spectra.wavelength, spectra.flux, ivar)
+    lesson = make_lesson(hidden, class_code, labels, SMALL, LessonConfig(), np.random.default_rng(0))
+    assert lesson.class_code.tolist() == [0, 2]
+
+
+def test_bad_pixels_and_single_pixels_do_not_rule():
+    wanted, weight = torch.zeros(1, 1, 4), torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
+    assert reconstruction_loss(torch.tensor([[[0.0, 0.0, 0.0, 1e9]]]), wanted, weight) == 0.0
+    spike = reconstruction_loss(torch.tensor([[[0.0, 0.0, 100.0, 0.0]]]), wanted, weight)
+    assert spike.item() == pytest.approx(HUBER * (100.0 - 0.5 * HUBER) / 3)
+
+
+@pytest.mark.parametrize("from_embedding", [0.0, 0.5, 1.0])
+def test_every_loss_is_finite_and_reaches_what_it_shall_teach(from_embedding):
+    torch.manual_seed(0)
+    model, heads = SpectralTokenizer(SMALL), Heads(SMALL.width, SMALL.heads)
+    config = LessonConfig(from_embedding=from_embedding)
+    found = losses(model, heads, lesson_of(config), config)
+    assert set(found) == {"reconstruction", "class", "z", *(q.name for q in STELLAR)}
+    assert found["logg"] == 0.0  # not known for any
+    torch.stack(list(found.values())).sum().backward()
+    assert all(p.grad is not None for part in (model, heads) for p in part.parameters())
+    assert all(torch.isfinite(p.grad).all() for part in (model, heads) for p in part.parameters())

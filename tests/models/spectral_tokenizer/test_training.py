@@ -1,0 +1,98 @@
+"""Training: it learns, goes on where it stopped, and keeps a frozen network as it is."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models.batch import LabelledSpectra
+from models.spectral_tokenizer import training
+from models.spectral_tokenizer.lesson import LessonConfig
+from models.spectral_tokenizer.network import PRESETS, TokenizerConfig
+from models.spectral_tokenizer.training import TokenizerTraining, train_tokenizer
+from models.spectral_tokenizer.weights import load_tokenizer
+from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
+
+SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
+
+
+def draw_from(name):
+    def draw(n, rng):
+        spectra = as_spectra([one_spectrum(GRIDS[name][:320], rng) for _ in range(n)])
+        labels = {
+            key: np.full(n, value) for key, value in (("z", 0.1), ("teff", 5e3), ("logg", 4.0), ("fe_h", 0))
+        }
+        return LabelledSpectra(spectra, rng.integers(0, 3, n), labels, np.zeros(n, np.int64))
+
+    return draw
+
+
+DRAWS = {name: draw_from(name) for name in ("DESI", "SDSS")}
+
+
+class Clock:
+    """Time that passes by one second at each look, so that a training has a known number of steps."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def config(monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", SMALL)
+    monkeypatch.setattr(training, "time", Clock())
+    return TokenizerTraining(name="small", preset="small", batch_size=8, minutes=1.0, checkpoint_minutes=0.5)
+
+
+def run(config, folder):
+    return train_tokenizer(config, DRAWS, lambda model, heads: {"looks": 1.0}, folder)
+
+
+def test_the_reconstruction_improves_and_the_weights_say_how_they_came_about(config, tmp_path):
+    weights = run(dataclasses.replace(config, minutes=1.8), tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"]["reconstruction"] for record in records if "loss" in record]
+    assert losses[-1] < 0.8 * losses[0]
+    _, _, info = load_tokenizer(weights)
+    assert info.training["instruments"] == ["DESI", "SDSS"]
+    assert info.training["held_out"] == {"looks": 1.0}
+
+
+def test_a_training_goes_on_from_its_last_save(config, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop(state, *rest):
+        if state.step == 20:
+            raise Stop
+        return step(state, *rest)
+
+    step = training._step
+    monkeypatch.setattr(training, "_step", stop)
+    with pytest.raises(Stop):
+        run(config, tmp_path)
+    monkeypatch.setattr(training, "_step", step)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert 0 < first < 20
+    run(config, tmp_path)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] > 20
+    with pytest.raises(ValueError, match="other settings"):
+        run(dataclasses.replace(config, seed=9), tmp_path)
+
+
+def test_a_frozen_network_stays_as_it_is_while_its_heads_learn(config, tmp_path):
+    weights = run(dataclasses.replace(config, minutes=0.2), tmp_path / "both")
+    lesson = LessonConfig(least_shown=0.5, asked=0.0, from_embedding=0.0)
+    frozen = dataclasses.replace(config, minutes=0.3, frozen=str(weights), lesson=lesson)
+    after = run(frozen, tmp_path / "heads")
+    (before_network, before_heads, _), (network, heads, _) = load_tokenizer(weights), load_tokenizer(after)
+    for name, tensor in before_network.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=0.0, atol=0.0)
+    assert not torch.equal(heads.queries, before_heads.queries)
