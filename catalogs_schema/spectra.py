@@ -15,7 +15,7 @@ from catalogs_schema.contract import NONE, Column, Contract
 from catalogs_schema.photometry import KEY_COLUMNS
 from catalogs_schema.value_added import CLASSES, LINES, Z_MAX
 
-SURVEYS: tuple[str, ...] = ("SDSS", "DESI", "LAMOST", "TEMPLATE")
+SURVEYS: tuple[str, ...] = ("SDSS", "DESI", "LAMOST", "GALAH", "APOGEE", "TEMPLATE")
 """Where spectra come from; TEMPLATE stands for models and libraries of templates."""
 
 SPECTRUM_CLASSES: tuple[str, ...] = (NONE, *CLASSES)
@@ -91,7 +91,7 @@ LABEL_NAMES: tuple[str, ...] = tuple(c.name for c in LABELS if not c.name.endswi
 
 SPECTRA = Contract(
     name="spectra",
-    version="1.0.0",
+    version="1.1.0",
     title="Spectra",
     description=(
         "One row is one spectrum as its survey coadded it, on its own wavelengths, not corrected for "
