@@ -34,7 +34,7 @@ SIGNAL_TO_NOISE: Mapping[str, tuple[float, float] | None] = {
 }
 """Median signal-to-noise ratios of spectra by instrument; None for exposures as DESI's own of its targets."""
 
-HEADS_ALONE = LessonConfig(least_shown=0.5, asked=0.0, from_embedding=0.0)
+HEADS_ALONE = LessonConfig(whole=0.7, asked=0.0, from_embedding=0.0)
 """What is shown where only the heads learn."""
 
 HELD_OUT = 256

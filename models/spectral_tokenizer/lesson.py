@@ -41,18 +41,20 @@ class LessonConfig:
 
     Attributes
     ----------
+    whole : float
+        Share of the lessons in which every patch is shown, as published.
     least_shown : float
-        Least share of the patches that are shown; the share is uniform from there to 1. With 1 every patch
-        is shown, as published.
+        Least share of the patches that are shown in the others; the share is uniform from there to 1.
     asked : float
         Share of the patches that are asked for; 0 where the network is frozen and only the heads learn.
     from_embedding : float
         Share of the spectra that are reconstructed from the embedding alone; 0 as published.
     """
 
+    whole: float = 0.5
     least_shown: float = 0.4
     asked: float = 0.34
-    from_embedding: float = 0.5
+    from_embedding: float = 0.25
 
 
 class Lesson(NamedTuple):
@@ -112,7 +114,7 @@ def make_lesson(
     """
     cuts = [one.kept(one.valid) for one in cut(spectra, shape.patch, shape.width)]
     rows = np.array([row for row, one in enumerate(cuts) if len(one.flux)])
-    share = rng.uniform(config.least_shown, 1.0)
+    share = 1.0 if rng.random() < config.whole else rng.uniform(config.least_shown, 1.0)
     shown, asked = [], []
     for row in rows:
         n = len(cuts[row].flux)

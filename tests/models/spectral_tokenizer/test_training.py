@@ -47,7 +47,9 @@ class Clock:
 def config(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", SMALL)
     monkeypatch.setattr(training, "time", Clock())
-    return TokenizerTraining(name="small", preset="small", batch_size=8, minutes=1.0, checkpoint_minutes=0.5)
+    return TokenizerTraining(
+        name="small", preset="small", batch_size=4, warm_up=10, minutes=1.0, checkpoint_minutes=0.5
+    )
 
 
 def run(config, folder):
@@ -55,7 +57,7 @@ def run(config, folder):
 
 
 def test_the_reconstruction_improves_and_the_weights_say_how_they_came_about(config, tmp_path):
-    weights = run(dataclasses.replace(config, minutes=1.8), tmp_path)
+    weights = run(dataclasses.replace(config, minutes=3.5), tmp_path)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"]["reconstruction"] for record in records if "loss" in record]
     assert losses[-1] < 0.8 * losses[0]
@@ -89,7 +91,7 @@ def test_a_training_goes_on_from_its_last_save(config, tmp_path, monkeypatch):
 
 def test_a_frozen_network_stays_as_it_is_while_its_heads_learn(config, tmp_path):
     weights = run(dataclasses.replace(config, minutes=0.2), tmp_path / "both")
-    lesson = LessonConfig(least_shown=0.5, asked=0.0, from_embedding=0.0)
+    lesson = LessonConfig(asked=0.0, from_embedding=0.0)
     frozen = dataclasses.replace(config, minutes=0.3, frozen=str(weights), lesson=lesson)
     after = run(frozen, tmp_path / "heads")
     (before_network, before_heads, _), (network, heads, _) = load_tokenizer(weights), load_tokenizer(after)
