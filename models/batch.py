@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,3 +62,18 @@ class LabelledSpectra:
 
     def __len__(self) -> int:
         return len(self.spectra)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LabelledSpectra]) -> LabelledSpectra:
+        """Several of these, with the same labels, one after the other."""
+        sizes = np.concatenate([part.spectra.sizes for part in parts])
+        pixels = (
+            np.concatenate([getattr(part.spectra, name) for part in parts])
+            for name in ("wavelength", "flux", "ivar")
+        )
+        return cls(
+            Spectra(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), *pixels),
+            np.concatenate([part.class_code for part in parts]),
+            {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels},
+            np.concatenate([part.member for part in parts]),
+        )

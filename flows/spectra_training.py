@@ -1,0 +1,80 @@
+"""Training of models of spectra: a library of spectra and a TOML file in, weights out.
+
+weights = train_specpt_from(Path("flows/specpt.toml"), library=Path("library.npz"), folder=Path("specpt"))
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from flows.synthesis import load_sky
+from models.batch import LabelledSpectra
+from models.specpt_training import SpecPTTraining, train_specpt
+from models.synthesis.spectrograph import INSTRUMENTS, SpectraSky, Targets
+
+TARGETS: tuple[Targets, ...] = ("bgs", "elg")
+"""What SpecPT is trained on, half of the draws each."""
+
+HELD_OUT = 512
+"""Held-out spectra of each of `TARGETS` that are measured at each save."""
+
+_HELD_OUT_DRAW = 2**31
+
+
+def specpt_spectra(
+    sky: SpectraSky, n: int, rng: np.random.Generator, targets: Targets, *, held_out: bool = False
+) -> LabelledSpectra:
+    """Spectra as DESI takes them of its bright and of its emission-line galaxies."""
+    return sky.draw(n, rng, INSTRUMENTS["DESI"], held_out=held_out, targets=targets)
+
+
+def train_specpt_from(
+    settings: Path,
+    *,
+    library: Path,
+    folder: Path,
+    report: Callable[[dict[str, object]], None] = lambda record: None,
+) -> Path:
+    """Train SpecPT as a TOML file says, or go on with the training that ``folder`` holds.
+
+    Parameters
+    ----------
+    settings : Path
+        TOML with fields of `models.specpt_training.SpecPTTraining`.
+    library : Path
+        Library of spectra, as written by `flows.synthesis.build_library`.
+    folder : Path
+        Gets weights, state and metrics.
+    report : callable
+        Is given each record of the metrics.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+
+    Raises
+    ------
+    ValueError
+        A setting is unknown or wrong, or the folder holds a training with other settings.
+    """
+    try:
+        config = SpecPTTraining.from_settings(tomllib.loads(settings.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{settings}: {error}") from error
+    sky = SpectraSky(load_sky(library).population)
+
+    def draw(n: int, rng: np.random.Generator) -> LabelledSpectra:
+        return LabelledSpectra.joined(
+            [specpt_spectra(sky, n // 2, rng, "bgs"), specpt_spectra(sky, n - n // 2, rng, "elg")]
+        )
+
+    checks: dict[str, LabelledSpectra] = {
+        targets: specpt_spectra(sky, HELD_OUT, np.random.default_rng(_HELD_OUT_DRAW), targets, held_out=True)
+        for targets in TARGETS
+    }
+    return train_specpt(config, draw, checks, folder, report)

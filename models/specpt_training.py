@@ -1,0 +1,306 @@
+"""Training of SpecPT on spectra that are drawn as they are needed: reconstruction, then the redshift.
+
+Step k reads the draw that the seed and k determine. The state is one safetensors file, written whole or not
+at all, and a training that was interrupted goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.batch import LabelledSpectra
+from models.fitting import Fit, share_of_rate
+from models.metrics import redshift_metrics
+from models.ojala import LOG1PZ_STEP
+from models.redshift_pdf import summarise
+from models.specpt import N_BINS, PRESETS, SpecPT, channels_of, standardise
+from models.specpt_weights import save_specpt
+from models.spectral_grid import Grid, rebin
+
+STATE_FILE = "state.safetensors"
+METRICS_FILE = "metrics.jsonl"
+
+LABEL_WIDTH = 0.7
+"""Standard deviation of the label of a redshift's PDF [bins]."""
+
+SOFTPLUS_WEIGHT, RECONSTRUCTION_WEIGHT = 2.0, 0.3
+"""Weights of the published head's loss, and of the reconstruction's while the redshift is learnt."""
+
+_MUON = ("encoder.", "decoder.", "heads.softplus.blocks.")
+
+Draw = Callable[[int, np.random.Generator], LabelledSpectra]
+"""Draws so many labelled spectra; the generator alone decides which."""
+
+
+@dataclass(frozen=True)
+class SpecPTTraining:
+    """How to train.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the weights.
+    preset : str
+        Shape of the network, a key of `models.specpt.PRESETS`.
+    minutes : float
+        Length of the training; the learning rate's schedule follows elapsed time.
+    reconstruction : float
+        Share of it in which only the reconstruction is learnt.
+    batch_size : int
+        Spectra per step.
+    decoded : int
+        Spectra of a batch that are reconstructed as well while the redshift is learnt.
+    learning_rate, weight_decay, clip : float
+        Peak rate of Muon (inner matrices; decoupled decay) and AdamW (everything else); largest norm of a
+        gradient.
+    warm_up : int
+        Steps over which the rate rises; it then falls as a cosine to 1 % of its peak.
+    averaging : float
+        Memory of the running mean of the weights, which is what is kept.
+    seed : int
+        Decides initial weights and draws.
+    device : str
+        "cpu" or "cuda".
+    compiled : bool
+        Whether to use torch.compile.
+    checkpoint_minutes : float
+        Time between saves, each with a check.
+    """
+
+    name: str = "specpt-base"
+    version: str = "0.1"
+    preset: str = "base"
+    minutes: float = 60.0
+    reconstruction: float = 0.12
+    batch_size: int = 64
+    decoded: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    clip: float = 1.0
+    warm_up: int = 100
+    averaging: float = 0.998
+    seed: int = 0
+    device: str = "cpu"
+    compiled: bool = True
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> SpecPTTraining:
+        """Settings as read from TOML -> configuration.
+
+        Raises
+        ------
+        ValueError
+            A setting is unknown or wrong.
+        """
+        if unknown := set(settings) - {field.name for field in fields(cls)}:
+            raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
+        return cls(**settings)
+
+
+class Batch(NamedTuple):
+    """Spectra as the network reads them: flux and ivar (N, P) over the median and its square, z (N,)."""
+
+    flux: Tensor
+    ivar: Tensor
+    z: Tensor
+
+    @classmethod
+    def of(cls, drawn: LabelledSpectra, grid: Grid) -> Batch:
+        """From drawn spectra; those without a positive median are left out."""
+        flux, ivar, median = standardise(*rebin(drawn.spectra, grid))
+        known = np.isfinite(median)
+        arrays = (flux[known], ivar[known], np.asarray(drawn.labels["z"], np.float32)[known])
+        return cls(*(torch.from_numpy(array) for array in arrays))
+
+    def to(self, device: str) -> Batch:
+        """The same on another device."""
+        return Batch(*(tensor.to(device) for tensor in self))
+
+
+def nmad_loss(flux: Tensor, ivar: Tensor, reconstructed: Tensor) -> Tensor:
+    """The published loss of a reconstruction, (N, P) each -> (N,): mean |x - x'| / MAD(x).
+
+    The mean is over usable pixels; those noisier than the spectrum's own median absolute deviation count
+    the less.
+    """
+    used = ivar > 0.0
+    hidden = flux.masked_fill(~used, torch.nan)
+    scale = (hidden - hidden.nanmedian(dim=1, keepdim=True).values).abs()
+    scale = scale.nanmedian(dim=1, keepdim=True).values.nan_to_num(1.0).clamp_min(1e-3)
+    weight = used * (scale * ivar.sqrt()).clamp_max(1.0)
+    apart = (flux - reconstructed).abs() / scale
+    return (weight * apart).sum(dim=1) / weight.sum(dim=1).clamp_min(1e-6)
+
+
+def redshift_losses(answers: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
+    """Loss of each head, a number: cross-entropy of the bins, smooth L1 of dz / (1 + z) in thousandths."""
+    found = {}
+    if "bins" in answers:
+        position = torch.log1p(z.double()) / LOG1PZ_STEP - 0.5
+        bins = torch.arange(N_BINS, device=z.device)
+        label = (-0.5 * ((bins - position[:, None]) / LABEL_WIDTH) ** 2).softmax(dim=1).float()
+        found["bins"] = F.cross_entropy(answers["bins"], label)
+    if "softplus" in answers:
+        found["softplus"] = F.smooth_l1_loss(
+            (answers["softplus"] - z) / (1.0 + z), torch.zeros_like(z), beta=0.01
+        )
+    return found
+
+
+def losses(model: SpecPT, batch: Batch, *, decoded: int, redshift: bool) -> dict[str, Tensor]:
+    """Losses of a batch: of the reconstruction of its first ``decoded`` spectra, and of the redshifts."""
+    local, tokens = model.encode(channels_of(batch.flux, batch.ivar))
+    reconstructed = model.reconstruct(tokens[:decoded])
+    found = {"nmad": nmad_loss(batch.flux[:decoded], batch.ivar[:decoded], reconstructed).mean()}
+    if redshift:
+        found |= redshift_losses(model.redshift(local, tokens), batch.z)
+    return found
+
+
+def total(found: dict[str, Tensor]) -> Tensor:
+    """Sum of the losses with their weights."""
+    if len(found) == 1:
+        return found["nmad"]
+    weights = {"nmad": RECONSTRUCTION_WEIGHT, "bins": 1.0, "softplus": SOFTPLUS_WEIGHT}
+    return torch.stack([weights[name] * value for name, value in found.items()]).sum()
+
+
+@torch.inference_mode()
+def evaluate(model: SpecPT, batch: Batch) -> dict[str, float]:
+    """Measures on held-out spectra: of the reconstruction and of each head's redshifts."""
+    found: dict[str, float] = {}
+    answers: dict[str, list[Tensor]] = {}
+    nmad = []
+    for begin in range(0, len(batch.z), 64):
+        part = Batch(*(tensor[begin : begin + 64] for tensor in batch))
+        with torch.autocast(part.flux.device.type, dtype=torch.bfloat16):
+            local, tokens = model.encode(channels_of(part.flux, part.ivar))
+            heads, reconstructed = model.redshift(local, tokens), model.reconstruct(tokens)
+        nmad.append(nmad_loss(part.flux, part.ivar, reconstructed))
+        for name, answer in heads.items():
+            z = summarise(answer.softmax(dim=1)).z.float() if name == "bins" else answer
+            answers.setdefault(name, []).append(z)
+    found["reconstruction nmad"] = float(torch.cat(nmad).mean())
+    truth = batch.z.double().cpu().numpy()
+    for name, parts in answers.items():
+        measured = redshift_metrics(torch.cat(parts).double().cpu().numpy(), truth)
+        found |= {f"{name} {measure}": value for measure, value in measured.items()}
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def _batches(draw: Draw, config: SpecPTTraining, first_step: int, grid: Grid) -> Iterator[Batch]:
+    """Batch after batch without end, drawn in a background thread a few steps ahead."""
+
+    def make(step: int) -> Batch:
+        return Batch.of(draw(config.batch_size, np.random.default_rng([config.seed, step])), grid)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as pool:
+        ahead = deque(pool.submit(make, step) for step in range(first_step, first_step + 3))
+        step = first_step + 3
+        try:
+            while True:
+                yield ahead.popleft().result()
+                ahead.append(pool.submit(make, step))
+                step += 1
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def train_specpt(
+    config: SpecPTTraining,
+    draw: Draw,
+    checks: Mapping[str, LabelledSpectra],
+    folder: Path,
+    report: Callable[[dict[str, object]], None] = lambda record: None,
+) -> Path:
+    """Train, or go on with the training that ``folder`` holds, and write weights.
+
+    Parameters
+    ----------
+    config : SpecPTTraining
+        How.
+    draw : Draw
+        Spectra to learn from.
+    checks : mapping of str to LabelledSpectra
+        Held-out spectra to measure at each save, by name; the measures go into the weights.
+    folder : Path
+        Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
+    report : callable
+        Is given each record of the metrics file as it is written.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+
+    Raises
+    ------
+    ValueError
+        The folder holds a training with other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    model = SpecPT(PRESETS[config.preset]).to(config.device)
+    fit = Fit(model, _MUON, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    if (folder / STATE_FILE).exists():
+        fit.load(folder / STATE_FILE, asdict(config))
+    weights = folder / f"{config.name}.safetensors"
+    held_out = {name: Batch.of(drawn, model.grid).to(config.device) for name, drawn in checks.items()}
+
+    def note(record: dict[str, object]) -> None:
+        record = {"step": fit.step, "seconds": round(fit.seconds, 1)} | record
+        with open(folder / METRICS_FILE, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        report(record)
+
+    def save() -> None:
+        measured = {name: evaluate(fit.average, batch) for name, batch in held_out.items()}
+        note({"held_out": measured})
+        fit.save(folder / STATE_FILE, asdict(config))
+        summary = {
+            "config": asdict(config),
+            "draws": fit.step * config.batch_size,
+            "seconds": round(fit.seconds, 1),
+            "threads": torch.get_num_threads(),
+            "held_out": measured,
+        }
+        save_specpt(weights, fit.average, name=config.name, version=config.version, training=summary)
+
+    measure = torch.compile(losses) if config.compiled else losses
+    started, saved = time.monotonic() - fit.seconds, time.monotonic()
+    for batch in _batches(draw, config, fit.step, model.grid):
+        done = fit.seconds / (60.0 * config.minutes)
+        if done >= 1.0:
+            break
+        redshift = done >= config.reconstruction
+        decoded = config.decoded if redshift else config.batch_size
+        with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
+            found = measure(model, batch.to(config.device), decoded=decoded, redshift=redshift)
+        rate = share_of_rate(done, fit.step, config.warm_up)
+        fit.take_step(total(found), rate, clip=config.clip, averaging=config.averaging)
+        fit.seconds = time.monotonic() - started
+        if fit.step % 50 == 0:
+            note({"loss": {name: round(value.item(), 4) for name, value in found.items()}})
+        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
+            save()
+            saved = time.monotonic()
+    save()
+    return weights
