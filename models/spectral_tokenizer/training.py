@@ -79,7 +79,7 @@ class TokenizerTraining:
     preset: str = "base"
     minutes: float = 40.0
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 0.02
     clip: float = 1.0
     warm_up: int = 100
