@@ -7,11 +7,20 @@ from collections.abc import Iterable
 from catalogs_schema.contract import Column, Contract
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.receipt import RECEIPT_VERSION, Receipt
+from catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
 from catalogs_schema.spectra import SPECTRA
 from catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER
 from catalogs_schema.value_added import OJALA, OJALA_VECTORS, PUBLISHED_NAMES
 
-CONTRACTS: tuple[Contract, ...] = (PHOTOMETRY, OJALA, OJALA_VECTORS, SPECTRA, SPECTRAL_TOKENIZER)
+CONTRACTS: tuple[Contract, ...] = (
+    PHOTOMETRY,
+    OJALA,
+    OJALA_VECTORS,
+    SPECTRA,
+    SPECPT,
+    SPECPT_SPECTRA,
+    SPECTRAL_TOKENIZER,
+)
 """Every contract, in the order of the page."""
 
 

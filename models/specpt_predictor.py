@@ -1,0 +1,227 @@
+"""From spectra to redshifts and reconstructions with SpecPT's trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catalogs_schema.specpt import (
+    RECONSTRUCTED_FIRST,
+    RECONSTRUCTED_SIZE,
+    RECONSTRUCTED_STEP,
+    SpecPTFlag,
+)
+from models.redshift_pdf import summarise
+from models.specpt import SpecPT, channels_of, standardise
+from models.specpt_training import nmad_loss
+from models.specpt_weights import SpecPTInfo, load_specpt
+from models.spectra import Spectra
+from models.spectral_grid import Grid, rebin
+
+FEW_PIXELS = 1.0 / 3.0
+LOW_SNR = 0.3
+MULTIMODAL = 0.1
+UNCERTAIN = 0.5
+POOR_CHI2 = 4.0
+OUTSIDE = 0.1
+"""Thresholds of the flags; see `catalogs_schema.specpt.MEANING`."""
+
+KEPT = Grid("kept", RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE, logarithmic=True)
+"""Grid of the reconstructions that are kept."""
+
+_PREDICTED = ("z", "z_err", "z_odds", "z_mode2", "z_mode2_p", "reconstruction_chi2", "reconstruction_nmad")
+
+
+class SpecPTPredictor:
+    """SpecPT with trained weights, as the pipeline uses it.
+
+    Every batch is padded to one fixed size, so that a row's answer does not depend on how many rows come
+    with it.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the weights.
+    weights_sha256 : str
+        SHA-256 of the file of weights.
+    device : str
+        Torch device that it runs on.
+    batch_size : int
+        Rows per forward pass.
+    config_json : str
+        Everything besides the weights that changes numbers: shape of the network, precision and batch size.
+    """
+
+    def __init__(
+        self,
+        model: SpecPT,
+        info: SpecPTInfo,
+        *,
+        device: str,
+        precision: Literal["fp32", "bf16"],
+        batch_size: int,
+    ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self._model = model.to(device).eval()
+        self._serves = info.config.redshift[0]
+        self._bf16 = precision == "bf16"
+        self.device, self.batch_size = device, batch_size
+        self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
+        self.config_json = (
+            f'{{"batch_size": {batch_size}, "network": {info.config.to_json()}, "precision": "{precision}"}}'
+        )
+
+    @classmethod
+    def load(
+        cls,
+        weights_path: Path | str,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch_size: int = 16,
+    ) -> SpecPTPredictor:
+        """Read weights. 16 spectra a batch stay in the caches of a CPU, a GPU wants hundreds.
+
+        Raises
+        ------
+        models.checkpoint.WeightsError
+            If the file does not hold whole weights of this network.
+        """
+        model, info = load_specpt(Path(weights_path))
+        return cls(model, info, device=device, precision=precision, batch_size=batch_size)
+
+    def halve_batch(self) -> None:
+        """Halve the batch for all that follows, and give cached memory back to the device.
+
+        A row's numbers then differ by rounding from those of the larger batch.
+        """
+        self.batch_size = max(1, self.batch_size // 2)
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.empty_cache()
+
+    def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
+        """Answers for N spectra.
+
+        Parameters
+        ----------
+        spectra : Spectra
+            Of any instrument; they are brought to the network's grid by inverse variance, and what lies
+            outside of it is not read.
+
+        Returns
+        -------
+        dict of str to ndarray, N rows each
+            By the names of `catalogs_schema.specpt.SPECPT` and `SPECPT_SPECTRA` besides the key columns:
+            ``n_pixels`` and ``flags`` int32, ``reconstruction`` float16 (N, 1008), all else float32. NaN
+            where there is no answer: everywhere but in ``snr``, ``n_pixels`` and ``flags`` for a spectrum
+            without a positive median of usable pixels.
+        """
+        n, size = len(spectra), self.batch_size
+        found = {name: np.full(n, np.nan, np.float32) for name in (*_PREDICTED, "flux_median")}
+        found["reconstruction"] = np.full((n, RECONSTRUCTED_SIZE), np.nan, np.float16)
+        covered = np.zeros(n, np.float32)
+        for begin in range(0, n, size):
+            rows = slice(begin, min(begin + size, n))
+            flux, ivar = rebin(spectra.rows(rows.start, rows.stop), self._model.grid)
+            covered[rows] = (ivar > 0.0).mean(axis=1)
+            flux, ivar, median = standardise(flux, ivar)
+            known = np.isfinite(median)
+            found["flux_median"][rows] = median
+            if not known.any():
+                continue
+            for name, values in self._answers(flux, ivar).items():
+                found[name][rows] = np.where(_like(known, values), values, np.nan)
+        found |= _of_pixels(spectra, self._model.grid.edges[[0, -1]])
+        found["flags"] = _flags(found, covered, found.pop("outside"))
+        return found
+
+    @torch.inference_mode()
+    def _answers(self, flux: np.ndarray, ivar: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers for at most one batch of rows, padded with rows without a usable pixel."""
+        n, missing = len(flux), self.batch_size - len(flux)
+        x, weight = (
+            torch.from_numpy(np.pad(a, ((0, missing), (0, 0)))).to(self.device) for a in (flux, ivar)
+        )
+        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16):
+            local, tokens = self._model.encode(channels_of(x, weight))
+            heads, reconstructed = self._model.redshift(local, tokens), self._model.reconstruct(tokens)
+        used = weight > 0.0
+        chi2 = ((x - reconstructed) ** 2 * weight).sum(dim=1) / used.sum(dim=1).clamp_min(1)
+        answers = _redshifts(heads[self._serves]) | {
+            "reconstruction_chi2": chi2,
+            "reconstruction_nmad": nmad_loss(x, weight, reconstructed),
+        }
+        catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in answers.items()}
+        return catalogue | {"reconstruction": self._coarse(reconstructed[:n].cpu().numpy())}
+
+    def _coarse(self, reconstructed: np.ndarray) -> np.ndarray:
+        """Reconstructions (N, P) on the grid on which they are kept; float16 (N, 1008)."""
+        n, wavelength = len(reconstructed), self._model.grid.wavelength.astype(np.float32)
+        offsets = np.arange(n + 1, dtype=np.int64) * len(wavelength)
+        flux = reconstructed.ravel()
+        spectra = Spectra(offsets, np.tile(wavelength, n), flux, np.ones_like(flux))
+        coarse, weight = rebin(spectra, KEPT)
+        return np.where(weight > 0.0, np.clip(coarse, -6e4, 6e4), np.nan).astype(np.float16)
+
+
+def _redshifts(answer: Tensor) -> dict[str, Tensor]:
+    """Redshift columns from logits of a PDF (N, B), or from redshifts (N,), which come without an error."""
+    if answer.ndim == 1:
+        nothing = torch.full_like(answer, torch.nan)
+        return {name: answer if name == "z" else nothing for name in _PREDICTED[:5]}
+    summary = summarise(answer.softmax(dim=1))
+    return {
+        "z": summary.z.float(),
+        "z_err": summary.error.float(),
+        "z_odds": summary.odds.float(),
+        "z_mode2": summary.mode2.float(),
+        "z_mode2_p": summary.mode2_p.float(),
+    }
+
+
+def _like(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rows (N,) in a shape that goes with values (N,) or (N, P)."""
+    return known if values.ndim == 1 else known[:, None]
+
+
+def _of_pixels(spectra: Spectra, ends: np.ndarray) -> dict[str, np.ndarray]:
+    """Number of usable pixels, their median signal to noise, and the share of them beyond ``ends``."""
+    n = len(spectra)
+    count, snr, outside = np.zeros(n, np.int32), np.full(n, np.nan, np.float32), np.zeros(n, np.float32)
+    for row, (wavelength, flux, ivar) in enumerate(spectra):
+        usable = (ivar > 0.0) & np.isfinite(ivar) & np.isfinite(flux)
+        count[row] = usable.sum()
+        if count[row]:
+            with np.errstate(over="ignore"):
+                snr[row] = np.median(flux[usable] * np.sqrt(ivar[usable]))
+            inside = (wavelength[usable] > ends[0]) & (wavelength[usable] < ends[1])
+            outside[row] = 1.0 - inside.mean()
+    return {"n_pixels": count, "snr": snr, "outside": outside}
+
+
+def _flags(found: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """The bit mask of each row; int32, shape (N,)."""
+    readable = covered > 0.0
+    positive = np.isfinite(found["flux_median"])
+    with np.errstate(invalid="ignore"):
+        remarks = {
+            SpecPTFlag.NO_PIXELS: ~readable,
+            SpecPTFlag.FEW_PIXELS: covered < FEW_PIXELS,
+            SpecPTFlag.LOW_SNR: ~(found["snr"] >= LOW_SNR),
+            SpecPTFlag.MEDIAN_NOT_POSITIVE: readable & ~positive,
+            SpecPTFlag.Z_MULTIMODAL: found["z_mode2_p"] >= MULTIMODAL,
+            SpecPTFlag.Z_UNCERTAIN: found["z_odds"] < UNCERTAIN,
+            SpecPTFlag.POOR_RECONSTRUCTION: found["reconstruction_chi2"] > POOR_CHI2,
+            SpecPTFlag.OUT_OF_GRID: outside > OUTSIDE,
+            SpecPTFlag.NOT_PREDICTED: positive & ~np.isfinite(found["z"]),
+        }
+    flags = np.zeros(len(covered), np.int32)
+    for flag, where in remarks.items():
+        flags[where] |= int(flag)
+    return flags
