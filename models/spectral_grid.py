@@ -122,11 +122,11 @@ def _overlap(wavelength: np.ndarray, grid: Grid) -> Tensor | None:
 def _new_overlap(wavelength: np.ndarray, grid: Grid) -> Tensor | None:
     if len(wavelength) < 2:
         return None
-    middle = 0.5 * (wavelength[1:] + wavelength[:-1])
-    half = np.minimum(np.diff(wavelength, prepend=np.inf), np.diff(wavelength, append=np.inf)) / 2.0
-    half = np.abs(half)
-    blue = np.maximum(np.concatenate([[-np.inf], middle]), wavelength - 1.5 * half)
-    red = np.minimum(np.concatenate([middle, [np.inf]]), wavelength + 1.5 * half)
+    gap = np.diff(wavelength)
+    # A pixel ends half way to its neighbour, but beside a gap no farther than on its other side.
+    half = 0.5 * np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))
+    blue = wavelength - np.minimum(0.5 * np.insert(gap, 0, gap[0]), 1.5 * half)
+    red = wavelength + np.minimum(0.5 * np.append(gap, gap[-1]), 1.5 * half)
     edges = grid.edges
     inside = (red > blue) & (red > edges[0]) & (blue < edges[-1])
     old = np.flatnonzero(inside)
