@@ -13,6 +13,7 @@ from upath import UPath
 
 from catalogs_schema.contract import NONE
 from catalogs_schema.receipt import Receipt
+from catalogs_schema.spectra import SPECTRA
 from pipeline.catalogue import read_counts, read_leaves
 from pipeline.gates import GateReport
 from pipeline.leaf import write_whole
@@ -21,6 +22,7 @@ from pipeline.report.figures import band_drawing, class_drawing, rate_drawing, r
 from pipeline.report.numbers import finite, run_numbers, seconds_between
 from pipeline.report.render import render
 from pipeline.report.skymap import sky_drawing
+from pipeline.report.spectra_section import spectra_section
 from pipeline.report.truth_section import objects_csv, truth_section
 from pipeline.systems import PRODUCTS
 from pipeline.validation.judge import validate
@@ -137,13 +139,17 @@ def write_report(
         shown["truth"] = truth_section(matched, found)
         shown["sections"].append(("truth", "Where the truth is known"))
         write_whole(folder / "objects.csv", objects_csv(matched))
+    if facts.reads == SPECTRA.name:
+        made = [contract for contract in PRODUCTS.values() if (run / contract.name).exists()]
+        shown["spectra"], numbers["spectra"] = spectra_section(run, source, done, made)
+        shown["sections"].append(("spectra", "Beside the surveys' own answers"))
     if gates:
         shown["sections"].append(("gates", "Quality gates"))
     shown["sections"].append(("provenance", "Provenance"))
     numbers = {"run_id": facts.run_id, "product": facts.product, **numbers}
     write_whole(folder / "quality.json", json.dumps(finite(numbers), indent=1, allow_nan=False).encode())
     page = folder / "index.html"
-    context = {"truth": None, "gates": gates, **shown}
+    context = {"truth": None, "spectra": None, "gates": gates, **shown}
     context |= {"drawings": drawings, "facts": facts, "verify": str(run)}
     write_whole(page, render("template.html.j2", context).encode())
     return page
