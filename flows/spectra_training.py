@@ -17,7 +17,14 @@ from models.specpt_training import SpecPTTraining, train_specpt
 from models.synthesis.spectrograph import INSTRUMENTS, SpectraSky, Targets
 
 TARGETS: tuple[Targets, ...] = ("bgs", "elg")
-"""What SpecPT is trained on, half of the draws each."""
+"""What SpecPT is trained on and measured with."""
+
+SHARES = {"bgs": 0.4, "elg": 0.4, "bright": 0.1, "SDSS": 0.1}
+"""Shares of the draws: the two kinds of targets as DESI exposes them, and bright galaxies in long exposures
+of DESI and of SDSS, so that spectra of high signal to noise and of another resolution are not new."""
+
+LONG_EXPOSURES = (2.0, 60.0)
+"""Range of the median signal-to-noise ratio of the latter."""
 
 HELD_OUT = 512
 """Held-out spectra of each of `TARGETS` that are measured at each save."""
@@ -30,6 +37,18 @@ def specpt_spectra(
 ) -> LabelledSpectra:
     """Spectra as DESI takes them of its bright and of its emission-line galaxies."""
     return sky.draw(n, rng, INSTRUMENTS["DESI"], held_out=held_out, targets=targets)
+
+
+def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> LabelledSpectra:
+    """Spectra to learn from, in the mix `SHARES`."""
+    bgs, elg, bright, sdss = rng.multinomial(n, list(SHARES.values()))
+    parts = [
+        specpt_spectra(sky, count, rng, targets) for count, targets in zip((bgs, elg), TARGETS, strict=True)
+    ]
+    for count, name in ((bright, "DESI"), (sdss, "SDSS")):
+        objects = sky.choose(count, rng, targets="bgs")
+        parts.append(sky.observe(objects, INSTRUMENTS[name], rng, signal_to_noise=LONG_EXPOSURES))
+    return LabelledSpectra.joined(parts)
 
 
 def train_specpt_from(
@@ -69,9 +88,7 @@ def train_specpt_from(
     sky = SpectraSky(load_sky(library).population)
 
     def draw(n: int, rng: np.random.Generator) -> LabelledSpectra:
-        return LabelledSpectra.joined(
-            [specpt_spectra(sky, n // 2, rng, "bgs"), specpt_spectra(sky, n - n // 2, rng, "elg")]
-        )
+        return training_spectra(sky, n, rng)
 
     checks: dict[str, LabelledSpectra] = {
         targets: specpt_spectra(sky, HELD_OUT, np.random.default_rng(_HELD_OUT_DRAW), targets, held_out=True)
