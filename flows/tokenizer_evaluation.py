@@ -1,7 +1,8 @@
 """What a trained tokenizer is worth, on held-out mock spectra and on real ones.
 
-``python -m flows.tokenizer_evaluation --weights FILE --library FILE --out FILE.json`` and, for real objects,
-``--spectra DIR`` (see `pipeline.sources.spectra.folder`) and ``--stars CSV`` (LAMOST's stellar parameters).
+``python -m flows.tokenizer_evaluation --weights FILE --library FILE --out DIR`` and, for real objects,
+``--spectra DIR`` (see `pipeline.sources.spectra.folder`) and ``--stars CSV`` (LAMOST's stellar parameters)
+writes ``<weights>.json`` and the model card ``<weights>.md``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from flows.synthesis import load_sky
 from flows.tokenizer_training import SIGNAL_TO_NOISE, draw_spectra
 from models.quantities import CLASSES
 from models.spectra import Spectra
+from models.spectral_tokenizer.card import tokenizer_card
 from models.spectral_tokenizer.heads import STELLAR
 from models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from models.spectral_tokenizer.quality import between, likeness, quality, retrieval
+from models.spectral_tokenizer.weights import load_tokenizer
 from models.synthesis.spectrograph import INSTRUMENTS, SpectraSky
 from pipeline.sources.spectra.folder import read_folder
 from pipeline.sources.spectra.known import KnownObjects, read_lamost_table
@@ -31,9 +34,6 @@ from pipeline.sources.spectra.spectrum import Spectrum
 
 HALVES = {"whole": (0.0, np.inf), "blue half": (0.0, 6712.0), "red half": (6712.0, np.inf)}
 """Ranges of wavelength [Angstrom] of DESI's spectra: what is left of them."""
-
-RETRIEVED = 1000
-"""Objects among which one is sought."""
 
 BRIGHT = (20.0, 100.0)
 """Signal-to-noise ratios of the spectra in which objects are sought for a second time."""
@@ -60,10 +60,10 @@ def on_mock_spectra(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: i
     return found
 
 
-def same_objects(predictor: SpectralTokenizerPredictor, sky: SpectraSky) -> Report:
-    """How well held-out objects are found again by their embedding from another instrument."""
+def same_objects(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: int) -> Report:
+    """How well ``n`` held-out objects are found again by their embedding from another instrument."""
     rng = np.random.default_rng(8)
-    objects = sky.choose(RETRIEVED, rng, held_out=True)
+    objects = sky.choose(n, rng, held_out=True)
     found = {}
     for label, wanted in (("", SIGNAL_TO_NOISE), (", bright", dict.fromkeys(SIGNAL_TO_NOISE, BRIGHT))):
         embedding = {}
@@ -111,14 +111,26 @@ if __name__ == "__main__":
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
     parser.add_argument("--spectra", type=Path, help="folder of real spectra")
     parser.add_argument("--stars", type=Path, help="LAMOST's table of stellar parameters")
-    parser.add_argument("--objects", type=int, default=2000, help="held-out mock objects of each instrument")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument(
+        "--objects", type=int, default=1000, help="held-out mock objects of each kind of test"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the measures and the card")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     asked = SpectralTokenizerPredictor.load(arguments.weights, precision="bf16")
     mock = SpectraSky(load_sky(arguments.library).population)
-    measured = on_mock_spectra(asked, mock, arguments.objects) | same_objects(asked, mock)
+    measured = on_mock_spectra(asked, mock, arguments.objects)
+    measured |= same_objects(asked, mock, arguments.objects)
     if arguments.spectra is not None:
         measured |= on_real_spectra(asked, arguments.spectra, arguments.stars)
-    arguments.out.write_text(json.dumps(measured, indent=1))
+    *_, info = load_tokenizer(arguments.weights)
+    real = " --spectra DIR --stars CSV" if arguments.stars else ""
+    command = (
+        f"python -m flows.tokenizer_evaluation --weights {arguments.weights.name} --library FILE --out DIR"
+        f" --objects {arguments.objects}{real}"
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    stem = arguments.weights.stem
+    (arguments.out / f"{stem}.json").write_text(json.dumps(measured, indent=1))
+    (arguments.out / f"{stem}.md").write_text(tokenizer_card(info, measured, command))
     print("\n".join(as_text(measured)))

@@ -108,9 +108,11 @@ class _State:
 
     def __init__(self, config: TokenizerTraining) -> None:
         torch.manual_seed(config.seed)
+        self.before: dict[str, object] = {}
         if config.frozen:
-            model, heads, _ = load_tokenizer(Path(config.frozen))
+            model, heads, info = load_tokenizer(Path(config.frozen))
             model.requires_grad_(False)
+            self.before = info.training
         else:
             shape = PRESETS[config.preset]
             model, heads = SpectralTokenizer(shape), Heads(shape.width, shape.heads)
@@ -217,6 +219,7 @@ def train_tokenizer(
             "seconds": round(state.seconds, 1),
             "threads": torch.get_num_threads(),
             "held_out": checked,
+            "before": state.before,
         }
         save_tokenizer(weights, model, heads, name=config.name, version=config.version, training=summary)
 

@@ -1,0 +1,41 @@
+"""The model card says what was trained, in which stages, and every measured sample."""
+
+from dataclasses import asdict
+
+from models.spectral_tokenizer.card import tokenizer_card
+from models.spectral_tokenizer.network import PRESETS
+from models.spectral_tokenizer.training import TokenizerTraining
+from models.spectral_tokenizer.weights import TokenizerInfo
+
+FIRST = {
+    "config": asdict(TokenizerTraining()),
+    "draws": 1_234_567,
+    "seconds": 3600.0,
+    "threads": 1,
+    "instruments": ["DESI", "GALAH"],
+}
+REPORT = {
+    "DESI, whole": {
+        "class_mean": 0.961,
+        "n_galaxy": 600.0,
+        "class_galaxy": 0.94,
+        "z_galaxy_nmad": 0.00123,
+        "teff_mad": 87.4,
+        "chi2 of the whole": 1.0,
+        "chi2 of the blue half": 1.25,
+        "chi2 of the red half": 1.5,
+    },
+    "DESI in GALAH": {"n": 1000.0, "median_rank": 7.0, "top_1": 0.3, "top_10": 0.61},
+}
+
+
+def test_the_card_holds_the_stages_and_every_sample():
+    second = FIRST | {"draws": 50_000, "seconds": 600.0, "before": FIRST}
+    info = TokenizerInfo("tokenizer", "0.1", PRESETS["base"], second, "c0ffee")
+    card = tokenizer_card(info, REPORT, "the command")
+    assert "1,234,567 mock spectra, none seen twice, in 60 minutes" in card
+    assert "they learned on for 50,000 spectra in 10 minutes" in card
+    assert "| DESI, whole | 600, 0, 0 | 96.1 % | 94.0 % |  |  | 0.0012 |" in card
+    assert "| DESI in GALAH | 1000 | 7 | 30.0 % | 61.0 % |" in card
+    assert "| DESI, whole | 1.25 | 1.50 |" in card
+    assert "c0ffee" in card
