@@ -77,6 +77,10 @@ Workers = Annotated[
 Vectors = Annotated[
     bool | None, typer.Option("--vectors", help="Also write the large products: PDFs, embeddings, spectra.")
 ]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option("--head", help="Head made by `ojala finetune`, for a product of one's own; repeatable."),
+]
 Truth = Annotated[str | None, typer.Option(help="Known classes and redshifts, for the report.")]
 Check = Annotated[
     bool, typer.Option("--check", help="Read all leaves that are there and compare their SHA-256.")
@@ -134,6 +138,7 @@ def plan(
     spectra: Spectra = None,
     model: ModelName = None,
     weights: Weights = None,
+    heads: Heads = None,
     engine: Engine = None,
     workers: Workers = None,
     vectors: Vectors = None,
@@ -160,6 +165,7 @@ def run(
     spectra: Spectra = None,
     model: ModelName = None,
     weights: Weights = None,
+    heads: Heads = None,
     engine: Engine = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -183,6 +189,7 @@ def run(
         # Faults of the request are told here: within the flow they would be a task's failure.
         read_leaves(UPath(asked.source))
         asked.spec().weights_sha256()
+        asked.contracts()
         if asked.truth:
             read_truth(UPath(asked.truth))
         from flows.survey import survey
@@ -239,5 +246,5 @@ def resolve(context: typer.Context) -> RunConfig:
     from pipeline.config import read_config
 
     others = ("config", "as_json", "region", "publish", "check")
-    options = {name: value for name, value in context.params.items() if name not in others}
+    options = {name: value for name, value in context.params.items() if name not in others and value != ()}
     return read_config(context.params["config"], options)

@@ -48,6 +48,9 @@ def reprocess(
     publish: Publish = True,
     model: Annotated[str | None, typer.Option(help="Model to run.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the model.")] = None,
+    heads: Annotated[
+        list[str] | None, typer.Option("--head", help="Head made by `ojala finetune`; repeatable.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="Where partitions are worked on.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Dask scheduler of the engine address.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", min=1)] = None,
@@ -70,6 +73,7 @@ def reprocess(
         "out": out,
         "model": model,
         "weights": weights,
+        "heads": heads or None,
         "engine": engine,
         "scheduler": scheduler,
         "workers": workers,

@@ -23,6 +23,7 @@ from models.redshift_pdf import RedshiftSummary, coarsen, summarise
 from models.tokens import N_BANDS, tokenise
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
+_FINE_TUNED = {quantity.name for quantity in FINE_TUNED}
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Where the weights that come with the program lie."""
 
@@ -85,8 +86,9 @@ class OjalaPredictor:
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
         batch_size: int = 128,
+        own_heads: Sequence[Path | str] = (),
     ) -> OjalaPredictor:
-        """Read weights, and the heads for them that lie beside them (see `models.finetune.heads_beside`).
+        """Read weights, the heads for them that lie beside them (see `models.finetune.heads_beside`), others.
 
         128 rows a batch stay in the caches of a CPU, a GPU wants thousands.
 
@@ -98,7 +100,7 @@ class OjalaPredictor:
         weights_path = Path(weights_path)
         model, info = load_weights(weights_path)
         beside = heads_beside(weights_path, lambda: info.sha256)
-        heads = [load_head(path, info.sha256) for path in beside.values()]
+        heads = [load_head(Path(path), info.sha256) for path in (*beside.values(), *own_heads)]
         return cls(model, info, device=device, precision=precision, batch_size=batch_size, heads=heads)
 
     def halve_batch(self) -> None:
@@ -138,6 +140,7 @@ class OjalaPredictor:
               whose ends are mapped to the unit), under the assumption of the class, for every row.
             * Each of `FINE_TUNED` and its ``_err``, in the same way (one standard deviation of a Gaussian);
               NaN without a head for these weights.
+            * ``head.NAME`` and ``head.NAME_err``: the same of each other head.
             * ``novelty``: see `models.novelty`; NaN where the weights do not hold what it needs.
             * ``z_pdf`` float16 (N, 457): mass in bins of 0.004 in ln(1 + z) from z = 0, of the most probable
               class; zeros for stars.
@@ -189,8 +192,9 @@ class OjalaPredictor:
             catalogue[quantity.name] = catalogue[f"{quantity.name}_err"] = unknown
         for head in self._heads:
             value, half_interval = answer(head, embedding[:n])
-            catalogue[head.quantity.name] = value.astype(np.float32)
-            catalogue[f"{head.quantity.name}_err"] = half_interval.astype(np.float32)
+            name = head.quantity.name if head.quantity.name in _FINE_TUNED else f"head.{head.quantity.name}"
+            catalogue[name] = value.astype(np.float32)
+            catalogue[f"{name}_err"] = half_interval.astype(np.float32)
         return catalogue
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalogs_schema.contract import NONE
 from catalogs_schema.flags import Flag
+from catalogs_schema.own_heads import OwnHead, own_heads_contract
 from catalogs_schema.photometry import KEY_COLUMNS
 from catalogs_schema.receipt import Summary
 from catalogs_schema.value_added import CLASS_FLOOR, CLASSES, OJALA, OJALA_VECTORS, Z_MAX
@@ -117,6 +120,23 @@ def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -
         vectors = np.where(known[:, None], predicted[name], np.nan).astype(np.float16)
         values[name] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
     return pa.table([values[name] for name in OJALA_VECTORS.names], schema=OJALA_VECTORS.schema())
+
+
+def own_heads_table(heads: Sequence[OwnHead], main: pa.Table, predicted: Columns) -> pa.Table:
+    """The rows of one's own heads' product, N as in the value-added table ``main``.
+
+    ``predicted`` has ``head.NAME`` and ``head.NAME_err`` of each head, shape (N,). A value that is not
+    finite, or of an object that is hardly of the quantity's class, is null.
+    """
+    contract = own_heads_contract(heads)
+    values: dict[str, pa.Array] = {c.name: main[c.name] for c in KEY_COLUMNS}
+    for head in heads:
+        probability = main[_PROBABILITY[head.object_class]].to_numpy(zero_copy_only=False)
+        answers = [np.asarray(predicted[f"head.{head.name}{part}"], np.float32) for part in ("", "_err")]
+        known = np.isfinite(answers).all(axis=0) & (probability >= CLASS_FLOOR)
+        for name, answer in zip((head.name, f"{head.name}_err"), answers, strict=True):
+            values[name] = pa.array(answer, mask=~known)
+    return pa.table([values[name] for name in contract.names], schema=contract.schema())
 
 
 def summarise(table: pa.Table, photometry: Photometry) -> Summary:

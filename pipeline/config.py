@@ -14,8 +14,10 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from catalogs_schema.contract import Contract
+from catalogs_schema.own_heads import OWN_HEADS, own_heads_contract
 from pipeline.model import ModelSpec
-from pipeline.systems import SYSTEMS, System
+from pipeline.systems import PRODUCTS, SYSTEMS, System
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
 """Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
@@ -76,6 +78,9 @@ class RunConfig(BaseModel):
     weights_sha256: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the weights must have"
     )
+    heads: tuple[str, ...] = Field(
+        default=(), description="heads made by `ojala finetune`, whose quantities make a product of their own"
+    )
     engine: Literal["serial", "local", "address", "slurm"] = Field(
         default="local", description="where partitions are worked on"
     )
@@ -97,9 +102,11 @@ class RunConfig(BaseModel):
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
     gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
 
-    @field_validator("photometry", "spectra", "out", "weights", "scheduler", "truth", mode="before")
+    @field_validator("photometry", "spectra", "out", "weights", "heads", "scheduler", "truth", mode="before")
     @classmethod
     def _take_credentials_out(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            return tuple(without_credentials(one) if isinstance(one, str) else one for one in value)
         return without_credentials(value) if isinstance(value, str) else value
 
     @field_validator("model")
@@ -127,6 +134,12 @@ class RunConfig(BaseModel):
             raise ValueError(f"model {self.model} reads {reads}, not {other}: leave --{other} out")
         return self
 
+    @model_validator(mode="after")
+    def _give_heads_to_ojala_alone(self) -> RunConfig:
+        if self.heads and self.model != "ojala":
+            raise ValueError(f"model {self.model} has no use for heads: leave --head out")
+        return self
+
     @property
     def system(self) -> System[Any]:
         """The system that is run."""
@@ -141,7 +154,12 @@ class RunConfig(BaseModel):
     def products(self) -> tuple[str, ...]:
         """Names of the products that the run writes."""
         main, *others = (contract.name for contract in self.system.products)
-        return (main, *others) if self.vectors else (main,)
+        return (main, *(others if self.vectors else ()), *((OWN_HEADS,) if self.heads else ()))
+
+    def contracts(self) -> dict[str, Contract]:
+        """Contracts of those products, by name."""
+        own = {OWN_HEADS: own_heads_contract(self.spec().described_heads())} if self.heads else {}
+        return {name: own[name] if name in own else PRODUCTS[name] for name in self.products}
 
     def spec(self) -> ModelSpec:
         """How workers load the model."""
@@ -151,6 +169,7 @@ class RunConfig(BaseModel):
             precision=self.precision,
             batch_size=self.batch_size,
             sha256=self.weights_sha256 or "",
+            own_heads=self.heads,
         )
 
     def described(self) -> dict[str, str | int | float | bool | None]:
@@ -162,6 +181,8 @@ class RunConfig(BaseModel):
         for name in ("photometry", "spectra", "out", "weights", "truth"):
             if settings[name] and "://" not in settings[name]:
                 settings[name] = os.path.abspath(settings[name])
+        heads = [head if "://" in head else os.path.abspath(head) for head in settings.pop("heads")]
+        settings |= {f"heads.{k}": head for k, head in enumerate(heads)}
         gates = settings.pop("gates")
         return settings | {f"gates.{name}": value for name, value in gates.items()}
 
@@ -170,8 +191,9 @@ class RunConfig(BaseModel):
         """The configuration that a record keeps; settings that there are no more are left out."""
         gates = {name.removeprefix("gates."): v for name, v in settings.items() if name.startswith("gates.")}
         known = {name: value for name, value in settings.items() if name in cls.model_fields}
+        heads = [value for name, value in settings.items() if name.startswith("heads.")]
         limits = {name: value for name, value in gates.items() if name in GateLimits.model_fields}
-        return cls.model_validate(known | {"gates": limits})
+        return cls.model_validate(known | {"heads": heads, "gates": limits})
 
     def numbers_sha256(self) -> str:
         """Hash of those settings that change numbers or columns; where and how fast do not."""

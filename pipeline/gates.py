@@ -18,7 +18,6 @@ from pipeline.config import GateLimits
 from pipeline.leaf import sha256_of, write_whole
 from pipeline.receipts import READERS
 from pipeline.record import RunRecord, utc_now
-from pipeline.systems import PRODUCTS
 
 GATES = "gates.json"
 
@@ -121,7 +120,7 @@ def judge(
         _partitions(record, done, rows, partial),
         _rows(done, rows, record.products),
         _checksums(run, done),
-        _contract(run, done),
+        _contract(run, record, done),
         _mixture(record),
     ]
     shares = _Shares(done, limits)
@@ -210,7 +209,7 @@ def _checksums(run: UPath, done: Sequence[Receipt]) -> Gate:
     )
 
 
-def _contract(run: UPath, done: Sequence[Receipt]) -> Gate:
+def _contract(run: UPath, record: RunRecord, done: Sequence[Receipt]) -> Gate:
     leaves = [leaf for receipt in done for leaf in receipt.leaves]
     versions = {receipt.ingredients.contract_version for receipt in done}
     sample = (
@@ -223,7 +222,7 @@ def _contract(run: UPath, done: Sequence[Receipt]) -> Gate:
         except (OSError, pa.ArrowException) as problem:
             faults.append(f"{leaf.path}: {problem}")
             continue
-        faults += [f"{leaf.path}: {fault}" for fault in PRODUCTS[leaf.product].violations(table)]
+        faults += [f"{leaf.path}: {fault}" for fault in record.contract(leaf.product).violations(table)]
     numbers = {"leaves_read": len(sample), "faults": len(faults), "versions": len(versions)}
     if faults:
         text = f"the contract is broken: {_some(faults)}"

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from catalogs_schema.own_heads import OwnHead
 from catalogs_schema.value_added import EMBEDDING_WIDTH, PDF_BINS
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from pipeline.systems import EMPTY, SYSTEMS
@@ -53,7 +54,9 @@ class ModelSpec:
     sha256 : str
         SHA-256 that the weights must have; empty if any will do.
     heads : tuple of (str, str), or None
-        Names and SHA-256 of the heads that must lie beside the weights; None if any will do.
+        Names and SHA-256 of the heads that must be found; None if any will do.
+    own_heads : tuple of str
+        Paths of heads besides those that lie beside the weights.
     """
 
     name: str
@@ -63,6 +66,7 @@ class ModelSpec:
     batch_size: int = 128
     sha256: str = ""
     heads: tuple[tuple[str, str], ...] | None = None
+    own_heads: tuple[str, ...] = ()
 
     def load(self) -> Model:
         """The model, ready to predict.
@@ -94,15 +98,39 @@ class ModelSpec:
         return found
 
     def found_heads(self) -> tuple[tuple[str, str], ...]:
-        """Names and SHA-256 of the heads that lie beside the weights and belong to them."""
+        """Names and SHA-256 of the heads: those beside the weights that belong to them, and one's own."""
         if self.name != "ojala":
             return ()
         from models.finetune import heads_beside
 
-        weights = Path(self.weights)
+        beside = heads_beside(Path(self.weights), self.weights_sha256)
+        found = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in beside.items()]
+        return (*found, *((head.name, head.sha256) for head in self.described_heads()))
+
+    def described_heads(self) -> tuple[OwnHead, ...]:
+        """What one's own heads say of their quantities.
+
+        Raises
+        ------
+        models.checkpoint.WeightsError
+            If one of the files is no head, or belongs to other weights.
+        """
+        if not self.own_heads:
+            return ()
+        from models.finetune import load_head
+
+        base = self.weights_sha256()
+        heads = [load_head(Path(path), base) for path in self.own_heads]
         return tuple(
-            (name, hashlib.sha256(path.read_bytes()).hexdigest())
-            for name, path in heads_beside(weights, self.weights_sha256).items()
+            OwnHead(
+                name=head.tuning.name,
+                unit=head.tuning.unit,
+                ucd=head.tuning.ucd,
+                description=head.tuning.description,
+                object_class=head.tuning.object_class,
+                sha256=head.sha256,
+            )
+            for head in heads
         )
 
     def _require(self, found: str) -> None:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from upath import UPath
 
+from catalogs_schema.own_heads import OWN_HEADS, OwnHead, own_heads_contract
 from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
 from pipeline.failure import Cause, cause_of
 from pipeline.leaf import DamagedInput, write_leaf, write_whole
@@ -49,6 +50,8 @@ class Task:
         What the numbers depend on.
     products : tuple of str
         Names of the products to write.
+    heads : tuple of OwnHead
+        What the user's own heads say of themselves.
     metadata : tuple of (str, str)
         Provenance for the leaves' footers.
     attempts : tuple of Attempt
@@ -62,6 +65,7 @@ class Task:
     rows: int
     ingredients: Ingredients
     products: tuple[str, ...]
+    heads: tuple[OwnHead, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     attempts: tuple[Attempt, ...] = ()
 
@@ -186,7 +190,12 @@ def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary
         answers = _predict(system, model, inputs)
     with stages.measure("derive"):
         tables = system.tables(table, inputs, answers, task.products)
-        summary = system.summary(tables[task.products[0]], inputs)
+        main = tables[task.products[0]]
+        if task.heads:
+            from pipeline.answers import own_heads_table
+
+            tables[OWN_HEADS] = own_heads_table(task.heads, main, answers)
+        summary = system.summary(main, inputs)
     with stages.measure("write"):
         leaves = [_write(task, product, tables[product]) for product in task.products]
     return leaves, summary
@@ -224,7 +233,8 @@ def _read_leaf(task: Task, columns: list[str] | None) -> pa.Table:
 
 def _write(task: Task, product: str, table: pa.Table) -> Leaf:
     path = f"{product}/{task.partition.leaf}"
-    written = write_leaf(UPath(task.run) / path, table, PRODUCTS[product], dict(task.metadata))
+    contract = own_heads_contract(task.heads) if product == OWN_HEADS else PRODUCTS[product]
+    written = write_leaf(UPath(task.run) / path, table, contract, dict(task.metadata))
     return Leaf(product=product, path=path, rows=written.rows, bytes=written.bytes, sha256=written.sha256)
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from upath import UPath
 
+from catalogs_schema.own_heads import OWN_HEADS, own_heads_contract
 from catalogs_schema.receipt import Ingredients
 from pipeline.catalogue import read_leaves
 from pipeline.config import RunConfig
@@ -29,7 +30,7 @@ from pipeline.record import (
 from pipeline.region import Region
 from pipeline.release import ReleaseError, published_run, was_published
 from pipeline.sky import Partition
-from pipeline.systems import PRODUCTS, SYSTEMS
+from pipeline.systems import SYSTEMS
 from pipeline.versions import code_version
 
 DONE = "done"
@@ -198,7 +199,7 @@ def make_plan(config: RunConfig, region: Region | None = None, *, check: bool = 
 def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Ingredients]]:
     weights_sha256 = config.spec().weights_sha256()
     config_sha256 = config.numbers_sha256()
-    contracts = " ".join(f"{name} {PRODUCTS[name].version}" for name in config.products)
+    contracts = " ".join(f"{name} {contract.version}" for name, contract in config.contracts().items())
     return {
         partition: (
             leaf.rows,
@@ -253,7 +254,13 @@ def _plan_region(
     if record.products and record.products != products:
         raise ReleaseError(
             f"run {run.name} has {', '.join(record.products)}, asked for are {', '.join(products)}: give or "
-            "leave out --vectors as it was there"
+            "leave out --vectors and --head as it was there"
+        )
+    if config.heads and own_heads_contract(record.heads) != config.contracts()[OWN_HEADS]:
+        names = ", ".join(head.name for head in record.heads)
+        raise ReleaseError(
+            f"the heads of run {run.name} ({names}) have other columns than those asked for: a region cannot "
+            "have columns of its own, run the whole catalogue"
         )
     base = _held(run, record, wanted)
     touched = region.touched(wanted, base.known)

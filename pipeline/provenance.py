@@ -99,6 +99,11 @@ def prov_document(record: RunRecord, photometry: str, products: dict[str, Contra
     )
     document.used(run, source)
     document.used(run, weights)
+    for head in record.heads:
+        used = document.entity(
+            f"ojala:head/{head.name}", {"prov:label": head.description, "ojala:sha256": head.sha256}
+        )
+        document.used(run, used)
     for name, contract in products.items():
         product = document.entity(
             f"ojala:run/{record.run_id}/{name}",

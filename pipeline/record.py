@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
+from catalogs_schema.contract import Contract
+from catalogs_schema.own_heads import OWN_HEADS, OwnHead, own_heads_contract
 from catalogs_schema.receipt import Receipt
 from pipeline.leaf import write_whole
+from pipeline.systems import PRODUCTS
 
 RECORD = "run.json"
 
@@ -47,6 +50,7 @@ class RunRecord(BaseModel):
     ended: str | None = Field(default=None, description="UTC time of its end")
     config: dict[str, str | int | float | bool | None] = Field(description="the resolved configuration")
     products: tuple[str, ...] = Field(default=(), description="products that it writes, the main one first")
+    heads: tuple[OwnHead, ...] = Field(default=(), description="heads of the user's own that were asked too")
     code_version: str = Field(description="version of the code")
     packages: dict[str, str] = Field(description="versions of the packages it ran with")
     model: str = Field(default="", description="name and version of the model")
@@ -70,6 +74,10 @@ class RunRecord(BaseModel):
     def main(self) -> str:
         """Name of the main product; runs of one main product follow each other."""
         return self.products[0] if self.products else "ojala"
+
+    def contract(self, product: str) -> Contract:
+        """Contract of one of the run's products."""
+        return own_heads_contract(self.heads) if product == OWN_HEADS else PRODUCTS[product]
 
     @property
     def source(self) -> str:

@@ -80,6 +80,7 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
         started=started,
         config=config.described(),
         products=config.products,
+        heads=config.spec().described_heads(),
         code_version=code_version(),
         packages=package_versions(),
         weights_sha256=config.spec().weights_sha256(),
@@ -98,7 +99,7 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
 def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     """Work on the partitions that are to do; yields a receipt as each one ends, in any order."""
     run = run_folder(UPath(config.out), plan.run_id)
-    heads = config.spec().found_heads()
+    heads, own = config.spec().found_heads(), config.spec().described_heads()
     metadata = {
         "ojala.run_id": plan.run_id,
         "ojala.code_version": code_version(),
@@ -115,6 +116,7 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
             rows=entry.rows,
             ingredients=entry.ingredients,
             products=config.products,
+            heads=own,
             metadata=(
                 *metadata.items(),
                 ("ojala.partition", entry.partition.name),
@@ -151,7 +153,8 @@ def make_catalogues(plan: Plan, config: RunConfig, *, partial: bool = False) -> 
             write_whole(run / name, content.getvalue())
     if record.status in ENDED:
         _finalise_catalogues(run, record, receipts, photometry, missing)
-    write_provenance(run, record, config.source, {name: PRODUCTS[name] for name in config.products}, receipts)
+    contracts = {product: record.contract(product) for product in record.products}
+    write_provenance(run, record, config.source, contracts, receipts)
     write_receipts_table(run, receipts)
 
 
@@ -375,15 +378,15 @@ def _finalise_catalogues(
             for leaf in receipt.leaves
             if leaf.product == product
         }
-        partial = {}
+        contract, partial = record.contract(product), dict[str, str]()
         if missing:
             partial = {
-                "obs_description": f"{PRODUCTS[product].description} Partial: {len(missing):,} partitions of "
+                "obs_description": f"{contract.description} Partial: {len(missing):,} partitions of "
                 f"the photometry are missing, see {MISSING_MOC}.",
                 "ojala_missing_partitions": str(len(missing)),
             }
         finalise_catalogue(
-            run / product, PRODUCTS[product], leaves, name=product, skymap=skymap, extra=extra | partial
+            run / product, contract, leaves, name=product, skymap=skymap, extra=extra | partial
         )
 
 

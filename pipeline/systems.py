@@ -110,10 +110,12 @@ class PhotometricSystem:
             return EmptyModel()
         from models.predictor import OjalaPredictor
 
-        model = OjalaPredictor.load(Path(spec.weights), spec.device, spec.precision, spec.batch_size)
+        model = OjalaPredictor.load(
+            Path(spec.weights), spec.device, spec.precision, spec.batch_size, spec.own_heads
+        )
         if spec.heads is not None and model.heads != spec.heads:
             raise ValueError(
-                f"{spec.weights}: the heads beside it are {model.heads}, wanted are {spec.heads}: "
+                f"{spec.weights}: its heads are {model.heads}, wanted are {spec.heads}: "
                 "every worker needs the same files"
             )
         return model

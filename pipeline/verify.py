@@ -15,6 +15,7 @@ from hats.io.validation import is_valid_catalog
 from upath import UPath
 
 from catalogs_schema.contract import Contract
+from catalogs_schema.own_heads import OWN_HEADS
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.spectra import SPECTRA
 from pipeline.catalogue import LEAVES, CatalogueError, read_leaves
@@ -143,15 +144,20 @@ def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
             damaged.add(name)
             yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
     source = photometry if photometry is not None else UPath(record.source)
-    for product in (name for name in PRODUCTS if (run / name).exists()):
+    for product in (name for name in (*PRODUCTS, OWN_HEADS) if (run / name).exists()):
         if record.products and product not in record.products:
             yield Damage(str(run / product), "not a product of this run")
             continue
-        yield from _product(run, product, source, damaged, record.failed.keys())
+        yield from _product(run, product, record.contract(product), source, damaged, record.failed.keys())
 
 
 def _product(
-    run: UPath, product: str, photometry: UPath, damaged: set[str], missing: Collection[str]
+    run: UPath,
+    product: str,
+    contract: Contract,
+    photometry: UPath,
+    damaged: set[str],
+    missing: Collection[str],
 ) -> Iterator[Damage]:
     """Contract of each leaf, and its row accounts: the photometry's objects in the photometry's order.
 
@@ -171,7 +177,7 @@ def _product(
         path = root / partition.leaf
         if f"{product}/{partition.leaf}" in damaged:
             continue
-        faults = list(_leaf(path, PRODUCTS[product], expected[partition].rows))
+        faults = list(_leaf(path, contract, expected[partition].rows))
         yield from faults
         if faults:
             continue
