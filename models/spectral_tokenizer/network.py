@@ -53,7 +53,8 @@ PRESETS: dict[str, TokenizerConfig] = {
     "published": TokenizerConfig(width=512, heads=8, encoder=6, decoder=6, patch=32),
     "base": TokenizerConfig(width=192, heads=6, encoder=4, decoder=2, patch=64),
 }
-"""Named shapes: the published one (38 M parameters) and the one that is trained here (2.9 M)."""
+"""Named shapes: the published one (38 M parameters, 20 GFLOP for a DESI spectrum and its reconstruction), and
+the one that is trained here (2.8 M, 0.74 GFLOP)."""
 
 
 class SpectralTokenizer(nn.Module):
