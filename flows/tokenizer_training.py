@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,10 @@ SIGNAL_TO_NOISE: Mapping[str, tuple[float, float] | None] = {
 }
 """Median signal-to-noise ratios of spectra by instrument; None for exposures as DESI's own of its targets."""
 
-HEADS_ALONE = LessonConfig(whole=0.7, asked=0.0, from_embedding=0.0)
-"""What is shown where only the heads learn."""
+HEADS_ALONE = TokenizerTraining(
+    batch_size=32, learning_rate=2e-3, lesson=LessonConfig(whole=0.7, asked=0.0, from_embedding=0.0)
+)
+"""How heads learn on a network that is frozen."""
 
 HELD_OUT = 256
 """Held-out spectra of each instrument that are checked at each save."""
@@ -92,8 +95,10 @@ if __name__ == "__main__":
     parser.add_argument("--frozen", default="", help="weights whose heads alone shall learn on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    lesson = HEADS_ALONE if arguments.frozen else LessonConfig()
-    config = TokenizerTraining(
-        minutes=arguments.minutes, seed=arguments.seed, lesson=lesson, frozen=arguments.frozen
+    config = replace(
+        HEADS_ALONE if arguments.frozen else TokenizerTraining(),
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        frozen=arguments.frozen,
     )
     print(train_from_library(config, arguments.library, arguments.out))

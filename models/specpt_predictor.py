@@ -48,6 +48,8 @@ class SpecPTPredictor:
         Of the weights.
     weights_sha256 : str
         SHA-256 of the file of weights.
+    grid : str
+        Wavelengths that the network reads, a key of `models.spectral_grid.GRIDS`.
     device : str
         Torch device that it runs on.
     batch_size : int
@@ -71,6 +73,7 @@ class SpecPTPredictor:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._model = model.to(device).eval()
         self._serves = info.config.redshift[0]
+        self.grid = info.config.grid
         self._bf16 = precision == "bf16"
         self.device, self.batch_size = device, batch_size
         self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256

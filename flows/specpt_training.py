@@ -1,4 +1,4 @@
-"""Training of models of spectra: a library of spectra and a TOML file in, weights out.
+"""Training of SpecPT: a library of spectra and a TOML file in, weights out.
 
 weights = train_specpt_from(Path("flows/specpt.toml"), library=Path("library.npz"), folder=Path("specpt"))
 """
