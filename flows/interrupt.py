@@ -1,4 +1,4 @@
-"""Ctrl-C during a run: end at once, take all processes along, leave nothing half-written."""
+"""What ends a run from outside: Ctrl-C, which takes all processes along, or the loss of Prefect's server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ def interruptible(out: UPath) -> Iterator[None]:
     The terminal's Ctrl-C also reaches Prefect's embedded server, and a flow whose server is gone waits for
     it; so the flow is not asked. With a server of its own (``PREFECT_API_URL``) it is: the run's end is
     recorded there.
+
+    Raises
+    ------
+    ConnectionError
+        If Prefect's server does not answer any more; says what to do.
     """
+    import httpx  # what Prefect's client raises
 
     def end(number: int, frame: FrameType | None) -> None:
         if os.environ.get("PREFECT_API_URL"):
@@ -46,6 +52,12 @@ def interruptible(out: UPath) -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except httpx.TransportError as problem:
+        server = os.environ.get("PREFECT_API_URL", "an address of this machine")
+        raise ConnectionError(
+            f"Prefect's server at {server} does not answer any more ({problem}): {RUN_INTERRUPTED}, with or "
+            "without that server"
+        ) from problem
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, cast
 from uuid import UUID
 
+import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -213,7 +214,7 @@ def publish_task(plan: Plan, config: RunConfig) -> None:
 
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:
     """Pass receipts on, with a progress artifact in Prefect and, on a terminal, a bar."""
-    artifact = cast(UUID, create_progress_artifact(progress=0.0, description="partitions done"))
+    artifact = cast(UUID | None, create_progress_artifact(progress=0.0, description="partitions done"))
     step = max(1, total // PROGRESS_STEPS)
     console = Console(file=sys.stderr)
     columns = (TextColumn("partitions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -221,6 +222,11 @@ def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:
         shown = bar.add_task("partitions", total=total)
         for count, receipt in enumerate(receipts, start=1):
             bar.advance(shown)
-            if count % step == 0 or count == total:
-                update_progress_artifact(artifact, progress=100.0 * count / total)
+            if artifact is not None and (count % step == 0 or count == total):
+                try:
+                    update_progress_artifact(artifact, progress=100.0 * count / total)
+                except httpx.TransportError as problem:
+                    # The partitions are worth more than their count: what was begun is done without it.
+                    get_run_logger().warning("Prefect's server is not told of progress any more: %s", problem)
+                    artifact = None
             yield receipt

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,6 +22,9 @@ ROW_GROUP_ROWS = 100_000
 
 ROW_GROUP_LISTS = 128
 """The same where rows hold lists of thousands of numbers: some 10 MB, so that few rows are cheap to read."""
+
+LONG_LIST = 1_000
+"""Numbers from which a list of a fixed size is one of thousands."""
 
 TEMPORARY = ".tmp"
 """Ending of the names under which files are written before they are renamed."""
@@ -112,7 +117,7 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     lists = [
         f"{column.name}.list.element"
         for column in contract
-        if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type)
+        if _is_long_list(column.type) and pa.types.is_floating(column.type.value_type)
     ]
     sink = pa.BufferOutputStream()
     group = ROW_GROUP_LISTS if lists else ROW_GROUP_ROWS
@@ -131,6 +136,12 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     content = memoryview(sink.getvalue())
     write_whole(path, content)
     return LeafRecord(str(path), table.num_rows, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _is_long_list(kind: pa.DataType) -> bool:
+    # Not those of half precision: few readers know bytes that are stored by their place in two.
+    single = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
+    return bool(pa.types.is_list(kind) or (single and kind.list_size >= LONG_LIST))
 
 
 def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = True) -> None:
@@ -156,11 +167,24 @@ def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = Tru
     OSError
         If it cannot be written for another reason; the temporary file is removed in either case.
     """
-    try:
+    with remedies(path):
         if is_local(path):
             _write_and_rename(path, content, durable)
         else:
             path.fs.pipe_file(path.path, bytes(content))
+
+
+@contextmanager
+def remedies(path: UPath) -> Iterator[None]:
+    """Say what a person can do where the block finds that nothing can be written.
+
+    Raises
+    ------
+    OutputError
+        In the place of an `OSError` that has a remedy.
+    """
+    try:
+        yield
     except OSError as problem:
         # Object stores' refusals come without a number.
         code = errno.EACCES if isinstance(problem, PermissionError) else problem.errno

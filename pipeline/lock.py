@@ -23,7 +23,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
-from pipeline.leaf import is_local, write_whole
+from pipeline.leaf import is_local, remedies, write_whole
 from pipeline.record import utc_now
 
 try:
@@ -200,7 +200,7 @@ def _acquire(path: UPath, name: str, wait: float) -> Holder:
     )
     deadline = time.monotonic() + wait
     while True:
-        with _guarded(path):
+        with remedies(path), _guarded(path):
             if _create(path, mine):
                 return mine
             other = read_holder(path)

@@ -41,12 +41,13 @@ def running(command: list[object], log: Path, **environment: str) -> Iterator[su
     try:
         yield process
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=5)
-        for one in alive:
-            one.kill()
-        process.wait(timeout=10)
+        if process.returncode is None:  # nobody has waited for it yet
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.terminate()
+            _, alive = psutil.wait_procs(family, timeout=5)
+            for one in alive:
+                one.kill()
+            process.wait(timeout=10)
 
 
 def until(answer: Callable[[], T], what: str, *, seconds: float, log: Path, every: float = 0.2) -> T:

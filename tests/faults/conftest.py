@@ -15,7 +15,10 @@ from tests.faults.accounts import Fault, Ledger, data_of
 from tests.survey import carry_through, ingest_table, photometry_table
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-COLUMNS = "| fault | partitions | rows | injected | survived | rows lost | seconds to the same state |"
+HEAD = (
+    "| fault | partitions | rows | injected | survived | rows lost | seconds to the same state |",
+    "|---|---|---|---|---|---|---|",
+)
 
 
 @pytest.fixture
@@ -65,11 +68,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ]
     if not faults:
         return
-    lines = [COLUMNS, "|---|---|---|---|---|---|---|", *map(_line, faults)]
+    lines = {fault["name"]: _line(fault) for fault in faults}
     terminalreporter.section("faults")
-    terminalreporter.write_line("\n".join(lines))
+    terminalreporter.write_line("\n".join([*HEAD, *lines.values()]))
     if config.getoption("--soak"):
-        RESULTS.write_text("\n".join([_PREFACE, *lines, ""]))
+        # Parts of the soak may be run one by one: each replaces its own lines.
+        known = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+        before = {_cells(line)[0]: line for line in known if line.startswith("| ") and line not in HEAD}
+        RESULTS.write_text(_page({**before, **lines}))
 
 
 def _line(fault: dict) -> str:
@@ -81,9 +87,25 @@ def _line(fault: dict) -> str:
     return f"| {' | '.join([fault['name'], *numbers, shown])} |"
 
 
+def _cells(line: str) -> list[str]:
+    return line.strip("| ").split(" | ")
+
+
+def _page(lines: dict[str, str]) -> str:
+    injected, survived, lost = (
+        sum(int(_cells(line)[column].replace(",", "")) for line in lines.values()) for column in (3, 4, 5)
+    )
+    total = f"Faults injected: {injected:,}; survived: {survived:,}; rows lost: {lost:,}."
+    return "\n".join([_PREFACE, *HEAD, *lines.values(), "", total, ""])
+
+
 _PREFACE = """# Faults and what became of them
 
-Made by `make soak`. Each fault is injected for real; after it the run is started again and its rows and the
-bytes of its data columns are compared with those of a run that nothing happened to. The last column is the
-time from the fault until everything is there, with the work that was left to do at that moment.
+Made by `make soak`. Each fault is injected for real: processes get SIGKILL or SIGSTOP, disks are file systems
+in memory that fill up or turn read-only, memory is withheld by the kernel's limit, connections are cut by a
+proxy, files are damaged as they lie. After it the same command is given again, and rows and the bytes of all
+data columns are compared with those of a run that nothing happened to. Of hostile rows, a fault is one case:
+its rows arrive unchanged and are answered, or the first bad one is named and nothing is written.
+The last column is the time from the fault until everything is there, with the work that was left to do at
+that moment, on a machine that may have had other work to do.
 """

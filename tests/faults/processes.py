@@ -24,19 +24,20 @@ _context.set_forkserver_preload(["tests.faults.processes"])  # so that a start c
 
 def start_run(config: RunConfig) -> BaseProcess:
     """A process that carries a run through, leader of its own process group."""
-    return _start(carry_through, config)
+    return start(carry_through, config)
 
 
 def start_ingest(files: list[str], out: str, tile_rows: int) -> BaseProcess:
     """A process that makes a photometry catalogue."""
-    return _start(_ingest, files, out, tile_rows)
+    return start(_ingest, files, out, tile_rows)
 
 
 def _ingest(files: list[str], out: str, tile_rows: int) -> None:
     ingest([UPath(file) for file in files], UPath(out), tile_rows=tile_rows)
 
 
-def _start(work: Callable[..., object], *arguments: object) -> BaseProcess:
+def start(work: Callable[..., object], *arguments: object) -> BaseProcess:
+    """A process that does some work, leader of its own process group."""
     process = _context.Process(target=_lead, args=(dict(os.environ), work, *arguments))
     process.start()
     return process

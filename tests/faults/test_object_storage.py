@@ -152,19 +152,24 @@ def test_a_connection_that_stays_broken_leaves_no_object_and_the_run_goes_on_lat
     assert max(tries) == 2, "the receipt keeps the attempt of the earlier start"
 
 
-def test_a_multipart_upload_that_is_cut_shows_no_object(request, port, tmp_path, monkeypatch):
+def test_a_multipart_upload_that_is_cut_shows_no_object(request, port, tmp_path, monkeypatch, ledger):
     if not request.config.getoption("--soak"):
         pytest.skip("uploads of more than 100 MB go in parts; see make soak")
+    fault = ledger("connection cut in the middle of the third part of an upload in parts")
     big, path = os.urandom(1 << 20) * 101, "s3://survey/big"
     with (
-        cutting(port, "partNumber=3", 10**6, tmp_path / "log", monkeypatch),
+        cutting(port, "partNumber=3", 10**6, tmp_path / "log", monkeypatch) as cuts,
         pytest.raises(Exception, match=r"(?i)connection|closed|disconnected"),
     ):
         write_whole(UPath(path), big)
+    fault.injected = cuts()
+    assert fault.injected > 0
     store = connect()
     assert not store.exists(path)
-    write_whole(UPath(path), big)
-    assert store.size(path) == len(big)
+    with fault.recovered():
+        write_whole(UPath(path), big)
+    assert store.cat_file(path) == big
+    fault.survived = fault.injected
     store.rm(path)
 
 

@@ -11,6 +11,7 @@ from pipeline import run as survey_run
 from pipeline.catalogue import read_leaves
 from pipeline.plan import make_plan
 from pipeline.record import read_record
+from pipeline.verify import verify
 from tests.faults.accounts import check, data_of, photometry_of, settle, wide_table
 from tests.faults.conftest import asking
 from tests.faults.processes import (
@@ -41,6 +42,51 @@ def test_a_run_whose_driver_is_killed_goes_on_where_it_was(asked, undisturbed, l
     plan = make_plan(asked)
     assert 0 < len(plan.to_do) <= len(plan.entries) - 5, "what was done is not done again"
     settle(fault, asked, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("step", "file"),
+    [
+        ("catalogues are made", "runs/*/ojala/hats.properties"),
+        ("provenance is written", "runs/*/provenance/prov.json"),
+        ("checksums are written", "runs/*/checksums.sha256"),
+        ("it is published", "publications.jsonl"),
+    ],
+)
+def test_a_run_that_is_killed_while_it_ends_is_ended_by_the_next(
+    request, asked, undisturbed, ledger, step, file
+):
+    if step != "catalogues are made" and not request.config.getoption("--soak"):
+        pytest.skip("the end of a run takes long; see make soak")
+    fault = ledger(f"SIGKILL of a run while {step}")
+    process = start_run(asked)
+    until(lambda: [*UPath(asked.out).glob(file)] or not process.is_alive(), every=0.001)
+    kill(process)
+    fault.injected = 1
+    assert make_plan(asked).to_do == [], "no partition is done again"
+    finished = settle(fault, asked, undisturbed)
+    assert list(verify(finished.out)) == []
+
+
+def test_a_worker_that_stands_still_is_ended_and_its_partition_done_by_another(
+    request, asked, undisturbed, ledger
+):
+    if not request.config.getoption("--soak"):
+        pytest.skip("its time must run out; the short form is in tests/pipeline/test_engine.py")
+    fault = ledger("SIGSTOP of a worker until its time limit of 30 s")
+    config = asked.model_copy(update={"engine": "local", "workers": 2, "partition_seconds": 30.0})
+    plan = make_plan(config)
+    survey_run.begin(plan, config)
+    running = survey_run.execute(plan, config)
+    done = [next(running) for _ in range(5)]
+    os.kill(done[-1].attempts[-1].pid, signal.SIGSTOP)
+    fault.injected = 1
+    with fault.recovered():
+        done += running
+    assert {receipt.status for receipt in done} == {"done"}
+    causes = [attempt.cause for receipt in done for attempt in receipt.attempts if attempt.error]
+    assert set(causes) == {"timeout"}
+    check(fault, carry_through(config), undisturbed)
 
 
 def test_a_worker_that_is_killed_costs_nothing_but_time(asked, undisturbed, ledger):

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,15 @@ from upath import UPath
 from pipeline import run as survey_run
 from pipeline.ingest import ingest
 from pipeline.leaf import TEMPORARY, OutputError
+from pipeline.lock import hold
 from pipeline.plan import make_plan
 from pipeline.record import Status, read_record, runs_folder
+from pipeline.release import pointers
 from pipeline.sources.faults import IngestError
 from pipeline.verify import verify
-from tests.faults.accounts import data_of, settle
+from tests.faults.accounts import check, data_of, settle
 from tests.faults.processes import receipts
-from tests.survey import carry_through
+from tests.survey import Finished, carry_through
 
 
 @contextmanager
@@ -69,6 +71,55 @@ def test_a_full_disk_stops_the_run_early_and_it_goes_on_when_there_is_room(
         again = make_plan(config)
         assert (again.run_id, again.states().get("done", 0) > 0) == (plan.run_id, True)
         settle(fault, config, undisturbed)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the room that a disk has left."""
+    ballast = folder / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+def test_a_disk_that_is_full_when_a_run_ends_or_is_published_costs_neither(
+    asked, undisturbed, tmp_path, ledger
+):
+    fault = ledger("disk full at the end of a run, and at its publication")
+    with disk(tmp_path / "disk", "64m"):
+        config = asked.model_copy(update={"out": str(tmp_path / "disk" / "out")})
+        for _ in survey_run.execute(plan := begin(config), config):
+            pass
+        ballast = fill(tmp_path / "disk")
+        with pytest.raises(OutputError, match=r"No space left on device: make room"):
+            survey_run.finalise(plan, config)
+        fault.injected = 1
+        ballast.unlink()
+        assert make_plan(config).to_do == [], "no partition is done again"
+        record = survey_run.finalise(make_plan(config), config)
+        ballast = fill(tmp_path / "disk")
+        with pytest.raises(OutputError, match=r"No space left on device: make room"):
+            survey_run.publish(plan, config)
+        fault.injected = 2
+        assert pointers(UPath(config.out)) == {}, "nothing is published"
+        ballast.unlink()
+        with fault.recovered():
+            survey_run.publish(make_plan(config), config)
+        assert pointers(UPath(config.out)) == {"ojala": plan.run_id}
+        check(fault, Finished(config, plan, record), undisturbed)
+        assert list(verify(UPath(config.out))) == []
+
+
+def test_a_disk_that_is_read_only_takes_no_run_and_says_so(asked, tmp_path):
+    with disk(tmp_path / "disk", "1m") as remount:
+        remount("ro")
+        out = UPath(tmp_path / "disk" / "out")
+        config = asked.model_copy(update={"out": str(out)})
+        refusal = "Read-only file system: make it writable or name another folder"
+        with pytest.raises(OutputError, match=refusal):
+            begin(config)
+        with pytest.raises(OutputError, match=refusal), hold(out, "ojala"):
+            pass
 
 
 def test_a_disk_that_turns_read_only_stops_the_run(asked, undisturbed, tmp_path, ledger):

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from pipeline.catalogue import read_leaves
 from pipeline.ingest import ingest
 from pipeline.model import EmptyModel
 from pipeline.partition import process
@@ -23,6 +22,8 @@ from pipeline.sky import pixel_at, spatial_index
 from pipeline.sources.faults import IngestError
 from pipeline.spill import FINEST_ORDER
 from tests.survey import orders
+
+HOUR = 3600  # of 5,000 cases on a machine with other work
 
 FLUX = st.one_of(
     st.floats(width=32),
@@ -74,9 +75,25 @@ def as_stored(value: float) -> float | None:
     return None if math.isnan(stored) else stored
 
 
+@pytest.fixture
+def hostile(ledger):
+    return ledger("hostile rows that can be understood")
+
+
+@pytest.fixture
+def bad_rows(ledger):
+    return ledger("hostile rows of which one cannot be understood")
+
+
+# One line of the table of faults counts all cases of a test.
+CASES = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.timeout(3 * HOUR)
 @given(rows=st.lists(GOOD_ROW, min_size=1, max_size=12), write=WRITERS, tile_rows=st.integers(3, 12))
-@settings(suppress_health_check=[HealthCheck.too_slow])
-def test_rows_that_can_be_understood_all_arrive_unchanged(rows, write, tile_rows):
+@CASES
+def test_rows_that_can_be_understood_all_arrive_unchanged_and_are_answered(hostile, rows, write, tile_rows):
+    hostile.injected += 1
     rows = list({(row["tile_id"], row["number"]): row for row in rows}.values())
     with tempfile.TemporaryDirectory() as name:
         folder = UPath(name)
@@ -86,29 +103,32 @@ def test_rows_that_can_be_understood_all_arrive_unchanged(rows, write, tile_rows
                 ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
             tile_rows = len(rows)
         ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
-        task = orders(folder / "out", folder / "run")[0]
-        receipt = process(task, EmptyModel())
-        assert (receipt.status, receipt.rows_out) == ("done", task.rows), receipt.attempts
-        answered = pq.read_table((folder / "run" / receipt.leaves[0].path).path, partitioning=None)
-        photometry = pq.read_table((folder / "out" / task.partition.leaf).path, partitioning=None)
-        assert answered["object_id"].equals(photometry["object_id"])
-        leaves = read_leaves(folder / "out")
-        found = [pq.read_table((folder / "out" / p.leaf).path, partitioning=None) for p in leaves]
+        found = []
+        for task in orders(folder / "out", folder / "run"):
+            receipt = process(task, EmptyModel())
+            assert (receipt.status, receipt.rows_out) == ("done", task.rows), receipt.attempts
+            answered = pq.read_table((folder / "run" / receipt.leaves[0].path).path, partitioning=None)
+            found.append(pq.read_table((folder / "out" / task.partition.leaf).path, partitioning=None))
+            assert answered["object_id"].equals(found[-1]["object_id"])
     arrived = pa.concat_tables(found).select(list(rows[0])).to_pylist()
     stored = [
         {name: as_stored(value) if name.startswith("flux") else value for name, value in row.items()}
         for row in rows
     ]
     assert sorted(arrived, key=key) == sorted(stored, key=key)
+    hostile.partitions, hostile.rows = hostile.partitions + len(found), hostile.rows + len(rows)
+    hostile.survived += 1
 
 
+@pytest.mark.timeout(3 * HOUR)
 @given(
     rows=st.lists(GOOD_ROW, min_size=1, max_size=10),
     bad=st.lists(st.tuples(st.integers(0, 9), BAD_CELL), min_size=1, max_size=4),
     write=WRITERS,
 )
-@settings(suppress_health_check=[HealthCheck.too_slow])
-def test_the_first_row_that_cannot_be_understood_is_named(rows, bad, write):
+@CASES
+def test_the_first_row_that_cannot_be_understood_is_named_and_nothing_is_written(bad_rows, rows, bad, write):
+    bad_rows.injected += 1
     rows = [dict(row) for row in rows]
     spoilt = set()
     for at, (column, value) in bad:
@@ -121,6 +141,8 @@ def test_the_first_row_that_cannot_be_understood_is_named(rows, bad, write):
         with pytest.raises(IngestError, match=f"rows, row {first}, column "):
             ingest([folder / "rows"], folder / "out")
         assert [path.name for path in folder.iterdir()] == ["rows"]
+    bad_rows.rows += len(rows)
+    bad_rows.survived += 1
 
 
 def key(row: dict) -> tuple[int, int]:
