@@ -63,10 +63,10 @@ def specpt_card(info: SpecPTInfo, report: Report, command: str) -> str:
         f"`{command}`",
         "",
         *_paragraph(
-            "dz = (z - z_true) / (1 + z_true); sigma_NMAD = 1.4826 median|dz - median dz|, without the median "
-            "of dz in brackets, as published. `sure` are the rows without a flag of doubt (Z_MULTIMODAL, "
-            "Z_UNCERTAIN, POOR_RECONSTRUCTION, FEW_PIXELS). Mock spectra (bgs, elg) are of library members "
-            "that the training never saw; real ones are compared with their survey's redshift."
+            "dz = (z - z_true) / (1 + z_true); sigma_NMAD = 1.4826 median|dz - median dz|, without the "
+            "median of dz in brackets, as published. `sure` are the rows without a flag of doubt "
+            "(Z_MULTIMODAL, Z_UNCERTAIN, POOR_RECONSTRUCTION, FEW_PIXELS). Mock spectra (bgs, "
+            "elg) are of library members that the training never saw; real ones are compared with their survey's redshift."
         ),
         "",
         *_redshifts(report),
@@ -100,11 +100,11 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         f"{training['draws']:,} simulated spectra, none seen twice, in {training['seconds'] / 60.0:.0f} "
         f"minutes on one {config['device'].upper()} (threads: {training['threads']}), bfloat16 where that is "
         f"safe; for the first {100.0 * config['reconstruction']:.0f} % of the time the reconstruction alone "
-        "was learnt, then reconstruction and redshift. Each draw is a bagpipes galaxy at a redshift of its own "
-        "with DESI's resolution, noise and lost pixels: 40 % bright galaxies (r < 20.2, z < 0.6), 40 % "
+        "was learnt, then reconstruction and redshift. Each draw is a bagpipes galaxy at a redshift of its "
+        "own with DESI's resolution, noise and lost pixels: 40 % bright galaxies (r < 20.2, z < 0.6), 40 % "
         "emission-line galaxies (0.6 < z < 1.28), 20 % bright galaxies in longer exposures of DESI and of "
-        "SDSS. A twentieth of the library never enters the training. Spectra are rebinned by inverse variance "
-        "to pixels of 2.5e-4 in ln(wavelength) (75 km/s). Batches of "
+        "SDSS. A twentieth of the library never enters the training. Spectra are rebinned by inverse "
+        "variance to pixels of 2.5e-4 in ln(wavelength) (75 km/s). Batches of "
         f"{config['batch_size']}, Muon and AdamW with a peak rate of {config['learning_rate']:g}, cosine "
         f"schedule, running mean of the weights, seed {config['seed']}."
     )
