@@ -130,3 +130,22 @@ def train(
             curves=curves,
         )
     say(f"weights: {weights}", {"weights": str(weights)}, as_json)
+
+
+@app.command()
+def train_specpt(
+    settings: Annotated[Path, typer.Argument(help="TOML file, such as flows/specpt.toml.")],
+    library: Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the training; one that is there is gone on with.")],
+    as_json: AsJson = False,
+) -> None:
+    """Train SpecPT on mock spectra drawn on the fly; writes weights."""
+    from flows.specpt_training import train_specpt_from
+
+    def show(record: dict[str, object]) -> None:
+        if not as_json:
+            print(f"step {record['step']}, {record['seconds']} s", flush=True)
+
+    with errors(RUN_INTERRUPTED):
+        weights = train_specpt_from(settings, library=library, folder=out, report=show)
+    say(f"weights: {weights}", {"weights": str(weights)}, as_json)

@@ -66,7 +66,8 @@ def specpt_card(info: SpecPTInfo, report: Report, command: str) -> str:
             "dz = (z - z_true) / (1 + z_true); sigma_NMAD = 1.4826 median|dz - median dz|, without the "
             "median of dz in brackets, as published. `sure` are the rows without a flag of doubt "
             "(Z_MULTIMODAL, Z_UNCERTAIN, POOR_RECONSTRUCTION, FEW_PIXELS). Mock spectra (bgs, "
-            "elg) are of library members that the training never saw; real ones are compared with their survey's redshift."
+            "elg) are of library members that the training never saw; real ones are compared with their "
+            "survey's redshift."
         ),
         "",
         *_redshifts(report),
