@@ -18,7 +18,9 @@ from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.contract import Contract
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.receipt import Summary
+from catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
 from catalogs_schema.spectra import SPECTRA
+from catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER
 from catalogs_schema.value_added import OJALA, OJALA_VECTORS
 
 if TYPE_CHECKING:
@@ -226,6 +228,18 @@ SYSTEMS: Mapping[str, System[Any]] = {
     for system in (
         PhotometricSystem("ojala", str(WEIGHTS_FOLDER / "ojala-base.safetensors")),
         PhotometricSystem(EMPTY, weights=""),
+        SpectralSystem(
+            "specpt",
+            "models.specpt_predictor:SpecPTPredictor",
+            str(WEIGHTS_FOLDER / "specpt-base.safetensors"),
+            (SPECPT, SPECPT_SPECTRA),
+        ),
+        SpectralSystem(
+            "spectral-tokenizer",
+            "models.spectral_tokenizer.predictor:SpectralTokenizerPredictor",
+            str(WEIGHTS_FOLDER / "spectral-tokenizer-base.safetensors"),
+            (SPECTRAL_TOKENIZER,),
+        ),
     )
 }
 """All systems by name."""

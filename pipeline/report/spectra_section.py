@@ -65,8 +65,8 @@ def spectra_section(
     products : sequence of Contract
         What the run has written, the main product first.
     """
-    at = np.unique(np.linspace(0, len(done) - 1, LEAVES_READ).astype(int)) if done else []
-    chosen = [done[i] for i in at]
+    at = np.unique(np.linspace(0, len(done) - 1, LEAVES_READ).astype(int))
+    chosen = [done[i] for i in at] if done else []
     main = products[0]
     rows = _rows(run / main.name, source, chosen, main) if chosen else None
     if rows is None:
