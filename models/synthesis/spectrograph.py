@@ -24,6 +24,7 @@ from models.synthesis.instruments import Instrument as Instrument
 from models.synthesis.mismatch import ModelErrors
 from models.synthesis.observing import expose, optics_of, paint_lines
 from models.synthesis.population import MAX_LOG_MASS, Libraries, Members, Population
+from models.synthesis.sky import TRAINING_SHARES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 Targets = Literal["bgs", "elg", "all"]
 """DESI's bright galaxies (r < 20.2, z < 0.6), its emission-line galaxies (0.6 < z < 1.28, where the library
 ends), or galaxies of all kinds, stars and quasars."""
-
-SHARES = (0.60, 0.20, 0.20)
-"""Shares of galaxies, stars and quasars among all."""
 
 LABELS = (
     *("z", "log_mass", "log_sfr", "ew_hbeta", "ew_oiii_5007", "ew_halpha", "ew_nii_6584"),
@@ -44,8 +42,8 @@ LABELS = (
 OII_FLUX = 6e-17
 """Least flux of [O II] of emission-line galaxies [erg/s/cm2]."""
 
-BGS_FAINT, BGS_Z = 20.2, 0.6
-ELG_Z = (0.6, 1.28)
+BGS_FAINT, BGS_Z, ELG_Z = 20.2, 0.6, (0.6, 1.28)
+"""Faintest r magnitude and largest redshift of bright galaxies; redshifts of emission-line galaxies."""
 
 LINE_WAVELENGTH = np.concatenate([galaxies.LINE_WAVELENGTH, quasars.NARROW_WAVELENGTH])
 """Rest wavelengths of the lines of `Objects` [Angstrom]: `galaxies.LINES`, then `quasars.NARROW_LINES`."""
@@ -162,7 +160,7 @@ class SpectraSky:
         )
         kind = np.full(n, ("bgs", "elg", "all").index(targets))
         if targets == "all":
-            objects.class_code[:] = rng.choice(3, n, p=[SHARES[0], SHARES[1], SHARES[2]])
+            objects.class_code[:] = rng.choice(3, n, p=TRAINING_SHARES)
             kind = rng.choice(3, n, p=[0.5, 0.2, 0.3])
         side = self.population.members(held_out=held_out)
         for code, paint in ((_GALAXY, self._galaxies), (_STAR, self._stars), (_QSO, self._quasars)):
@@ -252,7 +250,7 @@ class SpectraSky:
         width = 10.0 ** (2.0 + 0.27 * (log_mass - 10.4) + rng.normal(0.0, 0.12, n))
         width = np.clip(width, 25.0, 350.0)
         objects.member[rows], objects.z[rows], objects.magnitude[rows] = member, z, magnitude
-        objects.bright_time[rows] = (kind == 0) & (magnitude < BGS_FAINT)
+        objects.bright_time[rows] = kind == 0
         amount = (scale * loss * 1e17)[:, None].astype(np.float32)
         objects.continuum[rows] = self._continua_of_galaxies(member, z, width, rng) * amount
         objects.line_flux[rows, :_N_GALAXY] = lines * (1.0 + z[:, None]) * amount
