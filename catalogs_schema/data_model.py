@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from catalogs_schema.contract import Column, Contract
+from catalogs_schema.cutouts import CUTOUTS
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.receipt import RECEIPT_VERSION, Receipt
 from catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
@@ -20,6 +21,7 @@ CONTRACTS: tuple[Contract, ...] = (
     SPECPT,
     SPECPT_SPECTRA,
     SPECTRAL_TOKENIZER,
+    CUTOUTS,
 )
 """Every contract, in the order of the page."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from upath import UPath
 
-from flows import interrupt, release_cli, spectra_cli, training_cli, validate_cli, weights_cli
+from flows import cutouts_cli, interrupt, release_cli, spectra_cli, training_cli, validate_cli, weights_cli
 from flows.console import RUN_INTERRUPTED, AsJson, complain, errors, say
 from flows.release_cli import Publish
 from flows.telling import MAX_NAMED, show_plan, tell_run
@@ -40,6 +40,7 @@ app = typer.Typer(
 app.add_typer(release_cli.app)
 app.add_typer(training_cli.app)
 app.add_typer(spectra_cli.app)
+app.add_typer(cutouts_cli.app)
 app.add_typer(validate_cli.app)
 app.add_typer(weights_cli.app)
 
@@ -201,7 +202,7 @@ def run(
 
 @app.command()
 def verify(
-    directory: Annotated[str, typer.Argument(help="Collection, run folder or photometry catalogue.")],
+    directory: Annotated[str, typer.Argument(help="Collection, run folder or catalogue.")],
     as_json: AsJson = False,
 ) -> None:
     """Check contract, row accounts and checksums; exits with 1 and names the file if one is damaged."""
@@ -232,13 +233,17 @@ def demo(
 
 
 @app.command()
-def bench(as_json: AsJson = False) -> None:
-    """Measure what a run costs on this machine: rows a second, partitions, memory. Takes some minutes."""
-    from flows.bench import bench as measure
-
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rows and repeats; nothing is compiled.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what this machine allows, and how much of it the network and a run use. Takes some ten minutes."""
     with errors():
-        figures = measure(report=complain)
-    say(figures.table(), asdict(figures), as_json)
+        from flows.bench import FULL, QUICK
+        from flows.bench import bench as measure
+
+        found = measure(QUICK if quick else FULL, report=complain)
+    say(found.table(), asdict(found), as_json)
 
 
 def resolve(context: typer.Context) -> RunConfig:

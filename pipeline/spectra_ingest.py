@@ -30,6 +30,7 @@ from pipeline.leaf import LeafRecord, sha256_of, write_leaf, write_whole
 from pipeline.same_object import same_object
 from pipeline.sky import Partition
 from pipeline.sources.faults import IngestError, SourceError
+from pipeline.sources.found import look_through
 from pipeline.sources.spectra.kinds import TABLES, Kind, kind_of, read_spectra, read_tables
 from pipeline.sources.spectra.known import KnownObjects, KnownTable
 from pipeline.sources.spectra.spectrum import Spectrum
@@ -179,29 +180,9 @@ class _Found:
 
     @classmethod
     def of(cls, sources: Sequence[UPath]) -> _Found:
-        kinds: dict[UPath, Kind] = {}
-        faults: list[str] = []
-        passed_over: list[str] = []
-        for source in sources:
-            folder = source.is_dir()
-            for path in _files_under(source) if folder else [source]:
-                try:
-                    kinds[path] = kind_of(path)
-                except SourceError as fault:
-                    if folder:
-                        passed_over.append(f"{path} {str(fault).partition(': expected')[0]}")
-                    else:
-                        faults.append(f"{path} {fault}")
-                except OSError as error:
-                    faults.append(f"{path} cannot be read: {error}")
-        if faults:
-            raise IngestError("\n".join(faults))
+        kinds, passed_over = look_through(sources, kind_of)
         ordered = sorted(kinds, key=lambda path: (kinds[path] not in TABLES, str(path)))
-        return cls({path: kinds[path] for path in ordered}, tuple(passed_over))
-
-
-def _files_under(folder: UPath) -> list[UPath]:
-    return sorted((p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")), key=str)
+        return cls({path: kinds[path] for path in ordered}, passed_over)
 
 
 @dataclass(slots=True)

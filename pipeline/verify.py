@@ -15,6 +15,7 @@ from hats.io.validation import is_valid_catalog
 from upath import UPath
 
 from catalogs_schema.contract import Contract
+from catalogs_schema.cutouts import CUTOUTS
 from catalogs_schema.own_heads import OWN_HEADS
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.spectra import SPECTRA
@@ -23,6 +24,8 @@ from pipeline.leaf import sha256_of
 from pipeline.provenance import CHECKSUMS, read_checksums
 from pipeline.record import ENDED, RECORD, RecordError, read_record, run_folder
 from pipeline.systems import PRODUCTS
+
+_INGESTED = {contract.title: contract for contract in (PHOTOMETRY, SPECTRA, CUTOUTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def verify(root: UPath) -> Iterator[Damage]:
     ----------
     root : UPath
         A collection (photometry and its published products), the folder of a run, or a catalogue of
-        photometry or spectra. Which of them it is shows in its files.
+        photometry, spectra or cut-outs. Which of them it is shows in its files.
 
     Raises
     ------
@@ -97,9 +100,9 @@ def _resolve(root: UPath, reference: str) -> UPath:
 
 
 def _input(root: UPath) -> Iterator[Damage]:
-    """A catalogue that was ingested: of spectra if its properties say so, else of photometry."""
+    """A catalogue that was ingested: of what its properties say, else of photometry."""
     properties = TableProperties.read_from_dir(root).model_dump()
-    contract = SPECTRA if properties.get("obs_title") == SPECTRA.title else PHOTOMETRY
+    contract = _INGESTED.get(str(properties.get("obs_title")), PHOTOMETRY)
     listed = (root / LEAVES).exists()
     for partition, leaf in read_leaves(root).items():
         path = root / partition.leaf
