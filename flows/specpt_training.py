@@ -19,9 +19,9 @@ from models.synthesis.spectrograph import INSTRUMENTS, SpectraSky, Targets
 TARGETS: tuple[Targets, ...] = ("bgs", "elg")
 """What SpecPT is trained on and measured with."""
 
-SHARES = {"bgs": 0.4, "elg": 0.4, "bright": 0.1, "SDSS": 0.1}
-"""Shares of the draws: the two kinds of targets as DESI exposes them, and bright galaxies in long exposures
-of DESI and of SDSS, so that spectra of high signal to noise and of another resolution are not new."""
+SHARES = {"bgs": 0.35, "elg": 0.35, "faint": 0.1, "bright": 0.1, "SDSS": 0.1}
+"""Shares of the draws: three kinds of targets as DESI exposes them, and bright galaxies in long exposures of
+DESI and of SDSS, so that spectra of high signal to noise and of another resolution are not new."""
 
 LONG_EXPOSURES = (2.0, 60.0)
 """Range of the median signal-to-noise ratio of the latter."""
@@ -41,13 +41,12 @@ def specpt_spectra(
 
 def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> LabelledSpectra:
     """Spectra to learn from, in the mix `SHARES`."""
-    bgs, elg, bright, sdss = rng.multinomial(n, list(SHARES.values()))
-    parts = [
-        specpt_spectra(sky, count, rng, targets) for count, targets in zip((bgs, elg), TARGETS, strict=True)
-    ]
-    for count, name in ((bright, "DESI"), (sdss, "SDSS")):
-        objects = sky.choose(count, rng, targets="bgs")
-        parts.append(sky.observe(objects, INSTRUMENTS[name], rng, signal_to_noise=LONG_EXPOSURES))
+    counts = dict(zip(SHARES, rng.multinomial(n, list(SHARES.values())).tolist(), strict=True))
+    kinds: tuple[Targets, ...] = ("bgs", "elg", "faint")
+    parts = [specpt_spectra(sky, counts[targets], rng, targets) for targets in kinds]
+    for name, instrument in (("bright", "DESI"), ("SDSS", "SDSS")):
+        objects = sky.choose(counts[name], rng, targets="bgs")
+        parts.append(sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=LONG_EXPOSURES))
     return LabelledSpectra.joined(parts)
 
 

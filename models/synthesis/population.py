@@ -19,12 +19,16 @@ RARE = ("extreme emitters", "white dwarfs", "distant quasars")
 """Kinds of objects that a sky can be made without, or that can be drawn alone: galaxies with
 EW([O III] 5007) > 500 A, the kinds `stars.WHITE_DWARFS`, quasars at z > 4."""
 
+STAR_FORMING = "star-forming galaxies"
+"""Galaxies with a specific star-formation rate above 10^-9.5 a year, which can be drawn alone as well."""
+
 EXTREME_EW = 500.0
 """Equivalent width of [O III] 5007 of extreme emitters [Angstrom]."""
 
 MAX_LOG_MASS = 12.0
 """log10 of the mass of the most massive galaxies [Msun]."""
 
+_STAR_FORMING_RATE = -9.5  # log10 of 1/yr
 _ANY_GALAXY = 0.35  # share of galaxies whose luminosity and redshift do not choose the library member
 _FAMILY_WEIGHT = np.array([1.0, 0.5, 0.15])  # of `galaxies.FAMILIES`
 _BRIGHT_STAR, _STAR_RANGE = 17.5, 0.7  # i magnitude, and its range, at which stars of the field take over
@@ -65,7 +69,7 @@ class Members:
     quasars : ndarray of int
         Rows, by the strength of their broad lines.
     only : str or None
-        Of `RARE`, where there is nothing else.
+        Of `RARE`, or `STAR_FORMING`, where there is nothing else.
     """
 
     galaxies: GalaxyIndex
@@ -175,7 +179,9 @@ class Population:
             galaxies.equivalent_widths(library["lines"][galaxy], self.levels[galaxy])["ew_oiii_5007"]
             > EXTREME_EW
         )
-        if only == "extreme emitters" and extreme.any():
+        if only == STAR_FORMING:
+            galaxy = galaxy[library["log_ssfr"][galaxy] > _STAR_FORMING_RATE]
+        elif only == "extreme emitters" and extreme.any():
             galaxy = galaxy[extreme]
         elif "extreme emitters" in self.without:
             galaxy = galaxy[~extreme]

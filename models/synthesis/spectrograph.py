@@ -23,15 +23,15 @@ from models.synthesis.instruments import INSTRUMENTS as INSTRUMENTS
 from models.synthesis.instruments import Instrument as Instrument
 from models.synthesis.mismatch import ModelErrors
 from models.synthesis.observing import expose, optics_of, paint_lines
-from models.synthesis.population import MAX_LOG_MASS, Libraries, Members, Population
+from models.synthesis.population import MAX_LOG_MASS, STAR_FORMING, Libraries, Members, Population
 from models.synthesis.sky import TRAINING_SHARES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Targets = Literal["bgs", "elg", "all"]
+Targets = Literal["bgs", "elg", "faint", "all"]
 """DESI's bright galaxies (r < 20.2, z < 0.6), its emission-line galaxies (0.6 < z < 1.28, where the library
-ends), or galaxies of all kinds, stars and quasars."""
+ends), galaxies of any kind to r = 22; or galaxies of these three kinds, stars and quasars."""
 
 LABELS = (
     *("z", "log_mass", "log_sfr", "ew_hbeta", "ew_oiii_5007", "ew_halpha", "ew_nii_6584"),
@@ -59,6 +59,7 @@ _OII = [k for k, (_, _, group) in enumerate(galaxies.LINES) if group == "oxygen 
 _OPTICAL = sorted((band.pivot, band.k_x) for band in MODEL_BANDS)
 _EXTINCTION = np.interp(FINE.wavelength, *np.array(_OPTICAL).T)
 _IN_R = np.flatnonzero(np.abs(FINE.wavelength - _R_PIVOT) < 800.0)
+_KINDS = ("bgs", "elg", "faint")
 _GALAXY, _STAR, _QSO = (CLASSES.index(name) for name in ("GALAXY", "STAR", "QSO"))
 
 
@@ -144,8 +145,8 @@ class SpectraSky:
             Source of randomness; the same state gives the same objects.
         held_out : bool
             Draw from the held-out members instead of those for training.
-        targets : {"bgs", "elg", "all"}
-            What is observed; of "all" galaxies, half are as "bgs", a fifth as "elg".
+        targets : {"bgs", "elg", "faint", "all"}
+            What is observed; of "all" galaxies, half are as "bgs", a fifth as "elg", the others as "faint".
         """
         objects = Objects(
             class_code=np.full(n, _GALAXY),
@@ -158,16 +159,25 @@ class SpectraSky:
             line_width=np.full(n, 100.0, np.float32),
             labels={name: np.full(n, np.nan, np.float32) for name in LABELS},
         )
-        kind = np.full(n, ("bgs", "elg", "all").index(targets))
+        kind = np.full(n, _KINDS.index(targets) if targets in _KINDS else 0)
         if targets == "all":
             objects.class_code[:] = rng.choice(3, n, p=TRAINING_SHARES)
             kind = rng.choice(3, n, p=[0.5, 0.2, 0.3])
         side = self.population.members(held_out=held_out)
-        for code, paint in ((_GALAXY, self._galaxies), (_STAR, self._stars), (_QSO, self._quasars)):
-            members = np.flatnonzero(objects.class_code == code)
-            for rows in np.split(members, range(_BLOCK, len(members), _BLOCK)):
+        emitters = side
+        if (kind == 1).any():
+            emitters = self.population.members(held_out=held_out, only=STAR_FORMING)
+        groups = (
+            ((objects.class_code == _GALAXY) & (kind != 1), self._galaxies, side),
+            ((objects.class_code == _GALAXY) & (kind == 1), self._galaxies, emitters),
+            (objects.class_code == _STAR, self._stars, side),
+            (objects.class_code == _QSO, self._quasars, side),
+        )
+        for where, paint, members in groups:
+            chosen = np.flatnonzero(where)
+            for rows in np.split(chosen, range(_BLOCK, len(chosen), _BLOCK)):
                 if len(rows):
-                    paint(objects, rows, kind[rows], side, rng)
+                    paint(objects, rows, kind[rows], members, rng)
         _redden(objects, rng)
         objects.labels["z"][:] = objects.z
         return objects
@@ -347,7 +357,7 @@ class SpectraSky:
 
 
 def _draw_targets(kind: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Magnitudes and redshifts of galaxies: 0 as "bgs", 1 as "elg", 2 any to r = 22."""
+    """Magnitudes and redshifts of galaxies of the kinds `_KINDS`."""
     n = len(kind)
     magnitude = np.where(kind == 0, _rising(15.0, BGS_FAINT, 0.35, n, rng), _rising(17.5, 22.0, 0.3, n, rng))
     magnitude = np.where(kind == 1, rng.uniform(21.8, 23.6, n), magnitude)
