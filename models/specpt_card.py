@@ -104,9 +104,9 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         "was learnt, then reconstruction and redshift. Each draw is a bagpipes galaxy at a redshift of its "
         "own with DESI's resolution, noise and lost pixels: 35 % bright galaxies (r < 20.2, z < 0.6), 35 % "
         "emission-line galaxies (0.6 < z < 1.28), 10 % galaxies of any kind to r = 22, 20 % bright galaxies "
-        "in longer exposures of DESI and of SDSS. A twentieth of the library never enters the training. Spectra are rebinned by inverse "
-        "variance to pixels of 2.5e-4 in ln(wavelength) (75 km/s). Batches of "
-        f"{config['batch_size']}, Muon and AdamW with a peak rate of {config['learning_rate']:g}, cosine "
+        "in longer exposures of DESI and of SDSS. A twentieth of the library never enters the training. "
+        "Spectra are rebinned by inverse variance to pixels of 2.5e-4 in ln(wavelength) (75 km/s). Batches "
+        f"of {config['batch_size']}, Muon and AdamW with a peak rate of {config['learning_rate']:g}, cosine "
         f"schedule, running mean of the weights, seed {config['seed']}."
     )
 

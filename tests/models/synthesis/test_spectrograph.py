@@ -120,8 +120,13 @@ def test_bright_galaxies_and_emission_line_galaxies_are_as_desi_selects_them(spe
     bright = spectra_sky.choose(200, np.random.default_rng(7), targets="bgs")
     assert bright.z.max() <= 0.6
     assert bright.magnitude.max() <= 20.2
+    faint = spectra_sky.choose(200, np.random.default_rng(12), targets="faint")
+    assert 21.0 < faint.magnitude.max() <= 22.0
+    assert not faint.bright_time.any()
     emitters = spectra_sky.choose(200, np.random.default_rng(8), targets="elg")
     assert emitters.z.min() >= 0.6
+    rate = emitters.labels["log_sfr"] - emitters.labels["log_mass"]
+    assert rate.min() > -9.51
     doublet = emitters.line_flux[:, np.abs(LINE_WAVELENGTH - 3728.5) < 2.0].sum(axis=1)
     assert np.percentile(doublet, 5) > 3.5  # 6e-17 erg/s/cm2 before the Galaxy's dust
 
