@@ -8,8 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import typer
 from upath import UPath
 
+from flows.telling import tell_run
 from pipeline import run as survey_run
 from pipeline.ingest import ingest
 from pipeline.leaf import TEMPORARY, OutputError
@@ -177,7 +179,7 @@ def remove(leaf: UPath) -> None:
     ],
 )
 def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
-    asked, many, undisturbed, tmp_path, ledger, damage, said
+    asked, many, undisturbed, tmp_path, ledger, capsys, damage, said
 ):
     fault = ledger(f"photometry leaf: {damage.__name__.replace('_', ' ')}")
     photometry = UPath(tmp_path / "photometry")
@@ -193,6 +195,12 @@ def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
     (error,) = result.record.failed.values()
     assert re.match(said, error), error
     assert result.record.rows_in - result.record.rows_out > 0
+    with pytest.raises(typer.Exit) as ended:
+        tell_run(result.record, config, as_json=False)
+    assert ended.value.exit_code == 1
+    told = capsys.readouterr()
+    assert "is incomplete, not published" in told.out
+    assert "1 partitions failed; give the command again to retry them" in told.err
     assert not (result.out / "collection.properties").exists()
     leaf.write_bytes(whole)
     settle(fault, config, undisturbed)
