@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,47 +79,37 @@ def rebin(spectra: Spectra, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         Both 0 where no usable pixel overlaps.
     """
     flux, ivar = np.zeros((2, len(spectra), grid.size), np.float32)
-    for rows, wavelength in _of_one_grid(spectra):
-        pixels = (spectra.offsets[rows][:, None] + np.arange(len(wavelength))).ravel()
-        old_flux, old_ivar = (a[pixels].reshape(len(rows), -1) for a in (spectra.flux, spectra.ivar))
-        with np.errstate(over="ignore", invalid="ignore"):
-            good = (old_ivar > 0.0) & np.isfinite(old_ivar) & np.isfinite(old_flux) & np.isfinite(wavelength)
-        old_ivar = np.where(good, old_ivar, np.float32(0.0))
-        weighted = np.where(good, old_flux, np.float32(0.0)) * old_ivar
-        overlap = _overlap(wavelength, grid)
+    for key, rows in _of_one_grid(spectra).items():
+        overlap = _overlap(key, grid)
         if overlap is None:
             continue
-        weight = (overlap @ torch.from_numpy(old_ivar.T.copy())).numpy().T
-        total = (overlap @ torch.from_numpy(weighted.T.copy())).numpy().T
+        pixels = (spectra.offsets[rows][:, None] + np.arange(overlap.shape[1])).ravel()
+        old_flux, old_ivar = (a[pixels].reshape(len(rows), -1) for a in (spectra.flux, spectra.ivar))
+        good = (old_ivar > 0.0) & np.isfinite(old_ivar) & np.isfinite(old_flux)
+        old_ivar = np.where(good, old_ivar, np.float32(0.0))
+        with np.errstate(over="ignore"):
+            weighted = np.where(good, old_flux, np.float32(0.0)) * old_ivar
+        weight, total = ((overlap @ torch.from_numpy(old.T.copy())).numpy().T for old in (old_ivar, weighted))
         ivar[rows] = weight
         flux[rows] = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0.0)
     return flux, ivar
 
 
-def _of_one_grid(spectra: Spectra) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows that have the same wavelengths, and these."""
+def _of_one_grid(spectra: Spectra) -> dict[bytes, np.ndarray]:
+    """Rows that have the same wavelengths, by the bytes of these."""
     found: dict[bytes, list[int]] = {}
     for row, (wavelength, _, _) in enumerate(spectra):
         found.setdefault(wavelength.tobytes(), []).append(row)
-    for key, rows in found.items():
-        yield np.array(rows), np.frombuffer(key, np.float32)
+    return {key: np.array(rows) for key, rows in found.items()}
 
 
-_KEPT: dict[tuple[bytes, str], Tensor | None] = {}
-_MOST_KEPT = 8
+@functools.lru_cache(maxsize=8)
+def _overlap(key: bytes, grid: Grid) -> Tensor | None:
+    """Share of each old pixel within each new one: sparse (grid.size, P); None where there is nothing.
 
-
-def _overlap(wavelength: np.ndarray, grid: Grid) -> Tensor | None:
-    """Share of each old pixel within each new one: sparse (grid.size, P); None where there is nothing."""
-    key = (wavelength.tobytes(), grid.name)
-    if key not in _KEPT:
-        if len(_KEPT) >= _MOST_KEPT:
-            _KEPT.pop(next(iter(_KEPT)))
-        _KEPT[key] = _new_overlap(wavelength.astype(np.float64), grid)
-    return _KEPT[key]
-
-
-def _new_overlap(wavelength: np.ndarray, grid: Grid) -> Tensor | None:
+    ``key`` are the bytes of the old wavelengths in single precision.
+    """
+    wavelength = np.frombuffer(key, np.float32).astype(np.float64)
     if len(wavelength) < 2:
         return None
     gap = np.diff(wavelength)
