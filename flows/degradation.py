@@ -1,8 +1,9 @@
 """What is lost when bands are missing: the same rows with fewer of them.
 
 ``python -m flows.degradation --photometry DIR --truth FILE`` asks OJALÁ's weights about the rows as they are,
-with 40 of the 54 narrow bands (another random choice for each object), and without WISE and the Legacy
-Surveys, and prints accuracy side by side.
+with 40 of the 54 narrow bands (another random choice for each object), and without WISE, the Legacy Surveys
+or both, and prints accuracy side by side: of all rows, and of those brighter than i = 21. The truth may be of
+real objects or of a mock sky.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from upath import UPath
 from catalogs_schema.bands import MODEL_BANDS, System
 from flows.comparison import KnownRows, ask_ojala, known_rows, markdown
 from models.predictor import WEIGHTS_FOLDER
+from pipeline.photometry import Photometry
+from pipeline.validation.leaves import AB_ZERO
+from pipeline.validation.samples import BRIGHT
 from pipeline.validation.truth import read_truth
 
 NARROW_KEPT = 40
 """Narrow bands that are left."""
 
 _NARROW = np.flatnonzero([band.is_narrow for band in MODEL_BANDS])
-_OTHER_SURVEYS = np.array([band.system in (System.LEGACY, System.WISE) for band in MODEL_BANDS])
+_LEGACY, _WISE = (np.array([b.system is s for b in MODEL_BANDS]) for s in (System.LEGACY, System.WISE))
 
 
 def fewer_narrow_bands(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -47,8 +51,18 @@ def cases(rows: KnownRows) -> dict[str, KnownRows]:
     return {
         "as observed": rows,
         f"{NARROW_KEPT} of {len(_NARROW)} narrow bands": without(rows, fewer),
-        "without Legacy and WISE": without(rows, _OTHER_SURVEYS),
+        "without WISE": without(rows, _WISE),
+        "without Legacy": without(rows, _LEGACY),
+        "without Legacy and WISE": without(rows, _LEGACY | _WISE),
     }
+
+
+def bright(rows: KnownRows) -> KnownRows:
+    """The rows brighter than `BRIGHT` in iSDSS, corrected for Galactic extinction."""
+    chosen = rows.photometry.reference()[0] > 10.0 ** (-0.4 * (BRIGHT - AB_ZERO))
+    p = rows.photometry
+    photometry = Photometry(p.flux[chosen], p.error[chosen], p.ebv[chosen], p.usable[chosen])
+    return KnownRows(photometry, rows.class_code[chosen], rows.z[chosen])
 
 
 def main() -> None:
@@ -59,11 +73,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "ojala-base.safetensors")
     asked = parser.parse_args()
     rows = known_rows(asked.photometry, read_truth(asked.truth))
-    n = len(rows.z)
-    methods = [
-        replace(ask_ojala(asked.weights, case.photometry), name=name) for name, case in cases(rows).items()
-    ]
-    print(f"\n{asked.photometry}: {n:,} rows\n\n{markdown(rows, methods, rows.first(n))}")
+    for name, some in (("all", rows), (f"i < {BRIGHT:g}", bright(rows))):
+        methods = [
+            replace(ask_ojala(asked.weights, case.photometry), name=left)
+            for left, case in cases(some).items()
+        ]
+        n = len(some.z)
+        print(f"\n{asked.photometry}, {name}: {n:,} rows\n\n{markdown(some, methods, some.first(n))}")
 
 
 if __name__ == "__main__":

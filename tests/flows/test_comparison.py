@@ -81,11 +81,25 @@ def test_fewer_bands_are_fewer_by_the_number_that_is_said() -> None:
     assert (np.isfinite(seen).sum(axis=1) == len(MODEL_BANDS) - 14).all()
 
 
-def test_the_other_surveys_can_be_left_out() -> None:
-    lost = np.array([band.system in (System.LEGACY, System.WISE) for band in MODEL_BANDS])
-    less = degradation.without(rows_of(3), lost)
-    assert not less.photometry.usable[:, lost].any()
-    assert less.photometry.usable[:, ~lost].all()
+@pytest.mark.parametrize(
+    ("left", "lost"),
+    [
+        ("without WISE", {System.WISE}),
+        ("without Legacy", {System.LEGACY}),
+        ("without Legacy and WISE", {System.LEGACY, System.WISE}),
+    ],
+)
+def test_the_other_surveys_can_be_left_out(left: str, lost: set[System]) -> None:
+    less = degradation.cases(rows_of(3))[left].photometry
+    there = [band.system not in lost for band in MODEL_BANDS]
+    assert (less.usable == there).all()
+
+
+def test_bright_rows_are_those_whose_flux_in_i_says_so() -> None:
+    rows = rows_of(2)
+    flux = 10.0 ** (-0.4 * (np.array([[20.9], [21.1]]) - 23.9)) * np.ones(len(MODEL_BANDS), np.float32)
+    rows = replace(rows, photometry=replace(rows.photometry, flux=flux, ebv=np.zeros(2)))
+    assert degradation.bright(rows).photometry.flux[:, 0] == pytest.approx([15.85], abs=0.01)
 
 
 def test_a_method_without_classes_has_dashes_in_the_table() -> None:
