@@ -9,6 +9,7 @@ import pytest
 from upath import UPath
 
 from catalogs_schema.receipt import Receipt
+from pipeline import plan as planning
 from pipeline import run as survey_run
 from pipeline.config import ConfigError, RunConfig, read_config
 from pipeline.partition import receipt_path
@@ -76,6 +77,27 @@ def test_changed_numbers_make_partitions_of_an_unfinished_run_stale(config, chan
     receipts.close()
     states = make_plan(config.model_copy(update=changes)).states()
     assert states == {why: 1, "missing": len(plan.entries) - 1}
+
+
+def test_other_weights_or_other_code_make_what_was_done_stale_and_say_which(config, tmp_path, monkeypatch):
+    weights = tmp_path / "base.safetensors"
+    shutil.copy(
+        RunConfig.model_validate(config.model_dump() | {"model": "ojala", "weights": ""}).weights, weights
+    )
+    asked = config.model_copy(update={"model": "ojala", "weights": str(weights)})
+    plan = make_plan(asked)
+    survey_run.begin(plan, asked)
+    receipts = survey_run.execute(plan, asked)
+    assert next(receipts).status == "done"
+    receipts.close()
+    left = len(plan.entries) - 1
+    assert make_plan(asked).states() == {"done": 1, "missing": left}
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert make_plan(asked).states() == {"stale: weights": 1, "missing": left}
+    weights.write_bytes(content)
+    monkeypatch.setattr(planning, "code_version", lambda: "0.0.1+another")
+    assert make_plan(asked).states() == {"stale: code": 1, "missing": left}
 
 
 def test_workers_and_engine_do_not_make_anything_stale(finished):
