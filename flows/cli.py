@@ -234,10 +234,10 @@ def demo(
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rows and repeats; nothing is compiled.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything, nothing compiled.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this machine allows, and how much of it the network and a run use. Takes some ten minutes."""
+    """Measure what this machine allows, and how much of it the network and a run use; takes ten minutes."""
     with errors():
         from flows.bench import FULL, QUICK
         from flows.bench import bench as measure

@@ -2,6 +2,9 @@
 
 Scores are a plain matrix product with an additive bias: at some sixty tokens and a dense bias this is twice
 as fast as a fused attention kernel, which no flash implementation offers for an arbitrary bias.
+
+The weights of matrix products may be bfloat16. Normalisation, softmax and the sums along the residual path
+are in single precision whatever they are.
 """
 
 from __future__ import annotations
@@ -34,13 +37,28 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, bias: Tensor) -> Tensor:
         """Attend; x (N, Q, d), context (N, S, d), bias broadcastable to (N, heads, Q, S) -> (N, Q, d)."""
-        key_value = self.key_value(context)
+        return self.look_up(x, self.remember(context), bias)
+
+    def remember(self, context: Tensor) -> Tensor:
+        """Keys and values of a context (N, S, d), to be looked up as often as one likes: (2, N, heads, S, c).
+
+        With an extra key there are S + 1.
+        """
+        key_value = self.key_value(context.to(self.key_value.weight.dtype))
         if self.extra is not None:
             extra = self.extra.to(key_value.dtype).expand(len(context), 1, -1)
-            key_value, bias = torch.cat([key_value, extra], dim=1), F.pad(bias, (0, 1))
-        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        key, value = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5 + bias
+            key_value = torch.cat([key_value, extra], dim=1)
+        # In order in memory: products would otherwise copy the keys element by element.
+        memory: Tensor = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
+        return memory
+
+    def look_up(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """Attend to what `remember` gave; the bias is that of the context, without the extra key."""
+        if self.extra is not None:
+            bias = F.pad(bias, (0, 1))
+        query = self.query(x.to(self.query.weight.dtype)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = memory
+        scores = torch.add(bias, query @ key.transpose(-1, -2), alpha=query.shape[-1] ** -0.5)
         mixed = scores.softmax(dim=-1).to(value.dtype) @ value
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
@@ -61,7 +79,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, *, cross: bool, pre_norm: bool) -> None:
         super().__init__()
-        self.cross, self.pre_norm = cross, pre_norm
+        self.pre_norm = pre_norm
         self.attention = Attention(width, heads, extra_key=cross)
         self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.norm_attention = nn.LayerNorm(width)
@@ -69,13 +87,23 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None, bias: Tensor) -> Tensor:
         """One block; x (N, Q, d), context (N, S, d) if cross, bias as in `Attention` -> (N, Q, d)."""
+        return self.look_up(x, None if context is None else self.attention.remember(context), bias)
+
+    def look_up(self, x: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
+        """One block on what its attention remembers of the context; None stands for the input itself."""
         if self.pre_norm:
-            normed = self.norm_attention(x)
-            x = x + self.attention(normed, context if self.cross else normed, bias)
-            summed: Tensor = x + self.feed_forward(self.norm_feed_forward(x))
-            return summed
-        x = self.norm_attention(x + self.attention(x, context if self.cross else x, bias))
-        out: Tensor = self.norm_feed_forward(x + self.feed_forward(x))
+            x = x + self._attend(self.norm_attention(x), memory, bias)
+            return x + self._feed(self.norm_feed_forward(x))
+        x = self.norm_attention(x + self._attend(x, memory, bias))
+        out: Tensor = self.norm_feed_forward(x + self._feed(x))
+        return out
+
+    def _attend(self, x: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
+        attention = self.attention
+        return attention.look_up(x, attention.remember(x) if memory is None else memory, bias)
+
+    def _feed(self, x: Tensor) -> Tensor:
+        out: Tensor = self.feed_forward(x.to(self.attention.query.weight.dtype))
         return out
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ PRESETS: dict[str, OjalaConfig] = {
 
 REQUESTS: tuple[str, ...] = tuple(quantity.name for quantity in QUANTITIES)
 _KINDS: dict[str, Kind] = {quantity.name: quantity.kind for quantity in QUANTITIES}
-_FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
+FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
 """What a chain finds out before it answers scalars: class and redshifts."""
 
 _Z_WAVES = 12
@@ -284,33 +285,50 @@ class Ojala(nn.Module):
 
     def answer(self, encoded: Tensor, valid: Tensor, requests: Sequence[str] = REQUESTS) -> dict[str, Tensor]:
         """Encoded tokens (N, S + 1, d) and their validity (N, S) -> answers by name of request."""
-        hidden = _hide(valid)
-        if self.found is None or all(name in _FIRST for name in requests):
-            return self._decode(encoded, hidden, requests)
-        first = self._decode(encoded, hidden, _FIRST)
-        scalars = [name for name in requests if name not in _FIRST]
-        answers = first | self._decode(encoded, hidden, scalars, self.found(first))
+        memories = self.remember(encoded)
+        if self.found is None or all(name in FIRST for name in requests):
+            return self.decode(memories, valid, requests)
+        first = self.decode(memories, valid, FIRST)
+        scalars = [name for name in requests if name not in FIRST]
+        answers = first | self.decode(memories, valid, scalars, self.found(first))
         return {name: answers[name] for name in requests}
 
-    def _decode(
-        self, encoded: Tensor, hidden: Tensor, requests: Sequence[str], found: Tensor | None = None
+    def remember(self, encoded: Tensor) -> list[Tensor]:
+        """What each block of the decoder looks things up in; see `models.layers.Attention.remember`."""
+        return [block.attention.remember(encoded) for block in cast("Iterable[Block]", self.decoder)]
+
+    def decode(
+        self, memories: list[Tensor], valid: Tensor, requests: Sequence[str], found: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Answer each request on its own, with what was found added to its token."""
-        index = torch.tensor([REQUESTS.index(name) for name in requests], device=encoded.device)
-        x = self.request[index].expand(len(encoded), -1, -1)
+        """Answer each request on its own, with what a chain has found (N, 1, d) added to its token."""
+        # Taken one by one: a list of indices would have to be copied to a GPU for each batch.
+        tokens = torch.stack([self.request[REQUESTS.index(name)] for name in requests])
+        x, hidden = tokens.expand(len(valid), -1, -1), _hide(valid)
         if found is not None:
             x = x + found
-        for block in self.decoder:
-            x = block(x, encoded, hidden)
-        features, answers = self.trunk(self.norm_decoded(x)), dict[str, Tensor]()
+        for block, memory in zip(cast("Iterable[Block]", self.decoder), memories, strict=True):
+            x = block.look_up(x, memory, hidden)
+        x = self.norm_decoded(x).to(next(self.trunk.parameters()).dtype)
+        features, answers = self.trunk(x), dict[str, Tensor]()
         for kind, head in self.heads.items():
             names = [name for name in requests if _KINDS[name] == kind]
             if names:
-                of_kind = head(features[:, [requests.index(name) for name in names]]).float()
+                of_names = torch.stack([features[:, requests.index(name)] for name in names], dim=1)
+                of_kind = head(of_names).float()
                 answers |= dict(zip(names, of_kind.unbind(1), strict=True))
         return {
             name: _bound(answers[name]) if _KINDS[name] == Kind.SCALAR else answers[name] for name in requests
         }
+
+    def shorten(self) -> None:
+        """Keep the weights of the matrix products of blocks, trunk and heads as bfloat16, for good.
+
+        What they are multiplied with is rounded to it too; the rest stays in single precision.
+        """
+        for part in (self.encoder, self.decoder, self.trunk, self.heads):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(torch.bfloat16)
 
     def embed(self, encoded: Tensor, valid: Tensor) -> Tensor:
         """Mean of the encoded tokens that are valid, the brightness token included: (N, d)."""

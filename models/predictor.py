@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from models.checkpoint import WeightsInfo, load_weights
 from models.finetune import Head, answer, heads_beside, load_head
 from models.losses import REDSHIFTS
 from models.novelty import raw_vector
-from models.ojala import REQUESTS, Ojala
+from models.ojala import Ojala
+from models.precision import Precision
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from models.raw_answers import depth_of
 from models.redshift_pdf import RedshiftSummary, coarsen, summarise
-from models.tokens import N_BANDS, tokenise
+from models.tokens import N_BANDS, Tokens, tokenise
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
 _FINE_TUNED = {quantity.name for quantity in FINE_TUNED}
@@ -36,6 +36,8 @@ class OjalaPredictor:
 
     Attributes
     ----------
+    network : Ojala
+        The network, in evaluation mode.
     name, version : str
         Of the weights.
     weights_sha256 : str
@@ -56,7 +58,7 @@ class OjalaPredictor:
         info: WeightsInfo,
         *,
         device: str,
-        precision: Literal["fp32", "bf16"],
+        precision: Precision,
         batch_size: int,
         heads: Sequence[Head] = (),
     ) -> None:
@@ -64,7 +66,7 @@ class OjalaPredictor:
             raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self._model = model.to(device).eval()
+        self.network = model.to(device).eval()
         self._calibration = (info.calibration or Calibration.none()).to(device)
         self._novelty = info.novelty.to(device) if info.novelty else None
         self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
@@ -72,7 +74,8 @@ class OjalaPredictor:
         for head in heads:
             head.mlp.to(device)
         self.device = device
-        self._bf16 = precision == "bf16"
+        if precision == "bf16":
+            self.network.shorten()
         self.batch_size = batch_size
         self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
         self.config_json = (
@@ -84,7 +87,7 @@ class OjalaPredictor:
         cls,
         weights_path: Path | str = WEIGHTS_FOLDER / "ojala-base.safetensors",
         device: str = "cpu",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         batch_size: int = 128,
         own_heads: Sequence[Path | str] = (),
     ) -> OjalaPredictor:
@@ -161,15 +164,18 @@ class OjalaPredictor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @torch.inference_mode()
+    def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
+        """The network alone: raw answers to all requests, and the embedding (N, d)."""
+        encoded = self.network.encode(tokens)
+        return self.network.answer(encoded, tokens.valid), self.network.embed(encoded, tokens.valid)
+
+    @torch.inference_mode()
     def _predict_batch(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Answers for at most one batch of rows, padded with rows without any band."""
         n, missing = len(flux), self.batch_size - len(flux)
         flux, error = (np.pad(a, ((0, missing), (0, 0)), constant_values=np.nan) for a in (flux, error))
         tokens = tokenise(flux, error, np.pad(ebv, (0, missing), constant_values=np.nan)).to(self.device)
-        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16):
-            encoded = self._model.encode(tokens)
-            answers = self._model.answer(encoded, tokens.valid, REQUESTS)
-            embedding = self._model.embed(encoded, tokens.valid)
+        answers, embedding = self.ask(tokens)
         depth = depth_of(tokens)
         found = _class_and_redshift(answers, self._calibration, depth)
         scalars = torch.stack([answers[q.name] for q in SCALARS])

@@ -188,7 +188,7 @@ def test_the_error_of_a_scalar_is_half_its_central_interval(weights):
     flux, error, ebv = sky(16)
     found = predictor.predict(flux, error, ebv)
     model = Ojala(SMALL)
-    model.load_state_dict(predictor._model.state_dict())
+    model.load_state_dict(predictor.network.state_dict())
     with torch.no_grad():
         answers = model(tokenise(flux, error, ebv))
     mean, scale = answers["logg"][:, 0].numpy(), answers["logg"][:, 1].exp().numpy()

@@ -1,0 +1,200 @@
+"""`ojala bench`: what the machine allows, and how much of it the network and the flow use.
+
+Everything is measured in one go on the same rows, and what is compared takes turns, so that ratios hold on a
+machine with other work to do. See ``flows/BENCHMARK.md`` for what was learned with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flows.bench import flow, machine, network
+from flows.bench.report import Flow, Leaves, Machine, Network, Report, Spread, ratios_of, roofline
+from flows.bench.team import Team
+from pipeline.catalogue import read_leaves
+
+SMALL_ROWS = 60
+"""Most rows of a partition in the run that measures what one costs without a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes
+    ----------
+    repeats : int
+        How often everything takes its turn.
+    rows, tile_rows : int
+        Rows of the flow, and most of one partition.
+    network_rows, reference_rows : int
+        Rows that each process gives to the network at a turn, and in the reference's way.
+    small_rows : int
+        Rows in partitions of `SMALL_ROWS` for what a partition costs without a network.
+    seconds : float
+        Time for each of the shortest measurements.
+    file_bytes : int
+        Size of the file that is written and read.
+    compiled : bool
+        Whether the network is compiled too, which takes a minute or more.
+    memory_rows : tuple of int
+        Rows of a partition for which the worker's memory is measured.
+    """
+
+    repeats: int
+    rows: int
+    tile_rows: int
+    network_rows: int
+    reference_rows: int
+    small_rows: int
+    seconds: float
+    file_bytes: int
+    compiled: bool
+    memory_rows: tuple[int, ...]
+
+
+FULL = Sizes(5, 12_000, 2_000, 2_048, 512, 6_000, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
+"""Some ten minutes on two free cores."""
+
+QUICK = Sizes(3, 3_000, 500, 512, 128, 1_800, 0.1, 64 << 20, False, ())
+"""Some two minutes, without compiling and memory."""
+
+
+def bench(
+    sizes: Sizes = FULL, workers: int | None = None, report: Callable[[str], None] = lambda line: None
+) -> Report:
+    """Measure on copies of the bundled mock sky.
+
+    Parameters
+    ----------
+    sizes : Sizes
+        How much.
+    workers : int, optional
+        Processes; one per core by default.
+    report : callable
+        Is told what is being measured.
+    """
+    workers = workers or os.cpu_count() or 1
+    device = machine.this_device()
+    with TemporaryDirectory(prefix="ojala-bench-") as name, Team(workers) as team:
+        folder = Path(name)
+        sky = flow.survey(folder / "sky", sizes.rows, sizes.tile_rows)
+        small = flow.survey(folder / "small", sizes.small_rows, SMALL_ROWS)
+        root = str(sky)
+        flops, moved, least, products = team.one(network.count, root)
+        compiling = _compile(team, root, folder, sizes, report)
+        turns: dict[str, list[float]] = defaultdict(list)
+        flows, empty, busy = [], [], []
+        for turn in range(sizes.repeats):
+            report(f"turn {turn + 1} of {sizes.repeats}: machine, network, leaves, flow")
+            _measure_machine(team, folder, products, sizes, turns)
+            _measure_network(team, root, sizes, turns)
+            _measure_leaves(team, root, folder, sizes, turns)
+            flows.append(flow.run_flow(flow.config(sky, folder / f"flow-{turn}", "ojala", workers)))
+            empty.append(flow.run_flow(flow.config(small, folder / f"empty-{turn}", "empty", workers)))
+            alone = flow.config(small, folder / f"alone-{turn}", "empty", 1, engine="serial")
+            busy.append(flow.run_flow(alone).cpu)
+        memory = {}
+        for rows in sizes.memory_rows:
+            report(f"memory for a partition of {rows:,} rows")
+            one = flow.survey(folder / f"sky-{rows}", rows, rows)
+            timing = flow.run_flow(flow.config(one, folder / f"memory-{rows}", "ojala", 1))
+            memory[rows] = timing.receipts[0].peak_rss >> 20
+        partitions, small_partitions = len(read_leaves(sky)), len(read_leaves(small))
+    of = {what: Spread.of(values) for what, values in turns.items()}
+    limits = Machine(
+        matrix={p: of[f"matrix {p}"] for p in machine.DTYPES},
+        matrix_of_network={p: of[f"products {p}"] for p in machine.DTYPES},
+        copy=of["copy"],
+        disk_write=of["disk write"],
+        disk_read=of["disk read"],
+    )
+    bare = Network(
+        batch=network.predictor("fp32").batch_size,
+        flops=flops,
+        bytes_moved=moved,
+        bytes_least=least,
+        roofline={
+            p: roofline(flops, least, limits.matrix[p].median, limits.copy.median) for p in machine.DTYPES
+        },
+        forward={name.removeprefix("forward "): of[name] for name in of if name.startswith("forward")},
+        predict={p: of[f"predict {p}"] for p in machine.DTYPES},
+        reference=of["reference"],
+        compile_seconds=compiling[0],
+        compile_again_seconds=compiling[1],
+    )
+    whole = Flow(
+        rows=sizes.rows,
+        partitions=partitions,
+        workers=workers,
+        precision=flow.config(sky, folder, "ojala", workers).precision,
+        rate=Spread.of([timing.rows / timing.seconds for timing in flows]),
+        startup=Spread.of([timing.startup for timing in flows]),
+        stages={
+            stage: Spread.of([r.seconds[stage] for timing in flows for r in timing.receipts])
+            for stage in flows[0].receipts[0].seconds
+        },
+        partition_milliseconds=Spread.of([1e3 * t.seconds / small_partitions for t in empty]),
+        partition_cpu_milliseconds=Spread.of([1e3 * cpu / small_partitions for cpu in busy]),
+        peak_memory=memory,
+    )
+    leaves = Leaves(sizes.tile_rows, of["read"], of["write"], of["read bytes"], of["write bytes"])
+    return Report(device, limits, bare, leaves, whole, ratios_of(bare, limits, whole))
+
+
+Turns = dict[str, list[float]]
+"""One value of every turn, by what was measured."""
+
+
+def _compile(
+    team: Team, root: str, folder: Path, sizes: Sizes, report: Callable[[str], None]
+) -> tuple[float | None, float | None]:
+    """Seconds to compile for the first time, and from the cache; then all the team has it compiled."""
+    if not sizes.compiled:
+        return None, None
+    report("compiling the network")
+    cache = str(folder / "compiled")
+    first = team.one(network.compile_network, root, "bf16", cache)
+    with Team(1) as other:
+        again = other.one(network.compile_network, root, "bf16", cache)
+    team.all(network.compile_network, root, "bf16", cache)
+    team.all(network.compile_network, root, "fp32", cache)
+    return first, again
+
+
+def _measure_machine(
+    team: Team, folder: Path, products: dict[machine.Shape, int], sizes: Sizes, turns: Turns
+) -> None:
+    for precision in machine.DTYPES:
+        squares = [{(n, n, n): 1} for n in machine.SQUARES]
+        best = max(team.rate(machine.multiply, square, precision, sizes.seconds) for square in squares)
+        turns[f"matrix {precision}"].append(best)
+        rate = team.rate(machine.multiply, products, precision, sizes.seconds)
+        turns[f"products {precision}"].append(rate)
+    turns["copy"].append(team.rate(machine.copy, machine.COPY_BYTES, sizes.seconds))
+    written, read = machine.write_and_read(folder, sizes.file_bytes)
+    turns["disk write"].append(written)
+    turns["disk read"].append(read)
+
+
+def _measure_network(team: Team, root: str, sizes: Sizes, turns: Turns) -> None:
+    for precision in machine.DTYPES:
+        for how in ("eager", "compiled")[: 1 + sizes.compiled]:
+            rate = team.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
+            turns[f"forward {precision} {how}"].append(rate)
+        turns[f"predict {precision}"].append(team.rate(network.predict, root, sizes.network_rows, precision))
+    turns["reference"].append(team.rate(network.serve_as_published, root, sizes.reference_rows))
+
+
+def _measure_leaves(team: Team, root: str, folder: Path, sizes: Sizes, turns: Turns) -> None:
+    rows, size, taken = team.one(flow.read_leaf, root, sizes.seconds)
+    turns["read"].append(rows / taken)
+    turns["read bytes"].append(size / taken)
+    rows, size, taken = team.one(flow.write_leaves, root, str(folder), sizes.seconds)
+    turns["write"].append(rows / taken)
+    turns["write bytes"].append(size / taken)

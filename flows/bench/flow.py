@@ -1,0 +1,107 @@
+"""Partitions and whole runs, timed on copies of the bundled mock sky."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from catalogs_schema.receipt import Receipt
+from catalogs_schema.value_added import OJALA
+from flows.bench.machine import repeat
+from flows.demo import PATCH
+from pipeline import run as survey_run
+from pipeline.answers import value_added_table
+from pipeline.catalogue import read_leaves
+from pipeline.config import RunConfig
+from pipeline.ingest import ingest
+from pipeline.leaf import write_leaf
+from pipeline.model import EmptyModel
+from pipeline.photometry import read_photometry
+from pipeline.plan import make_plan
+
+
+def survey(folder: Path, rows: int, tile_rows: int) -> UPath:
+    """A photometry catalogue of so many rows of the mock sky, over and over."""
+    sky = pd.read_parquet(PATCH / "mock_sky.parquet")
+    copies = pd.concat([sky] * -(-rows // len(sky)), ignore_index=True).head(rows)
+    copies["number"] = np.arange(1, rows + 1, dtype=np.int32)
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pandas(copies, preserve_index=False), folder / "sky.parquet")
+    ingest([UPath(folder / "sky.parquet")], UPath(folder / "photometry"), tile_rows=tile_rows)
+    return UPath(folder / "photometry")
+
+
+def config(photometry: UPath, out: Path, model: str, workers: int, engine: str = "local") -> RunConfig:
+    """A run as anyone would start it."""
+    return RunConfig.model_validate(
+        {"photometry": str(photometry), "out": str(out), "model": model, "workers": workers, "engine": engine}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one run took: seconds from the start of its first partition to its last receipt."""
+
+    receipts: Sequence[Receipt]
+    seconds: float
+    startup: float
+    cpu: float
+
+    @property
+    def rows(self) -> int:
+        """Rows that were written."""
+        return sum(receipt.rows_out for receipt in self.receipts)
+
+
+def run_flow(asked: RunConfig) -> Timing:
+    """Plan and work on all partitions; the leaves are written as in any run.
+
+    Raises
+    ------
+    RuntimeError
+        If a partition failed: a benchmark of failures says nothing.
+    """
+    plan = make_plan(asked)
+    survey_run.begin(plan, asked)
+    begun, busy = time.time(), time.process_time()
+    receipts = []
+    for receipt in survey_run.execute(plan, asked):
+        receipts.append(receipt)
+        ended = time.time()
+    cpu = time.process_time() - busy
+    failed = [receipt.attempts[-1].error for receipt in receipts if receipt.status == "failed"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} partitions failed: {failed[0]}")
+    first = min(dt.datetime.fromisoformat(receipt.attempts[-1].started) for receipt in receipts).timestamp()
+    return Timing(receipts, ended - first, first - begun, cpu)
+
+
+def read_leaf(root: str, seconds: float) -> tuple[int, int, float]:
+    """Read the largest photometry leaf over and over: rows, bytes, seconds for one time."""
+    catalogue = UPath(root)
+    leaf = max(read_leaves(catalogue).values(), key=lambda leaf: leaf.rows)
+    content = pa.BufferReader((catalogue / leaf.path).read_bytes())
+    calls, taken = repeat(lambda: pq.ParquetFile(content).read(use_threads=False), seconds)
+    return leaf.rows, leaf.bytes, taken / calls
+
+
+def write_leaves(root: str, folder: str, seconds: float) -> tuple[int, int, float]:
+    """Write the value-added leaf of that photometry over and over: rows, bytes, seconds for one time."""
+    catalogue = UPath(root)
+    leaf = max(read_leaves(catalogue).values(), key=lambda leaf: leaf.rows)
+    table = pq.ParquetFile((catalogue / leaf.path).path).read()
+    inputs = read_photometry(table)
+    made = value_added_table(table, inputs, EmptyModel().predict(inputs.flux, inputs.error, inputs.ebv))
+    path = UPath(folder) / "leaf.parquet"
+    size = write_leaf(path, made, OJALA, {}).bytes
+    calls, taken = repeat(lambda: write_leaf(path, made, OJALA, {}), seconds)
+    return leaf.rows, size, taken / calls

@@ -1,0 +1,187 @@
+"""The network by itself: what it has to compute, and how fast it does so.
+
+The functions named after what is timed run in the processes of a `Team` and give rows and seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+from upath import UPath
+
+from flows.bench.machine import Shape
+from models.ojala import FIRST, REQUESTS, Ojala
+from models.precision import Precision
+from models.predictor import OjalaPredictor
+from models.tokens import Tokens, tokenise
+from pipeline.catalogue import read_leaves
+from pipeline.photometry import Photometry, read_photometry
+
+REFERENCE_BATCH = 64
+"""Objects at a time in the reference's way of serving."""
+
+
+@cache
+def predictor(precision: Precision) -> OjalaPredictor:
+    """The weights that come with the program, loaded once in a process."""
+    return OjalaPredictor.load(precision=precision)
+
+
+@cache
+def photometry(root: str) -> Photometry:
+    """All rows of a photometry catalogue."""
+    catalogue = UPath(root)
+    leaves = [catalogue / partition.leaf for partition in read_leaves(catalogue)]
+    return read_photometry(pa.concat_tables([pq.ParquetFile(leaf.path).read() for leaf in leaves]))
+
+
+def batches(root: str, rows: int, size: int) -> list[Tokens]:
+    """So many rows as whole batches of tokens."""
+    of = photometry(root)
+    return [
+        tokenise(of.flux[i : i + size], of.error[i : i + size], of.ebv[i : i + size])
+        for i in range(0, rows - size + 1, size)
+    ]
+
+
+# --- what is timed -----------------------------------------------------------------------------------------
+
+
+def forward(root: str, rows: int, precision: Precision, compiled: bool = False) -> tuple[float, float]:
+    """The network alone, from tokens to raw answers and the embedding."""
+    ask = _compiled(precision) if compiled else predictor(precision).ask
+    tokens = batches(root, rows, predictor(precision).batch_size)
+    ask(tokens[0])
+    begin = time.perf_counter()
+    for batch in tokens:
+        ask(batch)
+    return float(len(tokens) * predictor(precision).batch_size), time.perf_counter() - begin
+
+
+def predict(root: str, rows: int, precision: Precision) -> tuple[float, float]:
+    """The predictor as a partition calls it: from photometry to a catalogue's numbers."""
+    of, model = photometry(root), predictor(precision)
+    flux, error, ebv = of.flux[:rows], of.error[:rows], of.ebv[:rows]
+    size = model.batch_size
+    model.predict(flux[:size], error[:size], ebv[:size])
+    begin = time.perf_counter()
+    model.predict(flux, error, ebv)
+    return float(len(flux)), time.perf_counter() - begin
+
+
+def serve_as_published(root: str, rows: int) -> tuple[float, float]:
+    """The published code's way of serving: see `one_request_at_a_time`; single precision, eager."""
+    network = predictor("fp32").network
+    tokens = batches(root, rows, REFERENCE_BATCH)
+    one_request_at_a_time(network, tokens[0])
+    begin = time.perf_counter()
+    for batch in tokens:
+        one_request_at_a_time(network, batch)
+    return float(len(tokens) * REFERENCE_BATCH), time.perf_counter() - begin
+
+
+@torch.inference_mode()
+def one_request_at_a_time(network: Ojala, tokens: Tokens) -> dict[str, np.ndarray]:
+    """Answers to every request, each asked alone: the decoder makes its keys and values anew each time.
+
+    What a chain has found is kept for the scalars, which the published network does not need.
+    """
+    encoded = network.encode(tokens)
+    answers: dict[str, Tensor] = {}
+    found = None
+    for request in REQUESTS:
+        if network.found is not None and request not in FIRST and found is None:
+            found = network.found(answers)
+        answers |= network.decode(network.remember(encoded), tokens.valid, (request,), found)
+    return {name: answer.numpy() for name, answer in answers.items()}
+
+
+@cache
+def _compiled(precision: Precision) -> Callable[[Tokens], object]:
+    return torch.compile(predictor(precision).ask, dynamic=False)
+
+
+def compile_network(root: str, precision: Precision, folder: str) -> float:
+    """Seconds until the compiled network has answered for the first time, with a cache in the folder."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    model = predictor(precision)
+    (batch,) = batches(root, model.batch_size, model.batch_size)
+    begin = time.perf_counter()
+    _compiled(precision)(batch)
+    return time.perf_counter() - begin
+
+
+# --- what is counted ---------------------------------------------------------------------------------------
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is not typed
+    """Counts the matrix products and the bytes of all operands while it is in force.
+
+    Attributes
+    ----------
+    products : Counter of (rows, inner, columns)
+        How often each shape of matrix product by weights occurred.
+    moved : int
+        Bytes that the operations read and wrote; those that only look at an array otherwise count nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # neither is this
+        self.products: Counter[Shape] = Counter()
+        self.moved = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Called by torch for each operation."""
+        out = func(*args, **(kwargs or {}))
+        if func.is_view:
+            return out
+        operands = [a for a in (*args, out) if isinstance(a, Tensor)]
+        self.moved += sum(a.numel() * a.element_size() for a in operands)
+        if func is torch.ops.aten.linear.default:
+            x, weight, *_ = operands
+            self.products[x.numel() // x.shape[-1], x.shape[-1], len(weight)] += 1
+        return out
+
+
+def count(root: str) -> tuple[float, float, float, dict[Shape, int]]:
+    """Floating-point operations and bytes of one object, all in the same batch as in a run.
+
+    Returns
+    -------
+    flops : float
+        Of matrix products, per object.
+    moved : float
+        Bytes of all operands, per object: what moves between registers and caches or memory where no two
+        operations are joined.
+    least : float
+        Bytes that have to move, per object: photometry in, answers out, and a batch's share of the weights.
+    products : dict of (rows, inner, columns) to int
+        Matrix products of a batch by the network's weights.
+    """
+    model = predictor("fp32")
+    size = model.batch_size
+    (tokens,) = batches(root, size, size)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.ask(tokens)
+    with torch.inference_mode(), Operations() as operations:
+        answers, embedding = model.ask(tokens)
+    outside = [*tokens, *answers.values(), embedding, *model.network.parameters()]
+    least = sum(a.numel() * a.element_size() for a in outside)
+    return counter.get_total_flops() / size, operations.moved / size, least / size, dict(operations.products)

@@ -1,0 +1,266 @@
+"""What a benchmark found, how it is told, and what share of each limit was reached."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from flows.bench.machine import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Something measured several times: its median, the least and the largest value, and all in order."""
+
+    median: float
+    least: float
+    largest: float
+    values: list[float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Of these values."""
+        return cls(statistics.median(values), min(values), max(values), list(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Limits of the machine, with as many processes at work as the flow has workers.
+
+    Attributes
+    ----------
+    matrix : dict of str to Spread
+        Matrix products at the best square size, by precision [FLOP/s].
+    matrix_of_network : dict of str to Spread
+        The same in the shapes that the network multiplies, each as often as it does.
+    copy : Spread
+        Copies in memory: bytes read plus bytes written [bytes/s].
+    disk_write, disk_read : Spread
+        One file, down to the disk and from there [bytes/s].
+    """
+
+    matrix: dict[str, Spread]
+    matrix_of_network: dict[str, Spread]
+    copy: Spread
+    disk_write: Spread
+    disk_read: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the network has to do for one object, and how many it does in a second.
+
+    Attributes
+    ----------
+    batch : int
+        Objects per forward pass.
+    flops : float
+        Floating-point operations of its matrix products.
+    bytes_moved, bytes_least : float
+        Bytes of all operands where no two operations are joined, and those that have to come and go in any
+        case; in single precision.
+    roofline : dict of str to float
+        Objects a second by precision: what the measured matrix rate allows for ``flops``, or the measured
+        copy rate for ``bytes_least``, whichever is less.
+    forward : dict of str to Spread
+        The bare network, from tokens to raw answers: objects a second, by precision and ``eager`` or
+        ``compiled``.
+    predict : dict of str to Spread
+        The predictor as partitions call it, from photometry to a catalogue's numbers, by precision.
+    reference : Spread
+        The published code's way of serving: 64 objects, one request at a time, with the same weights.
+    compile_seconds, compile_again_seconds : float or None
+        Until the first answer of the compiled network without and with a cache of earlier compilations; None
+        where it was not compiled.
+    """
+
+    batch: int
+    flops: float
+    bytes_moved: float
+    bytes_least: float
+    roofline: dict[str, float]
+    forward: dict[str, Spread]
+    predict: dict[str, Spread]
+    reference: Spread
+    compile_seconds: float | None
+    compile_again_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Parquet leaves of one partition, in one process.
+
+    Attributes
+    ----------
+    rows : int
+        Of the leaf.
+    read, write : Spread
+        Photometry in and value-added catalogue out [rows/s].
+    read_bytes, write_bytes : Spread
+        The same [bytes/s of the files].
+    """
+
+    rows: int
+    read: Spread
+    write: Spread
+    read_bytes: Spread
+    write_bytes: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A whole run over partitions, from photometry leaves to written leaves and receipts.
+
+    Attributes
+    ----------
+    rows, partitions, workers : int
+        Its size.
+    precision : str
+        Arithmetic of the network.
+    rate : Spread
+        Rows a second from the start of the first partition to the last receipt.
+    startup : Spread
+        Seconds before that: workers start and load the model.
+    stages : dict of str to Spread
+        Seconds of one partition's stages, over all partitions.
+    partition_milliseconds : Spread
+        Wall-clock time per partition of a few rows with a model that answers nothing.
+    partition_cpu_milliseconds : Spread
+        Processor time of one such partition in one process.
+    peak_memory : dict of int to int
+        Peak resident memory of a worker [MiB] by rows of its partition.
+    """
+
+    rows: int
+    partitions: int
+    workers: int
+    precision: str
+    rate: Spread
+    startup: Spread
+    stages: dict[str, Spread]
+    partition_milliseconds: Spread
+    partition_cpu_milliseconds: Spread
+    peak_memory: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All figures of one benchmark, and the ratios of their medians."""
+
+    device: Device
+    machine: Machine
+    network: Network
+    leaves: Leaves
+    flow: Flow
+    ratios: dict[str, float]
+
+    def table(self) -> str:
+        """The figures as Markdown tables."""
+        return "\n".join(
+            [*self._about(), *self._limits(), *self._rates(), *self._partition(), *self._shares()]
+        )
+
+    def _about(self) -> list[str]:
+        d = self.device
+        return [
+            f"{d.processor}, {d.cores} cores, {d.memory / 2**30:.0f} GiB, bf16 {'yes' if d.bf16 else 'no'}; "
+            f"torch {d.torch}, Python {d.python}, {d.system}; {d.date}, load before {d.load:.1f}"
+        ]
+
+    def _limits(self) -> list[str]:
+        m, n = self.machine, self.network
+        rows = [
+            *((f"matrix products {p}, best square", _si(s, "FLOP/s")) for p, s in m.matrix.items()),
+            *(
+                (f"matrix products {p}, the network's shapes", _si(s, "FLOP/s"))
+                for p, s in m.matrix_of_network.items()
+            ),
+            ("copy in memory", _si(m.copy, "B/s")),
+            ("disk, write", _si(m.disk_write, "B/s")),
+            ("disk, read", _si(m.disk_read, "B/s")),
+            ("network per object", f"{n.flops / 1e6:.1f} MFLOP, {n.bytes_moved / 1e6:.2f} MB of operands"),
+            *((f"roofline {p}", f"{rate:,.0f} rows/s") for p, rate in n.roofline.items()),
+        ]
+        return _table("limit", rows)
+
+    def _rates(self) -> list[str]:
+        n, f, p = self.network, self.flow, self.leaves
+        rows = [
+            *((f"bare network {name}", _spread(s, "rows/s")) for name, s in n.forward.items()),
+            *((f"predictor {name}", _spread(s, "rows/s")) for name, s in n.predict.items()),
+            ("the reference's way of serving, fp32", _spread(n.reference, "rows/s")),
+            (f"Parquet read, {p.rows:,} rows", f"{_spread(p.read, 'rows/s')}; {_si(p.read_bytes, 'B/s')}"),
+            (f"Parquet write, {p.rows:,} rows", f"{_spread(p.write, 'rows/s')}; {_si(p.write_bytes, 'B/s')}"),
+            (f"flow {f.precision}, {f.workers} workers, {f.rows:,} rows in {f.partitions} partitions",
+             _spread(f.rate, "rows/s")),
+        ]  # fmt: skip
+        if n.compile_seconds is not None and n.compile_again_seconds is not None:
+            rows.append(("compilation, first / from its cache",
+                         f"{n.compile_seconds:.0f} s / {n.compile_again_seconds:.0f} s"))  # fmt: skip
+        return _table("rate", rows)
+
+    def _partition(self) -> list[str]:
+        f = self.flow
+        rows = [
+            *((f"one partition: {name}", _spread(s, "s")) for name, s in f.stages.items()),
+            ("start of the workers", _spread(f.startup, "s")),
+            ("a partition without a network", _spread(f.partition_milliseconds, "ms")),
+            ("the same, processor time in one process", _spread(f.partition_cpu_milliseconds, "ms")),
+            *(
+                (f"peak memory of a worker, partition of {rows:,} rows", f"{mib:,} MiB")
+                for rows, mib in f.peak_memory.items()
+            ),
+        ]
+        return _table("partition", rows)
+
+    def _shares(self) -> list[str]:
+        return _table("ratio", [(name, f"{value:.2f}") for name, value in self.ratios.items()])
+
+
+def ratios_of(network: Network, machine: Machine, flow: Flow) -> dict[str, float]:
+    """Shares of the limits, from medians.
+
+    "bare network" is that of the flow's precision, eager, as the flow runs it.
+    """
+    bare = network.forward[f"{flow.precision} eager"].median
+    reference = network.reference.median
+    ratios = {
+        f"bare network {name} / roofline": rate.median / network.roofline[name.split()[0]]
+        for name, rate in network.forward.items()
+    }
+    ratios |= {
+        f"bare network {name} / matrix rate in its own shapes": rate.median
+        * network.flops
+        / machine.matrix_of_network[name.split()[0]].median
+        for name, rate in network.forward.items()
+    }
+    return ratios | {
+        "predictor / bare network": network.predict[flow.precision].median / bare,
+        "flow / predictor": flow.rate.median / network.predict[flow.precision].median,
+        "flow / bare network": flow.rate.median / bare,
+        "bare network / reference's way of serving": bare / reference,
+        "flow / reference's way of serving": flow.rate.median / reference,
+    }
+
+
+def roofline(flops: float, least: float, matrix: float, copy: float) -> float:
+    """Objects a second that the matrix rate [FLOP/s] and the copy rate [bytes/s] allow."""
+    return min(matrix / flops, copy / least)
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    return ["", f"| {title} | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _spread(spread: Spread, unit: str) -> str:
+    """Median with the least and the largest."""
+    digits = 0 if spread.median >= 100 else 1 if spread.median >= 10 else 3
+    return f"{spread.median:,.{digits}f} ({spread.least:,.{digits}f} to {spread.largest:,.{digits}f}) {unit}"
+
+
+def _si(spread: Spread, unit: str) -> str:
+    """The same in thousands of millions, or in millions."""
+    factor, prefix = (1e9, "G") if spread.median >= 1e9 else (1e6, "M")
+    return _spread(Spread.of([value / factor for value in spread.values]), prefix + unit)
