@@ -102,7 +102,7 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         "twentieth of the library is never drawn for training; what follows is measured on it.",
         "",
         "Objective, as published: reconstruct the usable pixels, weighted with their errors (Huber loss",
-        f"from {HUBER:g} errors, errors floored at {100 * MODEL_ERROR:g} % of the brightness). Added here:",
+        f"from {HUBER:g} errors, errors of at least {100 * MODEL_ERROR:g} %). Added here:",
         f"* in {_share(1 - lesson['whole'])} of the lessons only a part of the patches is shown (from",
         f"  {_share(lesson['least_shown'])} to all; any patches, or a range), and all may be asked for;",
         f"* {_share(lesson['from_embedding'])} of the spectra are reconstructed from the embedding alone.",

@@ -26,7 +26,8 @@ from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
 from models.spectral_tokenizer.patches import Cut, Patches, cut, gather
 
 MODEL_ERROR = 0.02
-"""Added in quadrature to a pixel's error [brightness]: below it, a residual counts no more."""
+"""Added in quadrature to a pixel's error, as a part of its flux or of the brightness, whichever is larger: so
+well at most shall a pixel be met. It keeps spectra that are dark but for a few pixels from ruling a step."""
 
 HUBER = 3.0
 """Residual in errors from which the loss grows linearly, so that single pixels do not rule."""
@@ -148,7 +149,8 @@ def _targets(asked: list[Cut], slots: int, size: int) -> tuple[np.ndarray, np.nd
     weight = np.zeros_like(flux)
     for row, one in enumerate(asked):
         flux[row, : len(one.flux)] = one.flux
-        weight[row, : len(one.flux)] = 1.0 / np.hypot(one.error, np.float32(MODEL_ERROR))
+        floor = MODEL_ERROR * np.maximum(np.abs(one.flux), np.float32(1.0))
+        weight[row, : len(one.flux)] = 1.0 / np.hypot(one.error, floor)
     return flux, weight
 
 

@@ -63,6 +63,18 @@ def test_bad_pixels_and_single_pixels_do_not_rule():
     assert spike.item() == pytest.approx(HUBER * (100.0 - 0.5 * HUBER) / 3)
 
 
+def test_a_spectrum_that_is_dark_but_for_some_pixels_does_not_rule_a_step():
+    grid, flux, _ = one_spectrum(GRIDS["SDSS"], np.random.default_rng(2))
+    freak = (grid, np.where(np.arange(len(grid)) < 900, 1e-6, flux), np.full(len(grid), 1e12))
+    spectra, labels = (
+        as_spectra([freak]),
+        {"z": np.zeros(1), **dict.fromkeys(("teff", "logg", "fe_h"), np.ones(1))},
+    )
+    config = LessonConfig(whole=1.0, asked=1.0)
+    lesson = make_lesson(spectra, np.array([1]), labels, SMALL, config, np.random.default_rng(0))
+    assert reconstruction_loss(torch.zeros_like(lesson.flux), lesson.flux, lesson.weight) < 200.0
+
+
 @pytest.mark.parametrize("from_embedding", [0.0, 0.5, 1.0])
 def test_every_loss_is_finite_and_reaches_what_it_shall_teach(from_embedding):
     torch.manual_seed(0)
