@@ -46,7 +46,7 @@ test: lint  ## every check
 
 soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/faults/RESULTS.md
 	rm -f tests/faults/RESULTS.md
-	$(BIN)/pytest -n 2 --dist loadfile --soak --timeout 3600 tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile --soak --timeout 7200 tests/faults
 
 data-model: $(VENV)/.base  ## make catalogs_schema/DATA_MODEL.md anew
 	$(BIN)/python -m catalogs_schema.data_model > catalogs_schema/DATA_MODEL.md
