@@ -19,6 +19,7 @@ from upath import UPath
 
 from flows.synthesis import load_sky
 from flows.tokenizer_training import SIGNAL_TO_NOISE, draw_spectra
+from models.batch import LabelledSpectra
 from models.quantities import CLASSES
 from models.spectra import Spectra
 from models.spectral_tokenizer.card import tokenizer_card
@@ -35,6 +36,9 @@ from pipeline.sources.spectra.spectrum import Spectrum
 HALVES = {"whole": (0.0, np.inf), "blue half": (0.0, 6712.0), "red half": (6712.0, np.inf)}
 """Ranges of wavelength [Angstrom] of DESI's spectra: what is left of them."""
 
+CLEAR = 3.0
+"""Median signal-to-noise ratio of a pixel above which spectra are also judged apart."""
+
 BRIGHT = (20.0, 100.0)
 """Signal-to-noise ratios of the spectra in which objects are sought for a second time."""
 
@@ -47,16 +51,30 @@ def on_mock_spectra(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: i
     found = {}
     for name in SIGNAL_TO_NOISE:
         drawn = draw_spectra(sky, name, n, rng, held_out=True)
-        ranges = HALVES if name == "DESI" else {"whole": HALVES["whole"]}
-        for label, (low, high) in ranges.items():
-            left = between(drawn.spectra, low, high)
-            measures = quality(predictor.predict(left), drawn.class_code, drawn.labels)
-            if name == "DESI":
-                made = predictor.reconstruct(left, [w for w, _, _ in drawn.spectra])
-                for part, limits in HALVES.items():
-                    like = likeness(drawn.spectra, made, *limits)
-                    measures |= {f"{measure} of the {part}": value for measure, value in like.items()}
-            found[f"{name}, {label}"] = measures
+        answers = predictor.predict(drawn.spectra)
+        found[name] = quality(answers, drawn.class_code, drawn.labels)
+        clear = np.array([np.median(flux * np.sqrt(ivar)) > CLEAR for _, flux, ivar in drawn.spectra])
+        found[f"{name}, S/N > {CLEAR:g}"] = quality(
+            {key: values[clear] for key, values in answers.items()},
+            drawn.class_code[clear],
+            {key: values[clear] for key, values in drawn.labels.items()},
+        )
+        if name == "DESI":
+            found |= _in_halves(predictor, drawn)
+    return found
+
+
+def _in_halves(predictor: SpectralTokenizerPredictor, drawn: LabelledSpectra) -> Report:
+    """Quality with half of the range cut away, and how well each half is reconstructed then."""
+    found = {}
+    for label, limits in HALVES.items():
+        left = between(drawn.spectra, *limits)
+        measures = quality(predictor.predict(left), drawn.class_code, drawn.labels)
+        made = predictor.reconstruct(left, [wavelength for wavelength, _, _ in drawn.spectra])
+        for part, part_limits in HALVES.items():
+            like = likeness(drawn.spectra, made, *part_limits)
+            measures |= {f"{measure} of the {part}": value for measure, value in like.items()}
+        found[f"DESI, {label}"] = measures
     return found
 
 
