@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_group
 
+from flows.cli import app, resolve
 from tests.survey import photometry_table
 
 OJALA = str(Path(sys.executable).with_name("ojala"))
@@ -52,6 +54,15 @@ def test_what_cannot_be_ingested_is_said_with_file_and_column(tmp_path):
     assert "number" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "photometry").exists()
+
+
+def test_heads_of_the_settings_file_hold_unless_others_are_given(tmp_path):
+    (tmp_path / "run.toml").write_text('photometry = "p"\nheads = ["mine.safetensors"]\n')
+    command = get_group(app).commands["run"]
+    given = ["--out", "o", "--config", str(tmp_path / "run.toml")]
+    assert resolve(command.make_context("run", [*given])).heads == ("mine.safetensors",)
+    others = command.make_context("run", [*given, "--head", "a", "--head", "b"])
+    assert resolve(others).heads == ("a", "b")
 
 
 def test_a_plan_says_what_would_run_and_writes_nothing(photometry_folder, tmp_path):
