@@ -42,8 +42,8 @@ MEANING: Mapping[enum.IntFlag, str] = {
     "prediction is null",
     SpecPTFlag.Z_MULTIMODAL: "a second redshift holds at least 10 % of the PDF",
     SpecPTFlag.Z_UNCERTAIN: "z_odds below 0.5",
-    SpecPTFlag.POOR_RECONSTRUCTION: "the network does not give the spectrum back (reconstruction_chi2 above "
-    "4): perhaps no galaxy, so that the redshift may be wrong",
+    SpecPTFlag.POOR_RECONSTRUCTION: "reconstruction_chi2 above 9 and reconstruction_nmad above 1: the "
+    "network does not give the spectrum back, so that the redshift may be wrong",
     SpecPTFlag.OUT_OF_RANGE: "a prediction fell outside its column's range and was set to null",
     SpecPTFlag.OUT_OF_GRID: "more than a tenth of the usable pixels lie outside 3600 to 9864 Angstrom and "
     "were not read",
@@ -77,7 +77,8 @@ SPECPT = Contract(
             pa.float32(),
             "",
             "stat.error;src.redshift",
-            "half of the central 68.3 % interval of the redshift PDF",
+            "half of the central 68.3 % interval of the redshift PDF, less in quadrature the width that the "
+            "training's labels had; at least 0.0001 (1 + z)",
             minimum=0.0,
         ),
         _share("z_odds", "part of the redshift PDF within 0.03 (1 + z) of z"),

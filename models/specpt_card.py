@@ -17,11 +17,11 @@ PUBLISHED = {"bgs": (0.0006, 0.0020), "elg": (0.0008, 0.0080)}
 _MEANING = """\
 ## What the numbers mean
 * The redshift is a probability over 1000 bins of 0.001 in ln(1 + z) to z = 1.718: `z` is the mean within
-  0.01 (1 + z) of the highest mode, `z_err` half of the central 68.3 % interval, `z_odds` the mass within
-  0.03 (1 + z) of `z`, `z_mode2` the second solution. Labels were spread by 0.7 bins: `z_err` is never much
-  below 0.0007 (1 + z), which is more than the scatter of good spectra.
+  0.01 (1 + z) of the highest mode, `z_odds` the mass within 0.03 (1 + z) of `z`, `z_mode2` the second
+  solution. `z_err` is half of the central 68.3 % interval, less in quadrature the spread of the labels (0.76
+  bins), and at least 0.0001 (1 + z).
 * `reconstruction_chi2` grows with the square of the signal-to-noise ratio where the network, not the noise,
-  limits: judge bright spectra by `reconstruction_nmad`, and see the flag POOR_RECONSTRUCTION.
+  limits: judge bright spectra by `reconstruction_nmad`.
 
 ## Limits
 * Trained on simulated galaxies alone: stars and quasars are given the redshift of some galaxy, often with
@@ -114,8 +114,8 @@ def _training(training: Mapping[str, Any]) -> list[str]:
 def _redshifts(report: Report) -> list[str]:
     rows = [
         "| sample | rows | S/N of a pixel | sigma_NMAD | bias | beyond 0.15 | beyond 0.03 | R2 | range ratio "
-        "| sure | sigma_NMAD of sure | beyond 0.15 |",
-        "|" + "---|" * 12,
+        "| within `z_err` | sure | sigma_NMAD of sure | beyond 0.15 |",
+        "|" + "---|" * 13,
     ]
     for name, row in report.items():
         sure = (
@@ -131,6 +131,7 @@ def _redshifts(report: Report) -> list[str]:
             f"{row['bias']:+.5f}",
             *(f"{100 * row[key]:.2f} %" for key in ("outliers_15", "outliers_03")),
             *(f"{row[key]:.3f}" for key in ("r2", "range_ratio")),
+            f"{100 * row['within z_err']:.0f} %",
             f"{100 * row['sure']:.0f} %",
             *sure,
         ]

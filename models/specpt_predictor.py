@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +16,10 @@ from catalogs_schema.specpt import (
     RECONSTRUCTED_STEP,
     SpecPTFlag,
 )
+from models.ojala import LOG1PZ_STEP
 from models.redshift_pdf import summarise
 from models.specpt import SpecPT, channels_of, standardise
-from models.specpt_training import nmad_loss
+from models.specpt_training import LABEL_WIDTH, nmad_loss
 from models.specpt_weights import SpecPTInfo, load_specpt
 from models.spectra import Spectra
 from models.spectral_grid import Grid, rebin
@@ -26,9 +28,15 @@ FEW_PIXELS = 1.0 / 3.0
 LOW_SNR = 0.3
 MULTIMODAL = 0.1
 UNCERTAIN = 0.5
-POOR_CHI2 = 4.0
+POOR_CHI2, POOR_NMAD = 9.0, 1.0
 OUTSIDE = 0.1
 """Thresholds of the flags; see `catalogs_schema.specpt.MEANING`."""
+
+LABEL_SPREAD = math.hypot(LABEL_WIDTH, 12.0**-0.5) * LOG1PZ_STEP
+"""Standard deviation in ln(1 + z) of the PDF of an exact redshift: of the labels and of a bin."""
+
+LEAST_ERROR = 1e-4
+"""Least error of a redshift, over (1 + z): 30 km/s."""
 
 KEPT = Grid("kept", RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE, logarithmic=True)
 """Grid of the reconstructions that are kept."""
@@ -179,9 +187,11 @@ def _redshifts(answer: Tensor) -> dict[str, Tensor]:
         nothing = torch.full_like(answer, torch.nan)
         return {name: answer if name == "z" else nothing for name in _PREDICTED[:5]}
     summary = summarise(answer.softmax(dim=1))
+    stretch = 1.0 + summary.z
+    spread = (summary.error / stretch).square() - LABEL_SPREAD**2
     return {
         "z": summary.z.float(),
-        "z_err": summary.error.float(),
+        "z_err": (spread.clamp_min(LEAST_ERROR**2).sqrt() * stretch).float(),
         "z_odds": summary.odds.float(),
         "z_mode2": summary.mode2.float(),
         "z_mode2_p": summary.mode2_p.float(),
@@ -220,7 +230,8 @@ def _flags(found: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarra
             SpecPTFlag.MEDIAN_NOT_POSITIVE: readable & ~positive,
             SpecPTFlag.Z_MULTIMODAL: found["z_mode2_p"] >= MULTIMODAL,
             SpecPTFlag.Z_UNCERTAIN: found["z_odds"] < UNCERTAIN,
-            SpecPTFlag.POOR_RECONSTRUCTION: found["reconstruction_chi2"] > POOR_CHI2,
+            SpecPTFlag.POOR_RECONSTRUCTION: (found["reconstruction_chi2"] > POOR_CHI2)
+            & (found["reconstruction_nmad"] > POOR_NMAD),
             SpecPTFlag.OUT_OF_GRID: outside > OUTSIDE,
             SpecPTFlag.NOT_PREDICTED: positive & ~np.isfinite(found["z"]),
         }

@@ -10,8 +10,8 @@ import torch
 from catalogs_schema.specpt import MEANING, RECONSTRUCTED_SIZE, SPECPT, SPECPT_SPECTRA, SpecPTFlag
 from catalogs_schema.spectra import KEY_NAMES
 from models.checkpoint import WeightsError
-from models.specpt import PRESETS, SpecPT
-from models.specpt_predictor import SpecPTPredictor
+from models.specpt import N_BINS, PRESETS, SpecPT
+from models.specpt_predictor import SpecPTPredictor, _redshifts
 from models.specpt_weights import load_specpt, save_specpt
 from models.spectra import Spectra
 
@@ -144,6 +144,16 @@ def test_the_published_head_answers_without_an_error(tmp_path):
     answers = SpecPTPredictor.load(path).predict(Spectra.of([spectrum()]))
     assert np.isfinite(answers["z"]).all()
     assert np.isnan(answers["z_err"]).all()
+
+
+def test_the_error_of_a_redshift_is_without_the_spread_of_the_labels():
+    bins = torch.arange(N_BINS)
+    logits = torch.stack([-0.5 * ((bins + 0.5 - 300.2) / width) ** 2 for width in (0.7, 0.7 * 5**0.5)])
+    found = _redshifts(logits)
+    torch.testing.assert_close(found["z"], torch.expm1(torch.full((2,), 0.3002)), atol=1e-5, rtol=0.0)
+    exact, uncertain = (found["z_err"] / (1.0 + found["z"])).tolist()
+    assert exact < 2e-4
+    assert uncertain == pytest.approx(1.4e-3, rel=0.05)
 
 
 def test_every_flag_has_one_bit_of_its_own_and_a_meaning():

@@ -12,7 +12,15 @@ import torch
 from models import specpt, specpt_training
 from models.batch import LabelledSpectra
 from models.specpt import N_BINS
-from models.specpt_training import SpecPTTraining, nmad_loss, redshift_losses, train_specpt
+from models.specpt_training import (
+    Batch,
+    SpecPTTraining,
+    losses,
+    nmad_loss,
+    redshift_losses,
+    total,
+    train_specpt,
+)
 from models.specpt_weights import load_specpt
 from models.spectra import Spectra
 
@@ -91,6 +99,28 @@ def test_a_training_with_other_settings_is_not_gone_on_with(tmp_path, clock):
     train_specpt(CONFIG, draw, {}, tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         train_specpt(dataclasses.replace(CONFIG, seed=4), draw, {}, tmp_path)
+
+
+def test_the_published_head_learns_on_desi_s_own_pixels():
+    shape = dataclasses.replace(
+        specpt_training.PRESETS["base"], grid="desi", strides=(2, 2, 2), redshift=("softplus",), evidence=0
+    )
+    model = specpt.SpecPT(shape)
+    batch = Batch.of(draw(3, np.random.default_rng(2)), model.grid)
+    found = losses(model, batch, decoded=2, redshift=True)
+    assert set(found) == {"nmad", "softplus"}
+    total(found).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_parts_of_the_range_are_lost_at_random_and_the_redshift_is_not():
+    drawn = draw(200, np.random.default_rng(3))
+    grid = specpt.GRIDS["log"]
+    whole, cut = Batch.of(drawn, grid), Batch.of(drawn, grid, losing=np.random.default_rng(4))
+    kept = (cut.ivar > 0.0).sum(dim=1) / (whole.ivar > 0.0).sum(dim=1)
+    assert 0.6 < (kept == 1.0).float().mean() < 0.8
+    assert 0.45 < kept.min() < 0.75
+    torch.testing.assert_close(cut.z, whole.z)
 
 
 def test_unknown_settings_are_named():
