@@ -228,7 +228,12 @@ def gaussian_loss(answer: Tensor, target: Tensor, noise: Tensor) -> Tensor:
 @torch.inference_mode()
 def answer(head: Head, embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The quantity and its error, half its central 68.3 % interval [its unit], (N,) each, from embeddings."""
-    mean, log_sigma = head.mlp(embedding.float()).double().cpu().numpy().T
+    return in_units(head, head.mlp(embedding.float()).cpu().numpy())
+
+
+def in_units(head: Head, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The quantity and its error, as `answer` gives them, from what the head's network says (N, 2)."""
+    mean, log_sigma = raw.astype(np.float64).T
     sigma = np.exp(log_sigma)
     restore = head.quantity.restore
     return restore(mean), 0.5 * (restore(mean + sigma) - restore(mean - sigma))

@@ -309,7 +309,8 @@ class Ojala(nn.Module):
         for block, memory in zip(cast("Iterable[Block]", self.decoder), memories, strict=True):
             x = block.look_up(x, memory, hidden)
         x = self.norm_decoded(x).to(next(self.trunk.parameters()).dtype)
-        features, answers = self.trunk(x), dict[str, Tensor]()
+        features = self.trunk(x)
+        answers: dict[str, Tensor] = {}
         for kind, head in self.heads.items():
             names = [name for name in requests if _KINDS[name] == kind]
             if names:

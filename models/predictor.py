@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 
 from models.calibration import STUDENT_T3_HALF_WIDTH, Calibration
 from models.checkpoint import WeightsInfo, load_weights
-from models.finetune import Head, answer, heads_beside, load_head
+from models.conveyor import LANES, Conveyor, HostTray
+from models.finetune import Head, heads_beside, in_units, load_head
+from models.graph import GraphTray, RecordedFunction
 from models.losses import REDSHIFTS
 from models.novelty import raw_vector
 from models.ojala import Ojala
@@ -20,7 +23,7 @@ from models.precision import Precision
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from models.raw_answers import depth_of
 from models.redshift_pdf import RedshiftSummary, coarsen, summarise
-from models.tokens import N_BANDS, Tokens, tokenise
+from models.tokens import N_BANDS, Tokens, require_photometry, tokens_of
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
 _FINE_TUNED = {quantity.name for quantity in FINE_TUNED}
@@ -48,6 +51,8 @@ class OjalaPredictor:
         Torch device that it runs on.
     batch_size : int
         Rows per forward pass.
+    lanes : int
+        Threads that may ask at a time.
     config_json : str
         Everything besides the weights that changes numbers: shape of the network, precision and batch size.
     """
@@ -77,6 +82,12 @@ class OjalaPredictor:
         if precision == "bf16":
             self.network.shorten()
         self.batch_size = batch_size
+        on_gpu = torch.device(device).type == "cuda"
+        self.lanes = LANES if on_gpu else 1
+        # Joining operations saves most of a GPU's traffic with its memory; a CPU's caches do as well.
+        self._ask = torch.compile(self.ask, dynamic=False, fullgraph=True) if on_gpu else self.ask
+        self._way: Conveyor | None = None
+        self._turn = threading.Lock()
         self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
         self.config_json = (
             f'{{"batch_size": {batch_size}, "network": {info.config.to_json()}, "precision": "{precision}"}}'
@@ -112,6 +123,7 @@ class OjalaPredictor:
         A row's numbers then differ by rounding from those of the larger batch.
         """
         self.batch_size = max(1, self.batch_size // 2)
+        self._way = None
         if torch.device(self.device).type == "cuda":
             torch.cuda.empty_cache()
 
@@ -151,17 +163,26 @@ class OjalaPredictor:
 
             Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
         """
-        n, size = len(flux), self.batch_size
-        parts = [
-            self._predict_batch(flux[i : i + size], error[i : i + size], ebv[i : i + size])
-            for i in range(0, n, size)
-        ]
-        if not parts:
-            nothing = np.full((1, N_BANDS), np.nan, dtype=np.float32)
-            parts = [
-                {name: a[:0] for name, a in self._predict_batch(nothing, nothing, nothing[:, 0]).items()}
-            ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        require_photometry(flux, error, ebv)
+        return self._catalogue(self._conveyor().carry(flux, error, ebv))
+
+    def warm_up(self) -> None:
+        """Make the way through the device: on a GPU, compile and record the network for its batches."""
+        self._conveyor()
+
+    def _conveyor(self) -> Conveyor:
+        """The way through the device for batches of the size that is asked for now."""
+        with self._turn:
+            if self._way is None or self._way.size != self.batch_size:
+                self._way = None  # its memory is needed
+                self._way = self._make_conveyor(self.batch_size)
+            return self._way
+
+    def _make_conveyor(self, size: int) -> Conveyor:
+        if torch.device(self.device).type == "cuda":
+            function = RecordedFunction(self._answer, ((N_BANDS,), (N_BANDS,), ()), size)
+            return Conveyor(lambda: GraphTray(function), size, self.lanes)
+        return Conveyor(lambda: HostTray(self._answer, size), size, self.lanes)
 
     @torch.inference_mode()
     def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
@@ -170,12 +191,10 @@ class OjalaPredictor:
         return self.network.answer(encoded, tokens.valid), self.network.embed(encoded, tokens.valid)
 
     @torch.inference_mode()
-    def _predict_batch(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers for at most one batch of rows, padded with rows without any band."""
-        n, missing = len(flux), self.batch_size - len(flux)
-        flux, error = (np.pad(a, ((0, missing), (0, 0)), constant_values=np.nan) for a in (flux, error))
-        tokens = tokenise(flux, error, np.pad(ebv, (0, missing), constant_values=np.nan)).to(self.device)
-        answers, embedding = self.ask(tokens)
+    def _answer(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
+        """Answers for a batch, all on the device: nothing is copied from or to it, nothing waits."""
+        tokens = tokens_of(flux, error, ebv)
+        answers, embedding = self._ask(tokens)
         depth = depth_of(tokens)
         found = _class_and_redshift(answers, self._calibration, depth)
         scalars = torch.stack([answers[q.name] for q in SCALARS])
@@ -185,19 +204,23 @@ class OjalaPredictor:
         scalars[..., 1] += self._calibration.scalar_log_factors(depth)
         found |= {q.name: scalar for q, scalar in zip(SCALARS, scalars, strict=True)}
         found["embedding"] = embedding.half()
-        catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in found.items()}
+        return found | {f"head.{head.quantity.name}": head.mlp(embedding.float()) for head in self._heads}
+
+    def _catalogue(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What was found, with its quantities in their units."""
+        catalogue = dict(found)
         for quantity in SCALARS:
-            mean, log_scale = catalogue[quantity.name].astype(np.float64).T
+            mean, log_scale = found[quantity.name].astype(np.float64).T
             half_width = STUDENT_T3_HALF_WIDTH * np.exp(log_scale)
             interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
             catalogue[quantity.name] = quantity.restore(mean).astype(np.float32)
             catalogue[f"{quantity.name}_err"] = (0.5 * interval).astype(np.float32)
-        unknown = np.full(n, np.nan, np.float32)
+        unknown = np.full(len(found["z"]), np.nan, np.float32)
         catalogue.setdefault("novelty", unknown)
         for quantity in FINE_TUNED:
             catalogue[quantity.name] = catalogue[f"{quantity.name}_err"] = unknown
         for head in self._heads:
-            value, half_interval = answer(head, embedding[:n])
+            value, half_interval = in_units(head, catalogue.pop(f"head.{head.quantity.name}"))
             name = head.quantity.name if head.quantity.name in _FINE_TUNED else f"head.{head.quantity.name}"
             catalogue[name] = value.astype(np.float32)
             catalogue[f"{name}_err"] = half_interval.astype(np.float32)

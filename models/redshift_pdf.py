@@ -6,6 +6,7 @@ steps of 0.001. Positions are in bins, so that a distance of 30 is 0.03 (1 + z).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -103,10 +104,15 @@ def summarise(p: Tensor) -> RedshiftSummary:
 def quantile_positions(mass: Tensor) -> Tensor:
     """Positions of `QUANTILES` in cumulative masses at bin edges (N, B + 1), linear within a bin: (N, 5)."""
     total = mass[:, -1:]
-    wanted = torch.tensor(QUANTILES, dtype=mass.dtype, device=mass.device) * total
+    wanted = _quantiles(mass.dtype, mass.device) * total
     upper = torch.searchsorted(mass, wanted.contiguous()).clamp(1, mass.shape[-1] - 1)
     below, above = mass.gather(-1, upper - 1), mass.gather(-1, upper)
     return upper - 1 + ((wanted - below) / (above - below).clamp_min(1e-300)).clamp(0.0, 1.0)
+
+
+@functools.cache
+def _quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(QUANTILES, dtype=dtype, device=device)
 
 
 def _around(mass: Tensor, reach: int) -> Tensor:

@@ -6,6 +6,7 @@ itself, so its tokens do not depend on the rows beside it.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,11 @@ CALIBRATION_FLOOR = 0.003
 MAX_EBV = 5.0
 """Galactic E(B-V) [mag] beyond which the dust map is not believed and no correction is made."""
 
-_K_X = torch.tensor([band.k_x for band in MODEL_BANDS], dtype=torch.float32)
+
+@functools.cache
+def _k_x(device: torch.device) -> Tensor:
+    """Extinction of each band [mag] for E(B-V) = 1, on a device."""
+    return torch.tensor([band.k_x for band in MODEL_BANDS], dtype=torch.float32, device=device)
 
 
 class Tokens(NamedTuple):
@@ -61,43 +66,56 @@ def valid_bands(flux: Tensor, error: Tensor) -> Tensor:
 def tokenise(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> Tokens:
     """Measured photometry -> tokens.
 
-    The fluxes are corrected for Galactic extinction, then expressed in units of the object's scale s: the
-    median of |flux| over its valid bands, or the median error where that is larger (a source lost in noise).
-    A row without any valid band is legal and gives a row without any valid slot.
+    See `tokens_of` for what is done.
 
     Parameters
     ----------
-    flux, error : ndarray, shape (N, 63)
-        Flux densities f_nu and their standard errors [uJy] in the order of `MODEL_BANDS`; whatever cannot be
-        a measurement (see `valid_bands`) counts as not observed.
-    ebv : ndarray, shape (N,)
-        Galactic E(B-V) [mag, SFD98 scale]; NaN, negative or beyond 5 mag counts as 0.
+    flux, error, ebv : ndarray
+        As in `tokens_of`.
 
     Raises
     ------
     ValueError
         If the shapes do not fit.
     """
+    require_photometry(flux, error, ebv)
+    return tokens_of(*(torch.from_numpy(np.array(part, dtype=np.float32)) for part in (flux, error, ebv)))
+
+
+def require_photometry(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> None:
+    """Refuse arrays whose shapes are not those of photometry (see `tokens_of`) by a ValueError."""
     if flux.ndim != 2 or flux.shape[1] != N_BANDS or error.shape != flux.shape or ebv.shape != flux.shape[:1]:
         raise ValueError(
             f"photometry must be flux (N, {N_BANDS}), error (N, {N_BANDS}) and ebv (N,), "
             f"not {flux.shape}, {error.shape} and {ebv.shape}"
         )
-    measured = torch.from_numpy(np.array(flux, dtype=np.float32))
-    sigma = torch.from_numpy(np.array(error, dtype=np.float32))
-    dust = torch.from_numpy(np.array(ebv, dtype=np.float32))
-    valid = valid_bands(measured, sigma)
 
-    dust = torch.where((dust >= 0) & (dust <= MAX_EBV), dust, 0.0)
-    correction = 10.0 ** (0.4 * dust[:, None] * _K_X)
-    measured = torch.where(valid, measured, 0.0) * correction
-    sigma = torch.where(valid, sigma, 1.0) * correction
+
+def tokens_of(flux: Tensor, error: Tensor, ebv: Tensor) -> Tokens:
+    """Measured photometry -> tokens, on the device where it is.
+
+    The fluxes are corrected for Galactic extinction, then expressed in units of the object's scale s: the
+    median of |flux| over its valid bands, or the median error where that is larger (a source lost in noise).
+    A row without any valid band is legal and gives a row without any valid slot.
+
+    Parameters
+    ----------
+    flux, error : Tensor, shape (N, 63)
+        Flux densities f_nu and their standard errors [uJy] in the order of `MODEL_BANDS`; whatever cannot be
+        a measurement (see `valid_bands`) counts as not observed.
+    ebv : Tensor, shape (N,)
+        Galactic E(B-V) [mag, SFD98 scale]; NaN, negative or beyond 5 mag counts as 0.
+    """
+    valid = valid_bands(flux, error)
+    dust = torch.where((ebv >= 0) & (ebv <= MAX_EBV), ebv, 0.0)
+    correction = 10.0 ** (0.4 * dust[:, None] * _k_x(flux.device))
+    measured = torch.where(valid, flux, 0.0) * correction
+    sigma = torch.where(valid, error, 1.0) * correction
     sigma = torch.maximum(sigma, CALIBRATION_FLOOR * measured.abs())
 
-    nothing = torch.tensor(torch.nan)
     scale = torch.fmax(
-        torch.where(valid, measured.abs(), nothing).nanmedian(dim=1).values,
-        torch.where(valid, sigma, nothing).nanmedian(dim=1).values,
+        torch.where(valid, measured.abs(), torch.nan).nanmedian(dim=1).values,
+        torch.where(valid, sigma, torch.nan).nanmedian(dim=1).values,
     )
     scale = torch.where(torch.isfinite(scale), scale, 1.0).clamp(1e-6, 1e12)
     relative, noise = measured / scale[:, None], sigma / scale[:, None]
