@@ -162,7 +162,8 @@ def finetune(
         Of the network.
     out : Path
         The head to write (safetensors); its card has the same name and ends in ``.md``. Beside the weights as
-        ``<weights>-<name>.safetensors`` a head of a catalogue's quantity is used whenever they are.
+        ``<weights>-<name>.safetensors`` a head of a catalogue's quantity is used whenever they are; any other
+        is handed to a run.
     report : callable
         Is given each epoch's mean loss.
 

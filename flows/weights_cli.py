@@ -50,7 +50,7 @@ def finetune(
     """Learn a property of your own from the frozen network: a head on its embedding.
 
     Labels come from a library of spectra, or from a photometry catalogue and a truth file with the
-    property's column and, if known, its `_err`.
+    property's column and, if known, its `_err`. `ojala run --head` writes the property as a product.
     """
     from flows.finetuning import finetune as train_head
     from flows.finetuning import head_card, mock_labels, read_settings, table_labels
