@@ -12,7 +12,7 @@ from upath import UPath
 
 from pipeline.config import RunConfig
 from tests.faults.accounts import Fault, Ledger, data_of
-from tests.survey import carry_through, ingest_table, photometry_table
+from tests.survey import carry_through, ingest_table, photometry_table, without_report
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = (
@@ -45,6 +45,13 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> UPath:
 def undisturbed(many: UPath, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The data of a run over these objects that nothing happened to."""
     return data_of(carry_through(asking(many, tmp_path_factory.mktemp("undisturbed"))).run)
+
+
+@pytest.fixture(autouse=True)
+def short_of_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short forms leave reports out of the runs of this process."""
+    if not request.config.getoption("--soak"):
+        without_report(monkeypatch)
 
 
 @pytest.fixture
