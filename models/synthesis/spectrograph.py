@@ -48,6 +48,9 @@ BGS_FAINT, BGS_Z, ELG_Z = 20.2, 0.6, (0.6, 1.28)
 LINE_WAVELENGTH = np.concatenate([galaxies.LINE_WAVELENGTH, quasars.NARROW_WAVELENGTH])
 """Rest wavelengths of the lines of `Objects` [Angstrom]: `galaxies.LINES`, then `quasars.NARROW_LINES`."""
 
+HOST_WAVELENGTH = (4759.3, 6397.2, 9199.3)
+"""Wavelengths about which the light of a quasar's host is compared with the whole: g, r, z [Angstrom]."""
+
 _R_PIVOT = 6420.0
 _KM_PER_PIXEL = 2.99792458e5 * FINE.step
 _LEAST_WIDTH = 54.0  # km/s: narrower kernels cannot be sampled on the lattice
@@ -60,6 +63,10 @@ _OPTICAL = sorted((band.pivot, band.k_x) for band in MODEL_BANDS)
 _EXTINCTION = np.interp(FINE.wavelength, *np.array(_OPTICAL).T)
 _IN_R = np.flatnonzero(np.abs(FINE.wavelength - _R_PIVOT) < 800.0)
 _KINDS = ("bgs", "elg", "faint")
+_IN_BANDS = [
+    slice(*np.searchsorted(FINE.wavelength, (centre - 700.0, centre + 700.0)).tolist())
+    for centre in HOST_WAVELENGTH
+]
 _GALAXY, _STAR, _QSO = (CLASSES.index(name) for name in ("GALAXY", "STAR", "QSO"))
 
 
@@ -87,6 +94,13 @@ class Objects:
         Velocity dispersion of the lines [km/s].
     labels : dict of str to ndarray of float32, shape (N,)
         `LABELS`.
+    fibre_share : ndarray of float32, shape (N,)
+        Share of the total light that is in the fibre.
+    host_share : ndarray of float32, shape (N, 3)
+        Share of a quasar's host in the light of the continuum about `HOST_WAVELENGTH`; 0 where there is none.
+    host_log_mass, host_log_ssfr : ndarray of float32, shape (N,)
+        log10 of the stellar mass [Msun] and of the specific star-formation rate [1/yr] of a quasar's host;
+        NaN where there is none.
     """
 
     class_code: np.ndarray
@@ -98,6 +112,10 @@ class Objects:
     line_flux: np.ndarray
     line_width: np.ndarray
     labels: dict[str, np.ndarray]
+    fibre_share: np.ndarray
+    host_share: np.ndarray
+    host_log_mass: np.ndarray
+    host_log_ssfr: np.ndarray
 
     def __len__(self) -> int:
         return len(self.z)
@@ -158,6 +176,10 @@ class SpectraSky:
             line_flux=np.zeros((n, len(LINE_WAVELENGTH)), np.float32),
             line_width=np.full(n, 100.0, np.float32),
             labels={name: np.full(n, np.nan, np.float32) for name in LABELS},
+            fibre_share=np.ones(n, np.float32),
+            host_share=np.zeros((n, len(HOST_WAVELENGTH)), np.float32),
+            host_log_mass=np.full(n, np.nan, np.float32),
+            host_log_ssfr=np.full(n, np.nan, np.float32),
         )
         kind = np.full(n, _KINDS.index(targets) if targets in _KINDS else 0)
         if targets == "all":
@@ -265,6 +287,7 @@ class SpectraSky:
         objects.continuum[rows] = self._continua_of_galaxies(member, z, width, rng) * amount
         objects.line_flux[rows, :_N_GALAXY] = lines * (1.0 + z[:, None]) * amount
         objects.line_width[rows] = width
+        objects.fibre_share[rows] = loss
         labels = {
             "log_mass": log_mass,
             "log_sfr": log_mass + library["log_ssfr"][member],
@@ -341,10 +364,19 @@ class SpectraSky:
         light_of_host = self._continua_of_galaxies(
             host, z[hosted], rng.uniform(80.0, 180.0, len(hosted)), rng
         )
-        continuum[hosted] += light_of_host * ratio[:, None].astype(np.float32)
+        light_of_host *= ratio[:, None].astype(np.float32)
+        continuum[hosted] += light_of_host
         lines[hosted, :_N_GALAXY] = host_lines * ratio[:, None]
 
         amount = _in_r(magnitude) / np.maximum(continuum[:, _IN_R].mean(axis=1), 1e-4)
+        at = rows[hosted]
+        for k, pixels in enumerate(_IN_BANDS):
+            whole = np.maximum(continuum[hosted, pixels].mean(axis=1), 1e-4)
+            objects.host_share[at, k] = np.clip(light_of_host[:, pixels].mean(axis=1) / whole, 0.0, 1.0)
+        emitted = self.population.log_emitted(z[hosted], amount[hosted] * ratio)
+        galaxy_library = self.population.libraries.galaxies
+        objects.host_log_mass[at] = emitted - galaxy_library["log_l"][host]
+        objects.host_log_ssfr[at] = galaxy_library["log_ssfr"][host]
         narrow = np.flatnonzero(z < 2.0)
         emitted = self.population.log_emitted(z[narrow], amount[narrow])
         bright = np.log10(5100.0 * level[narrow]) + emitted
