@@ -5,7 +5,8 @@ stem's outputs instead of one token that holds them all, and attends within a sp
 learned queries, one for each patch of the output, stand in place of a last layer of a billion parameters;
 inverse variance and mask are read; nothing is normalised over a batch. Besides the published head (a
 residual network that ends in a softplus) there is one that answers with a PDF: on pixels even in
-ln(wavelength), a redshift is a shift, and each shift's evidence is a learned correlation.
+ln(wavelength), a redshift is a shift, and each shift's evidence is a learned correlation. And what moves with
+the redshift is reconstructed from learned rest-frame spectra.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class SpecPTConfig:
         Heads: "softplus" as published, or "bins"; the first one's answers are served.
     evidence : int
         Channels that the bins' correlation reads; 0 without "bins".
+    rest : int
+        Rest-frame spectra in a reconstruction; 0 as published.
     """
 
     grid: str
@@ -64,6 +67,7 @@ class SpecPTConfig:
     decoder: int
     redshift: tuple[str, ...]
     evidence: int = 0
+    rest: int = 0
 
     @property
     def patch(self) -> int:
@@ -115,6 +119,7 @@ PRESETS: Mapping[str, SpecPTConfig] = MappingProxyType(
             decoder=3,
             redshift=("bins", "softplus"),
             evidence=24,
+            rest=24,
         ),
     }
 )
@@ -193,6 +198,37 @@ class CorrelationRedshift(nn.Module):
         return out
 
 
+class RestFrame(nn.Module):
+    """What moves with the redshift: a sum of learned rest-frame spectra, at the redshift that is given.
+
+    Patches alone learn continua within minutes and lines hardly at all. What is written here cannot follow
+    the noise, nor the lines of the night sky: these do not move.
+    """
+
+    def __init__(self, config: SpecPTConfig) -> None:
+        super().__init__()
+        self.grid = GRIDS[config.grid]
+        reach = math.ceil(N_BINS * LOG1PZ_STEP / self.grid.step)
+        # At k the spectrum at k pixels from the grid's blue end; what is blueward counts from the other end.
+        self.size = 1 << (self.grid.size + reach - 1).bit_length()
+        self.spectra = nn.Parameter(0.003 * torch.randn(config.rest, self.size))
+        self.score = nn.Linear(config.width, 1)
+        self.amount = nn.Sequential(nn.Linear(config.width, 128), nn.GELU(), nn.Linear(128, config.rest))
+
+    def forward(self, tokens: Tensor, z: Tensor) -> Tensor:
+        """Tokens (N, T, d) and redshifts (N,) -> flux over its median (N, P)."""
+        pooled = (self.score(tokens).float().softmax(dim=1).to(tokens.dtype) * tokens).sum(dim=1)
+        amount = self.amount(pooled).float()
+        with torch.autocast(amount.device.type, enabled=False):
+            waves = torch.fft.rfft(10.0 * self.spectra)
+            mixed = torch.complex(amount @ waves.real, amount @ waves.imag)
+            turn = 2.0 * math.pi / self.size * torch.arange(mixed.shape[1], device=z.device)
+            angle = -turn * (torch.log1p(z.float()) / self.grid.step)[:, None]
+            moved = mixed * torch.complex(angle.cos(), angle.sin())
+            out: Tensor = torch.fft.irfft(moved, self.size)[:, : self.grid.size]
+        return out
+
+
 class SpecPT(nn.Module):
     """The network.
 
@@ -211,6 +247,7 @@ class SpecPT(nn.Module):
         self.query = nn.Parameter(0.5 * torch.randn(config.tokens, width))
         self.decoder = nn.ModuleList(Block(*shape, cross=True, pre_norm=True) for _ in range(config.decoder))
         self.patch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.patch))
+        self.rest = RestFrame(config) if config.rest else None
         heads: dict[str, nn.Module] = {}
         if "softplus" in config.redshift:
             heads["softplus"] = ResidualRedshift(width)
@@ -237,14 +274,17 @@ class SpecPT(nn.Module):
             tokens = block(tokens, None, bias)
         return local, self.norm(tokens)
 
-    def reconstruct(self, tokens: Tensor) -> Tensor:
-        """Encoded tokens (N, T, d) -> flux over its median (N, P)."""
+    def reconstruct(self, tokens: Tensor, z: Tensor) -> Tensor:
+        """Encoded tokens (N, T, d) -> flux over its median (N, P).
+
+        ``z`` (N,) is the redshift: the true one in training, the answer in serving.
+        """
         x = self.query.expand(len(tokens), -1, -1)
         bias = torch.zeros(1, 1, 1, tokens.shape[1], device=x.device)
         for block in self.decoder:
             x = block(x, tokens, bias)
         out: Tensor = self.patch(x).flatten(1)[:, : self.grid.size].float()
-        return out
+        return out if self.rest is None else out + self.rest(tokens, z)
 
     def redshift(self, local: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Answer of each head: "bins" logits (N, N_BINS), "softplus" redshifts (N,)."""

@@ -19,7 +19,7 @@ from catalogs_schema.specpt import (
 from models.ojala import LOG1PZ_STEP
 from models.redshift_pdf import summarise
 from models.specpt import SpecPT, channels_of, standardise
-from models.specpt_training import LABEL_WIDTH, nmad_loss
+from models.specpt_training import LABEL_WIDTH, nmad_loss, point_of
 from models.specpt_weights import SpecPTInfo, load_specpt
 from models.spectra import Spectra
 from models.spectral_grid import Grid, rebin
@@ -161,10 +161,11 @@ class SpecPTPredictor:
         )
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16):
             local, tokens = self._model.encode(channels_of(x, weight))
-            heads, reconstructed = self._model.redshift(local, tokens), self._model.reconstruct(tokens)
+            answer = self._model.redshift(local, tokens)[self._serves]
+            reconstructed = self._model.reconstruct(tokens, point_of(answer))
         used = weight > 0.0
         chi2 = ((x - reconstructed) ** 2 * weight).sum(dim=1) / used.sum(dim=1).clamp_min(1)
-        answers = _redshifts(heads[self._serves]) | {
+        answers = _redshifts(answer) | {
             "reconstruction_chi2": chi2,
             "reconstruction_nmad": nmad_loss(x, weight, reconstructed),
         }

@@ -18,7 +18,15 @@ from models.synthesis.spectrograph import SpectraSky
 from tests.models.synthesis.small_library import libraries
 
 SMALL = dataclasses.replace(
-    PRESETS["base"], channels=(4, 8, 8), width=16, heads=2, hidden=32, encoder=1, decoder=1, evidence=4
+    PRESETS["base"],
+    channels=(4, 8, 8),
+    width=16,
+    heads=2,
+    hidden=32,
+    encoder=1,
+    decoder=1,
+    evidence=4,
+    rest=3,
 )
 
 

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from models.specpt import N_BINS, PRESETS, CorrelationRedshift, SpecPT, SpecPTConfig, channels_of, standardise
+from models.specpt import (
+    N_BINS,
+    PRESETS,
+    CorrelationRedshift,
+    RestFrame,
+    SpecPT,
+    SpecPTConfig,
+    channels_of,
+    standardise,
+)
 from models.spectral_grid import GRIDS
 
 SMALL = dataclasses.replace(
-    PRESETS["base"], channels=(8, 8, 16), width=32, hidden=64, encoder=1, decoder=1, evidence=4
+    PRESETS["base"], channels=(8, 8, 16), width=32, hidden=64, encoder=1, decoder=1, evidence=4, rest=3
 )
 
 
@@ -21,7 +30,8 @@ def noise(n: int, seed: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, dataclasses.replace(SMALL, grid="desi", strides=(2, 2, 2), redshift=("softplus",))]
+    "config",
+    [SMALL, dataclasses.replace(SMALL, grid="desi", strides=(2, 2, 2), redshift=("softplus",), rest=0)],
 )
 @torch.inference_mode()
 def test_every_grid_is_given_back_whole_with_a_redshift(config):
@@ -29,7 +39,7 @@ def test_every_grid_is_given_back_whole_with_a_redshift(config):
     flux = torch.randn(2, model.grid.size)
     local, tokens = model.encode(channels_of(flux, torch.ones_like(flux)))
     assert tokens.shape == (2, config.tokens, 32)
-    assert model.reconstruct(tokens).shape == flux.shape
+    assert model.reconstruct(tokens, torch.zeros(2)).shape == flux.shape
     answers = model.redshift(local, tokens)
     assert set(answers) == set(config.redshift)
     assert answers["softplus"].shape == (2,)
@@ -42,9 +52,10 @@ def test_an_answer_does_not_depend_on_the_other_rows():
     model = SpecPT(SMALL).eval()
     x = noise(8)
     local, tokens = model.encode(x)
-    together = model.redshift(local, tokens) | {"spectrum": model.reconstruct(tokens)}
+    z = torch.linspace(0.1, 0.8, 8)
+    together = model.redshift(local, tokens) | {"spectrum": model.reconstruct(tokens, z)}
     local, tokens = model.encode(x[3:4])
-    alone = model.redshift(local, tokens) | {"spectrum": model.reconstruct(tokens)}
+    alone = model.redshift(local, tokens) | {"spectrum": model.reconstruct(tokens, z[3:4])}
     for name, values in together.items():
         torch.testing.assert_close(alone[name], values[3:4], rtol=1e-4, atol=1e-5)
 
@@ -71,6 +82,19 @@ def test_a_shift_of_the_evidence_shifts_the_logits_of_the_redshift():
     constant = head(torch.zeros_like(local), tokens)[0]
     torch.testing.assert_close((shifted - constant)[25:], (at_rest - constant)[:-25], rtol=1e-3, atol=1e-5)
     assert len(at_rest) == N_BINS
+
+
+@torch.inference_mode()
+def test_rest_frame_spectra_move_with_the_redshift():
+    rest = RestFrame(SMALL)
+    place = np.arange(rest.size)
+    line = np.exp(-0.5 * ((place - 1000.0) / 3.0) ** 2)
+    rest.spectra.copy_(torch.from_numpy(np.tile(line, (3, 1))))
+    z = torch.tensor([0.0, 0.3, 0.50003])
+    seen = rest(torch.ones(3, SMALL.tokens, SMALL.width), z).numpy()
+    middle = np.log(GRIDS["log"].wavelength)
+    at = (seen * middle).sum(axis=1) / seen.sum(axis=1)
+    np.testing.assert_allclose(at - at[0], np.log1p(z.numpy()), atol=1e-5)
 
 
 def test_bins_are_refused_on_pixels_even_in_wavelength():

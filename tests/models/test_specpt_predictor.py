@@ -16,7 +16,7 @@ from models.specpt_weights import load_specpt, save_specpt
 from models.spectra import Spectra
 
 SMALL = dataclasses.replace(
-    PRESETS["base"], channels=(8, 8, 16), width=32, hidden=64, encoder=1, decoder=1, evidence=4
+    PRESETS["base"], channels=(8, 8, 16), width=32, hidden=64, encoder=1, decoder=1, evidence=4, rest=3
 )
 DESI = 3600.0 + 0.8 * np.arange(7781)
 SDSS = 10.0 ** np.arange(3.5563, 4.0170, 1e-4)

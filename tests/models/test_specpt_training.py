@@ -39,6 +39,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         encoder=1,
         decoder=1,
         evidence=4,
+        rest=3,
     )
     monkeypatch.setattr(specpt_training, "PRESETS", {"base": shape})
 
@@ -103,12 +104,17 @@ def test_a_training_with_other_settings_is_not_gone_on_with(tmp_path, clock):
 
 def test_the_published_head_learns_on_desi_s_own_pixels():
     shape = dataclasses.replace(
-        specpt_training.PRESETS["base"], grid="desi", strides=(2, 2, 2), redshift=("softplus",), evidence=0
+        specpt_training.PRESETS["base"],
+        grid="desi",
+        strides=(2, 2, 2),
+        redshift=("softplus",),
+        evidence=0,
+        rest=0,
     )
     model = specpt.SpecPT(shape)
     batch = Batch.of(draw(3, np.random.default_rng(2)), model.grid)
     found = losses(model, batch, decoded=2, redshift=True)
-    assert set(found) == {"nmad", "softplus"}
+    assert set(found) == {"nmad", "residual", "softplus"}
     total(found).backward()
     assert all(p.grad is not None for p in model.parameters())
 
