@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,7 @@ class OjalaPredictor:
             head.mlp.to(device)
         self.device = device
         if precision == "bf16":
+            self.network = copy.deepcopy(self.network)  # a training goes on with what it has checked
             self.network.shorten()
         self.batch_size = batch_size
         on_gpu = torch.device(device).type == "cuda"

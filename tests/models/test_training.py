@@ -11,7 +11,7 @@ import torch
 from models.batch import LabelledPhotometry
 from models.card import model_card
 from models.checkpoint import WeightsError, file_sha256, load_weights
-from models.ojala import PRESETS, OjalaConfig
+from models.ojala import PRESETS, Ojala, OjalaConfig
 from models.predictor import OjalaPredictor
 from models.tokens import N_BANDS
 from models.training import (
@@ -21,6 +21,7 @@ from models.training import (
     TrainingConfig,
     config_from,
     drop_bands,
+    evaluate,
     learning_rate,
     train,
 )
@@ -56,6 +57,16 @@ def config(monkeypatch) -> TrainingConfig:
         name="toy", preset="tiny", steps=60, batch_size=64, learning_rate=5e-3, warm_up=5, bf16=False,
         compiled=False, averaging=0.9, held_out=128, checkpoint_minutes=1e9,
     )  # fmt: skip
+
+
+def test_a_check_in_short_numbers_leaves_the_network_as_it_is():
+    torch.manual_seed(0)
+    model = Ojala(TINY)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    evaluate(model, TwoColours().draw(20, np.random.default_rng(1)), bf16=True)
+    after = model.state_dict()
+    assert {tensor.dtype for tensor in after.values() if tensor.is_floating_point()} == {torch.float32}
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 class StoppedError(Exception):
