@@ -20,6 +20,8 @@ _MEANING = """\
   0.01 (1 + z) of the highest mode, `z_odds` the mass within 0.03 (1 + z) of `z`, `z_mode2` the second
   solution. `z_err` is half of the central 68.3 % interval, less in quadrature the spread of the labels (0.76
   bins), and at least 0.0001 (1 + z).
+* A reconstruction is a sum of patches, which give the continuum, and of learned rest-frame spectra at the
+  redshift `z`, which give the lines: where `z` is wrong, its lines are in the wrong place.
 * `reconstruction_chi2` grows with the square of the signal-to-noise ratio where the network, not the noise,
   limits: judge bright spectra by `reconstruction_nmad`.
 
@@ -101,7 +103,8 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         f"{training['draws']:,} simulated spectra, none seen twice, in {training['seconds'] / 60.0:.0f} "
         f"minutes on one {config['device'].upper()} (threads: {training['threads']}), bfloat16 where that is "
         f"safe; for the first {100.0 * config['reconstruction']:.0f} % of the time the reconstruction alone "
-        "was learnt, then reconstruction and redshift. Each draw is a bagpipes galaxy at a redshift of its "
+        "was learnt, with the published loss and one of residuals over their errors, and with the true "
+        "redshift for the rest-frame part; then reconstruction and redshift. Each draw is a bagpipes galaxy at a redshift of its "
         "own with DESI's resolution, noise and lost pixels: 35 % bright galaxies (r < 20.2, z < 0.6), 35 % "
         "emission-line galaxies (0.6 < z < 1.28), 10 % galaxies of any kind to r = 22, 20 % bright galaxies "
         "in longer exposures of DESI and of SDSS. A twentieth of the library never enters the training. "
