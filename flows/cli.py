@@ -50,8 +50,16 @@ class EngineName(StrEnum):
 
     SERIAL = "serial"
     LOCAL = "local"
+    CUDA = "cuda"
     ADDRESS = "address"
     SLURM = "slurm"
+
+
+class DeviceName(StrEnum):
+    """What a network runs on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 class Units(StrEnum):
@@ -71,9 +79,13 @@ ModelName = Annotated[
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
 Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]
+Device = Annotated[
+    DeviceName | None, typer.Option(help="What the network runs on; default: cuda for engine cuda, else cpu.")
+]
 Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler of engine address: tls://HOST:PORT.")]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes, or Slurm jobs; default: one per core.", min=1)
+    int | None,
+    typer.Option(help="Worker processes, Slurm jobs or GPUs; default: one per core or GPU.", min=1),
 ]
 Vectors = Annotated[
     bool | None, typer.Option("--vectors", help="Also write the large products: PDFs, embeddings, spectra.")
@@ -141,6 +153,7 @@ def plan(
     weights: Weights = None,
     heads: Heads = None,
     engine: Engine = None,
+    device: Device = None,
     workers: Workers = None,
     vectors: Vectors = None,
     config: ConfigFile = None,
@@ -168,6 +181,7 @@ def run(
     weights: Weights = None,
     heads: Heads = None,
     engine: Engine = None,
+    device: Device = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     vectors: Vectors = None,

@@ -57,7 +57,8 @@ def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> N
     for remark in plan.remarks:
         print(remark)
     name = f"run {plan.run_id}" if plan.resumes else "a new run"
-    cost = f", about {duration(seconds)} at {rate:,.0f} rows/s" if plan.to_do else ": nothing to do"
+    cost = f", about {duration(seconds)} at {rate:,.0f} rows/s" if rate else "; how fast is not known here"
+    cost = cost if plan.to_do else ": nothing to do"
     print(f"{name}: {len(plan.to_do):,} partitions, {plan.rows_to_do:,} rows to do{cost}")
     if note:
         print(note)

@@ -1,4 +1,4 @@
-"""Clusters of other machines: a scheduler that runs already, and jobs of a Slurm queue.
+"""Clusters: this machine's GPUs, a scheduler that runs already, and jobs of a Slurm queue.
 
 TLS is Dask's own: the settings ``distributed.comm.tls.*`` in a file that ``DASK_CONFIG`` names, or the
 variables ``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
@@ -6,8 +6,9 @@ variables ``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,7 @@ import dask
 from distributed import Client, Security, WorkerPlugin
 from distributed.worker import Worker
 
+from pipeline.model import require_device
 from pipeline.versions import code_version
 
 
@@ -91,6 +93,58 @@ def slurm_jobs(jobs: int) -> Iterator[Client]:
             require_same_code(client)
             cluster.scale(jobs=jobs)
             yield client
+
+
+GPU_THREADS = 6
+"""Partitions that a GPU's worker has at once: two with the network, the others being read or written."""
+
+
+@contextmanager
+def local_gpus(workers: int) -> Iterator[Client]:
+    """One worker process for each of this machine's GPUs; only this machine can reach them.
+
+    Dask-CUDA binds each worker to a GPU of ``CUDA_VISIBLE_DEVICES`` and to the cores next to it. The memory
+    of the GPUs is torch's alone: there is no pool of RMM, and Dask holds no data there that it could spill.
+
+    Parameters
+    ----------
+    workers : int
+        Number of GPUs, the first of those that may be used.
+
+    Raises
+    ------
+    ClusterError
+        If Dask-CUDA is missing, or there are fewer GPUs; says what to do.
+    """
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as problem:
+        raise ClusterError(
+            f"engine cuda: Dask-CUDA cannot be imported ({problem}); pip install 'ojala[gpu]'"
+        ) from problem
+    try:
+        require_device("cuda")
+        cluster = LocalCUDACluster(
+            n_workers=workers,
+            threads_per_worker=GPU_THREADS,
+            host="127.0.0.1",
+            protocol="tcp",
+            dashboard_address=None,
+            memory_limit=0,
+            device_memory_limit=0,
+            silence_logs=40,
+        )
+    except ValueError as problem:
+        raise ClusterError(
+            f"engine cuda: {problem}; asked for are {workers} workers, one per GPU, of those that "
+            f"CUDA_VISIBLE_DEVICES names: {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
+        ) from problem
+    try:
+        with Client(cluster, set_as_default=False) as client:
+            yield client
+    finally:
+        with suppress(TimeoutError):  # a worker that is just starting anew ends with this process
+            cluster.close()
 
 
 def _certificates(folder: Path) -> Security:

@@ -23,6 +23,10 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*
 """Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
 
 
+GPU_BATCH = {"photometry": 16_384, "spectra": 256}
+"""Objects per forward pass on a GPU where nobody said, by what the model reads."""
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be understood."""
 
@@ -81,14 +85,17 @@ class RunConfig(BaseModel):
     heads: tuple[str, ...] = Field(
         default=(), description="heads made by `ojala finetune`, whose quantities make a product of their own"
     )
-    engine: Literal["serial", "local", "address", "slurm"] = Field(
+    engine: Literal["serial", "local", "cuda", "address", "slurm"] = Field(
         default="local", description="where partitions are worked on"
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="what the network runs on; default: cuda for the engine cuda, else cpu"
     )
     scheduler: str | None = Field(
         default=None, description="Dask scheduler of the engine address, as in tls://HOST:8786"
     )
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes, or Slurm jobs"
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes, Slurm jobs, or GPUs"
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
     batch_size: int = Field(default=128, ge=1, description="objects per forward pass")
@@ -123,6 +130,30 @@ class RunConfig(BaseModel):
             system = SYSTEMS.get(values.get("model", "ojala"))
             return values | {"weights": system.weights if system else ""}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suit_the_device(cls, values: object) -> object:
+        """Settle what was not asked for by the device, so that keys and records hold what was used."""
+        if not isinstance(values, dict):
+            return values
+        engine = values.get("engine")
+        device = values.get("device") or ("cuda" if engine == "cuda" else "cpu")
+        if engine == "cuda" and device != "cuda":
+            raise ValueError(f"the engine cuda runs the network on cuda: leave --device {device} out")
+        if device != "cuda":
+            return values
+        if values.get("engine", "local") == "local":
+            raise ValueError(
+                "processes of the engine local would share one GPU: take --engine cuda, which has one per GPU"
+            )
+        system = SYSTEMS.get(values.get("model", "ojala"))
+        usual: dict[str, object] = {"precision": "bf16"}
+        if system is not None:
+            usual["batch_size"] = GPU_BATCH.get(system.reads.name, 256)
+        if engine == "cuda":
+            usual["workers"] = visible_gpus()
+        return usual | values | {"device": device}
 
     @model_validator(mode="after")
     def _read_one_catalogue(self) -> RunConfig:
@@ -166,6 +197,7 @@ class RunConfig(BaseModel):
         return ModelSpec(
             name=self.model,
             weights=self.weights,
+            device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
             sha256=self.weights_sha256 or "",
@@ -199,12 +231,20 @@ class RunConfig(BaseModel):
         """Hash of those settings that change numbers or columns; where and how fast do not."""
         settings = {
             "model": self.model,
+            "device": self.device,
             "precision": self.precision,
             "batch_size": self.batch_size,
             "products": self.products,
             "heads": self.spec().found_heads(),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def visible_gpus() -> int:
+    """How many GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` says; 1 where none can be seen."""
+    import torch
+
+    return torch.cuda.device_count() or 1
 
 
 def without_credentials(url: str) -> str:

@@ -1,33 +1,34 @@
 """A crew of Dask workers: orders are handed out, and the loss of a worker is borne.
 
-Every worker has at most two orders: one that it works on and one that waits. Orders are bound to their
-worker, so that it is known who has what, how long it has taken, and which orders a dead worker had.
+Every worker has as many orders as it has threads, and one that waits. Orders are bound to their worker, so
+that it is known who has what, how long it has taken, and which orders a dead worker had. Threads of a worker
+share its model: one partition is read or written while the network answers for another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
+import os
 import platform
 import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 
 import torch
 from dask.typing import Key
-from distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
-from distributed.worker import Worker
+from distributed import Client, Future, KilledWorker, get_worker
 
 from catalogs_schema.receipt import Receipt
 from pipeline.attempts import Agenda, Limits, Order, asks_to_stop, stop
-from pipeline.failure import WorkerLost
-from pipeline.model import Model, ModelSpec
-from pipeline.partition import Task, failed_receipt, process
-
-ORDERS = 2
-"""Most orders of a worker at a time."""
+from pipeline.clusters import ClusterError
+from pipeline.failure import Cause, WorkerLost
+from pipeline.hand import Hand
+from pipeline.model import Model, ModelSpec, Shared
+from pipeline.partition import Task, failed_receipt, process, warm_up
 
 ROLL_CALL = 1.0
 """Seconds between two looks at which workers there are."""
@@ -73,9 +74,8 @@ def on_client(
     TimeoutError
         If all workers have gone and none comes back.
     """
-    client.register_plugin(ModelPlugin(spec, threads))
     agenda = Agenda(tasks, limits.attempts)
-    crew = Crew(client, agenda, spec, limits)
+    crew = Crew(client, agenda, spec, limits, threads)
     refused: Receipt | None = None
     while crew.busy or (agenda and refused is None):
         if refused is None:
@@ -88,37 +88,20 @@ def on_client(
         stop(refused)
 
 
-@dataclass(slots=True)
-class Hand:
-    """A worker as the run sees it.
-
-    Attributes
-    ----------
-    host : str
-        Machine that it runs on.
-    greeting : Future
-        Answered when its model is loaded; before, it gets no orders.
-    orders : dict of Key to (Future, Order)
-        What it has to do, in the order in which it does it.
-    since : float
-        When it began with the first of them [s].
-    """
-
-    host: str
-    greeting: Future[bool]
-    orders: dict[Key, tuple[Future[Receipt], Order]] = field(default_factory=dict)
-    since: float = 0.0
-
-
 class Crew:
     """The workers of a client and what each has to do."""
 
-    def __init__(self, client: Client, agenda: Agenda, spec: ModelSpec, limits: Limits) -> None:
+    def __init__(
+        self, client: Client, agenda: Agenda, spec: ModelSpec, limits: Limits, threads: int | None = None
+    ) -> None:
         self._client = client
         self._agenda = agenda
         self._spec = spec
         self._limits = limits
+        self._threads = threads
         self._hands: dict[str, Hand] = {}
+        self._greetings: dict[str, Future[None]] = {}
+        self._futures: dict[Key, Future[Receipt]] = {}
         self._dismissed: set[str] = set()
         self._ended: queue.SimpleQueue[Future[Receipt]] = queue.SimpleQueue()
         self._next_roll_call = 0.0
@@ -130,20 +113,22 @@ class Crew:
         return any(hand.orders for hand in self._hands.values())
 
     def hand_out(self) -> None:
-        """Give every worker as many orders as it may have."""
-        for _ in range(ORDERS):
+        """Give every worker as many orders as it may have, one each by turns."""
+        given = True
+        while given:
+            given = False
             for address, hand in self._hands.items():
-                held = [order for _, order in hand.orders.values()]
-                ready = hand.greeting.status == "finished"
-                if ready and len(held) < ORDERS and not any(order.suspect for order in held):
-                    self._give(address, hand)
+                if self._greetings[address].status == "finished" and hand.has_room:
+                    given |= self._give(address, hand)
 
     def wait(self) -> Iterator[Receipt]:
         """Wait until something happens; gives the receipts of the tasks that are settled by it."""
         now = time.monotonic()
-        moments = [self._next_roll_call]
-        moments += [hand.since + self._limits.seconds for hand in self._hands.values() if hand.orders]
-        moments += [now + pause for pause in [self._agenda.wait(now)] if pause is not None]
+        dues = [self._agenda.wait(now), *(hand.due(self._limits.seconds) for hand in self._hands.values())]
+        pause, *ends = dues
+        moments = [self._next_roll_call, *(end for end in ends if end is not None)]
+        if pause is not None:
+            moments.append(now + pause)
         try:
             future = self._ended.get(timeout=max(0.001, min(moments) - now))
         except queue.Empty:
@@ -153,75 +138,96 @@ class Crew:
         yield from self._end_overtime()
         yield from self._call_roll()
 
-    def _give(self, address: str, hand: Hand) -> None:
+    def _give(self, address: str, hand: Hand) -> bool:
+        """Give a worker the next order that it may have; whether there was one."""
         now = time.monotonic()
         order = self._agenda.take(address, now, idle=not hand.orders, others=len(self._hands) > 1)
         if order is None:
-            return
+            return False
         future = self._client.submit(
             _process_on_worker, order.task, workers=[address], allow_other_workers=False, pure=False
         )
-        if not hand.orders:
-            hand.since = now
-        hand.orders[future.key] = future, order
+        hand.give(future.key, order, now)
+        self._futures[future.key] = future
         future.add_done_callback(self._ended.put)
+        return True
 
     def _end(self, future: Future[Receipt]) -> Iterator[Receipt]:
         """An order came to an end, good or bad; those of workers that were given up are not heard."""
         address = next((a for a, hand in self._hands.items() if future.key in hand.orders), None)
         if address is None:
+            self._refuse_unready()
             return
-        hand = self._hands[address]
         problem = None if future.status == "finished" else future.exception()
         if future.status == "cancelled" or isinstance(problem, KilledWorker):
             yield from self._lose(address)
             return
-        _, order = hand.orders[future.key]
+        receipt: Receipt | None = None
         if problem is None:
-            try:
+            # Else the work may be done, but no one can tell.
+            with contextlib.suppress(OSError, KilledWorker):
                 receipt = future.result(timeout=FETCH)
-            except (OSError, KilledWorker):  # the work may be done, but no one can tell
-                del hand.orders[future.key]
-                hand.since = time.monotonic()
-                future.release()
-                self._agenda.put_back(order, suspect=False)
-                return
+        hand = self._hands[address]
+        order, seconds = hand.end(future.key, time.monotonic())
+        self._futures.pop(future.key).release()
+        if problem is not None:
+            receipt = self._failed(order, hand, problem, seconds)
+        if receipt is None:
+            self._agenda.put_back(order, suspect=False)
         else:
-            receipt = self._failed(order, hand, problem)
-        del hand.orders[future.key]
-        hand.since = time.monotonic()
-        future.release()
-        yield from self._settle(order, receipt, address)
+            yield from self._settle(order, receipt, address)
+
+    def _refuse_unready(self) -> None:
+        """Do without the workers whose model cannot be made ready, while there are others."""
+        for address, greeting in list(self._greetings.items()):
+            if greeting.status == "error":
+                problem = greeting.exception()
+                self._dismiss(address)
+                self._dismissed.add(address)
+                if not self._hands:
+                    raise ClusterError(f"no worker can make the model ready: {problem}") from problem
+                logging.getLogger(__name__).warning("no work for the worker at %s: %s", address, problem)
 
     def _lose(self, address: str) -> Iterator[Receipt]:
         """A worker is gone. Who was alone with it did it; of several it must be found out."""
-        hand = self._hands.pop(address)
-        orders = [order for _, order in hand.orders.values()]
-        for future, _ in hand.orders.values():
-            future.release()
+        hand = self._dismiss(address)
+        orders = list(hand.orders.values())
         if len(orders) == 1:
             lost = WorkerLost(f"the worker at {address} died of this partition, or with it")
-            yield from self._settle(orders[0], self._failed(orders[0], hand, lost), address)
+            yield from self._fail(orders[0], hand, lost, address)
         else:
             for order in orders:
                 self._agenda.put_back(order, suspect=True)
 
     def _end_overtime(self) -> Iterator[Receipt]:
-        """End the workers that take too long with one order, by force."""
+        """End the workers that take too long with one order, by force.
+
+        Of several orders that a worker was at, one may have held up the others: it must be found out.
+        """
         now = time.monotonic()
         for address, hand in list(self._hands.items()):
-            if not hand.orders or now - hand.since < self._limits.seconds:
+            due = hand.due(self._limits.seconds)
+            if due is None or now < due:
                 continue
-            del self._hands[address]
+            self._dismiss(address)
             self._dismissed.add(address)
             threading.Thread(target=_restart, args=(self._client, address), daemon=True).start()
-            late, *waiting = [order for _, order in hand.orders.values()]
-            for future, _ in hand.orders.values():
-                future.release()
-            for order in waiting:
+            for order in hand.waiting:
                 self._agenda.put_back(order, suspect=False)
-            problem = TimeoutError(f"took longer than {self._limits.seconds:g} s; its worker was ended")
-            yield from self._settle(late, self._failed(late, hand, problem), address)
+            if len(hand.at_work) == 1:
+                late = TimeoutError(f"took longer than {self._limits.seconds:g} s; its worker was ended")
+                yield from self._fail(hand.at_work[0], hand, late, address)
+            else:
+                for order in hand.at_work:
+                    self._agenda.put_back(order, suspect=True)
+
+    def _dismiss(self, address: str) -> Hand:
+        """Give up a worker and all that it has to do."""
+        hand = self._hands.pop(address)
+        del self._greetings[address]
+        for key in hand.orders:
+            self._futures.pop(key).release()
+        return hand
 
     def _call_roll(self) -> Iterator[Receipt]:
         """See who has come and who is gone."""
@@ -235,9 +241,10 @@ class Crew:
         for address, facts in present.items():
             if address not in self._dismissed and address not in self._hands:
                 greeting = self._client.submit(
-                    _is_ready, workers=[address], allow_other_workers=False, pure=False
+                    _load, self._spec, self._threads, workers=[address], allow_other_workers=False, pure=False
                 )
-                self._hands[address] = Hand(facts["host"], greeting)
+                self._hands[address] = Hand(facts["host"], facts["nthreads"])
+                self._greetings[address] = greeting
                 greeting.add_done_callback(self._ended.put)
         if self._hands:
             self._last_seen = now
@@ -251,8 +258,12 @@ class Crew:
         if self._agenda.settles(order, receipt, address, time.monotonic()):
             yield receipt
 
-    def _failed(self, order: Order, hand: Hand, problem: BaseException) -> Receipt:
-        seconds = time.monotonic() - hand.since
+    def _fail(self, order: Order, hand: Hand, problem: BaseException, address: str) -> Iterator[Receipt]:
+        """Settle an order whose worker is gone."""
+        seconds = time.monotonic() - min(hand.begun.values(), default=time.monotonic())
+        yield from self._settle(order, self._failed(order, hand, problem, seconds), address)
+
+    def _failed(self, order: Order, hand: Hand, problem: BaseException, seconds: float) -> Receipt:
         return failed_receipt(order.task, self._spec, problem, host=hand.host, seconds=seconds)
 
 
@@ -281,30 +292,25 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 1 << 30
 """Blocks up to this size, and this much free memory in all, are kept [bytes]."""
 
-_loaded: dict[object, Model] = {}
-"""The model of each worker in this process."""
+_loaded: dict[object, tuple[Model, AbstractContextManager[object] | None]] = {}
+"""The model of each worker in this process, and the turns in which its threads ask it, if it has several."""
 
 
-class ModelPlugin(WorkerPlugin):
-    """Loads the model once per worker, also on one that is started anew."""
-
-    name = "ojala-model"
-
-    def __init__(self, spec: ModelSpec, threads: int | None) -> None:
-        self._spec = spec
-        self._threads = threads
-
-    def setup(self, worker: Worker) -> None:
-        """Called by Dask when the worker starts."""
-        keep_freed_memory()
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        _loaded[worker.name] = self._spec.load()
-
-
-def _is_ready() -> bool:
-    return get_worker().name in _loaded
+def _load(spec: ModelSpec, threads: int | None) -> None:
+    """Load the model of this worker and make ready what its first batch needs."""
+    keep_freed_memory()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    worker = get_worker()
+    model = spec.load()
+    warm_up(model)
+    lanes = model.lanes if isinstance(model, Shared) else 1
+    _loaded[worker.name] = model, threading.Semaphore(lanes) if worker.state.nthreads > 1 else None
 
 
 def _process_on_worker(task: Task) -> Receipt:
-    return process(task, _loaded[get_worker().name])
+    model, turns = _loaded[get_worker().name]
+    receipt = process(task, model, turns)
+    if receipt.attempts[-1].cause == Cause.WORKER:
+        os._exit(1)  # its device answers no more: all that follows would fail, and what it has may be wrong
+    return receipt

@@ -13,10 +13,10 @@ from distributed import Client, LocalCluster
 
 from catalogs_schema.receipt import Receipt
 from pipeline.attempts import Agenda, Limits, asks_to_stop, stop
-from pipeline.clusters import running_scheduler, slurm_jobs
+from pipeline.clusters import GPU_THREADS, local_gpus, running_scheduler, slurm_jobs
 from pipeline.crew import keep_freed_memory, on_client
 from pipeline.model import ModelSpec
-from pipeline.partition import Task, process
+from pipeline.partition import Task, process, warm_up
 
 Engine = Callable[[Sequence[Task], ModelSpec, int, Limits], Iterator[Receipt]]
 """Tasks, how to load the model, the number of workers and how much patience to have with one partition ->
@@ -39,6 +39,7 @@ def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits)
     """
     keep_freed_memory()
     model = spec.load()
+    warm_up(model)
     agenda = Agenda(tasks, limits.attempts)
     while agenda:
         order = agenda.take("", time.monotonic(), idle=True, others=False)
@@ -81,6 +82,17 @@ def _processes(workers: int) -> Iterator[Client]:
             cluster.close()
 
 
+def cuda(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:
+    """Work on the tasks with this machine's GPUs, one worker process each.
+
+    A worker reads, computes and writes several partitions at once, so that its GPU does not wait for files.
+    """
+    threads = max(1, (os.cpu_count() or 1) // (workers * GPU_THREADS))
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with dask.config.set(DASK_SETTINGS), local_gpus(workers) as client:
+        yield from on_client(client, tasks, spec, threads, limits)
+
+
 def address(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:
     """Work on the tasks with all workers of a scheduler that runs already."""
     with running_scheduler() as client:
@@ -93,5 +105,11 @@ def slurm(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) 
         yield from on_client(client, tasks, spec, None, limits)
 
 
-ENGINES: dict[str, Engine] = {"serial": serial, "local": local, "address": address, "slurm": slurm}
+ENGINES: dict[str, Engine] = {
+    "serial": serial,
+    "local": local,
+    "cuda": cuda,
+    "address": address,
+    "slurm": slurm,
+}
 """Engines by the name under which a run asks for them."""

@@ -51,8 +51,8 @@ def cause_of(problem: BaseException) -> Cause:
             return Cause.MEMORY
         case OSError(errno=errno.ENOMEM):
             return Cause.MEMORY
-        case WorkerLost():
-            return Cause.WORKER
+        case WorkerLost() | torch.AcceleratorError():
+            return Cause.WORKER  # after such an error a process can do nothing more with its GPU
         case TimeoutError():
             return Cause.TIMEOUT
         case FileNotFoundError() | PermissionError() | IsADirectoryError() | NotADirectoryError():

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,23 @@ class Model(Protocol):
     @property
     def predict(self) -> Callable[..., dict[str, np.ndarray]]:
         """Answers for N rows, of the inputs that the model's `pipeline.systems.System` hands to it."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A model that several partitions may ask at a time, from different threads; others are asked in turn.
+
+    Attributes
+    ----------
+    lanes : int
+        How many partitions at a time it can use.
+    """
+
+    lanes: int
+
+    def warm_up(self) -> None:
+        """Make ready what the first batch needs, so that no partition has to wait for it."""
         ...
 
 
@@ -74,8 +91,10 @@ class ModelSpec:
         Raises
         ------
         ValueError
-            If there is no model of that name, or the weights are not its own or not those that are wanted.
+            If there is no model of that name, the weights are not its own or not those that are wanted, or
+            there is no such device here.
         """
+        require_device(self.device)
         if self.name not in SYSTEMS:
             raise ValueError(f"there is no model {self.name!r}: choose from {', '.join(SYSTEMS)}")
         model = SYSTEMS[self.name].load(self)
@@ -139,6 +158,27 @@ class ModelSpec:
                 f"{self.weights}: SHA-256 is {found}, wanted are the weights {self.sha256}: fetch those, or "
                 "take weights_sha256 out of the configuration to use these"
             )
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises
+    ------
+    ValueError
+        Says why, and what to do.
+    """
+    if device != "cuda":
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    if torch.version.cuda is None:
+        why = f"torch {torch.__version__} was built without CUDA: install PyPI's torch in its place"
+    else:
+        why = "torch finds no GPU: is one here, with its driver, and does CUDA_VISIBLE_DEVICES name it?"
+    raise ValueError(f"device cuda: {why}, or run on processors with --engine local")
 
 
 class EmptyModel:

@@ -10,9 +10,10 @@ import hashlib
 import os
 import platform
 import resource
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from catalogs_schema.own_heads import OWN_HEADS, OwnHead, own_heads_contract
 from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
 from pipeline.failure import Cause, cause_of
 from pipeline.leaf import DamagedInput, write_leaf, write_whole
-from pipeline.model import Model, ModelSpec
+from pipeline.model import Model, ModelSpec, Shared
 from pipeline.sky import Partition
 from pipeline.systems import PRODUCTS, SYSTEMS, Inputs, System
 
@@ -75,8 +76,11 @@ def receipt_path(run: UPath, partition: Partition) -> UPath:
     return run / "receipts" / f"Norder={partition.order}" / f"Npix={partition.pixel}.json"
 
 
-def process(task: Task, model: Model) -> Receipt:
+def process(task: Task, model: Model, turns: AbstractContextManager[object] | None = None) -> Receipt:
     """Do one partition. Whatever goes wrong ends in the receipt, which is written last.
+
+    Several threads may each do one, with the same model: while it answers for one partition, others are read,
+    derived and written. As many partitions are in memory as there are threads.
 
     Parameters
     ----------
@@ -84,6 +88,9 @@ def process(task: Task, model: Model) -> Receipt:
         What to do.
     model : Model
         Model, loaded.
+    turns : context manager, optional
+        Is held while the model is asked, by one partition after another. The wait for it is a stage of its
+        own in the receipt, so that the other stages hold what they cost and add up to the whole.
 
     Returns
     -------
@@ -93,8 +100,8 @@ def process(task: Task, model: Model) -> Receipt:
     stages = Stages()
     draft = partial(_receipt, task, f"{model.name} {model.version}", model.device, stages)
     try:
-        leaves, summary = _work(task, model, stages)
-        receipt = draft(stages.attempt(), leaves=leaves, summary=summary, batch_size=model.batch_size)
+        leaves, summary, batch_size = _work(task, model, turns, stages)
+        receipt = draft(stages.attempt(), leaves=leaves, summary=summary, batch_size=batch_size)
         _write_receipt(task, receipt)
     except Exception as problem:  # noqa: BLE001 - any failure is this partition's alone, and is recorded
         receipt = draft(stages.attempt(problem), batch_size=model.batch_size)
@@ -181,13 +188,20 @@ def _write_receipt(task: Task, receipt: Receipt) -> None:
     write_whole(path, receipt.model_dump_json(indent=1).encode(), durable=False)
 
 
-def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary]:
+def _work(
+    task: Task, model: Model, turns: AbstractContextManager[object] | None, stages: Stages
+) -> tuple[list[Leaf], Summary, int]:
+    """Leaves, counts over their rows, and how many rows a batch had."""
     system = SYSTEMS[task.system]
     with stages.measure("read"):
         table = _read_leaf(task, system.columns)
         inputs = system.inputs(table)
-    with stages.measure("predict"):
-        answers = _predict(system, model, inputs)
+    with ExitStack() as turn:
+        if turns is not None:
+            with stages.measure("wait"):
+                turn.enter_context(turns)
+        with stages.measure("predict"):
+            answers, batch_size = _predict(system, model, inputs)
     with stages.measure("derive"):
         tables = system.tables(table, inputs, answers, task.products)
         main = tables[task.products[0]]
@@ -198,18 +212,35 @@ def _work(task: Task, model: Model, stages: Stages) -> tuple[list[Leaf], Summary
         summary = system.summary(main, inputs)
     with stages.measure("write"):
         leaves = [_write(task, product, tables[product]) for product in task.products]
-    return leaves, summary
+    return leaves, summary, batch_size
 
 
-def _predict(system: System[Inputs], model: Model, inputs: Inputs) -> dict[str, np.ndarray]:
-    """The model's answers, in smaller batches from here on if memory does not suffice."""
+def _predict(system: System[Inputs], model: Model, inputs: Inputs) -> tuple[dict[str, np.ndarray], int]:
+    """The model's answers, in smaller batches from here on if memory does not suffice; rows of a batch."""
     while True:
+        size = model.batch_size
         try:
-            return system.ask(model, inputs)
+            return system.ask(model, inputs), size
         except (MemoryError, RuntimeError) as problem:
-            if cause_of(problem) is not Cause.MEMORY or model.batch_size == 1:
+            if cause_of(problem) is not Cause.MEMORY or size == 1:
                 raise
-        model.halve_batch()
+        with _halving:
+            if model.batch_size == size:  # else another partition of this worker has done it
+                model.halve_batch()
+
+
+_halving = threading.Lock()
+
+
+def warm_up(model: Model) -> None:
+    """Let a model make ready what its first batch needs, if it needs anything."""
+    if not isinstance(model, Shared):
+        return
+    try:
+        model.warm_up()
+    except (MemoryError, RuntimeError) as problem:
+        if cause_of(problem) is not Cause.MEMORY:  # else the first partition finds the batch that fits
+            raise
 
 
 def _read_leaf(task: Task, columns: list[str] | None) -> pa.Table:

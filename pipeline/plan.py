@@ -16,7 +16,7 @@ from catalogs_schema.own_heads import OWN_HEADS, own_heads_contract
 from catalogs_schema.receipt import Ingredients
 from pipeline.catalogue import read_leaves
 from pipeline.config import RunConfig
-from pipeline.model import ModelSpec
+from pipeline.model import ModelSpec, require_device
 from pipeline.receipts import Known, Seen, known_partitions, list_files
 from pipeline.record import (
     ENDED,
@@ -371,7 +371,7 @@ def rows_per_second(plan: Plan, config: RunConfig) -> float:
     """Rows a second that all workers together can be expected to do.
 
     Taken from the record of the latest run with the same model where there is one, else measured by
-    asking the model about one batch twice.
+    asking the model about one batch twice; 0 if that is not known.
     """
     for run in reversed(find_runs(UPath(config.out))):
         try:
@@ -380,6 +380,10 @@ def rows_per_second(plan: Plan, config: RunConfig) -> float:
             continue
         if record.rows_per_worker_second and record.config.get("model") == config.model:
             return record.rows_per_worker_second * config.workers
+    try:
+        require_device(config.device)
+    except ValueError:
+        return 0.0  # the workers have such a device, this machine has none
     return measure_rate(config.spec())
 
 

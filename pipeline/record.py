@@ -5,14 +5,15 @@ from __future__ import annotations
 import datetime
 import enum
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from catalogs_schema.contract import Contract
 from catalogs_schema.own_heads import OWN_HEADS, OwnHead, own_heads_contract
-from catalogs_schema.receipt import Receipt
+from catalogs_schema.receipt import Attempt, Receipt
 from pipeline.leaf import write_whole
 from pipeline.systems import PRODUCTS
 
@@ -146,5 +147,21 @@ def find_runs(out: UPath) -> list[UPath]:
 def worker_rate(receipts: Sequence[Receipt]) -> float:
     """Rows a second of one worker over all partitions that were done."""
     done = [receipt for receipt in receipts if receipt.status == "done"]
-    seconds = sum(receipt.attempts[-1].seconds for receipt in done)
+    seconds = sum(seconds_at_work([receipt.attempts[-1] for receipt in done]).values())
     return sum(receipt.rows_out for receipt in done) / seconds if seconds else 0.0
+
+
+def seconds_at_work(attempts: Iterable[Attempt]) -> dict[tuple[str, int], float]:
+    """Seconds in which each worker, by host and process, was at one partition or at several at once."""
+    spans = defaultdict(list)
+    for attempt in attempts:
+        begin = datetime.datetime.fromisoformat(attempt.started).timestamp()
+        spans[attempt.host, attempt.pid].append((begin, begin + attempt.seconds))
+    found = {}
+    for worker, times in spans.items():
+        covered, last = 0.0, 0.0
+        for begin, end in sorted(times):
+            covered += max(0.0, end - max(begin, last))
+            last = max(last, end)
+        found[worker] = covered
+    return found

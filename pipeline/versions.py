@@ -24,11 +24,13 @@ APART = frozenset(
             for name in (
                 "attempts.py",
                 "catalogue.py",
+                "clusters.py",
                 "config.py",
                 "crew.py",
                 "engine.py",
                 "folder.py",
                 "gates.py",
+                "hand.py",
                 "ingest.py",
                 "lock.py",
                 "plan.py",

@@ -14,6 +14,7 @@ from catalogs_schema.contract import NONE
 from catalogs_schema.receipt import Receipt
 from catalogs_schema.value_added import CLASSES
 from pipeline.answers import REDSHIFT_EDGES
+from pipeline.record import seconds_at_work
 from pipeline.sky import Partition
 
 
@@ -28,7 +29,7 @@ class Worker:
     partitions, rows : int
         How much it finished.
     seconds : float
-        Wall-clock seconds spent in its partitions, failed ones too.
+        Wall-clock seconds in which it was at a partition or at several, failed ones too.
     peak_rss : int
         Peak resident memory [bytes].
     """
@@ -148,14 +149,16 @@ class RunAccount:
         found: dict[tuple[str, int], list[float]] = {}
         for receipt in self.receipts:
             for attempt in receipt.attempts:
-                entry = found.setdefault((attempt.host, attempt.pid), [0, 0, 0.0, 0])
-                entry[2] += attempt.seconds
+                found.setdefault((attempt.host, attempt.pid), [0, 0, 0.0, 0])
             if receipt.attempts:
                 last = receipt.attempts[-1]
                 entry = found[last.host, last.pid]
                 entry[0] += receipt.status == "done"
                 entry[1] += receipt.rows_out
                 entry[3] = max(entry[3], receipt.peak_rss)
+        attempts = (attempt for receipt in self.receipts for attempt in receipt.attempts)
+        for worker, seconds in seconds_at_work(attempts).items():
+            found[worker][2] = seconds
         workers = [
             Worker(h, p, int(n), int(rows), s, int(rss)) for (h, p), (n, rows, s, rss) in found.items()
         ]

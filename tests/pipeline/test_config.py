@@ -55,6 +55,42 @@ def test_a_record_keeps_absolute_paths(tmp_path, monkeypatch):
     assert described["truth"] is None
 
 
+def asked(**settings):
+    return RunConfig.model_validate({"photometry": "/p", "out": "/o"} | settings)
+
+
+def test_a_gpu_has_its_own_precision_and_batch_and_what_was_asked_for_holds():
+    config = asked(engine="cuda")
+    assert (config.device, config.precision, config.batch_size) == ("cuda", "bf16", 16_384)
+    assert config.spec().device == "cuda"
+    config = asked(engine="cuda", precision="fp32", batch_size=512, workers=3)
+    assert (config.precision, config.batch_size, config.workers) == ("fp32", 512, 3)
+    for engine in ("address", "slurm", "serial"):
+        assert asked(engine=engine, device="cuda").batch_size == 16_384
+        assert asked(engine=engine).device == "cpu"
+    assert RunConfig.from_description(config.described()) == config
+
+
+def test_numbers_of_a_gpu_are_other_numbers():
+    on_gpu = asked(engine="address", device="cuda")
+    same = {"precision": on_gpu.precision, "batch_size": on_gpu.batch_size}
+    assert asked(**same).numbers_sha256() != on_gpu.numbers_sha256()
+    assert asked(engine="cuda", **same).numbers_sha256() == on_gpu.numbers_sha256(), "wherever the GPU is"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"engine": "cuda", "device": "cpu"}, "leave --device cpu out"),
+        ({"engine": "local", "device": "cuda"}, "take --engine cuda"),
+        ({"device": "cuda"}, "take --engine cuda"),
+    ],
+)
+def test_engines_and_devices_that_do_not_fit_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        asked(**settings)
+
+
 def test_limits_of_gates_are_settings_that_change_no_numbers():
     config = RunConfig(photometry="p", out="o", model="empty")
     other = config.model_copy(update={"gates": GateLimits(flagged_warn=0.1)})

@@ -1,6 +1,7 @@
 """Weights are taken for what their hash says they are."""
 
 import pytest
+import torch
 
 from pipeline.model import ModelSpec
 from pipeline.systems import SYSTEMS
@@ -20,3 +21,9 @@ def test_other_weights_are_refused_before_and_at_loading():
     for use in (spec.weights_sha256, spec.load):
         with pytest.raises(ValueError, match=f"wanted are the weights {OTHER}"):
             use()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_where_there_is_no_gpu_it_is_said_what_to_do():
+    with pytest.raises(ValueError, match=r"device cuda: .* or run on processors with --engine local"):
+        ModelSpec("empty", "", device="cuda").load()
