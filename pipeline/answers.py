@@ -97,11 +97,8 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
     flags |= np.where(columns["novelty"] > 1.0, Flag.NOVEL, 0)
 
     values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
-    out_of_range = np.zeros(len(flags), dtype=bool)
-    for name, array in columns.items():
-        if name in _NUMBERS:
-            values[name], outside = _bounded(name, array)
-            out_of_range |= outside
+    numbers, out_of_range = _bounded(columns)
+    values |= numbers
     flags |= np.where(out_of_range, Flag.OUT_OF_RANGE, 0)
     values["class"] = pa.array(words, pa.string())
     for name in ("bpt_class", "whan_class"):
@@ -164,9 +161,7 @@ def _input_flags(table: pa.Table, photometry: Photometry) -> np.ndarray:
     n_bands = photometry.usable.sum(axis=1)
     with np.errstate(all="ignore"):
         ratio = np.where(photometry.usable, photometry.flux / photometry.error, np.nan)
-    faint = np.zeros(len(ratio), dtype=bool)
     some = n_bands > 0
-    faint[some] = np.nanmedian(ratio[some], axis=1) < 1.0
     flagged = pc.or_(
         pc.fill_null(pc.greater(table["flags"], FLAGGED_INPUT), False),
         pc.fill_null(pc.not_equal(table["mask_flags"], 0), False),
@@ -177,13 +172,20 @@ def _input_flags(table: pa.Table, photometry: Photometry) -> np.ndarray:
         Flag.BAND_REJECTED: photometry.rejected,
         Flag.NO_REFERENCE_BAND: np.isnan(photometry.reference()[0]),
         Flag.NO_EBV: ~photometry.ebv_known,
-        Flag.FAINT: faint,
+        Flag.FAINT: some & (_median(ratio, n_bands) < 1.0),
         Flag.INPUT_FLAGGED: flagged,
     }
     mask = np.zeros(len(n_bands), dtype=np.int32)
     for flag, condition in conditions.items():
         mask |= np.where(condition, np.int32(flag), np.int32(0))
     return mask
+
+
+def _median(values: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Median of each row's ``count`` numbers among NaNs, without numpy's masked arrays; NaN for none."""
+    ordered = np.sort(values, axis=1)  # NaN comes last
+    middle = np.stack([(count - 1) // 2, count // 2], axis=1).clip(0)
+    return np.asarray(np.take_along_axis(ordered, middle, axis=1).mean(axis=1))
 
 
 def _hide_lines(columns: Columns) -> None:
@@ -196,12 +198,19 @@ def _hide_lines(columns: Columns) -> None:
         columns[name] = np.where(hidden, NONE, columns[name])
 
 
-def _bounded(name: str, array: np.ndarray) -> tuple[pa.Array, np.ndarray]:
-    """The column with null for NaN and for values outside its range, and where the latter are."""
-    column = _NUMBERS[name]
-    low = -np.inf if column.minimum is None else column.minimum
-    high = np.inf if column.maximum is None else column.maximum
+def _bounded(columns: Columns) -> tuple[dict[str, pa.Array], np.ndarray]:
+    """Columns of the contract with null for NaN and for values out of range; which rows have the latter.
+
+    All at once: in a small partition each call costs more than its rows.
+    """
+    names = [name for name in columns if name in _NUMBERS]
+    block = np.stack([columns[name] for name in names])
+    bounds = [(_NUMBERS[name].minimum, _NUMBERS[name].maximum) for name in names]
+    low = np.array([[-np.inf if least is None else least] for least, _ in bounds])
+    high = np.array([[np.inf if most is None else most] for _, most in bounds])
     with np.errstate(over="ignore"):
-        narrow = array.astype(np.float32)
+        narrow = block.astype(np.float32)
     inside = np.isfinite(narrow) & (narrow >= low) & (narrow <= high)
-    return pa.array(narrow, mask=~inside), ~np.isnan(array) & ~inside
+    outside = ~inside
+    arrays = {name: pa.array(narrow[i], mask=outside[i]) for i, name in enumerate(names)}
+    return arrays, (~np.isnan(block) & outside).any(axis=0)

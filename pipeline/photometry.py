@@ -65,12 +65,14 @@ def read_photometry(table: pa.Table) -> Photometry:
     table : pyarrow.Table
         N rows; columns that models do not read are left alone.
     """
-    flux = np.stack([_float32(table[band.flux_column]) for band in MODEL_BANDS], axis=1)
-    error = np.stack([_float32(table[band.error_column]) for band in MODEL_BANDS], axis=1)
+    flux = _matrix(table, [band.flux_column for band in MODEL_BANDS])
+    error = _matrix(table, [band.error_column for band in MODEL_BANDS])
     usable = valid_bands(torch.from_numpy(flux), torch.from_numpy(error)).numpy()
-    return Photometry(flux, error, _float32(table["ebv"]), usable)
+    return Photometry(flux, error, _matrix(table, ["ebv"])[:, 0], usable)
 
 
-def _float32(column: pa.ChunkedArray) -> np.ndarray:
-    """Null becomes NaN."""
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float32)
+def _matrix(table: pa.Table, names: list[str]) -> np.ndarray:
+    """Columns of float32 side by side, shape (N, columns); null becomes NaN."""
+    batches = table.select(names).to_batches()
+    parts = [np.asarray(batch.to_tensor(null_to_nan=True, row_major=True)) for batch in batches]
+    return np.concatenate([np.empty((0, len(names)), np.float32), *parts])

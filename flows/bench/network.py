@@ -41,9 +41,14 @@ def predictor(precision: Precision) -> OjalaPredictor:
 @cache
 def photometry(root: str) -> Photometry:
     """All rows of a photometry catalogue."""
+    return read_photometry(leaves_of(root))
+
+
+def leaves_of(root: str) -> pa.Table:
+    """All rows of a catalogue as one table."""
     catalogue = UPath(root)
     leaves = [catalogue / partition.leaf for partition in read_leaves(catalogue)]
-    return read_photometry(pa.concat_tables([pq.ParquetFile(leaf.path).read() for leaf in leaves]))
+    return pa.concat_tables([pq.ParquetFile(leaf.path).read() for leaf in leaves])
 
 
 def batches(root: str, rows: int, size: int) -> list[Tokens]:
