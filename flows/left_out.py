@@ -2,8 +2,8 @@
 
 ``python -m flows.left_out --library FILE --out DIR`` trains on a sky without extreme emitters, white dwarfs
 and quasars at z > 4 (`models.synthesis.sky.RARE`), records what known objects look like, and prints how well
-the score tells each of the kinds from held-out objects of the sky that it knows. A quarter of an hour with one
-thread on a shared machine; `LEFT_OUT.md` beside this file has what came out.
+the score tells each of the kinds from held-out objects of the sky that it knows. A quarter of an hour with
+one thread on a shared machine; `LEFT_OUT.md` beside this file has what came out.
 """
 
 from __future__ import annotations
