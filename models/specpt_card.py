@@ -23,11 +23,12 @@ _MEANING = """\
 * A reconstruction is a sum of patches, which give the continuum, and of learned rest-frame spectra at the
   redshift `z`, which give the lines: where `z` is wrong, its lines are in the wrong place.
 * `reconstruction_chi2` grows with the square of the signal-to-noise ratio where the network, not the noise,
-  limits: judge bright spectra by `reconstruction_nmad`.
+  limits: POOR_RECONSTRUCTION allows for an error of 5 % of the network.
 
 ## Limits
 * Trained on simulated galaxies alone: stars and quasars are given the redshift of some galaxy, often with
-  high odds (see the rows of real ones). Choose galaxies first.
+  high odds. POOR_RECONSTRUCTION finds most of them, not all (see the rows of real ones): choose galaxies
+  first.
 * Simulated to z = 1.28, the end of the library, while DESI's emission-line galaxies reach 1.6: beyond 1.28
   nothing is known.
 * Simulated emission-line galaxies have at least 6e-17 erg/s/cm2 in [O II]; fainter ones are harder than the
@@ -69,7 +70,7 @@ def specpt_card(info: SpecPTInfo, report: Report, command: str) -> str:
             "median of dz in brackets, as published. `sure` are the rows without a flag of doubt "
             "(Z_MULTIMODAL, Z_UNCERTAIN, POOR_RECONSTRUCTION, FEW_PIXELS). Mock spectra (bgs, "
             "elg) are of library members that the training never saw; real ones are compared with their "
-            "survey's redshift."
+            "survey's redshift, DESI's galaxies with redrock's and its quasars with the catalogue's."
         ),
         "",
         *_redshifts(report),
@@ -104,11 +105,12 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         f"minutes on one {config['device'].upper()} (threads: {training['threads']}), bfloat16 where that is "
         f"safe; for the first {100.0 * config['reconstruction']:.0f} % of the time the reconstruction alone "
         "was learnt, with the published loss and one of residuals over their errors, and with the true "
-        "redshift for the rest-frame part; then reconstruction and redshift. Each draw is a bagpipes galaxy "
-        "at a redshift of its own with DESI's resolution, noise and lost pixels: 35 % bright galaxies (r < 20.2, z < 0.6), 35 % "
-        "emission-line galaxies (0.6 < z < 1.28), 10 % galaxies of any kind to r = 22, 20 % bright galaxies "
-        "in longer exposures of DESI and of SDSS. A twentieth of the library never enters the training. "
-        "Spectra are rebinned by inverse variance to pixels of 2.5e-4 in ln(wavelength) (75 km/s). Batches "
+        "redshift for the rest-frame part; then reconstruction and redshift. "
+        "Each draw is a bagpipes galaxy at a redshift of its own with DESI's resolution, noise and lost "
+        "pixels: 35 % bright galaxies (r < 20.2, z < 0.6), 35 % emission-line galaxies (0.6 < z < 1.28), "
+        "10 % galaxies of any kind to r = 22, 20 % bright galaxies in longer exposures of DESI and of SDSS. "
+        "A twentieth of the library never enters the training. Spectra are rebinned by inverse variance to "
+        "pixels of 2.5e-4 in ln(wavelength) (75 km/s). Batches "
         f"of {config['batch_size']}, Muon and AdamW with a peak rate of {config['learning_rate']:g}, cosine "
         f"schedule, running mean of the weights, seed {config['seed']}."
     )

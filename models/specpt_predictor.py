@@ -28,7 +28,7 @@ FEW_PIXELS = 1.0 / 3.0
 LOW_SNR = 0.3
 MULTIMODAL = 0.1
 UNCERTAIN = 0.5
-POOR_CHI2, POOR_NMAD = 9.0, 1.0
+POOR_CHI2, MODEL_ERROR = 2.5, 0.05
 OUTSIDE = 0.1
 """Thresholds of the flags; see `catalogs_schema.specpt.MEANING`."""
 
@@ -231,8 +231,8 @@ def _flags(found: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarra
             SpecPTFlag.MEDIAN_NOT_POSITIVE: readable & ~positive,
             SpecPTFlag.Z_MULTIMODAL: found["z_mode2_p"] >= MULTIMODAL,
             SpecPTFlag.Z_UNCERTAIN: found["z_odds"] < UNCERTAIN,
-            SpecPTFlag.POOR_RECONSTRUCTION: (found["reconstruction_chi2"] > POOR_CHI2)
-            & (found["reconstruction_nmad"] > POOR_NMAD),
+            SpecPTFlag.POOR_RECONSTRUCTION: found["reconstruction_chi2"]
+            > POOR_CHI2 * (1.0 + (MODEL_ERROR * found["snr"]) ** 2),
             SpecPTFlag.OUT_OF_GRID: outside > OUTSIDE,
             SpecPTFlag.NOT_PREDICTED: positive & ~np.isfinite(found["z"]),
         }
