@@ -42,8 +42,8 @@ MEANING: Mapping[enum.IntFlag, str] = {
     "prediction is null",
     SpecPTFlag.Z_MULTIMODAL: "a second redshift holds at least 10 % of the PDF",
     SpecPTFlag.Z_UNCERTAIN: "z_odds below 0.5",
-    SpecPTFlag.POOR_RECONSTRUCTION: "reconstruction_chi2 above 2.5 (1 + (0.05 snr)^2), more than noise and an "
-    "error of 5 % of the network explain: perhaps no galaxy, or a faulty spectrum",
+    SpecPTFlag.POOR_RECONSTRUCTION: "reconstruction_chi2 above 2.5 (1 + (0.05 snr)^2), more than noise and "
+    "an error of 5 % of the network explain: perhaps no galaxy, or a faulty spectrum",
     SpecPTFlag.OUT_OF_RANGE: "a prediction fell outside its column's range and was set to null",
     SpecPTFlag.OUT_OF_GRID: "more than a tenth of the usable pixels lie outside 3600 to 9864 Angstrom and "
     "were not read",
