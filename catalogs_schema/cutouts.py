@@ -161,7 +161,7 @@ CUTOUTS = Contract(
             "pixel_scale",
             pa.float32(),
             "arcsec",
-            "instr.pixel",
+            "phys.angSize;instr.pixel",
             "side of a pixel; null without image",
             minimum=0.0,
         ),

@@ -157,16 +157,22 @@ def _table(path: UPath, scratch: UPath) -> pa.Table:
 
 def _number(cells: pa.ChunkedArray, name: str) -> np.ndarray:
     """Numbers; NaN where a cell is empty."""
-    if pa.types.is_string(cells.type):
-        empty = pc.equal(pc.utf8_trim_whitespace(cells), "")
-        cells = pc.if_else(empty, pa.scalar(None, pa.string()), pc.utf8_trim_whitespace(cells))
     try:
-        return np.asarray(cells.cast(pa.float64()).to_numpy(), np.float64)
+        return np.asarray(_trimmed(cells).cast(pa.float64()).to_numpy(), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(f"cannot be read as degrees: {error}", column=name) from error
 
 
+def _trimmed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts without blanks around them, null where nothing is left; others as they are."""
+    if not pa.types.is_string(cells.type):
+        return cells
+    words = pc.utf8_trim_whitespace(cells)
+    return pc.if_else(pc.equal(words, ""), pa.scalar(None, pa.string()), words)
+
+
 def _key(cells: pa.ChunkedArray) -> np.ndarray:
+    cells = _trimmed(cells)
     if cells.null_count:
         raise SourceError(
             "is empty", row=int(pc.index(pc.is_null(cells), True).as_py()) + 1, column="object_id"
@@ -174,7 +180,7 @@ def _key(cells: pa.ChunkedArray) -> np.ndarray:
     try:
         key = np.asarray(cells.cast(pa.int64()).to_numpy(), np.int64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        key = np.array([name_key(str(word).strip()) for word in cells.to_pylist()], np.int64)
+        key = np.array([name_key(str(word)) for word in cells.to_pylist()], np.int64)
     if (key < 0).any():
         raise SourceError("is negative", row=int((key < 0).argmax()) + 1, column="object_id")
     _, first, count = np.unique(key, return_index=True, return_counts=True)
