@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from catalogs_schema.specpt import SpecPTFlag
-from flows.specpt_training import TARGETS, specpt_spectra
+from flows.specpt_training import TARGETS
 from flows.synthesis import load_sky
 from models.metrics import redshift_metrics
 from models.specpt import standardise
@@ -45,21 +46,23 @@ Report = dict[str, dict[str, float]]
 def on_mock_spectra(predictor: SpecPTPredictor, sky: SpectraSky, n: int) -> Report:
     """Redshifts and reconstructions of ``n`` held-out objects of each kind of target."""
     found: Report = {}
+    desi = INSTRUMENTS["DESI"]
+    well_calibrated = replace(desi, calibration=0.0)
     for targets in TARGETS:
         rng = np.random.default_rng(17)
-        drawn = specpt_spectra(sky, n, rng, targets, held_out=True)
-        answers = predictor.predict(drawn.spectra)
-        found[targets] = measures(answers, drawn.labels["z"])
-        rng = np.random.default_rng(17)
-        truth = sky.noiseless(sky.choose(n, rng, held_out=True, targets=targets), INSTRUMENTS["DESI"])
-        found[targets] |= at_sky_lines(drawn.spectra, truth, answers)
-        found[targets]["truth nmad"] = _loss_of_truth(drawn.spectra, truth, GRIDS[predictor.grid])
+        objects = sky.choose(n, rng, held_out=True, targets=targets)
+        truth = sky.noiseless(objects, desi)
+        drawn = sky.observe(objects, desi, rng)
+        found[targets] = measures(predictor.predict(drawn.spectra), drawn.labels["z"])
+        exact = sky.observe(objects, well_calibrated, rng)  # deviations from the truth are noise alone
+        found[targets] |= at_sky_lines(exact.spectra, truth, predictor.predict(exact.spectra))
+        found[targets]["truth nmad"] = _loss_of_truth(exact.spectra, truth, GRIDS[predictor.grid])
     return found
 
 
 def _loss_of_truth(spectra: Spectra, truth: np.ndarray, grid: Grid) -> float:
     """Median over the spectra of the loss that a perfect reconstruction would have."""
-    exact = Spectra(spectra.offsets, spectra.wavelength, truth.ravel(), np.ones(truth.size, np.float32))
+    exact = replace(spectra, flux=truth.ravel())
     flux, ivar, median = standardise(*rebin(spectra, grid))
     tensors = (torch.from_numpy(a) for a in (flux, ivar, rebin(exact, grid)[0] / median[:, None]))
     return float(nmad_loss(*tensors).nanmedian())
@@ -101,33 +104,38 @@ def measures(answers: dict[str, np.ndarray], z: np.ndarray) -> dict[str, float]:
 def at_sky_lines(spectra: Spectra, truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, float]:
     """Whether the lines of the night sky are reconstructed.
 
-    Residuals of the reconstruction from the noiseless spectrum, over the spectrum's median, on the stored
-    grid: their median modulus at bright lines of the sky and elsewhere redward of 7200 A; and the share of
-    the spectrum's noise that is in the reconstruction, at these lines and elsewhere: the slope of a fit of
-    one to the other.
+    On the grid of the stored reconstructions, beyond 7200 A, at bright lines of the sky and elsewhere: which
+    share of the spectra's noise is in the reconstructions. It is the slope of a fit of the deviations of the
+    reconstruction from the noiseless spectrum to those of the observed one, what is smooth in either taken
+    away first; spectra should be without errors of calibration.
     """
-    offsets, wavelength = spectra.offsets, spectra.wavelength
-    clean = Spectra(offsets, wavelength, truth.ravel(), np.ones(truth.size, np.float32))
+    unit = answers["flux_median"][:, None]
+    exact = rebin(replace(spectra, flux=truth.ravel()), KEPT)[0] / unit  # with the weights of the observed
     observed, ivar = rebin(spectra, KEPT)
-    exact = rebin(clean, KEPT)[0] / answers["flux_median"][:, None]
-    observed = observed / answers["flux_median"][:, None]
-    made = answers["reconstruction"].astype(np.float32)
-    bright = [line for line, width in SKY_LINES if width > BRIGHT_SKY]
-    edges = KEPT.edges
+    used = (ivar > 0.0) & np.isfinite(unit) & np.isfinite(answers["reconstruction"])
+    noise, repeated = (
+        _without_smooth(np.where(used, flux - exact, 0.0), used)
+        for flux in (observed / unit, answers["reconstruction"].astype(np.float32))
+    )
     on_line = np.zeros(KEPT.size, bool)
-    on_line[np.searchsorted(edges, bright) - 1] = True
+    on_line[np.searchsorted(KEPT.edges, [line for line, width in SKY_LINES if width > BRIGHT_SKY]) - 1] = True
     red = (KEPT.wavelength > 7200.0) & (KEPT.wavelength < 9800.0)
+    weight = np.where(used, ivar * np.where(used, unit, 1.0) ** 2, 0.0)
     found = {}
     for name, pixels in (("at sky lines", on_line & red), ("elsewhere", ~on_line & red)):
-        residual, noise = (made - exact)[:, pixels], (observed - exact)[:, pixels]
-        known = np.isfinite(residual) & (ivar[:, pixels] > 0.0)
-        weight = np.where(known, ivar[:, pixels], 0.0)
-        share = np.sum(np.where(known, residual * noise, 0.0) * weight) / np.sum(
-            np.where(known, noise**2, 0.0) * weight
-        )
-        found[f"residual {name}"] = float(np.median(np.abs(residual[known])))
-        found[f"noise reconstructed {name}"] = float(share)
+        n, r, w = (array[:, pixels] for array in (noise, repeated, weight))
+        found[f"noise reconstructed {name}"] = float((w * n * r).sum() / (w * n * n).sum())
     return found
+
+
+def _without_smooth(values: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Values (N, P) less their mean over the used of the 41 pixels around; 0 where not used."""
+    kernel = np.ones(41)
+    mean = np.zeros(values.shape)
+    for row, (value, use) in enumerate(zip(values, used, strict=True)):
+        total, count = np.convolve(value, kernel, "same"), np.convolve(use.astype(float), kernel, "same")
+        mean[row] = total / np.maximum(count, 1.0)
+    return np.where(used, values - mean, 0.0)
 
 
 if __name__ == "__main__":

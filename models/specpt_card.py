@@ -135,7 +135,7 @@ def _redshifts(report: Report) -> list[str]:
             f"{row['sigma_nmad']:.5f} ({row['sigma_nmad_uncentred']:.5f})",
             f"{row['bias']:+.5f}",
             *(f"{100 * row[key]:.2f} %" for key in ("outliers_15", "outliers_03")),
-            *(f"{row[key]:.3f}" for key in ("r2", "range_ratio")),
+            *(f"{row[key]:.3f}" if row["r2"] > -100.0 else "-" for key in ("r2", "range_ratio")),
             f"{100 * row['within z_err']:.0f} %",
             f"{100 * row['sure']:.0f} %",
             *sure,
