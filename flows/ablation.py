@@ -124,7 +124,6 @@ def ablate(
     ValueError
         The folder holds a training with other settings.
     """
-    observed = _bundled_photometry()
     for name in names:
         variant = VARIANTS[name]
         PRESETS[f"ablation {name}"] = variant.shape
@@ -133,7 +132,7 @@ def ablate(
             continue
         if settings.compiled:
             torch.compiler.reset()  # it gives up on a function that was compiled for eight other networks
-        unlabelled = observed if variant.discrepancy else None
+        unlabelled = _bundled_photometry() if variant.discrepancy else None
         train(config, sky, held_out, folder / name, partial(_tell, name), unlabelled)
     trained = {name: folder / name / f"{name}.safetensors" for name in VARIANTS}
     return {name: _figures(weights) for name, weights in trained.items() if weights.exists()}
