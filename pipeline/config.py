@@ -97,7 +97,11 @@ class RunConfig(BaseModel):
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes, Slurm jobs, or GPUs"
     )
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="arithmetic of the network; default: bf16 on a GPU, and for OJALA where this machine's "
+        "processor multiplies it, else fp32",
+    )
     batch_size: int = Field(default=128, ge=1, description="objects per forward pass")
     vectors: bool = Field(default=False, description="also write redshift PDFs and embeddings")
     attempts: int = Field(
@@ -142,7 +146,7 @@ class RunConfig(BaseModel):
         if engine == "cuda" and device != "cuda":
             raise ValueError(f"the engine cuda runs the network on cuda: leave --device {device} out")
         if device != "cuda":
-            return values
+            return _usual_on_this_processor(values.get("model", "ojala")) | values
         if values.get("engine", "local") == "local":
             raise ValueError(
                 "processes of the engine local would share one GPU: take --engine cuda, which has one per GPU"
@@ -245,6 +249,15 @@ def visible_gpus() -> int:
     import torch
 
     return torch.cuda.device_count() or 1
+
+
+def _usual_on_this_processor(model: object) -> dict[str, object]:
+    """What bfloat16 costs in each column was checked for OJALA alone: see ``flows/BENCHMARK.md``."""
+    if model != "ojala":
+        return {}
+    from models.precision import multiplies_bf16
+
+    return {"precision": "bf16" if multiplies_bf16() else "fp32"}
 
 
 def without_credentials(url: str) -> str:

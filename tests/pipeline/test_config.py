@@ -95,3 +95,19 @@ def test_limits_of_gates_are_settings_that_change_no_numbers():
     config = RunConfig(photometry="p", out="o", model="empty")
     other = config.model_copy(update={"gates": GateLimits(flagged_warn=0.1)})
     assert other.numbers_sha256() == config.numbers_sha256()
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_precision_follows_the_processor_and_is_settled_before_it_is_kept(monkeypatch, fast, precision):
+    monkeypatch.setattr("models.precision.multiplies_bf16", lambda: fast)
+    config = asked()
+    assert config.precision == config.described()["precision"] == config.spec().precision == precision
+    assert config.numbers_sha256() == asked(precision=precision).numbers_sha256()
+    assert asked(precision="fp32").precision == "fp32"
+    assert asked(model="empty").precision == "fp32"
+
+
+def test_a_run_begun_elsewhere_keeps_its_precision(monkeypatch):
+    monkeypatch.setattr("models.precision.multiplies_bf16", lambda: False)
+    kept = asked(precision="bf16").described()
+    assert RunConfig.from_description(kept).precision == "bf16"
