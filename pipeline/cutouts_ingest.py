@@ -35,6 +35,8 @@ from pipeline.staging import check_request, staging
 PROVENANCE = "cutouts.json"
 """Where a cut-out catalogue says what it was made from."""
 
+_FIELDS_AT_ONCE = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
@@ -148,9 +150,7 @@ class _Fields:
         chosen = np.full(len(ra), -1)
         place = np.full((2, len(ra)), np.nan)
         margin = np.zeros(len(ra))
-        near = _directions(ra, dec) @ self._directions.T >= self._reach
-        for number in np.flatnonzero(near.any(axis=0)).tolist():
-            at = np.flatnonzero(near[:, number])
+        for number, at in self._near(_directions(ra, dec)):
             x, y = self.fields[number].pixels(ra[at], dec[at])
             within = self.fields[number].margin(x, y)
             better = within > margin[at]
@@ -158,6 +158,14 @@ class _Fields:
             chosen[rows], margin[rows] = number, within[better]
             place[:, rows] = x[better], y[better]
         return chosen, place[0], place[1]
+
+    def _near(self, directions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The fields that may hold any of the positions, and the rows of these."""
+        for begin in range(0, len(self.fields), _FIELDS_AT_ONCE):
+            part = slice(begin, begin + _FIELDS_AT_ONCE)
+            near = directions @ self._directions[part].T >= self._reach[part]
+            for number in np.flatnonzero(near.any(axis=0)).tolist():
+                yield begin + number, np.flatnonzero(near[:, number])
 
 
 def _directions(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
