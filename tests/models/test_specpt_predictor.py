@@ -177,3 +177,17 @@ def test_damaged_and_foreign_weights_are_refused(weights, tmp_path):
     ojala = Path(__file__).parents[2] / "models" / "weights" / "ojala-base.safetensors"
     with pytest.raises(WeightsError, match="this program reads 'specpt-weights/1'"):
         load_specpt(ojala)
+
+
+@pytest.mark.parametrize(("wavelength", "z"), [(DESI, 0.31), (DESI, 0.9), (SDSS, 0.12)])
+def test_the_weights_that_come_along_find_the_redshift_of_an_emission_line_galaxy(wavelength, z):
+    rng = np.random.default_rng(5)
+    flux = np.full(len(wavelength), 1.0)
+    for line, strength in ((3728.5, 8.0), (4862.7, 3.0), (4960.3, 4.0), (5008.2, 12.0), (6564.6, 10.0)):
+        flux += strength * np.exp(-0.5 * ((wavelength / (line * (1.0 + z)) - 1.0) / 4e-4) ** 2)
+    observed = flux + rng.normal(0.0, 0.4, len(wavelength))
+    weights = Path(__file__).parents[2] / "models" / "weights" / "specpt-base.safetensors"
+    spectra = Spectra.of([(wavelength, observed, np.full(len(wavelength), 0.4**-2))])
+    answers = SpecPTPredictor.load(weights, batch_size=1).predict(spectra)
+    assert answers["z"][0] == pytest.approx(z, abs=1e-3)
+    assert answers["z_odds"][0] > 0.9
