@@ -51,7 +51,11 @@ class RecordedFunction:
     def __init__(self, compute: Compute, shapes: Sequence[tuple[int, ...]], size: int) -> None:
         self.size, self.busy = size, 0.0
         self.columns = [torch.full((size, *shape), torch.nan, device="cuda") for shape in shapes]
-        self.stream, self.inwards, self.outwards = (torch.cuda.Stream() for _ in range(3))
+        # torch's types leave the makers of streams and events out.
+        self.stream, self.inwards, self.outwards = (
+            torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            for _ in range(3)
+        )
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             for _ in range(WARM_UPS):
@@ -103,8 +107,14 @@ class GraphTray:
         self.pinned_columns = [_pinned(column) for column in self.columns]
         self.pinned_answers = {name: _pinned(answer) for name, answer in self.answers.items()}
         # Who waits for an event sleeps, and leaves the processor to who reads and writes.
-        self.came, self.left = (torch.cuda.Event(blocking=True) for _ in range(2))
-        self.began, self.ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.came, self.left = (
+            torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
+        self.began, self.ended = (
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
 
     @torch.inference_mode()
     def send(self, columns: Sequence[np.ndarray]) -> None:

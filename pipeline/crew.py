@@ -183,6 +183,8 @@ class Crew:
             if greeting.status == "error":
                 problem = greeting.exception()
                 self._dismiss(address)
+                if isinstance(problem, KilledWorker):
+                    continue  # it died meanwhile; another may be started in its place
                 self._dismissed.add(address)
                 if not self._hands:
                     raise ClusterError(f"no worker can make the model ready: {problem}") from problem
