@@ -1,19 +1,21 @@
 """What many partitions cost the driver: seconds and memory of plan and end of a run, without a network.
 
-    python -m flows.bench_partitions 10128
+    python -m flows.bench_partitions 1266 2532 5064 10128
 
-works on one partition of a few rows with the empty model, lets its photometry, its leaf and its receipt stand
-for all the others, and prints a table. So there are as many real receipts and files as in a survey, but only
-one partition had to be done.
+works for each number on one partition of a few rows with the empty model, lets its photometry, its leaf and
+its receipt stand for all the others, and prints a table. So there are as many real receipts and files as in
+a survey, but only one partition had to be done.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -45,6 +47,25 @@ ORDER = 6
 
 ROWS = 3
 """Rows of a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What so many partitions cost.
+
+    Attributes
+    ----------
+    partitions : int
+        How many.
+    seconds : dict of str to float
+        Processor seconds by step; on a machine that others use too, the clock tells of them.
+    memory : dict of str to float
+        The process's memory after its imports, and its peak [MiB].
+    """
+
+    partitions: int
+    seconds: dict[str, float]
+    memory: dict[str, float]
 
 
 def simulate(folder: Path, partitions: int) -> UPath:
@@ -81,17 +102,17 @@ def stand_for_all(run: Path, plan: Plan, receipt: Receipt) -> None:
         path.write_text(same.model_dump_json(indent=1))
 
 
-def measure(photometry: UPath, out: Path) -> list[tuple[str, float, float, float]]:
-    """Steps of a run: seconds, of these on a processor, and the driver's memory afterwards [MiB]."""
+def measure(photometry: UPath, out: Path) -> dict[str, float]:
+    """Processor seconds of the steps of a run."""
     config = RunConfig(photometry=str(photometry), out=str(out), model="empty", engine="serial")
-    steps: list[tuple[str, float, float, float]] = []
+    steps: dict[str, float] = {}
 
     def step(name: str, act: Callable[[], T]) -> T:
         begin, busy = time.perf_counter(), time.process_time()
         outcome = act()
-        seconds, busy = time.perf_counter() - begin, time.process_time() - busy
-        steps.append((name, seconds, busy, psutil.Process().memory_info().rss / 2**20))
-        print(f"{name}: {seconds:.2f} s", file=sys.stderr, flush=True)
+        steps[name] = time.process_time() - busy
+        took = time.perf_counter() - begin
+        print(f"{name}: {took:.2f} s, {steps[name]:.2f} s of a processor", file=sys.stderr, flush=True)
         return outcome
 
     plan = step("plan of a new run", lambda: make_plan(config))
@@ -109,11 +130,44 @@ def measure(photometry: UPath, out: Path) -> list[tuple[str, float, float, float
     return steps
 
 
+def costs(partitions: int) -> Costs:
+    """What so many partitions cost this process."""
+    begin = psutil.Process().memory_info().rss / 2**20
+    with TemporaryDirectory(prefix="ojala-bench-") as name:
+        seconds = measure(simulate(Path(name), partitions), Path(name, "out"))
+    return Costs(partitions, seconds, {"after imports": begin, "peak": peak_memory() / 2**20})
+
+
+def straight_line(found: Sequence[Costs], values: Sequence[float]) -> tuple[float, float]:
+    """Rise of a quantity per 1,000 partitions, and its largest departure from the line over its maximum."""
+    counts = np.array([cost.partitions for cost in found])
+    slope, start = np.polyfit(counts, values, 1)
+    departure = np.abs(slope * counts + start - values).max() / max(values)
+    return float(1e3 * slope), float(departure)
+
+
+def table(found: Sequence[Costs]) -> str:
+    """The costs of several numbers of partitions, with the straight lines through them."""
+    lines = ["partitions", *(f"{cost.partitions:,}" for cost in found), "per 1,000 more", "off the line"]
+    rows = [lines, ["---"] * len(lines)]
+    steps = {f"{name} [s]": [cost.seconds[name] for cost in found] for name in found[0].seconds}
+    memory = {f"memory, {name} [MiB]": [cost.memory[name] for cost in found] for name in found[0].memory}
+    for name, values in (steps | memory).items():
+        slope, departure = straight_line(found, values)
+        cells = [f"{value:.0f}" if name in memory else f"{value:.2f}" for value in values]
+        rows.append([name, *cells, f"{slope:.2f}", f"{100 * departure:.0f} %"])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def alone(partitions: int) -> Costs:
+    """What so many partitions cost a process of their own."""
+    command = [sys.executable, "-m", "flows.bench_partitions", "--alone", str(partitions)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Costs(**json.loads(done.stdout.splitlines()[-1]))
+
+
 if __name__ == "__main__":
-    count = int(sys.argv[1])
-    with TemporaryDirectory(prefix="ojala-bench-", dir=sys.argv[2] if len(sys.argv) > 2 else None) as name:
-        catalogue = simulate(Path(name), count)
-        print(f"| {count:,} partitions | seconds | on a processor | memory afterwards |\n|---|---|---|---|")
-        for what, seconds, busy, memory in measure(catalogue, Path(name) / "out"):
-            print(f"| {what} | {seconds:.2f} | {busy:.2f} | {memory:,.0f} MiB |")
-        print(f"| largest memory | | | {peak_memory() / 2**20:,.0f} MiB |")
+    if sys.argv[1] == "--alone":
+        print(json.dumps(asdict(costs(int(sys.argv[2])))))
+    else:
+        print(table([alone(int(count)) for count in sys.argv[1:]]))

@@ -9,7 +9,7 @@ from upath import UPath
 
 from catalogs_schema.contract import Column, Contract
 from catalogs_schema.votable import CONTENT_KEY
-from pipeline.leaf import ContractError, sha256_of, write_leaf, write_whole
+from pipeline.leaf import FEW_ROWS, ROW_GROUP_ROWS, ContractError, sha256_of, write_leaf, write_whole
 
 CONTRACT = Contract(
     "small",
@@ -66,3 +66,26 @@ def test_infinite_fluxes_are_kept_as_they_are(tmp_path):
     table = pa.table({"x": pa.array([np.inf, -np.inf], pa.float32())})
     record = write_leaf(UPath(tmp_path / "leaf.parquet"), table, contract, {})
     assert pq.ParquetFile(record.path).read().equals(table)
+
+
+def test_leaves_of_many_rows_are_compressed_in_row_groups_with_statistics_and_those_of_few_are_not(tmp_path):
+    few = pa.table({"x": pa.array(np.arange(FEW_ROWS - 1), pa.float32())})
+    many = pa.table({"x": pa.array(np.arange(ROW_GROUP_ROWS + 1), pa.float32())})
+    small, large = (
+        pq.ParquetFile(write_leaf(UPath(tmp_path / name), table, CONTRACT, {}).path)
+        for name, table in (("few", few), ("many", many))
+    )
+    assert small.metadata.row_group(0).column(0).compression == "UNCOMPRESSED"
+    assert small.read().equals(few)
+    first, second = (large.metadata.row_group(number) for number in range(2))
+    assert first.column(0).compression == "ZSTD"
+    assert (first.num_rows, second.num_rows) == (ROW_GROUP_ROWS, 1)
+    assert first.column(0).statistics.max == second.column(0).statistics.min - 1
+    assert large.read().equals(many)
+
+
+def test_the_order_of_a_tables_columns_is_not_that_of_its_leaf(tmp_path):
+    contract = Contract("c", "1", "C", "", tuple(Column(n, pa.float32(), "", "", n) for n in "ab"))
+    swapped = pa.table({name: pa.array([1.0], pa.float32()) for name in "ba"})
+    record = write_leaf(UPath(tmp_path / "leaf.parquet"), swapped, contract, {})
+    assert pq.ParquetFile(record.path).schema_arrow.names == ["a", "b"]
