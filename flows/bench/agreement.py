@@ -9,21 +9,18 @@ there is one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
 from catalogs_schema.value_added import OJALA
 from flows.bench.flow import survey
+from flows.bench.machine import DTYPES
 from flows.bench.network import leaves_of
-from models.ojala import Ojala
-from models.precision import Precision
 from models.predictor import OjalaPredictor
 from models.tokens import Tokens
 from pipeline.answers import value_added_table
@@ -118,36 +115,30 @@ def _float64(table: pa.Table, name: str) -> np.ndarray:
     return np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def catalogue(photometry: pa.Table, precision: Precision | None) -> pa.Table:
-    """The value-added table of photometry; the network in double precision where none is given."""
-    predictor = OjalaPredictor.load(precision=precision or "fp32")
-    if precision is None:
-        predictor.ask = _in_double(predictor.network)  # type: ignore[method-assign]  # no run ever needs this
+class InDouble(OjalaPredictor):
+    """The predictor with its network in double precision."""
+
+    def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
+        """See `OjalaPredictor.ask`."""
+        self.network.double()
+        if self.network.found is not None:
+            self.network.found.float()  # raw answers, which it reads, are always in single precision
+        brightness = tokens.brightness.double()
+        answers, embedding = super().ask(Tokens(tokens.features.double(), tokens.valid, brightness))
+        return {name: answer.float() for name, answer in answers.items()}, embedding
+
+
+def catalogue(photometry: pa.Table, predictor: OjalaPredictor) -> pa.Table:
+    """The value-added table of photometry."""
     inputs = read_photometry(photometry)
     return value_added_table(photometry, inputs, predictor.predict(inputs.flux, inputs.error, inputs.ebv))
-
-
-def _in_double(network: Ojala) -> Callable[[Tokens], tuple[dict[str, Tensor], Tensor]]:
-    network.double()
-    if network.found is not None:
-        network.found.float()  # raw answers, which it reads, are always in single precision
-
-    @torch.inference_mode()
-    def ask(tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
-        double = Tokens(tokens.features.double(), tokens.valid, tokens.brightness.double())
-        encoded = network.encode(double)
-        answers = network.answer(encoded, tokens.valid)
-        return {name: answer.float() for name, answer in answers.items()}, network.embed(
-            encoded, tokens.valid
-        )
-
-    return ask
 
 
 if __name__ == "__main__":
     with TemporaryDirectory(prefix="ojala-agreement-") as folder:
         rows = int(sys.argv[1])
         sky = leaves_of(str(survey(Path(folder) / "sky", rows, rows)))
-    exact = catalogue(sky, None)
-    for precision in ("fp32", "bf16"):
-        print(f"\n{precision} against fp64, {agreement(catalogue(sky, precision), exact).table()}")
+    exact = catalogue(sky, InDouble.load())
+    for precision in DTYPES:
+        found = catalogue(sky, OjalaPredictor.load(precision=precision))
+        print(f"\n{precision} against fp64, {agreement(found, exact).table()}")
