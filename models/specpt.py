@@ -258,6 +258,8 @@ class SpecPT(nn.Module):
                     f"bins need steps of {LOG1PZ_STEP} in ln(wavelength) before the last convolution"
                 )
             heads["bins"] = CorrelationRedshift(config, grid.size // stride)
+        if config.rest and not self.grid.logarithmic:
+            raise ValueError("rest-frame spectra need pixels even in ln(wavelength)")
         self.heads = nn.ModuleDict(heads)
 
     @property

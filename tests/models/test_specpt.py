@@ -97,9 +97,11 @@ def test_rest_frame_spectra_move_with_the_redshift():
     np.testing.assert_allclose(at - at[0], np.log1p(z.numpy()), atol=1e-5)
 
 
-def test_bins_are_refused_on_pixels_even_in_wavelength():
+def test_what_shifts_with_the_redshift_is_refused_on_pixels_even_in_wavelength():
     with pytest.raises(ValueError, match=r"bins need steps of 0\.001"):
         SpecPT(dataclasses.replace(SMALL, grid="desi"))
+    with pytest.raises(ValueError, match="rest-frame spectra need"):
+        SpecPT(dataclasses.replace(SMALL, grid="desi", redshift=("softplus",)))
 
 
 def test_the_configuration_survives_its_json():
