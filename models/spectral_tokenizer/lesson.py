@@ -119,8 +119,11 @@ def make_lesson(
     shown, asked = [], []
     for row in rows:
         n = len(cuts[row].flux)
-        shown.append(cuts[row].kept(_some(n, share, rng)))
-        asked.append(cuts[row].kept(np.sort(rng.permutation(n)[: max(1, round(config.asked * n))])))
+        seen = cuts[row].kept(_some(n, share, rng))
+        factor = seen.own_brightness()  # what is not shown must not be felt in the unit either
+        wanted = np.sort(rng.permutation(n)[: max(1, round(config.asked * n))])
+        shown.append(seen.dimmed(factor))
+        asked.append(cuts[row].kept(wanted).dimmed(factor))
     slots, asked_slots = (max(len(one.flux) for one in some) for some in (shown, asked))
     code = gather(asked, asked_slots).code
     flux, weight = _targets(asked, asked_slots, shape.patch)

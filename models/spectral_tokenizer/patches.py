@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -68,16 +68,18 @@ class Cut:
         return np.asarray(2 * np.isfinite(self.error).sum(axis=1) >= self.error.shape[1])
 
     def kept(self, patches: np.ndarray) -> Cut:
-        """The same spectrum with some of its patches."""
-        return Cut(
-            self.flux[patches],
-            self.error[patches],
-            self.code[patches],
-            self.brightness,
-            self.n_pixels,
-            self.signal_to_noise,
-            self.positive,
-        )
+        """The same spectrum with some of its patches, still over the brightness of the whole."""
+        return replace(self, flux=self.flux[patches], error=self.error[patches], code=self.code[patches])
+
+    def dimmed(self, factor: float) -> Cut:
+        """The same spectrum over a brightness that is larger by a factor."""
+        flux, error = self.flux / np.float32(factor), self.error / np.float32(factor)
+        return replace(self, flux=flux, error=error, brightness=self.brightness * factor)
+
+    def own_brightness(self) -> float:
+        """Brightness of these patches' usable pixels, of which there must be some, over that of the whole."""
+        usable = np.isfinite(self.error)
+        return _brightness(self.flux[usable], self.error[usable])
 
 
 class Patches(NamedTuple):
@@ -116,7 +118,7 @@ def _cut(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, size: int, 
     flux = np.where(good, flux, np.float32(0.0))
     if n_pixels:
         middle = float(np.median(flux[good]))
-        brightness = max(middle, float(np.median(error[good])))
+        brightness = _brightness(flux[good], error[good])
         signal_to_noise = float(np.median(flux[good] / error[good]))
         flux, error = flux / np.float32(brightness), error / np.float32(brightness)
     missing = -len(flux) % size
@@ -129,6 +131,10 @@ def _cut(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, size: int, 
         signal_to_noise,
         middle > 0.0,
     )
+
+
+def _brightness(flux: np.ndarray, error: np.ndarray) -> float:
+    return max(float(np.median(flux)), float(np.median(error)))
 
 
 @functools.lru_cache(maxsize=_GRIDS_KEPT)

@@ -9,6 +9,7 @@ from models.spectra import Spectra
 from models.spectral_tokenizer.heads import STELLAR, Heads
 from models.spectral_tokenizer.lesson import HUBER, LessonConfig, losses, make_lesson, reconstruction_loss
 from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
+from models.spectral_tokenizer.patches import cut
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
 
 SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
@@ -38,6 +39,21 @@ def test_a_part_is_shown_and_a_part_is_asked_for():
     assert lesson.flux.shape == (N, round(0.34 * 72), SMALL.patch)
     everything = lesson_of(LessonConfig(whole=1.0))
     assert everything.shown.valid.sum(dim=1).tolist() == [72] * N
+
+
+def test_what_is_not_shown_does_not_set_the_unit():
+    spectra, class_code, labels = drawn(1)
+    config, rng = LessonConfig(whole=0.0), np.random.default_rng
+    lesson = make_lesson(spectra, class_code, labels, SMALL, config, rng(4))
+    places = list(lesson.shown.code[0][lesson.shown.valid[0]])
+    own = cut(spectra, SMALL.patch, SMALL.width)[0]
+    shown = np.repeat([any(np.allclose(code, p) for p in places) for code in own.code], SMALL.patch)[:1150]
+    assert 0 < shown.sum() < 1150
+    brighter = Spectra(
+        spectra.offsets, spectra.wavelength, np.where(shown, 1.0, 9.0) * spectra.flux, spectra.ivar
+    )
+    other = make_lesson(brighter, class_code, labels, SMALL, config, rng(4))
+    torch.testing.assert_close(other.shown.pixels, lesson.shown.pixels, rtol=1e-5, atol=1e-5)
 
 
 def test_the_redshift_of_a_star_is_not_asked_for():
