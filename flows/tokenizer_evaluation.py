@@ -74,7 +74,7 @@ def _in_halves(predictor: SpectralTokenizerPredictor, drawn: LabelledSpectra) ->
         for part, part_limits in HALVES.items():
             like = likeness(drawn.spectra, made, *part_limits)
             measures |= {f"{measure} of the {part}": value for measure, value in like.items()}
-        found[f"DESI, {label}"] = measures
+        found["DESI" if label == "whole" else f"DESI, {label}"] = measures
     return found
 
 

@@ -24,8 +24,9 @@ _LIMITS = """\
 ## Limits
 * The encoder has never seen a real spectrum, nor a resolving power beyond that of the library (2000; stars of
   model atmospheres some 300), whatever the instrument's own.
-* Stars of the library have no lines sharper than that, so that parameters of real stars are biased; see the
-  rows of real LAMOST stars.
+* Stars of the library have no lines sharper than that, so that parameters of real stars are biased, [Fe/H]
+  most: see the row of real LAMOST stars. Their errors do not know of it.
+* GALAH's windows hold too little of a galaxy or quasar for a sure redshift.
 * Infrared spectra were not simulated: the network takes them, but its answers to them mean nothing.
 """
 
@@ -54,7 +55,7 @@ def tokenizer_card(info: TokenizerInfo, report: Report, command: str) -> str:
         "",
         "Class: mean over the classes of the share that is recognised. Redshifts of galaxies and quasars not",
         "taken for stars: sigma_NMAD and the share beyond 0.15 in dz / (1 + z). Parameters of stars: median",
-        "absolute deviation.",
+        "absolute deviation from the median and, in brackets, the median itself, of answer less truth.",
         "",
         *_quality(report),
         "",
@@ -90,7 +91,9 @@ def tokenizer_card(info: TokenizerInfo, report: Report, command: str) -> str:
 
 
 def _training(training: Mapping[str, Any]) -> list[str]:
-    stages = [training["before"], training] if training.get("before") else [training]
+    stages = [training]
+    while stages[0].get("before"):
+        stages.insert(0, stages[0]["before"])
     first = stages[0]
     lesson = first["config"]["lesson"]
     lines = [
@@ -109,11 +112,10 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         "",
         "The heads learned beside the network, without a gradient to it.",
     ]
-    if len(stages) > 1:
-        second = stages[1]
+    for later in stages[1:]:
         lines += [
-            f"Then the network was frozen, and they learned on for {second['draws']:,} spectra in "
-            f"{second['seconds'] / 60:.0f} minutes.",
+            f"Then, the network being frozen, they learned on for {later['draws']:,} spectra in "
+            f"{later['seconds'] / 60:.0f} minutes.",
         ]
     return [*lines, ""]
 
@@ -140,7 +142,7 @@ def _quality(report: Report) -> list[str]:
             _share(m.get("z_galaxy_outliers_15")),
             _number(m.get("z_qso_nmad"), 4),
             _share(m.get("z_qso_outliers_15")),
-            *(_number(m.get(f"{key}_mad"), places) for key, places in _PARAMETERS),
+            *(_scatter(m, key, places) for key, places in _PARAMETERS),
         )
         for name, m in report.items()
         if "class_mean" in m
@@ -149,6 +151,12 @@ def _quality(report: Report) -> list[str]:
 
 
 _PARAMETERS = (("teff", 0), ("logg", 2), ("fe_h", 2))
+
+
+def _scatter(measures: Mapping[str, float], key: str, places: int) -> str:
+    if f"{key}_mad" not in measures:
+        return ""
+    return f"{measures[f'{key}_mad']:.{places}f} ({measures[f'{key}_bias']:+.{places}f})"
 
 
 def _share(value: float | None) -> str:

@@ -21,6 +21,7 @@ REPORT = {
         "class_galaxy": 0.94,
         "z_galaxy_nmad": 0.00123,
         "teff_mad": 87.4,
+        "teff_bias": -12.0,
         "chi2 of the whole": 1.0,
         "chi2 of the blue half": 1.25,
         "chi2 of the red half": 1.5,
@@ -34,6 +35,7 @@ def test_the_card_holds_the_stages_and_every_sample():
     info = TokenizerInfo("tokenizer", "0.1", PRESETS["base"], second, "c0ffee")
     card = tokenizer_card(info, REPORT, "the command")
     assert "1,234,567 mock spectra, none seen twice, in 60 minutes" in card
+    assert "| 87 (-12) |" in card
     assert "they learned on for 50,000 spectra in 10 minutes" in card
     assert "| DESI, whole | 600, 0, 0 | 96.1 % | 94.0 % |  |  | 0.0012 |" in card
     assert "| DESI in GALAH | 1000 | 7 | 30.0 % | 61.0 % |" in card
