@@ -75,7 +75,7 @@ Spectra = Annotated[
 ]
 Out = Annotated[str, typer.Option(help="Collection that the results go into; made if it is not there.")]
 ModelName = Annotated[
-    str | None, typer.Option(help=f"Model to run: {', '.join(SYSTEMS)} (which answers nothing).")
+    str | None, typer.Option(help=f"Model to run: {', '.join(SYSTEMS)}; empty answers nothing.")
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
 Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]

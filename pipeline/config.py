@@ -26,6 +26,9 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*
 GPU_BATCH = {"photometry": 16_384, "spectra": 256}
 """Objects per forward pass on a GPU where nobody said, by what the model reads."""
 
+CPU_BATCH = {"photometry": 128, "spectra": 16}
+"""The same on a processor, whose caches they should fit into."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be understood."""
@@ -102,8 +105,15 @@ class RunConfig(BaseModel):
         description="arithmetic of the network; default: bf16 on a GPU, and for OJALA where this machine's "
         "processor multiplies it, else fp32",
     )
-    batch_size: int = Field(default=128, ge=1, description="objects per forward pass")
-    vectors: bool = Field(default=False, description="also write redshift PDFs and embeddings")
+    batch_size: int = Field(
+        default=128,
+        ge=1,
+        description="objects per forward pass; default: 128 (16 spectra), on a GPU 16,384 (256 spectra)",
+    )
+    vectors: bool = Field(
+        default=False,
+        description="also write the large products: PDFs and embeddings, or reconstructed spectra",
+    )
     attempts: int = Field(
         default=3, ge=1, description="how often a partition is tried before it is set aside"
     )
@@ -145,16 +155,16 @@ class RunConfig(BaseModel):
         device = values.get("device") or ("cuda" if engine == "cuda" else "cpu")
         if engine == "cuda" and device != "cuda":
             raise ValueError(f"the engine cuda runs the network on cuda: leave --device {device} out")
+        system = SYSTEMS.get(values.get("model", "ojala"))
         if device != "cuda":
-            return _usual_on_this_processor(values.get("model", "ojala")) | values
+            return _usual_on_this_processor(system) | values
         if values.get("engine", "local") == "local":
             raise ValueError(
                 "processes of the engine local would share one GPU: take --engine cuda, which has one per GPU"
             )
-        system = SYSTEMS.get(values.get("model", "ojala"))
         usual: dict[str, object] = {"precision": "bf16"}
         if system is not None:
-            usual["batch_size"] = GPU_BATCH.get(system.reads.name, 256)
+            usual["batch_size"] = GPU_BATCH[system.reads.name]
         if engine == "cuda":
             usual["workers"] = visible_gpus()
         return usual | values | {"device": device}
@@ -251,13 +261,16 @@ def visible_gpus() -> int:
     return torch.cuda.device_count() or 1
 
 
-def _usual_on_this_processor(model: object) -> dict[str, object]:
+def _usual_on_this_processor(system: System[Any] | None) -> dict[str, object]:
     """What bfloat16 costs in each column was checked for OJALA alone: see ``flows/BENCHMARK.md``."""
-    if model != "ojala":
+    if system is None:
         return {}
-    from models.precision import multiplies_bf16
+    usual: dict[str, object] = {"batch_size": CPU_BATCH[system.reads.name]}
+    if system.name == "ojala":
+        from models.precision import multiplies_bf16
 
-    return {"precision": "bf16" if multiplies_bf16() else "fp32"}
+        usual["precision"] = "bf16" if multiplies_bf16() else "fp32"
+    return usual
 
 
 def without_credentials(url: str) -> str:

@@ -111,3 +111,10 @@ def test_a_run_begun_elsewhere_keeps_its_precision(monkeypatch):
     monkeypatch.setattr("models.precision.multiplies_bf16", lambda: False)
     kept = asked(precision="bf16").described()
     assert RunConfig.from_description(kept).precision == "bf16"
+
+
+def test_batches_suit_what_the_model_reads():
+    assert RunConfig(photometry="p", out="o", model="ojala").batch_size == 128
+    spectra = RunConfig(spectra="s", out="o", model="specpt")
+    assert (spectra.batch_size, spectra.precision) == (16, "fp32")
+    assert RunConfig(spectra="s", out="o", model="specpt", batch_size=8).batch_size == 8
