@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,6 +136,7 @@ def map_of(embedding: np.ndarray) -> tuple[np.ndarray, str]:
         centred = embedding - embedding.mean(axis=0)
         _, _, axes = np.linalg.svd(centred, full_matrices=False)
         return np.asarray(centred @ axes[:2].T), "two principal components"
+    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it warns that a seed was set
     found = PaCMAP(n_components=2, random_state=_SEED).fit_transform(embedding.astype(np.float32), init="pca")
     return np.asarray(found), "PaCMAP"
 
