@@ -160,7 +160,7 @@ def _partitions(record: RunRecord, done: Sequence[Receipt], rows: Mapping[str, i
     missing = sorted(rows.keys() - {receipt.partition for receipt in done})
     numbers = {"partitions": float(len(rows)), "missing": float(len(missing))}
     if not missing:
-        text = f"all {len(rows):,} partitions of the photometry are there"
+        text = f"all {len(rows):,} partitions of what was read are there"
         return Gate(name="partitions", outcome="pass", text=text, numbers=numbers)
     text = f"{len(missing):,} of {len(rows):,} partitions are missing: {_some(missing)}"
     return Gate(name="partitions", outcome="warn" if partial else "fail", text=text, numbers=numbers)
@@ -177,7 +177,7 @@ def _rows(done: Sequence[Receipt], rows: Mapping[str, int], products: Sequence[s
     expected = sum(rows.get(receipt.partition, 0) for receipt in done)
     text = f"{count:,} rows out of {expected:,}, partition by partition"
     if wrong:
-        text = f"{len(wrong):,} partitions have another number of rows than the photometry: {_some(wrong)}"
+        text = f"{len(wrong):,} partitions have another number of rows than what was read: {_some(wrong)}"
     return Gate(
         name="rows",
         outcome="fail" if wrong else "pass",
