@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows.bench import flow, machine, network
-from flows.bench.report import Flow, Leaves, Machine, Network, Report, Spread, ratios_of, roofline
+from flows.bench import flow, machine, network, spectra
+from flows.bench.report import Flow, Leaves, Machine, Network, Report, Spectral, Spread, ratios_of, roofline
 from flows.bench.team import Team
 from pipeline.catalogue import read_leaves
 
@@ -36,6 +36,8 @@ class Sizes:
         Rows that each process gives to the network at a turn, and in the reference's way.
     small_rows : int
         Rows in partitions of `SMALL_ROWS` for what a partition costs without a network.
+    spectra : int
+        Spectra that each process gives to each of their models at a turn.
     seconds : float
         Time for each of the shortest measurements.
     file_bytes : int
@@ -52,16 +54,17 @@ class Sizes:
     network_rows: int
     reference_rows: int
     small_rows: int
+    spectra: int
     seconds: float
     file_bytes: int
     compiled: bool
     memory_rows: tuple[int, ...]
 
 
-FULL = Sizes(5, 12_000, 2_000, 2_048, 512, 6_000, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
+FULL = Sizes(5, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
 """Some ten minutes on two free cores."""
 
-QUICK = Sizes(3, 3_000, 500, 512, 128, 1_800, 0.1, 64 << 20, False, ())
+QUICK = Sizes(3, 3_000, 500, 512, 128, 1_800, 64, 0.1, 64 << 20, False, ())
 """Some two minutes, without compiling and memory."""
 
 
@@ -87,6 +90,7 @@ def bench(
         small = flow.survey(folder / "small", sizes.small_rows, SMALL_ROWS)
         root = str(sky)
         flops, moved, least, products = team.one(network.count, root)
+        spectral_flops = {name: team.one(spectra.count, name) for name in spectra.SPECTRAL}
         compiling = _compile(team, root, folder, sizes, report)
         turns: dict[str, list[float]] = defaultdict(list)
         flows, empty, busy = [], [], []
@@ -95,6 +99,7 @@ def bench(
             _measure_machine(team, folder, products, sizes, turns)
             _measure_network(team, root, sizes, turns)
             _measure_leaves(team, root, folder, sizes, turns)
+            _measure_spectra(team, sizes, turns)
             flows.append(flow.run_flow(flow.config(sky, folder / f"flow-{turn}", "ojala", workers)))
             empty.append(flow.run_flow(flow.config(small, folder / f"empty-{turn}", "empty", workers)))
             alone = flow.config(small, folder / f"alone-{turn}", "empty", 1, engine="serial")
@@ -144,7 +149,15 @@ def bench(
         peak_memory=memory,
     )
     leaves = Leaves(sizes.tile_rows, of["read"], of["write"], of["read bytes"], of["write bytes"])
-    return Report(device, limits, bare, leaves, whole, ratios_of(bare, limits, whole))
+    spectral = {
+        name: Spectral(
+            flops=count,
+            predict={p: of[f"{name} {p}"] for p in machine.DTYPES},
+            roofline={p: limits.matrix[p].median / count for p in machine.DTYPES},
+        )
+        for name, count in spectral_flops.items()
+    }
+    return Report(device, limits, bare, leaves, whole, spectral, ratios_of(bare, limits, whole))
 
 
 Turns = dict[str, list[float]]
@@ -198,3 +211,9 @@ def _measure_leaves(team: Team, root: str, folder: Path, sizes: Sizes, turns: Tu
     rows, size, taken = team.one(flow.write_leaves, root, str(folder), sizes.seconds)
     turns["write"].append(rows / taken)
     turns["write bytes"].append(size / taken)
+
+
+def _measure_spectra(team: Team, sizes: Sizes, turns: Turns) -> None:
+    for name in spectra.SPECTRAL:
+        for precision in machine.DTYPES:
+            turns[f"{name} {precision}"].append(team.rate(spectra.predict, name, sizes.spectra, precision))

@@ -146,6 +146,25 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class Spectral:
+    """A model of spectra, on spectra of DESI's 7,781 pixels.
+
+    Attributes
+    ----------
+    flops : float
+        Floating-point operations of the matrix products and convolutions for one.
+    predict : dict of str to Spread
+        From spectra to a catalogue's numbers, by precision [spectra/s].
+    roofline : dict of str to float
+        What the measured matrix rate allows [spectra/s].
+    """
+
+    flops: float
+    predict: dict[str, Spread]
+    roofline: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All figures of one benchmark, and the ratios of their medians."""
 
@@ -154,12 +173,20 @@ class Report:
     network: Network
     leaves: Leaves
     flow: Flow
+    spectra: dict[str, Spectral]
     ratios: dict[str, float]
 
     def table(self) -> str:
         """The figures as Markdown tables."""
         return "\n".join(
-            [*self._about(), *self._limits(), *self._rates(), *self._partition(), *self._shares()]
+            [
+                *self._about(),
+                *self._limits(),
+                *self._rates(),
+                *self._partition(),
+                *self._spectra(),
+                *self._shares(),
+            ]
         )
 
     def _about(self) -> list[str]:
@@ -214,6 +241,17 @@ class Report:
             ),
         ]
         return _table("partition", rows)
+
+    def _spectra(self) -> list[str]:
+        rows = [
+            (
+                f"{name} {precision}, {model.flops / 1e9:.2f} GFLOP a spectrum",
+                f"{_spread(rate, '/s')}; {rate.median / model.roofline[precision]:.2f} of the matrix rate",
+            )
+            for name, model in self.spectra.items()
+            for precision, rate in model.predict.items()
+        ]
+        return _table("spectra", rows)
 
     def _shares(self) -> list[str]:
         return _table("ratio", [(name, f"{value:.2f}") for name, value in self.ratios.items()])

@@ -25,6 +25,7 @@ TINY = Sizes(
     network_rows=128,
     reference_rows=64,
     small_rows=120,
+    spectra=2,
     seconds=0.0,
     file_bytes=1 << 20,
     compiled=False,
@@ -55,6 +56,14 @@ def test_the_flow_did_all_rows_in_all_partitions(report):
     assert (report.flow.rows, report.flow.workers) == (256, 1)
     assert report.flow.partitions >= 2
     assert set(report.flow.stages) >= {"read", "predict", "derive", "write"}
+
+
+def test_models_of_spectra_are_held_against_the_matrix_rate(report):
+    assert report.spectra.keys() == {"specpt", "spectral-tokenizer"}
+    for model in report.spectra.values():
+        assert model.flops > 1e8
+        for precision, limit in model.roofline.items():
+            assert limit == report.machine.matrix[precision].median / model.flops
 
 
 def test_ratios_are_those_of_the_medians(report):

@@ -1,0 +1,45 @@
+"""The models of spectra by themselves: what they have to compute for one, and how fast they do so.
+
+The functions run in the processes of a `Team`.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.precision import Precision
+from pipeline.model import Model, ModelSpec
+from pipeline.systems import SYSTEMS, SpectralSystem
+
+SPECTRAL = tuple(name for name, system in SYSTEMS.items() if isinstance(system, SpectralSystem))
+"""Names of the models of spectra."""
+
+_BATCH = 16
+
+
+@cache
+def model(name: str, precision: Precision) -> Model:
+    """The weights that come with the program, loaded once in a process."""
+    return ModelSpec(name, SYSTEMS[name].weights, precision=precision, batch_size=_BATCH).load()
+
+
+def count(name: str) -> float:
+    """Floating-point operations of the matrix products and convolutions for one spectrum of DESI."""
+    system = SYSTEMS[name]
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        system.ask(model(name, "fp32"), system.example(_BATCH))
+    return counter.get_total_flops() / _BATCH
+
+
+def predict(name: str, rows: int, precision: Precision) -> tuple[float, float]:
+    """The predictor as a partition calls it: from spectra to a catalogue's numbers."""
+    system, predictor = SYSTEMS[name], model(name, precision)
+    spectra = system.example(rows)
+    system.ask(predictor, system.example(_BATCH))
+    begin = time.perf_counter()
+    system.ask(predictor, spectra)
+    return float(rows), time.perf_counter() - begin
