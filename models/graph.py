@@ -47,7 +47,7 @@ class RecordedFunction:
         If the GPU's memory does not suffice for a batch of this size.
     """
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __init__(self, compute: Compute, shapes: Sequence[tuple[int, ...]], size: int) -> None:
         self.size, self.busy = size, 0.0
         self.columns = [torch.full((size, *shape), torch.nan, device="cuda") for shape in shapes]
@@ -98,7 +98,7 @@ class RecordedFunction:
 class GraphTray:
     """Buffers of a batch on both sides; see `models.conveyor.Tray`."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __init__(self, function: RecordedFunction) -> None:
         self._function = function
         self._rows = 0
@@ -116,7 +116,7 @@ class GraphTray:
             for _ in range(2)
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def send(self, columns: Sequence[np.ndarray]) -> None:
         """See `models.conveyor.Tray`."""
         self.left.synchronize()  # of a batch that nobody fetched
@@ -127,7 +127,7 @@ class GraphTray:
             there[self._rows :] = np.nan
         self._function.send(self)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def fetch(self) -> dict[str, np.ndarray]:
         """See `models.conveyor.Tray`."""
         self.left.synchronize()

@@ -186,13 +186,13 @@ class OjalaPredictor:
             return Conveyor(lambda: GraphTray(function), size, self.lanes)
         return Conveyor(lambda: HostTray(self._answer, size), size, self.lanes)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
         """The network alone: raw answers to all requests, and the embedding (N, d)."""
         encoded = self.network.encode(tokens)
         return self.network.answer(encoded, tokens.valid), self.network.embed(encoded, tokens.valid)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _answer(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
         """Answers for a batch, all on the device: nothing is copied from or to it, nothing waits."""
         tokens = tokens_of(flux, error, ebv)
