@@ -32,7 +32,7 @@ def count(name: str) -> float:
     system = SYSTEMS[name]
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         system.ask(model(name, "fp32"), system.example(_BATCH))
-    return counter.get_total_flops() / _BATCH
+    return float(counter.get_total_flops()) / _BATCH
 
 
 def predict(name: str, rows: int, precision: Precision) -> tuple[float, float]:
