@@ -20,8 +20,11 @@ from tests.survey import orders
 PROFILE = yaml.safe_load((ROOT / "deploy" / "slurm" / "jobqueue.yaml").read_text())["jobqueue"]["slurm"]
 
 SBATCH = """#!/bin/sh
-# Starts the job at once, in a process group whose number is the job's.
-setsid bash "$1" >>{log} 2>&1 &
+# Keeps the script, which is gone when this returns, and starts the job at once, in a process group whose
+# number is the job's.
+script=$(mktemp {log}.XXXXXX)
+cp "$1" "$script"
+setsid bash "$script" >>{log} 2>&1 &
 echo "Submitted batch job $!"
 """
 SCANCEL = """#!/bin/sh
