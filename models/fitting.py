@@ -5,13 +5,25 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from models.checkpoint import read_tensors, write_tensors
+
+STATE_FILE = "state.safetensors"
+"""The state of a training, in its folder."""
+
+METRICS_FILE = "metrics.jsonl"
+"""Its records, beside it."""
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -24,9 +36,10 @@ class Fit(Generic[Network]):
     model : Module
         The network.
     inner : tuple of str
-        Beginnings of the names of parameters whose matrices Muon moves; AdamW moves everything else.
-    learning_rate, weight_decay : float
-        Peak rate of both; decoupled decay of Muon.
+        Beginnings of the names of parameters whose matrices Muon moves; AdamW moves everything else but
+        what needs no gradient, which stays.
+    weight_decay : float
+        Decoupled decay of Muon.
 
     Attributes
     ----------
@@ -38,70 +51,85 @@ class Fit(Generic[Network]):
         Time spent on them, over all sessions.
     """
 
-    def __init__(
-        self, model: Network, inner: tuple[str, ...], *, learning_rate: float, weight_decay: float
-    ) -> None:
+    def __init__(self, model: Network, inner: tuple[str, ...], *, weight_decay: float) -> None:
         self.model, self.average = model, copy.deepcopy(model).requires_grad_(False).eval()
-        self._rate = learning_rate
-        named = list(model.named_parameters())
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if p.ndim == 2 and name.startswith(inner)]
         chosen = {id(p) for p in matrices}
         others = [p for _, p in named if id(p) not in chosen]
+        # Every step sets its own rate.
         self._optimizers = (
-            torch.optim.Muon(
-                matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            ),
-            torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+            torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
         )
         self.step, self.seconds = 0, 0.0
 
-    def take_step(self, loss: Tensor, share_of_rate: float, *, clip: float, averaging: float) -> None:
-        """One step down the gradient of a loss.
+    def take_step(
+        self,
+        losses: Iterable[tuple[Tensor, Mapping[str, Tensor]]],
+        rate: float,
+        *,
+        clip: float,
+        averaging: float,
+        apart: Sequence[nn.Module] = (),
+    ) -> float:
+        """One step down the gradient of a sum of losses.
 
         Parameters
         ----------
-        loss : Tensor
-            A number.
-        share_of_rate : float
-            By which the peak rate is multiplied.
+        losses : iterable of (Tensor, mapping of str to Tensor)
+            Its terms, each with the parts that it was made of, which are named where it is not finite. Each
+            is gone back through before the next is asked for.
+        rate : float
+            Learning rate.
         clip : float
             Largest norm of the gradient.
         averaging : float
             Memory of the running mean.
+        apart : sequence of Module
+            Parts of the network whose gradients are clipped each by itself; none for the whole network.
+
+        Returns
+        -------
+        float
+            Norm of the gradient before clipping.
 
         Raises
         ------
         FloatingPointError
-            The loss is not finite.
+            A loss is not finite.
         """
-        if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {self.step}")
-        muon, adamw = self._optimizers
         for optimizer in self._optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
-                group["lr"] = self._rate * share_of_rate
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+                group["lr"] = rate
+        for loss, parts in losses:
+            if not bool(torch.isfinite(loss)):
+                raise FloatingPointError(f"the loss is not finite at step {self.step}: {dict(parts)}")
+            torch.autograd.backward(loss)
+        clipped = apart or (self.model,)
+        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), clip) for part in clipped]
+        muon, adamw = self._optimizers
         muon.step()  # type: ignore[no-untyped-call]  # torch leaves this one untyped
         adamw.step()
-        self.step += 1
         memory = min(averaging, (1.0 + self.step) / (10.0 + self.step))
         for mean, parameter in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(parameter.detach(), 1.0 - memory)
+        self.step += 1
+        return math.hypot(*(float(norm) for norm in norms))
 
-    def save(self, path: Path, settings: dict[str, object]) -> None:
-        """Write everything needed to go on; ``settings`` say to which training it belongs."""
+    def save(self, path: Path, config: dict[str, Any]) -> None:
+        """Write everything needed to go on; ``config`` says to which training it belongs."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for which, optimizer in enumerate(self._optimizers):
             for index, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
-        progress = {"step": self.step, "seconds": self.seconds, "settings": settings}
+        progress = {"step": self.step, "seconds": self.seconds, "config": config}
         write_tensors(path, tensors, {"progress": json.dumps(progress)})
 
-    def load(self, path: Path, settings: dict[str, object]) -> None:
-        """Go on from what `save` wrote.
+    def load(self, path: Path, belongs: Callable[[dict[str, Any]], bool]) -> None:
+        """Go on from what `save` wrote, if ``belongs`` knows its configuration as this training's.
 
         Raises
         ------
@@ -110,8 +138,10 @@ class Fit(Generic[Network]):
         """
         tensors, metadata = read_tensors(path)
         progress = json.loads(metadata["progress"])
-        if progress["settings"] != json.loads(json.dumps(settings)):
-            raise ValueError(f"{path} belongs to a training with other settings; use another folder")
+        if not belongs(progress["config"]):
+            raise ValueError(
+                f"{path} belongs to a training with other settings ({progress['config']}); use another folder"
+            )
         self.model.load_state_dict(_under(tensors, "model"))
         self.average.load_state_dict(_under(tensors, "average"))
         for which, optimizer in enumerate(self._optimizers):
@@ -121,6 +151,40 @@ class Fit(Generic[Network]):
                 moments.setdefault(int(index), {})[moment] = tensor
             optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         self.step, self.seconds = progress["step"], progress["seconds"]
+
+
+def same_as(config: DataclassInstance) -> Callable[[dict[str, Any]], bool]:
+    """Whether a configuration that was kept as JSON is this one; for `Fit.load`."""
+    kept = json.loads(json.dumps(asdict(config)))
+    return lambda saved: bool(saved == kept)
+
+
+class MetricsLog:
+    """One JSON record a line; records of steps that a resumed training takes again are dropped first.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    step : int
+        Steps that the training has taken.
+    report : callable
+        Is given each record as it is written.
+    """
+
+    def __init__(self, path: Path, step: int, report: Callable[[dict[str, object]], None]) -> None:
+        self._path, self._report = path, report
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text("".join(line + "\n" for line in kept))
+        os.replace(unfinished, path)
+
+    def write(self, record: dict[str, object]) -> None:
+        """Add a record."""
+        with open(self._path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        self._report(record)
 
 
 def share_of_rate(done: float, step: int, warm_up: int) -> float:

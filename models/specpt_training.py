@@ -6,7 +6,6 @@ at all, and a training that was interrupted goes on from it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -21,16 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.batch import LabelledSpectra
-from models.fitting import Fit, share_of_rate
+from models.fitting import METRICS_FILE, STATE_FILE, Fit, MetricsLog, same_as, share_of_rate
 from models.metrics import redshift_metrics
 from models.ojala import LOG1PZ_STEP
 from models.redshift_pdf import summarise
 from models.specpt import N_BINS, PRESETS, SpecPT, channels_of, standardise
 from models.specpt_weights import save_specpt
 from models.spectral_grid import Grid, rebin
-
-STATE_FILE = "state.safetensors"
-METRICS_FILE = "metrics.jsonl"
 
 LABEL_WIDTH = 0.7
 """Standard deviation of the label of a redshift's PDF [bins]."""
@@ -298,17 +294,15 @@ def train_specpt(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     model = SpecPT(PRESETS[config.preset]).to(config.device)
-    fit = Fit(model, _MUON, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    fit = Fit(model, _MUON, weight_decay=config.weight_decay)
     if (folder / STATE_FILE).exists():
-        fit.load(folder / STATE_FILE, asdict(config))
+        fit.load(folder / STATE_FILE, same_as(config))
+    log = MetricsLog(folder / METRICS_FILE, fit.step, report)
     weights = folder / f"{config.name}.safetensors"
     held_out = {name: Batch.of(drawn, model.grid).to(config.device) for name, drawn in checks.items()}
 
     def note(record: dict[str, object]) -> None:
-        record = {"step": fit.step, "seconds": round(fit.seconds, 1)} | record
-        with open(folder / METRICS_FILE, "a") as file:
-            file.write(json.dumps(record) + "\n")
-        report(record)
+        log.write({"step": fit.step, "seconds": round(fit.seconds, 1)} | record)
 
     def save() -> None:
         measured = {name: evaluate(fit.average, batch) for name, batch in held_out.items()}
@@ -332,8 +326,8 @@ def train_specpt(
         decoded = config.decoded if redshift else config.batch_size
         with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
             found = losses(model, batch.to(config.device), decoded=decoded, redshift=redshift)
-        rate = share_of_rate(done, fit.step, config.warm_up)
-        fit.take_step(total(found), rate, clip=config.clip, averaging=config.averaging)
+        rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
+        fit.take_step([(total(found), found)], rate, clip=config.clip, averaging=config.averaging)
         fit.seconds = time.monotonic() - started
         if fit.step % 50 == 0:
             note({"loss": {name: round(value.item(), 4) for name, value in found.items()}})

@@ -6,10 +6,6 @@ would have seen. The state is one safetensors file, written whole or not at all.
 
 from __future__ import annotations
 
-import copy
-import json
-import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,26 +20,20 @@ from torch import Tensor
 
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
-from models.checkpoint import (
-    WeightsInfo,
-    file_sha256,
-    load_weights,
-    read_tensors,
-    save_weights,
-    write_tensors,
-)
+from models.checkpoint import WeightsInfo, file_sha256, load_weights, save_weights
+from models.fitting import METRICS_FILE as METRICS_FILE
+from models.fitting import STATE_FILE as STATE_FILE
+from models.fitting import Fit, MetricsLog, share_of_rate
 from models.losses import Targets, losses, mean_discrepancy, targets_of, total_loss
 from models.metrics import catalogue_metrics
 from models.ojala import PRESETS, Ojala
 from models.predictor import OjalaPredictor
 from models.tokens import Tokens, tokenise
 
-STATE_FILE = "state.safetensors"
-METRICS_FILE = "metrics.jsonl"
-
 FULL_CONTEXT = 0.7
 """Share of the training rows that keep every band they were drawn with."""
 
+_MUON = ("encoder.", "decoder.", "trunk.")
 _REFERENCE = [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)
 _FIRST_DRAW, _HELD_OUT_DRAW = 2**31, 2**31 + 1
 
@@ -147,78 +137,15 @@ def config_from(settings: dict[str, Any]) -> TrainingConfig:
     return TrainingConfig(**settings)
 
 
-@dataclass
-class TrainingState:
-    """What a training carries from step to step."""
-
-    model: Ojala
-    average: Ojala
-    optimizers: tuple[torch.optim.Muon, torch.optim.AdamW]
-    step: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def start(cls, config: TrainingConfig, first: Tokens) -> TrainingState:
-        """Fresh weights, input standardisation from the first draws."""
-        torch.manual_seed(config.seed)
-        model = Ojala(PRESETS[config.preset])
-        if config.start:
-            adopt(model, load_weights(Path(config.start))[0])
-        else:
-            model.tokens.fit(first)
-        model.to(config.device)
-        named = list(model.named_parameters())
-        inner = [
-            p for name, p in named if p.ndim == 2 and name.startswith(("encoder.", "decoder.", "trunk."))
-        ]
-        chosen = {id(p) for p in inner}
-        others = [p for _, p in named if id(p) not in chosen]
-        rate, decay = config.learning_rate, config.weight_decay
-        optimizers = (
-            torch.optim.Muon(inner, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
-        )
-        return cls(model, copy.deepcopy(model).requires_grad_(False), optimizers)
-
-    def save(self, path: Path, config: TrainingConfig) -> None:
-        """Write everything needed to go on."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        for which, optimizer in enumerate(self.optimizers):
-            for index, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
-        progress = {"step": self.step, "seconds": self.seconds, "config": asdict(config)}
-        write_tensors(path, tensors, {"progress": json.dumps(progress)})
-
-    def load(self, path: Path, config: TrainingConfig) -> None:
-        """Go on from what `save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the file belongs to a training with other settings.
-        """
-        tensors, metadata = read_tensors(path)
-        progress = json.loads(metadata["progress"])
-        saved = replace(config_from(progress["config"]), checkpoint_minutes=config.checkpoint_minutes)
-        if saved != config:
-            raise ValueError(
-                f"{path} belongs to a training with other settings ({saved}); use another folder"
-            )
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            part, rest = name.split(".", 1)
-            parts[part][rest] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.average.load_state_dict(parts["average"])
-        for which, optimizer in enumerate(self.optimizers):
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in parts["optimizer"].items():
-                owner, index, moment = name.split(".")
-                if int(owner) == which:
-                    moments.setdefault(int(index), {})[moment] = tensor
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-        self.step, self.seconds = progress["step"], progress["seconds"]
+def _start(config: TrainingConfig, first: Tokens) -> Fit[Ojala]:
+    """Fresh weights with the input standardisation of the first draws, or those to start from."""
+    torch.manual_seed(config.seed)
+    model = Ojala(PRESETS[config.preset])
+    if config.start:
+        adopt(model, load_weights(Path(config.start))[0])
+    else:
+        model.tokens.fit(first)
+    return Fit(model.to(config.device), _MUON, weight_decay=config.weight_decay)
 
 
 def adopt(model: Ojala, other: Ojala) -> None:
@@ -255,8 +182,7 @@ def learning_rate(config: TrainingConfig, step: int, seconds: float) -> float:
     done = step / config.steps
     if config.minutes is not None:
         done = max(done, seconds / (60.0 * config.minutes))
-    fall = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
-    return config.learning_rate * fall * min(1.0, (step + 1) / config.warm_up)
+    return config.learning_rate * share_of_rate(done, step, config.warm_up)
 
 
 class Batch(NamedTuple):
@@ -344,10 +270,15 @@ def train(
         raise ValueError("a discrepancy needs observed photometry without labels, and that needs its weight")
     folder.mkdir(parents=True, exist_ok=True)
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
-    state = TrainingState.start(config, tokenise(first.flux, first.error, first.ebv))
+    state = _start(config, tokenise(first.flux, first.error, first.ebv))
     if (folder / STATE_FILE).exists():
-        state.load(folder / STATE_FILE, config)
-    log = _MetricsLog(folder / METRICS_FILE, state.step, report)
+        # How often a training is saved may change in its course.
+        minutes = config.checkpoint_minutes
+        state.load(
+            folder / STATE_FILE,
+            lambda saved: replace(config_from(saved), checkpoint_minutes=minutes) == config,
+        )
+    log = MetricsLog(folder / METRICS_FILE, state.step, report)
     check = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))
     weights = folder / f"{config.name}.safetensors"
     origin = f"{Path(config.start).name} (SHA-256 {file_sha256(Path(config.start))})" if config.start else ""
@@ -356,7 +287,7 @@ def train(
     def save() -> None:
         checked = evaluate(state.average, check, bf16=config.bf16)
         log.write({"step": state.step, "seconds": round(state.seconds, 1), "held_out": checked})
-        state.save(folder / STATE_FILE, config)
+        state.save(folder / STATE_FILE, asdict(config))
         summary = {
             "draws": state.step * config.batch_size,
             "seconds": round(state.seconds, 1),
@@ -375,7 +306,7 @@ def train(
     for batch in batches(sky, config, state.step, unlabelled):
         rate = learning_rate(config, state.step, state.seconds)
         found, norm = _step(take_step, state, batch.to(config.device), config, rate)
-        state.step, state.seconds = state.step + 1, time.monotonic() - started
+        state.seconds = time.monotonic() - started
         if state.step % 50 == 0 or state.step == 1:
             values = {name: round(loss.item(), 4) for name, loss in found.items()}
             progress = {"step": state.step, "seconds": round(state.seconds, 1), "rate": rate, "norm": norm}
@@ -417,45 +348,15 @@ def _losses_of(
 
 def _step(
     losses_of: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-    state: TrainingState,
+    fit: Fit[Ojala],
     batch: Batch,
     config: TrainingConfig,
     rate: float,
 ) -> tuple[dict[str, Tensor], float]:
     """One step of the optimizer; returns the losses and the gradient's norm before clipping."""
-    for optimizer in state.optimizers:
-        optimizer.zero_grad()
-        for group in optimizer.param_groups:
-            group["lr"] = rate
     device = batch.tokens.valid.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
         weights = torch.tensor(config.class_weights, device=device)
-        total, found = losses_of(state.model, batch, weights, config.discrepancy)
-    if not bool(torch.isfinite(total)):
-        raise FloatingPointError(f"the loss is not finite at step {state.step}: {found}")
-    torch.autograd.backward(total)
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
-    muon, adamw = state.optimizers
-    muon.step()  # type: ignore[no-untyped-call]  # torch leaves this one untyped
-    adamw.step()
-    memory = min(config.averaging, (1.0 + state.step) / (10.0 + state.step))
-    for mean, parameter in zip(state.average.parameters(), state.model.parameters(), strict=True):
-        mean.lerp_(parameter.detach(), 1.0 - memory)
-    return found, round(float(norm), 3)
-
-
-class _MetricsLog:
-    """One JSON record a line; records of steps that a resumed training takes again are dropped first."""
-
-    def __init__(self, path: Path, step: int, report: Callable[[dict[str, object]], None]) -> None:
-        self.path, self.report = path, report
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text("".join(line + "\n" for line in kept))
-        os.replace(unfinished, path)
-
-    def write(self, record: dict[str, object]) -> None:
-        with open(self.path, "a") as file:
-            file.write(json.dumps(record) + "\n")
-        self.report(record)
+        total, found = losses_of(fit.model, batch, weights, config.discrepancy)
+    norm = fit.take_step([(total, found)], rate, clip=config.clip, averaging=config.averaging)
+    return found, round(norm, 3)

@@ -7,11 +7,8 @@ written whole or not at all, and a training that was interrupted goes on from it
 
 from __future__ import annotations
 
-import copy
-import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -21,14 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import LabelledSpectra
-from models.checkpoint import read_tensors, write_tensors
+from models.fitting import METRICS_FILE, STATE_FILE, Fit, MetricsLog, same_as, share_of_rate
 from models.spectral_tokenizer.heads import Heads
 from models.spectral_tokenizer.lesson import HEAD_WEIGHTS, LessonConfig, losses, make_lesson
 from models.spectral_tokenizer.network import PRESETS, SpectralTokenizer
 from models.spectral_tokenizer.weights import load_tokenizer, save_tokenizer
-
-STATE_FILE = "state.safetensors"
-METRICS_FILE = "metrics.jsonl"
 
 Draw = Callable[[int, np.random.Generator], LabelledSpectra]
 """Draws so many labelled spectra of one instrument; the generator alone decides which."""
@@ -103,64 +97,23 @@ class _Both(nn.Module):
         self.network, self.heads = network, heads
 
 
-class _State:
-    """What a training carries from step to step."""
-
-    def __init__(self, config: TokenizerTraining) -> None:
-        torch.manual_seed(config.seed)
-        self.before: dict[str, object] = {}
-        if config.frozen:
-            model, heads, info = load_tokenizer(Path(config.frozen))
-            model.requires_grad_(False)
-            self.before = info.training
-        else:
-            shape = PRESETS[config.preset]
-            model, heads = SpectralTokenizer(shape), Heads(shape.width, shape.heads)
-        self.both = _Both(model, heads).to(config.device)
-        self.average = copy.deepcopy(self.both).requires_grad_(False)
-        named = [(name, p) for name, p in self.both.named_parameters() if p.requires_grad]
-        inner = [p for name, p in named if p.ndim == 2 and name.split(".")[1] in _BLOCKS]
-        chosen = {id(p) for p in inner}
-        others = [p for _, p in named if id(p) not in chosen]
-        rate = config.learning_rate
-        muon = torch.optim.Muon(
-            inner, lr=rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-        adamw = torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True)
-        self.optimizers = (muon, adamw)
-        self.step, self.seconds = 0, 0.0
-
-    def save(self, path: Path, config: TokenizerTraining) -> None:
-        tensors = {f"both.{name}": tensor for name, tensor in self.both.state_dict().items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        for which, optimizer in enumerate(self.optimizers):
-            for index, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
-        progress = {"step": self.step, "seconds": self.seconds, "config": asdict(config)}
-        write_tensors(path, tensors, {"progress": json.dumps(progress)})
-
-    def load(self, path: Path, config: TokenizerTraining) -> None:
-        tensors, metadata = read_tensors(path)
-        progress = json.loads(metadata["progress"])
-        if progress["config"] != json.loads(json.dumps(asdict(config))):
-            raise ValueError(f"{path} belongs to a training with other settings; use another folder")
-        for part, module in (("both", self.both), ("average", self.average)):
-            module.load_state_dict(_under(tensors, part))
-        for which, optimizer in enumerate(self.optimizers):
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _under(tensors, f"optimizer.{which}").items():
-                index, _, moment = name.partition(".")
-                moments.setdefault(int(index), {})[moment] = tensor
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-        self.step, self.seconds = progress["step"], progress["seconds"]
+_MUON = tuple(
+    f"{part}.{inner}." for part in ("network", "heads") for inner in ("encoder", "decoder", "blocks")
+)
 
 
-_BLOCKS = ("encoder", "decoder", "blocks")
-
-
-def _under(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    begin = f"{part}."
-    return {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
+def _start(config: TokenizerTraining) -> tuple[Fit[_Both], dict[str, object]]:
+    """Fresh weights, or those of a frozen network; and the training that the latter had."""
+    torch.manual_seed(config.seed)
+    before: dict[str, object] = {}
+    if config.frozen:
+        model, heads, info = load_tokenizer(Path(config.frozen))
+        model.requires_grad_(False)
+        before = info.training
+    else:
+        shape = PRESETS[config.preset]
+        model, heads = SpectralTokenizer(shape), Heads(shape.width, shape.heads)
+    return Fit(_Both(model, heads).to(config.device), _MUON, weight_decay=config.weight_decay), before
 
 
 def train_tokenizer(
@@ -196,38 +149,36 @@ def train_tokenizer(
         The folder holds a training with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = _State(config)
+    fit, before = _start(config)
     if (folder / STATE_FILE).exists():
-        state.load(folder / STATE_FILE, config)
+        fit.load(folder / STATE_FILE, same_as(config))
+    log = MetricsLog(folder / METRICS_FILE, fit.step, report)
     weights = folder / f"{config.name}.safetensors"
 
     def note(record: dict[str, object]) -> None:
-        record = {"step": state.step, "seconds": round(state.seconds, 1)} | record
-        with open(folder / METRICS_FILE, "a") as file:
-            file.write(json.dumps(record) + "\n")
-        report(record)
+        log.write({"step": fit.step, "seconds": round(fit.seconds, 1)} | record)
 
     def save() -> None:
-        model, heads = state.average.network, state.average.heads
+        model, heads = fit.average.network, fit.average.heads
         checked = check(model, heads)
         note({"held_out": checked})
-        state.save(folder / STATE_FILE, config)
+        fit.save(folder / STATE_FILE, asdict(config))
         summary = {
             "config": asdict(config) | {"frozen": Path(config.frozen).name},
             "instruments": list(draws),
-            "draws": state.step * config.batch_size * len(draws),
-            "seconds": round(state.seconds, 1),
+            "draws": fit.step * config.batch_size * len(draws),
+            "seconds": round(fit.seconds, 1),
             "threads": torch.get_num_threads(),
             "held_out": checked,
-            "before": state.before,
+            "before": before,
         }
         save_tokenizer(weights, model, heads, name=config.name, version=config.version, training=summary)
 
-    started, saved = time.monotonic() - state.seconds, time.monotonic()
-    while state.seconds < 60.0 * config.minutes:
-        found = _step(state, config, draws)
-        state.seconds = time.monotonic() - started
-        if state.step % 50 == 0:
+    started, saved = time.monotonic() - fit.seconds, time.monotonic()
+    while fit.seconds < 60.0 * config.minutes:
+        found = _step(fit, config, draws)
+        fit.seconds = time.monotonic() - started
+        if fit.step % 50 == 0:
             note({"loss": {name: round(value, 4) for name, value in found.items()}})
         if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
             save()
@@ -236,44 +187,26 @@ def train_tokenizer(
     return weights
 
 
-def _rate(config: TokenizerTraining, state: _State) -> float:
-    """Linear rise, then a cosine over time to 1 % of the peak."""
-    done = min(state.seconds / (60.0 * config.minutes), 1.0)
-    fall = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
-    return config.learning_rate * fall * min(1.0, (state.step + 1) / config.warm_up)
-
-
-def _step(state: _State, config: TokenizerTraining, draws: Mapping[str, Draw]) -> dict[str, float]:
+def _step(fit: Fit[_Both], config: TokenizerTraining, draws: Mapping[str, Draw]) -> dict[str, float]:
     """One step of the optimizers; returns the losses, mean over the instruments."""
-    rng = np.random.default_rng([config.seed, state.step])
-    for optimizer in state.optimizers:
-        optimizer.zero_grad()
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(config, state)
-    model, heads = state.both.network, state.both.heads
+    rng = np.random.default_rng([config.seed, fit.step])
+    model, heads = fit.model.network, fit.model.heads
     total: dict[str, float] = {}
-    for draw in draws.values():
-        drawn = draw(config.batch_size, rng)
-        lesson = make_lesson(
-            drawn.spectra, drawn.class_code, drawn.labels, model.config, config.lesson, rng
-        ).to(config.device)
-        with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-            found = losses(model, heads, lesson, config.lesson)
-        loss = sum((HEAD_WEIGHTS.get(name, 1.0) * value for name, value in found.items()), torch.zeros(()))
-        if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"the loss is not finite at step {state.step}: {found}")
-        torch.autograd.backward(loss / len(draws))
-        for name, value in found.items():
-            total[name] = total.get(name, 0.0) + value.item() / len(draws)
-    for part in (model, heads):
-        known = [p for p in part.parameters() if p.grad is not None]
-        if known:
-            torch.nn.utils.clip_grad_norm_(known, config.clip)
-    muon, adamw = state.optimizers
-    muon.step()  # type: ignore[no-untyped-call]  # torch leaves this one untyped
-    adamw.step()
-    state.step += 1
-    memory = min(config.averaging, (1.0 + state.step) / (10.0 + state.step))
-    for mean, parameter in zip(state.average.parameters(), state.both.parameters(), strict=True):
-        mean.lerp_(parameter.detach(), 1.0 - memory)
+
+    def lessons() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        for draw in draws.values():
+            drawn = draw(config.batch_size, rng)
+            lesson = make_lesson(
+                drawn.spectra, drawn.class_code, drawn.labels, model.config, config.lesson, rng
+            ).to(config.device)
+            with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
+                found = losses(model, heads, lesson, config.lesson)
+            weighted = (HEAD_WEIGHTS.get(name, 1.0) * value for name, value in found.items())
+            yield sum(weighted, torch.zeros(())) / len(draws), found
+            for name, value in found.items():
+                total[name] = total.get(name, 0.0) + value.item() / len(draws)
+
+    done = fit.seconds / (60.0 * config.minutes)
+    rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
+    fit.take_step(lessons(), rate, clip=config.clip, averaging=config.averaging, apart=(model, heads))
     return total
