@@ -24,11 +24,12 @@ from upath import UPath
 from flows.real_objects import PATCH
 from flows.synthesis import load_sky
 from flows.training import HeldOutSky, ObservedPhotometry
-from models.checkpoint import WeightsError, file_sha256, load_weights
 from models.ojala import PRESETS, Ojala, OjalaConfig
+from models.ojala_weights import load_weights
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES
 from models.tokens import N_BANDS, tokenise
 from models.training import Sky, TrainingConfig, config_from, train
+from models.weights_file import WeightsError, file_sha256
 from pipeline.ingest import ingest
 from pipeline.leaf import write_whole
 

@@ -15,8 +15,8 @@ from upath import UPath
 
 from models.calibration import Calibration, calibration_measures, fit_calibration
 from models.card import model_card
-from models.checkpoint import load_weights, save_weights
 from models.novelty import Novelty, fit_novelty, raw_vector
+from models.ojala_weights import load_weights, save_weights
 from models.raw_answers import RawAnswers, ask
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
 from pipeline.leaf import write_whole

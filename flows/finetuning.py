@@ -19,7 +19,6 @@ from upath import UPath
 
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
-from models.checkpoint import WeightsInfo, load_weights
 from models.finetune import (
     FineTuning,
     Head,
@@ -30,6 +29,7 @@ from models.finetune import (
     save_head,
 )
 from models.ojala import Ojala
+from models.ojala_weights import WeightsInfo, load_weights
 from models.predictor import OjalaPredictor
 from models.quantities import CLASSES, Transform
 from models.raw_answers import embed

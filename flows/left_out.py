@@ -16,9 +16,9 @@ import torch
 
 from flows.synthesis import load_sky
 from flows.training import HeldOutSky
-from models.checkpoint import load_weights
 from models.novelty import Novelty, fit_novelty, raw_vector
 from models.ojala import PRESETS, OjalaConfig
+from models.ojala_weights import load_weights
 from models.raw_answers import RawAnswers, ask
 from models.synthesis.sky import RARE
 from models.training import TrainingConfig, train

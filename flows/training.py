@@ -19,7 +19,7 @@ from flows.observed_sky import open_observed_sky
 from flows.synthesis import load_sky
 from models.batch import LabelledPhotometry
 from models.card import model_card
-from models.checkpoint import load_weights
+from models.ojala_weights import load_weights
 from models.synthesis.mixed import MixedSky
 from models.synthesis.sky import SURVEY_SHARES, TRAINING_SHARES, MockSky
 from models.training import Sky, config_from, train

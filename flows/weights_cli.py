@@ -55,7 +55,7 @@ def finetune(
     from flows.finetuning import finetune as train_head
     from flows.finetuning import head_card, mock_labels, read_settings, table_labels
     from flows.synthesis import load_sky
-    from models.checkpoint import load_weights
+    from models.ojala_weights import load_weights
 
     with errors():
         tuning = read_settings(settings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.checkpoint import WeightsInfo
 from models.metrics import MAGNITUDE_BINS
+from models.ojala_weights import WeightsInfo
 from models.quantities import SCALARS
 
 _MEANING = """\

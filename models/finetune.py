@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
 from models.metrics import scatter_metrics
 from models.quantities import CLASSES, FINE_TUNED, Kind, Quantity, Transform
+from models.weights_file import WeightsError, file_sha256, read_tensors, write_tensors
 
 FORMAT = "ojala-head/1"
 """Written into every file of a head; another value is refused."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import read_tensors, write_tensors
+from models.weights_file import read_tensors, write_tensors
 
 STATE_FILE = "state.safetensors"
 """The state of a training, in its folder."""

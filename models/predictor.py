@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.calibration import STUDENT_T3_HALF_WIDTH, Calibration
-from models.checkpoint import WeightsInfo, load_weights
 from models.conveyor import LANES, Conveyor, HostTray
 from models.finetune import Head, heads_beside, in_units, load_head
 from models.graph import GraphTray, RecordedFunction
 from models.losses import REDSHIFTS
 from models.novelty import raw_vector
 from models.ojala import Ojala
+from models.ojala_weights import WeightsInfo, load_weights
 from models.precision import Precision
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from models.raw_answers import depth_of
@@ -110,7 +110,7 @@ class OjalaPredictor:
 
         Raises
         ------
-        models.checkpoint.WeightsError
+        models.weights_file.WeightsError
             If a file does not hold whole weights of this network, or a whole head.
         """
         weights_path = Path(weights_path)

@@ -101,7 +101,7 @@ class SpecPTPredictor:
 
         Raises
         ------
-        models.checkpoint.WeightsError
+        models.weights_file.WeightsError
             If the file does not hold whole weights of this network.
         """
         model, info = load_specpt(Path(weights_path))

@@ -20,15 +20,16 @@ from torch import Tensor
 
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
-from models.checkpoint import WeightsInfo, file_sha256, load_weights, save_weights
 from models.fitting import METRICS_FILE as METRICS_FILE
 from models.fitting import STATE_FILE as STATE_FILE
 from models.fitting import Fit, MetricsLog, share_of_rate
 from models.losses import Targets, losses, mean_discrepancy, targets_of, total_loss
 from models.metrics import catalogue_metrics
 from models.ojala import PRESETS, Ojala
+from models.ojala_weights import WeightsInfo, load_weights, save_weights
 from models.predictor import OjalaPredictor
 from models.tokens import Tokens, tokenise
+from models.weights_file import file_sha256
 
 FULL_CONTEXT = 0.7
 """Share of the training rows that keep every band they were drawn with."""

@@ -131,7 +131,7 @@ class ModelSpec:
 
         Raises
         ------
-        models.checkpoint.WeightsError
+        models.weights_file.WeightsError
             If one of the files is no head, or belongs to other weights.
         """
         if not self.own_heads:

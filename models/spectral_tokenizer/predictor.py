@@ -96,7 +96,7 @@ class SpectralTokenizerPredictor:
 
         Raises
         ------
-        models.checkpoint.WeightsError
+        models.weights_file.WeightsError
             If the file does not hold whole weights of this network.
         """
         model, heads, info = load_tokenizer(Path(weights_path))

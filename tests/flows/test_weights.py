@@ -15,9 +15,9 @@ from flows.finetuning import finetune, head_card, mock_labels, read_settings, ta
 from flows.left_out import chance_above
 from models.batch import LabelledPhotometry
 from models.card import calibration_table
-from models.checkpoint import load_weights, save_weights
 from models.finetune import FineTuning
 from models.ojala import Ojala, OjalaConfig
+from models.ojala_weights import load_weights, save_weights
 from models.predictor import OjalaPredictor
 from models.tokens import N_BANDS, tokenise
 from pipeline.catalogue import read_leaves

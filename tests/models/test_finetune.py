@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoint import WeightsError
 from models.finetune import (
     FineTuning,
     answer,
@@ -15,6 +14,7 @@ from models.finetune import (
     load_head,
     save_head,
 )
+from models.weights_file import WeightsError
 
 BASE = "a" * 64
 N, WIDTH = 2000, 8

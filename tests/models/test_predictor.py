@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from models.checkpoint import save_weights
 from models.ojala import Ojala, OjalaConfig
+from models.ojala_weights import save_weights
 from models.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, OjalaPredictor
 from models.quantities import SCALARS
 from models.tokens import N_BANDS, tokenise

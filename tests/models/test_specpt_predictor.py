@@ -9,11 +9,11 @@ import torch
 
 from catalogs_schema.specpt import MEANING, RECONSTRUCTED_SIZE, SPECPT, SPECPT_SPECTRA, SpecPTFlag
 from catalogs_schema.spectra import KEY_NAMES
-from models.checkpoint import WeightsError
 from models.specpt import N_BINS, PRESETS, SpecPT
 from models.specpt_predictor import SpecPTPredictor, _redshifts
 from models.specpt_weights import load_specpt, save_specpt
 from models.spectra import Spectra
+from models.weights_file import WeightsError
 
 SMALL = dataclasses.replace(
     PRESETS["base"], channels=(8, 8, 16), width=32, hidden=64, encoder=1, decoder=1, evidence=4, rest=3

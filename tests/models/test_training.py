@@ -10,8 +10,8 @@ import torch
 
 from models.batch import LabelledPhotometry
 from models.card import model_card
-from models.checkpoint import WeightsError, file_sha256, load_weights
 from models.ojala import PRESETS, Ojala, OjalaConfig
+from models.ojala_weights import load_weights
 from models.predictor import OjalaPredictor
 from models.tokens import N_BANDS
 from models.training import (
@@ -25,6 +25,7 @@ from models.training import (
     learning_rate,
     train,
 )
+from models.weights_file import WeightsError, file_sha256
 
 TINY = OjalaConfig(
     width=16, encoder=((2, 32),), decoder=((2, 32),), trunk=(32,), pre_norm=True, reads_errors=True

@@ -10,9 +10,10 @@ import torch
 from astropy.table import Table
 
 from catalogs_schema.own_heads import OWN_HEADS, OwnHead, own_heads_contract
-from models.checkpoint import file_sha256, save_weights
 from models.finetune import FineTuning, Head, fit_head, save_head
 from models.ojala import Ojala, OjalaConfig
+from models.ojala_weights import save_weights
+from models.weights_file import file_sha256
 from pipeline.config import ConfigError, RunConfig, read_config
 from pipeline.plan import make_plan
 from pipeline.record import read_record

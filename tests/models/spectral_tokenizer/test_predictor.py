@@ -6,11 +6,11 @@ import torch
 
 from catalogs_schema.spectra import KEY_NAMES
 from catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER, SpectrumFlag
-from models.checkpoint import WeightsError, read_tensors, write_tensors
 from models.spectral_tokenizer.heads import Heads
 from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
 from models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from models.spectral_tokenizer.weights import save_tokenizer
+from models.weights_file import WeightsError, read_tensors, write_tensors
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, mixed_spectra
 
 SMALL = TokenizerConfig(width=32, heads=2, encoder=2, decoder=1, patch=16)

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.calibration import Calibration
-from models.checkpoint import FORMAT, WeightsError, file_sha256, load_weights, save_weights
 from models.ojala import Ojala, OjalaConfig
+from models.ojala_weights import FORMAT, load_weights, save_weights
+from models.weights_file import WeightsError, file_sha256
 
 TINY = OjalaConfig(
     width=16, encoder=((2, 32),), decoder=((2, 32),), trunk=(16,), pre_norm=True, reads_errors=True
