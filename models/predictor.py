@@ -24,6 +24,7 @@ from models.precision import Precision
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from models.raw_answers import depth_of
 from models.redshift_pdf import RedshiftSummary, coarsen, summarise
+from models.serving import Served
 from models.tokens import N_BANDS, Tokens, require_photometry, tokens_of
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
@@ -32,30 +33,17 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Where the weights that come with the program lie."""
 
 
-class OjalaPredictor:
+class OjalaPredictor(Served):
     """OJALA with trained weights, as the pipeline uses it.
-
-    Every batch is padded to one fixed size, so that a row's answer does not depend on how many rows come
-    with it.
 
     Attributes
     ----------
     network : Ojala
         The network, in evaluation mode.
-    name, version : str
-        Of the weights.
-    weights_sha256 : str
-        SHA-256 of the file of weights.
     heads : tuple of (str, str)
         Names and SHA-256 of the heads on the network.
-    device : str
-        Torch device that it runs on.
-    batch_size : int
-        Rows per forward pass.
     lanes : int
         Threads that may ask at a time.
-    config_json : str
-        Everything besides the weights that changes numbers: shape of the network, precision and batch size.
     """
 
     def __init__(
@@ -68,10 +56,7 @@ class OjalaPredictor:
         batch_size: int,
         heads: Sequence[Head] = (),
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
         self.network = model.to(device).eval()
         self._calibration = (info.calibration or Calibration.none()).to(device)
         self._novelty = info.novelty.to(device) if info.novelty else None
@@ -79,21 +64,15 @@ class OjalaPredictor:
         self._heads = heads
         for head in heads:
             head.mlp.to(device)
-        self.device = device
         if precision == "bf16":
             self.network = copy.deepcopy(self.network)  # a training goes on with what it has checked
             self.network.shorten()
-        self.batch_size = batch_size
         on_gpu = torch.device(device).type == "cuda"
         self.lanes = LANES if on_gpu else 1
         # Joining operations saves most of a GPU's traffic with its memory; a CPU's caches do as well.
         self._ask = torch.compile(self.ask, dynamic=False, fullgraph=True) if on_gpu else self.ask
         self._way: Conveyor | None = None
         self._turn = threading.Lock()
-        self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
-        self.config_json = (
-            f'{{"batch_size": {batch_size}, "network": {info.config.to_json()}, "precision": "{precision}"}}'
-        )
 
     @classmethod
     def load(
@@ -120,14 +99,9 @@ class OjalaPredictor:
         return cls(model, info, device=device, precision=precision, batch_size=batch_size, heads=heads)
 
     def halve_batch(self) -> None:
-        """Halve the batch for all that follows, and give cached memory back to the device.
-
-        A row's numbers then differ by rounding from those of the larger batch.
-        """
-        self.batch_size = max(1, self.batch_size // 2)
+        """See `Served`; the way through the device is made anew."""
         self._way = None
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.empty_cache()
+        super().halve_batch()
 
     def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Answers for N objects.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,9 @@ from catalogs_schema.specpt import (
     SpecPTFlag,
 )
 from models.ojala import LOG1PZ_STEP
+from models.precision import Precision
 from models.redshift_pdf import summarise
+from models.serving import Served
 from models.specpt import SpecPT, channels_of, standardise
 from models.specpt_training import LABEL_WIDTH, nmad_loss, point_of
 from models.specpt_weights import SpecPTInfo, load_specpt
@@ -44,26 +45,13 @@ KEPT = Grid("kept", RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE,
 _PREDICTED = ("z", "z_err", "z_odds", "z_mode2", "z_mode2_p", "reconstruction_chi2", "reconstruction_nmad")
 
 
-class SpecPTPredictor:
+class SpecPTPredictor(Served):
     """SpecPT with trained weights, as the pipeline uses it.
-
-    Every batch is padded to one fixed size, so that a row's answer does not depend on how many rows come
-    with it.
 
     Attributes
     ----------
-    name, version : str
-        Of the weights.
-    weights_sha256 : str
-        SHA-256 of the file of weights.
     grid : str
         Wavelengths that the network reads, a key of `models.spectral_grid.GRIDS`.
-    device : str
-        Torch device that it runs on.
-    batch_size : int
-        Rows per forward pass.
-    config_json : str
-        Everything besides the weights that changes numbers: shape of the network, precision and batch size.
     """
 
     def __init__(
@@ -72,29 +60,20 @@ class SpecPTPredictor:
         info: SpecPTInfo,
         *,
         device: str,
-        precision: Literal["fp32", "bf16"],
+        precision: Precision,
         batch_size: int,
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
         self._model = model.to(device).eval()
         self._serves = info.config.redshift[0]
         self.grid = info.config.grid
-        self._bf16 = precision == "bf16"
-        self.device, self.batch_size = device, batch_size
-        self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
-        self.config_json = (
-            f'{{"batch_size": {batch_size}, "network": {info.config.to_json()}, "precision": "{precision}"}}'
-        )
 
     @classmethod
     def load(
         cls,
         weights_path: Path | str,
         device: str = "cpu",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         batch_size: int = 16,
     ) -> SpecPTPredictor:
         """Read weights. 16 spectra a batch stay in the caches of a CPU, a GPU wants hundreds.
@@ -106,15 +85,6 @@ class SpecPTPredictor:
         """
         model, info = load_specpt(Path(weights_path))
         return cls(model, info, device=device, precision=precision, batch_size=batch_size)
-
-    def halve_batch(self) -> None:
-        """Halve the batch for all that follows, and give cached memory back to the device.
-
-        A row's numbers then differ by rounding from those of the larger batch.
-        """
-        self.batch_size = max(1, self.batch_size // 2)
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.empty_cache()
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
         """Answers for N spectra.
@@ -159,7 +129,7 @@ class SpecPTPredictor:
         x, weight = (
             torch.from_numpy(np.pad(a, ((0, missing), (0, 0)))).to(self.device) for a in (flux, ivar)
         )
-        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16):
+        with self._arithmetic():
             local, tokens = self._model.encode(channels_of(x, weight))
             answer = self._model.redshift(local, tokens)[self._serves]
             reconstructed = self._model.reconstruct(tokens, point_of(answer))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,9 @@ from catalogs_schema.contract import NONE
 from catalogs_schema.spectral_tokenizer import SpectrumFlag
 from catalogs_schema.value_added import CLASS_FLOOR, CLASSES
 from models.calibration import STUDENT_T3_HALF_WIDTH
+from models.precision import Precision
 from models.redshift_pdf import summarise
+from models.serving import Served
 from models.spectra import Spectra
 from models.spectral_tokenizer.heads import STELLAR, HeadAnswers, Heads
 from models.spectral_tokenizer.network import SpectralTokenizer
@@ -41,7 +42,7 @@ _NUMBERS = (
 )
 
 
-class SpectralTokenizerPredictor:
+class SpectralTokenizerPredictor(Served):
     """A trained tokenizer with its heads, as the pipeline uses it.
 
     Spectra are batched with others of about as many patches, in batches of a fixed size: a row's answer does
@@ -49,16 +50,8 @@ class SpectralTokenizerPredictor:
 
     Attributes
     ----------
-    name, version : str
-        Of the weights.
-    weights_sha256 : str
-        SHA-256 of the file of weights.
-    device : str
-        Torch device that it runs on.
     batch_size : int
         Rows per forward pass, of spectra of up to `USUAL_SLOTS` patches.
-    config_json : str
-        Everything besides the weights that changes numbers: shape of the network, precision and batch size.
     """
 
     def __init__(
@@ -68,28 +61,19 @@ class SpectralTokenizerPredictor:
         info: TokenizerInfo,
         *,
         device: str,
-        precision: Literal["fp32", "bf16"],
+        precision: Precision,
         batch_size: int,
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
         self._model, self._heads = model.to(device).eval(), heads.to(device).eval()
         self._config = info.config
-        self._bf16 = precision == "bf16"
-        self.device, self.batch_size = device, batch_size
-        self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
-        self.config_json = (
-            f'{{"batch_size": {batch_size}, "network": {info.config.to_json()}, "precision": "{precision}"}}'
-        )
 
     @classmethod
     def load(
         cls,
         weights_path: Path | str,
         device: str = "cpu",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         batch_size: int = 16,
     ) -> SpectralTokenizerPredictor:
         """Read weights. 16 spectra a batch stay in the caches of a CPU, a GPU wants hundreds.
@@ -101,15 +85,6 @@ class SpectralTokenizerPredictor:
         """
         model, heads, info = load_tokenizer(Path(weights_path))
         return cls(model, heads, info, device=device, precision=precision, batch_size=batch_size)
-
-    def halve_batch(self) -> None:
-        """Halve the batch for all that follows, and give cached memory back to the device.
-
-        A row's numbers then differ by rounding from those of the larger batch.
-        """
-        self.batch_size = max(1, self.batch_size // 2)
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.empty_cache()
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
         """Answers for N spectra.
@@ -161,7 +136,7 @@ class SpectralTokenizerPredictor:
             asked = np.zeros((len(batch.valid), max(map(len, codes)), config.width), np.float32)
             for row, code in enumerate(codes):
                 asked[row, : len(code)] = code
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode(), self._arithmetic():
                 encoded = self._model.encode(batch)
                 on = torch.from_numpy(asked).to(self.device)
                 flux = self._model.reconstruct(encoded, batch.valid, on).flatten(1).cpu().numpy()
@@ -183,13 +158,10 @@ class SpectralTokenizerPredictor:
                 filled += filled[:1] * (size - len(filled))
                 yield np.array(chosen), gather(filled, slots).to(self.device)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16)
-
     @torch.inference_mode()
     def _answers(self, cuts: list[Cut], batch: Patches) -> dict[str, np.ndarray]:
         """Answers for the spectra of one batch, whose first rows they are."""
-        with self._autocast():
+        with self._arithmetic():
             encoded = self._model.encode(batch)
             answers = self._heads(encoded, batch.valid)
             flux = self._model.reconstruct(encoded, batch.valid, batch.code)
