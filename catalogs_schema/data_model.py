@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from catalogs_schema.avis import AVIS
 from catalogs_schema.contract import Column, Contract
 from catalogs_schema.cutouts import CUTOUTS
 from catalogs_schema.photometry import PHOTOMETRY
@@ -22,6 +23,7 @@ CONTRACTS: tuple[Contract, ...] = (
     SPECPT_SPECTRA,
     SPECTRAL_TOKENIZER,
     CUTOUTS,
+    AVIS,
 )
 """Every contract, in the order of the page."""
 

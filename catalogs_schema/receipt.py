@@ -20,7 +20,7 @@ class _Record(BaseModel):
 class Ingredients(_Record):
     """Everything that a partition's numbers depend on. Its hash is the partition's key."""
 
-    input_sha256: str = Field(description="SHA-256 of the photometry leaf")
+    input_sha256: str = Field(description="SHA-256 of the leaf that was read; of two leaves, both of them")
     weights_sha256: str = Field(description="SHA-256 of the model's weights")
     config_sha256: str = Field(description="SHA-256 of the configuration that changes numbers")
     code_version: str = Field(description="version of the code, with its commit where known")
@@ -85,7 +85,7 @@ class Receipt(_Record):
         description="hashes of input leaf, weights and configuration, code version, contract version"
     )
     model: str = Field(description="name and version of the model")
-    rows_in: int = Field(description="rows of the photometry leaf")
+    rows_in: int = Field(description="rows of the leaf that was read")
     rows_out: int = Field(description="rows of the leaf written; equal to rows_in when done")
     leaves: list[Leaf] = Field(description="files written: product, path, rows, bytes, SHA-256")
     summary: Summary | None = Field(description="counts of classes, flags, redshifts and usable bands")

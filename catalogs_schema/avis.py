@@ -1,0 +1,150 @@
+"""The contract of AVIS' catalogue: embeddings of spectra with images, and where they lie in the atlas."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from catalogs_schema.contract import Column, Contract
+from catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from catalogs_schema.value_added import Z_MAX
+
+EMBEDDING_SIZE = 128
+"""Length of an embedding."""
+
+UNCLUSTERED = -1
+"""In the place of a cluster's number: in none, or not known."""
+
+SCATTERED = 0.05
+"""Scatter of the neighbours' redshifts, over (1 + z), above which a row is flagged."""
+
+NOVEL = 0.99
+"""Novelty above which a row is flagged."""
+
+
+class AvisFlag(enum.IntFlag):
+    """What is to be known of a row. Bits are never reused for another meaning."""
+
+    NO_SPECTRUM = 1 << 0
+    NO_IMAGE = 1 << 1
+    NO_CUTOUT = 1 << 2
+    BAND_MISSING = 1 << 3
+    IMAGE_DOUBTFUL = 1 << 4
+    LOW_SIGNAL = 1 << 5
+    NOT_EMBEDDED = 1 << 6
+    FEW_REDSHIFTS = 1 << 7
+    Z_SCATTERED = 1 << 8
+    NOVEL = 1 << 9
+    OUT_OF_RANGE = 1 << 10
+
+
+MEANING: Mapping[enum.IntFlag, str] = {
+    AvisFlag.NO_SPECTRUM: "the network can use nothing of the spectrum: embedding_spectrum is NaN",
+    AvisFlag.NO_IMAGE: "the network can use nothing of the image: embedding_image is NaN",
+    AvisFlag.NO_CUTOUT: "the cut-out catalogue has no row for the object, or none was given",
+    AvisFlag.BAND_MISSING: "there is an image, but not in all of g, r and z",
+    AvisFlag.IMAGE_DOUBTFUL: "the image is saturated near the object, or not measured at its place",
+    AvisFlag.LOW_SIGNAL: "median signal-to-noise ratio of the spectrum's usable pixels below 1",
+    AvisFlag.NOT_EMBEDDED: "there is no joint embedding: all of the atlas' columns are null",
+    AvisFlag.FEW_REDSHIFTS: "the atlas knows the redshifts of too few objects: z_nn is null",
+    AvisFlag.Z_SCATTERED: f"z_nn_err above {SCATTERED} (1 + z_nn): the neighbours disagree",
+    AvisFlag.NOVEL: f"novelty above {NOVEL}",
+    AvisFlag.OUT_OF_RANGE: "a value fell outside its column's range and was set to null",
+}
+"""One sentence per bit."""
+
+
+def _embedding(name: str, of: str) -> Column:
+    return Column(
+        name,
+        pa.list_(pa.float32(), EMBEDDING_SIZE),
+        "",
+        "stat.fit.param",
+        f"embedding of {of}, a vector of length 1; NaN where there is none",
+        nullable=False,
+    )
+
+
+def _place(name: str, axis: str, dimensions: int) -> Column:
+    return Column(
+        name,
+        pa.float32(),
+        "",
+        f"pos.cartesian.{axis}",
+        f"place on the {dimensions}-D map along {axis}",
+    )
+
+
+AVIS = Contract(
+    name="avis",
+    version="1.0.0",
+    title="AVIS",
+    description=(
+        "One row per row of the spectra catalogue, in a partition of the same name, whatever is wrong with "
+        "spectrum or image; `flags` says what is. Embeddings were learned without labels. Cluster, redshift "
+        "of the nearest neighbours, novelty and places on the maps come from one atlas, which was fitted "
+        "once on a sample, so that they do not depend on which other rows there are; they are null (cluster "
+        f"{UNCLUSTERED}) where there is no joint embedding, and everywhere in a run without an atlas."
+    ),
+    columns=(
+        *(SPECTRA[name] for name in KEY_NAMES),
+        _embedding("embedding", "spectrum and image together"),
+        _embedding("embedding_image", "the image"),
+        _embedding("embedding_spectrum", "the spectrum"),
+        Column(
+            "cluster",
+            pa.int32(),
+            "",
+            "meta.id",
+            f"number of the cluster in the atlas; {UNCLUSTERED} for none",
+            nullable=False,
+            minimum=UNCLUSTERED,
+        ),
+        Column(
+            "cluster_prob",
+            pa.float32(),
+            "",
+            "stat.probability",
+            "strength of the membership: share of the cluster among the neighbours in the atlas, each "
+            "counted with its own membership; 0 for none",
+            minimum=0.0,
+            maximum=1.0,
+        ),
+        Column(
+            "z_nn",
+            pa.float32(),
+            "",
+            "src.redshift",
+            "median redshift of the nearest neighbours in the atlas, the object itself not among them; that "
+            "of stars is near 0",
+            minimum=-0.1,
+            maximum=2 * Z_MAX,
+        ),
+        Column(
+            "z_nn_err",
+            pa.float32(),
+            "",
+            "stat.error;src.redshift",
+            "scatter of these redshifts: half of their central 68.3 %",
+            minimum=0.0,
+        ),
+        Column(
+            "novelty",
+            pa.float32(),
+            "",
+            "stat.rank",
+            "share of the atlas' objects that are nearer to their neighbours in the atlas",
+            minimum=0.0,
+            maximum=1.0,
+        ),
+        *(_place(f"map_{axis}", axis, 2) for axis in "xy"),
+        *(_place(f"map3_{axis}", axis, 3) for axis in "xyz"),
+        Column(
+            "flags", pa.int32(), "", "meta.code.qual", "bit mask, see the flags", nullable=False, minimum=0
+        ),
+    ),
+    remarks=MEANING,
+)
+"""The catalogue of joint embeddings and their places in the atlas."""

@@ -1,0 +1,1 @@
+"""AVIS: images and spectra of the same objects in one embedding, learned without labels, and its atlas."""
