@@ -1,16 +1,16 @@
 """What many partitions cost the driver: seconds and memory of plan and end of a run, without a network.
 
-    python -m flows.bench_partitions 1266 2532 5064 10128
+    python -m flows.bench_partitions [--rows 34000] 1266 2532 5064 10128
 
-works for each number on one partition of a few rows with the empty model, lets its photometry, its leaf and
-its receipt stand for all the others, and prints a table. So there are as many real receipts and files as in
-a survey, but only one partition had to be done.
+works for each number on one partition with the empty model, lets its photometry, its leaf and its receipt
+stand for all the others, and prints a table. So there are as many real receipts and files as in a survey,
+but only one partition had to be done.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -20,33 +20,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import healpy
 import numpy as np
-import pandas as pd
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
-from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.receipt import Receipt
-from flows.demo import PATCH
+from flows.simulated_survey import name_again, simulate
 from pipeline import run as survey_run
-from pipeline.catalogue import SKYMAP_ORDER, finalise_catalogue, read_leaves
 from pipeline.config import RunConfig
-from pipeline.ingest import ingest
-from pipeline.leaf import LeafRecord
 from pipeline.partition import peak_memory, receipt_path
 from pipeline.plan import Plan, make_plan
-from pipeline.sky import Partition
 
 T = TypeVar("T")
 
-ORDER = 6
-"""Order of the partitions: 10,128 of them are the sky of J-PAS."""
-
 ROWS = 3
-"""Rows of a partition."""
+"""Rows of a partition where nothing else is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +56,12 @@ class Costs:
     memory: dict[str, float]
 
 
-def simulate(folder: Path, partitions: int) -> UPath:
-    """A photometry catalogue of so many partitions, all of them with the same few objects."""
-    sky = pd.read_parquet(PATCH / "mock_sky.parquet").head(ROWS)
-    pq.write_table(pa.Table.from_pandas(sky, preserve_index=False), folder / "sky.parquet")
-    ingest([UPath(folder / "sky.parquet")], UPath(folder / "few"), tile_rows=ROWS)
-    ((partition, leaf),) = read_leaves(UPath(folder / "few")).items()
-    root = UPath(folder / "photometry")
-    places = [Partition(ORDER, pixel) for pixel in range(partitions)]
-    for place in places:
-        double(folder / "few" / partition.leaf, Path(root.path, place.leaf))
-    leaves = {place: LeafRecord(place.leaf, leaf.rows, leaf.bytes, leaf.sha256) for place in places}
-    counts = np.zeros(healpy.order2npix(SKYMAP_ORDER), dtype=np.int64)
-    counts[[place.pixel << 2 * (SKYMAP_ORDER - ORDER) for place in places]] = ROWS
-    finalise_catalogue(root, PHOTOMETRY, leaves, name="simulated", skymap=counts)
-    return root
-
-
-def double(source: Path, target: Path) -> None:
-    """A file of its own with the content of another, as cheaply as the file system can."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
 def stand_for_all(run: Path, plan: Plan, receipt: Receipt) -> None:
     """Give every partition of a plan the leaf and the receipt of the one that was done."""
     for entry in plan.entries[1:]:
         (leaf,) = receipt.leaves
         other = leaf.model_copy(update={"path": f"{leaf.product}/{entry.partition.leaf}"})
-        double(run / leaf.path, run / other.path)
+        name_again(run / leaf.path, run / other.path)
         same = receipt.model_copy(update={"partition": entry.partition.name, "leaves": [other]})
         path = receipt_path(UPath(run), entry.partition)
         path.write_text(same.model_dump_json(indent=1))
@@ -130,11 +95,11 @@ def measure(photometry: UPath, out: Path) -> dict[str, float]:
     return steps
 
 
-def costs(partitions: int) -> Costs:
+def costs(partitions: int, rows: int = ROWS) -> Costs:
     """What so many partitions cost this process."""
     begin = psutil.Process().memory_info().rss / 2**20
     with TemporaryDirectory(prefix="ojala-bench-") as name:
-        seconds = measure(simulate(Path(name), partitions), Path(name, "out"))
+        seconds = measure(simulate(Path(name), partitions, rows), Path(name, "out"))
     return Costs(partitions, seconds, {"after imports": begin, "peak": peak_memory() / 2**20})
 
 
@@ -159,15 +124,28 @@ def table(found: Sequence[Costs]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def alone(partitions: int) -> Costs:
+def alone(partitions: int, rows: int) -> Costs:
     """What so many partitions cost a process of their own."""
-    command = [sys.executable, "-m", "flows.bench_partitions", "--alone", str(partitions)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.bench_partitions",
+        "--alone",
+        "--rows",
+        str(rows),
+        str(partitions),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Costs(**json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--alone":
-        print(json.dumps(asdict(costs(int(sys.argv[2])))))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of a partition")
+    parser.add_argument("--alone", action="store_true", help="one number, in this process")
+    parser.add_argument("partitions", type=int, nargs="+")
+    asked = parser.parse_args()
+    if asked.alone:
+        print(json.dumps(asdict(costs(asked.partitions[0], asked.rows))))
     else:
-        print(table([alone(int(count)) for count in sys.argv[1:]]))
+        print(table([alone(count, asked.rows) for count in asked.partitions]))
