@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -30,6 +31,12 @@ longer ones tell no two optical or near-infrared wavelengths apart."""
 
 MAX_FLUX = 12.0
 """Bound of a pixel's asinh: 80,000 times the brightness."""
+
+SLOT_STEP = 16
+"""Spectra are batched by their number of readable patches, rounded up to a multiple of this."""
+
+USUAL_SLOTS = 128
+"""Patches of a DESI spectrum; longer spectra come in smaller batches, as attention grows with the square."""
 
 _GRIDS_KEPT = 64
 
@@ -186,6 +193,34 @@ def gather(cuts: Iterable[Cut], slots: int) -> Patches:
         code[row, :n] = one.code
         valid[row, :n] = one.valid
     return Patches(torch.from_numpy(pixels), torch.from_numpy(code), torch.from_numpy(valid))
+
+
+def in_batches(
+    cuts: list[Cut], batch_size: int, device: torch.device | str
+) -> Iterator[tuple[np.ndarray, Patches]]:
+    """Rows with readable patches, and these patches, in padded batches of one size for each length.
+
+    Parameters
+    ----------
+    cuts : list of Cut
+        Spectra of any lengths.
+    batch_size : int
+        Rows of a batch of spectra of up to `USUAL_SLOTS` patches; the last batch of each length is filled up
+        with repetitions of its first spectrum.
+    device
+        Where the patches are wanted.
+    """
+    lengths = defaultdict(list)
+    for row, one in enumerate(cuts):
+        if readable := int(one.valid.sum()):
+            lengths[SLOT_STEP * -(-readable // SLOT_STEP)].append(row)
+    for slots, rows in lengths.items():
+        size = max(1, min(batch_size, batch_size * USUAL_SLOTS**2 // slots**2))
+        for begin in range(0, len(rows), size):
+            chosen = rows[begin : begin + size]
+            filled = [cuts[row].kept(cuts[row].valid) for row in chosen]
+            filled += filled[:1] * (size - len(filled))
+            yield np.array(chosen), gather(filled, slots).to(device)
 
 
 def _read(one: Cut) -> np.ndarray:

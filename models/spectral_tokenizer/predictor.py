@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,8 @@ from models.serving import Served
 from models.spectra import Spectra
 from models.spectral_tokenizer.heads import STELLAR, HeadAnswers, Heads
 from models.spectral_tokenizer.network import SpectralTokenizer
-from models.spectral_tokenizer.patches import Cut, Patches, cut, gather, wavelength_code
+from models.spectral_tokenizer.patches import Cut, Patches, cut, in_batches, wavelength_code
 from models.spectral_tokenizer.weights import TokenizerInfo, load_tokenizer
-
-SLOT_STEP = 16
-"""Spectra are batched by their number of readable patches, rounded up to a multiple of this."""
-
-USUAL_SLOTS = 128
-"""Patches of a DESI spectrum; longer spectra come in smaller batches, as attention grows with the square."""
 
 FEW_PIXELS = 500
 UNCERTAIN_CLASS = 0.7
@@ -51,7 +44,7 @@ class SpectralTokenizerPredictor(Served):
     Attributes
     ----------
     batch_size : int
-        Rows per forward pass, of spectra of up to `USUAL_SLOTS` patches.
+        Rows per forward pass, of spectra of up to `models.spectral_tokenizer.patches.USUAL_SLOTS` patches.
     """
 
     def __init__(
@@ -105,7 +98,7 @@ class SpectralTokenizerPredictor(Served):
         cuts = cut(spectra, self._config.patch, self._config.width)
         found = {name: np.full(len(cuts), np.nan, np.float32) for name in _NUMBERS}
         found["embedding"] = np.full((len(cuts), self._config.width), np.nan, np.float16)
-        for rows, batch in self._batches(cuts):
+        for rows, batch in in_batches(cuts, self.batch_size, self.device):
             for name, values in self._answers([cuts[row] for row in rows], batch).items():
                 found[name][rows] = values
         found["n_pixels"] = np.array([one.n_pixels for one in cuts], np.int32)
@@ -131,7 +124,7 @@ class SpectralTokenizerPredictor(Served):
         config = self._config
         cuts = cut(spectra, config.patch, config.width)
         made = [np.full(len(wavelength), np.nan, np.float32) for wavelength in wavelengths]
-        for rows, batch in self._batches(cuts):
+        for rows, batch in in_batches(cuts, self.batch_size, self.device):
             codes = [wavelength_code(wavelengths[row], config.patch, config.width) for row in rows]
             asked = np.zeros((len(batch.valid), max(map(len, codes)), config.width), np.float32)
             for row, code in enumerate(codes):
@@ -143,20 +136,6 @@ class SpectralTokenizerPredictor(Served):
             for at, row in enumerate(rows):
                 made[row] = flux[at, : len(made[row])] * np.float32(cuts[row].brightness)
         return made
-
-    def _batches(self, cuts: list[Cut]) -> Iterator[tuple[np.ndarray, Patches]]:
-        """Rows with readable patches, and these patches, in padded batches of one size for each length."""
-        lengths = defaultdict(list)
-        for row, one in enumerate(cuts):
-            if readable := int(one.valid.sum()):
-                lengths[SLOT_STEP * -(-readable // SLOT_STEP)].append(row)
-        for slots, rows in lengths.items():
-            size = max(1, min(self.batch_size, self.batch_size * USUAL_SLOTS**2 // slots**2))
-            for begin in range(0, len(rows), size):
-                chosen = rows[begin : begin + size]
-                filled = [cuts[row].kept(cuts[row].valid) for row in chosen]
-                filled += filled[:1] * (size - len(filled))
-                yield np.array(chosen), gather(filled, slots).to(self.device)
 
     @torch.inference_mode()
     def _answers(self, cuts: list[Cut], batch: Patches) -> dict[str, np.ndarray]:

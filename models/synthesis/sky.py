@@ -66,13 +66,20 @@ class MockSky:
     ------
     ValueError
         The libraries lack what this version needs, or ``without`` holds an unknown kind.
+
+    Attributes
+    ----------
+    population : Population
+        The libraries with their split and priors.
+    photometer : Photometer
+        As given.
     """
 
     def __init__(
         self, libraries: Libraries, photometer: Photometer, *, without: frozenset[str] = frozenset()
     ) -> None:
         self.population = Population(libraries, without=without)
-        self._photometer = photometer
+        self.photometer = photometer
         self._errors = ModelErrors(quasars.Z_MAX)
         self._features = abundances.AbundanceFeatures()
 
@@ -196,8 +203,8 @@ class MockSky:
         self._keep_extremes_apart(lines, level, side, rng)
         fine, coarse = self._spectra(library, galaxies.Z_MAX, row, shift, rng)
         self._features.apply(fine, shift, abundances.draw_enhancement(library["log_ssfr"][row], rng))
-        flux = self._photometer.continuum(fine, coarse)
-        flux += self._photometer.lines(
+        flux = self.photometer.continuum(fine, coarse)
+        flux += self.photometer.lines(
             galaxies.LINE_WAVELENGTH * (1.0 + z[:, None]), lines * (1.0 + z[:, None])
         )
         scale = noise.to_flux(magnitude) / flux[:, _REFERENCE]
@@ -248,7 +255,7 @@ class MockSky:
         opacity = 1.0 - library["igm"][quasars.igm_row(z[absorbed])]
         sightline = np.exp(rng.normal(0.0, 0.25, (len(absorbed), 1))).astype(np.float32)
         fine[absorbed] *= np.maximum(1.0 - opacity * sightline, 0.0)
-        flux = self._photometer.continuum(fine, coarse)
+        flux = self.photometer.continuum(fine, coarse)
         tilt = rng.normal(0.0, 0.1, n)
         flux *= (_PIVOT / 7500.0).astype(np.float32) ** tilt[:, None].astype(np.float32)
         levels = (
@@ -265,7 +272,7 @@ class MockSky:
             levels[narrow, 0], np.log10(5100.0 * levels[narrow, 0]) + emitted[narrow], rng
         )
         stretch = 1.0 + z[narrow, None]
-        flux[narrow] += self._photometer.lines(quasars.NARROW_WAVELENGTH * stretch, lines * stretch)
+        flux[narrow] += self.photometer.lines(quasars.NARROW_WAVELENGTH * stretch, lines * stretch)
         scale = noise.to_flux(magnitude) / flux[:, _REFERENCE]
         luminosity = levels * quasars.MASS_CONTINUA * 10.0 ** self.population.log_emitted(z, scale)[:, None]
         labels = {
@@ -290,9 +297,9 @@ class MockSky:
         lines = galaxies.scatter_lines(
             library["lines"][row], self.population.levels[row], library["log_ssfr"][row], rng
         )
-        host = self._photometer.continuum(*self._spectra(library, galaxies.Z_MAX, row, shift, rng))
+        host = self.photometer.continuum(*self._spectra(library, galaxies.Z_MAX, row, shift, rng))
         stretch = 1.0 + z[:, None]
-        host += self._photometer.lines(galaxies.LINE_WAVELENGTH * stretch, lines * stretch)
+        host += self.photometer.lines(galaxies.LINE_WAVELENGTH * stretch, lines * stretch)
         return host * ratio[:, None].astype(np.float32)
 
     def _draw_stars(self, magnitude: np.ndarray, side: Members, rng: np.random.Generator) -> _Drawn:
@@ -315,7 +322,7 @@ class MockSky:
         rng: np.random.Generator,
     ) -> np.ndarray:
         """Flux densities of library members at the given shifts, with the models' errors; float32 (N, 63)."""
-        return self._photometer.continuum(*self._spectra(library, z_max, row, shift, rng))
+        return self.photometer.continuum(*self._spectra(library, z_max, row, shift, rng))
 
     def _spectra(
         self,

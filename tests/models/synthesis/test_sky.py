@@ -162,13 +162,13 @@ def test_masses_follow_from_light_and_distance(sky):
 
 
 def test_a_strong_line_shows_in_its_band(sky, small):
-    library, photometer = small.galaxies, sky._photometer
+    library, photometer = small.galaxies, sky.photometer
     level = galaxies.line_levels(library["fine"])
     lines = np.zeros((1, len(galaxies.LINES)), np.float32)
     lines[0, 0] = 145.0 * level[0, 0]  # EW(H alpha) of 145 A, the width of a band, at z = 0.0066
     band = [b.name for b in MODEL_BANDS].index("J0660")
     shift = np.array([22])
-    continuum = sky._photometer.continuum(
+    continuum = sky.photometer.continuum(
         *_exact(library, 0, shift),
     )
     added = photometer.lines(galaxies.LINE_WAVELENGTH[None] * np.exp(22 * 3e-4), lines * np.exp(22 * 3e-4))

@@ -1,0 +1,116 @@
+"""From pairs to embeddings with trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.avis.image_patches import read_images
+from models.avis.network import Avis
+from models.avis.pairs import Pairs
+from models.avis.spectrum_facts import facts_of
+from models.avis.weights import AvisInfo, load_avis
+from models.images import Images
+from models.precision import Precision
+from models.serving import Served
+from models.spectra import Spectra
+from models.spectral_tokenizer.patches import cut, in_batches
+
+
+class AvisPredictor(Served):
+    """A trained network, as the pipeline uses it.
+
+    Spectra are batched with others of about as many patches, images among themselves, in batches of a fixed
+    size: a row's answer does not depend on what else is asked.
+
+    Attributes
+    ----------
+    batch_size : int
+        Rows per forward pass.
+    """
+
+    def __init__(
+        self, model: Avis, info: AvisInfo, *, device: str, precision: Precision, batch_size: int
+    ) -> None:
+        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
+        self._model = model.to(device).eval()
+
+    @classmethod
+    def load(
+        cls,
+        weights_path: Path | str,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        batch_size: int = 16,
+    ) -> AvisPredictor:
+        """Read weights. 16 pairs a batch stay in the caches of a CPU, a GPU wants hundreds.
+
+        Raises
+        ------
+        models.weights_file.WeightsError
+            If the file does not hold whole weights of this network.
+        """
+        model, info = load_avis(Path(weights_path))
+        return cls(model, info, device=device, precision=precision, batch_size=batch_size)
+
+    def predict(self, pairs: Pairs) -> dict[str, np.ndarray]:
+        """Embeddings of N pairs.
+
+        Parameters
+        ----------
+        pairs : Pairs
+            Spectra of any instruments, and images, of the same objects.
+
+        Returns
+        -------
+        dict of str to ndarray of float32, shape (N, E)
+            ``embedding_spectrum`` and ``embedding_image``, unit vectors: NaN where no patch of the spectrum
+            is readable, where no pixel of the image is usable; ``embedding``, the direction of their sum, or
+            the one that there is.
+        """
+        of_spectrum, of_image = self._spectra(pairs.spectra), self._images(pairs.images)
+        both = np.stack([of_spectrum, of_image])
+        known = np.isfinite(both).all(axis=2, keepdims=True)
+        joint = np.where(known.any(axis=0), np.where(known, both, 0.0).sum(axis=0), np.nan)
+        joint /= np.linalg.norm(joint, axis=1, keepdims=True)
+        return {
+            "embedding": joint.astype(np.float32),
+            "embedding_spectrum": of_spectrum,
+            "embedding_image": of_image,
+        }
+
+    @torch.inference_mode()
+    def _spectra(self, spectra: Spectra) -> np.ndarray:
+        shape = self._model.config.spectrum
+        cuts = cut(spectra, shape.patch, shape.width)
+        found = np.full((len(cuts), self._model.config.size), np.nan, np.float32)
+        facts = facts_of(cuts)
+        for rows, batch in in_batches(cuts, self.batch_size, self.device):
+            beside = torch.zeros(len(batch.valid), facts.shape[1], device=self.device)
+            beside[: len(rows)] = facts[rows].to(self.device)
+            with self._arithmetic():
+                _, vector = self._model.see_spectra(batch, beside)
+            found[rows] = _unit(vector[: len(rows)].cpu().numpy())
+        return found
+
+    @torch.inference_mode()
+    def _images(self, images: Images) -> np.ndarray:
+        found = np.full((len(images), self._model.config.size), np.nan, np.float32)
+        for begin in range(0, len(images), self.batch_size):
+            part = read_images(images.rows(begin, begin + self.batch_size))
+            rows = begin + np.flatnonzero(part.valid.any(dim=1).numpy())
+            missing = self.batch_size - len(part.valid)
+            filled = [torch.cat([one, one[:1].expand(missing, *one.shape[1:])]) for one in part]
+            with self._arithmetic():
+                *_, vector = self._model.see_images(type(part)(*filled).to(self.device))
+            found[rows] = _unit(vector.cpu().numpy())[rows - begin]
+        return found
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    """Vectors of length 1; NaN where the network gave nothing finite."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        unit = vector / np.linalg.norm(vector, axis=1, keepdims=True)
+    return np.where(np.isfinite(unit).all(axis=1, keepdims=True), unit, np.float32(np.nan))
