@@ -1,7 +1,8 @@
 """Pairs of mock spectra and images, drawn as they are needed or kept in a folder.
 
-``python -m flows.avis_pool --library FILE --out DIR --shards 60`` keeps pairs in shards of 2,048 for a
-training; shards that are there already stay. A shard holds pixels and nothing else: no class, no redshift.
+``python -m flows.avis_pool --library FILE --out DIR --shards 96`` keeps pairs in shards of 2,048 for a
+training, every fourth with spectra of SDSS in place of DESI's; shards that are there already stay. A shard
+holds pixels and nothing else: no class, no redshift.
 """
 
 from __future__ import annotations
@@ -11,22 +12,27 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from flows.synthesis import load_sky
+from flows.tokenizer_training import SIGNAL_TO_NOISE
 from models.avis.pairs import Pairs
 from models.images import Images
 from models.spectra import Spectra
 from models.synthesis.images import ImageSky, MockImages
-from models.synthesis.spectrograph import INSTRUMENTS, Objects, SpectraSky
+from models.synthesis.instruments import INSTRUMENTS
+from models.synthesis.spectrograph import Objects, SpectraSky
 
 SHARD = 2048
 """Pairs in a shard."""
 
-INSTRUMENT = INSTRUMENTS["DESI"]
-"""Through which spectra are seen."""
+SEEN_BY = ("DESI", "DESI", "DESI", "SDSS")
+"""Instruments of the spectra in successive shards."""
+
+_DRAWN = 256  # at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,14 @@ class PairSky:
         sky = load_sky(library)
         self._spectra, self._images = SpectraSky(sky.population), ImageSky(sky.photometer)
 
-    def draw(self, n: int, rng: np.random.Generator, *, held_out: bool = False) -> MockPairs:
-        """Draw ``n`` objects, held out or not, and observe each as DESI and the Legacy Survey do."""
+    def draw(
+        self, n: int, rng: np.random.Generator, *, instrument: str = "DESI", held_out: bool = False
+    ) -> MockPairs:
+        """Draw ``n`` objects, held out or not, and observe each as an instrument and the Legacy Survey do."""
         objects = self._spectra.choose(n, rng, held_out=held_out)
-        spectra = self._spectra.observe(objects, INSTRUMENT, rng).spectra
+        signal = SIGNAL_TO_NOISE[instrument]
+        drawn = self._spectra.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=signal)
+        spectra = drawn.spectra
         images = self._images.observe(objects, rng)
         return MockPairs(Pairs(spectra, images.images), objects, images)
 
@@ -127,10 +137,11 @@ def keep_pairs(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(shards):
-        path = folder / f"pairs-{k:05d}.npz"
+        path, instrument = folder / f"pairs-{k:05d}.npz", SEEN_BY[k % len(SEEN_BY)]
         if path.exists():
             continue
-        parts = [sky.draw(256, np.random.default_rng([seed, k, j])).pairs for j in range(SHARD // 256)]
+        seeds = ([seed, k, part] for part in range(SHARD // _DRAWN))
+        parts = [sky.draw(_DRAWN, np.random.default_rng(one), instrument=instrument).pairs for one in seeds]
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         with unfinished.open("wb") as file:
             np.savez(file, **_packed(parts))
@@ -138,14 +149,15 @@ def keep_pairs(
         report(k)
 
 
-def _packed(parts: list[Pairs]) -> dict[str, np.ndarray]:
+def _packed(parts: list[Pairs]) -> dict[str, Any]:
     """What is kept: fluxes and errors in half precision, an infinite error where a pixel was lost.
 
     Rounding is far below the noise of all but the brightest objects. Errors of an image are one a band.
     """
-    size = len(INSTRUMENT.wavelength)
+    size = parts[0].spectra.sizes[0]
     with np.errstate(divide="ignore", over="ignore"):
         return {
+            "wavelength": parts[0].spectra.wavelength[:size],
             "flux": np.concatenate([p.spectra.flux.reshape(-1, size).astype(np.float16) for p in parts]),
             "error": np.concatenate(
                 [(p.spectra.ivar.reshape(-1, size) ** -0.5).astype(np.float16) for p in parts]
@@ -157,13 +169,13 @@ def _packed(parts: list[Pairs]) -> dict[str, np.ndarray]:
 
 
 def _unpack(shard: dict[str, np.ndarray], rows: np.ndarray) -> Pairs:
-    n, size = len(rows), len(INSTRUMENT.wavelength)
+    n, size = len(rows), len(shard["wavelength"])
     flux, error = (shard[name][rows].astype(np.float32).ravel() for name in ("flux", "error"))
     lost = ~(np.isfinite(flux) & np.isfinite(error) & (error > 0.0))
     error[lost] = np.inf
     flux[lost] = 0.0
-    wavelength = np.tile(INSTRUMENT.wavelength.astype(np.float32), n)
-    spectra = Spectra(np.arange(n + 1, dtype=np.int64) * size, wavelength, flux, error**-2)
+    offsets = np.arange(n + 1, dtype=np.int64) * size
+    spectra = Spectra(offsets, np.tile(shard["wavelength"], n), flux, error**-2)
     image = np.nan_to_num(shard["image"][rows].astype(np.float32), posinf=6e4)
     ivar = np.broadcast_to(shard["image_ivar"][rows][:, :, None, None], image.shape)
     return Pairs(spectra, Images(image, ivar, shard["psf_fwhm"][rows]))
@@ -173,7 +185,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pairs")
-    parser.add_argument("--shards", type=int, default=60, help="of 2,048 pairs each")
+    parser.add_argument("--shards", type=int, default=96, help="of 2,048 pairs each")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
