@@ -73,6 +73,9 @@ Photometry = Annotated[str | None, typer.Option(help="Photometry catalogue, made
 Spectra = Annotated[
     str | None, typer.Option(help="Spectra catalogue, made by `ojala spectra`, for models that read spectra.")
 ]
+Cutouts = Annotated[
+    str | None, typer.Option(help="Cut-outs of these spectra, made by `ojala cutouts`, for models of both.")
+]
 Out = Annotated[str, typer.Option(help="Collection that the results go into; made if it is not there.")]
 ModelName = Annotated[
     str | None, typer.Option(help=f"Model to run: {', '.join(SYSTEMS)}; empty answers nothing.")
@@ -93,6 +96,9 @@ Vectors = Annotated[
 Heads = Annotated[
     list[str] | None,
     typer.Option("--head", help="Head made by `ojala finetune`, for a product of one's own; repeatable."),
+]
+Atlas = Annotated[
+    str | None, typer.Option(help="Atlas made by `ojala atlas`; default: the one beside the weights, if any.")
 ]
 Truth = Annotated[str | None, typer.Option(help="Known classes and redshifts, for the report.")]
 Check = Annotated[
@@ -149,9 +155,11 @@ def plan(
     out: Out,
     photometry: Photometry = None,
     spectra: Spectra = None,
+    cutouts: Cutouts = None,
     model: ModelName = None,
     weights: Weights = None,
     heads: Heads = None,
+    atlas: Atlas = None,
     engine: Engine = None,
     device: Device = None,
     workers: Workers = None,
@@ -177,9 +185,11 @@ def run(
     out: Out,
     photometry: Photometry = None,
     spectra: Spectra = None,
+    cutouts: Cutouts = None,
     model: ModelName = None,
     weights: Weights = None,
     heads: Heads = None,
+    atlas: Atlas = None,
     engine: Engine = None,
     device: Device = None,
     scheduler: Scheduler = None,

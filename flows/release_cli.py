@@ -44,6 +44,9 @@ def reprocess(
     spectra: Annotated[
         str | None, typer.Option(help="Spectra catalogue, for models that read spectra.")
     ] = None,
+    cutouts: Annotated[
+        str | None, typer.Option(help="Cut-outs of these spectra, for models of both.")
+    ] = None,
     execute: Annotated[bool, typer.Option("--yes", "--execute", help="Do it, do not only say it.")] = False,
     publish: Publish = True,
     model: Annotated[str | None, typer.Option(help="Model to run.")] = None,
@@ -51,6 +54,7 @@ def reprocess(
     heads: Annotated[
         list[str] | None, typer.Option("--head", help="Head made by `ojala finetune`; repeatable.")
     ] = None,
+    atlas: Annotated[str | None, typer.Option(help="Atlas made by `ojala atlas`.")] = None,
     engine: Annotated[str | None, typer.Option(help="Where partitions are worked on.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Dask scheduler of the engine address.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", min=1)] = None,
@@ -70,10 +74,12 @@ def reprocess(
     given = {
         "photometry": photometry,
         "spectra": spectra,
+        "cutouts": cutouts,
         "out": out,
         "model": model,
         "weights": weights,
         "heads": heads or None,
+        "atlas": atlas,
         "engine": engine,
         "scheduler": scheduler,
         "workers": workers,

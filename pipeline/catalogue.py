@@ -155,6 +155,12 @@ def catalogue_name(root: UPath) -> str:
     return str(TableProperties.read_from_dir(root).catalog_name)
 
 
+def read_names(root: UPath) -> set[str]:
+    """Names of a catalogue's columns."""
+    with (root / "dataset" / "_common_metadata").open("rb") as file:
+        return set(pq.read_schema(file).names)
+
+
 def write_collection(
     out: UPath,
     photometry: UPath,

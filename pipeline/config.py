@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from catalogs_schema.contract import Contract
 from catalogs_schema.own_heads import OWN_HEADS, own_heads_contract
 from pipeline.model import ModelSpec
-from pipeline.systems import PRODUCTS, SYSTEMS, System
+from pipeline.systems import PRODUCTS, SYSTEMS, AvisSystem, System
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
 """Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
@@ -28,6 +28,9 @@ GPU_BATCH = {"photometry": 16_384, "spectra": 256}
 
 CPU_BATCH = {"photometry": 128, "spectra": 16}
 """The same on a processor, whose caches they should fit into."""
+
+ATLAS_ENDING = "-atlas.safetensors"
+"""What the name of an atlas has in place of the ending of its weights."""
 
 
 class ConfigError(ValueError):
@@ -77,6 +80,10 @@ class RunConfig(BaseModel):
     spectra: str | None = Field(
         default=None, description="root of the spectra catalogue, for models that read spectra"
     )
+    cutouts: str | None = Field(
+        default=None,
+        description="root of the catalogue of cut-outs of these spectra, for models that read both",
+    )
     out: str = Field(description="root of the collection that the results go into")
     model: str = Field(default="ojala", description="model to run", json_schema_extra={"enum": list(SYSTEMS)})
     weights: str = Field(
@@ -87,6 +94,10 @@ class RunConfig(BaseModel):
     )
     heads: tuple[str, ...] = Field(
         default=(), description="heads made by `ojala finetune`, whose quantities make a product of their own"
+    )
+    atlas: str = Field(
+        default="",
+        description="atlas that AVIS places embeddings in; empty: the one beside the weights, if any",
     )
     engine: Literal["serial", "local", "cuda", "address", "slurm"] = Field(
         default="local", description="where partitions are worked on"
@@ -123,7 +134,18 @@ class RunConfig(BaseModel):
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
     gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
 
-    @field_validator("photometry", "spectra", "out", "weights", "heads", "scheduler", "truth", mode="before")
+    @field_validator(
+        "photometry",
+        "spectra",
+        "cutouts",
+        "out",
+        "weights",
+        "heads",
+        "atlas",
+        "scheduler",
+        "truth",
+        mode="before",
+    )
     @classmethod
     def _take_credentials_out(cls, value: object) -> object:
         if isinstance(value, list | tuple):
@@ -140,9 +162,16 @@ class RunConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _find_weights(cls, values: object) -> object:
-        if isinstance(values, dict) and not values.get("weights"):
-            system = SYSTEMS.get(values.get("model", "ojala"))
-            return values | {"weights": system.weights if system else ""}
+        """Also the atlas beside them, which is their own."""
+        if not isinstance(values, dict):
+            return values
+        system = SYSTEMS.get(values.get("model", "ojala"))
+        if not values.get("weights"):
+            values = values | {"weights": system.weights if system else ""}
+        if isinstance(system, AvisSystem) and not values.get("atlas"):
+            weights = Path(values["weights"])
+            beside = weights.with_name(f"{weights.stem}{ATLAS_ENDING}")
+            values = values | {"atlas": str(beside) if beside.is_file() else ""}
         return values
 
     @model_validator(mode="before")
@@ -177,6 +206,10 @@ class RunConfig(BaseModel):
             raise ValueError(f"model {self.model} reads {reads}: say with --{reads} where they are")
         if getattr(self, other) is not None:
             raise ValueError(f"model {self.model} reads {reads}, not {other}: leave --{other} out")
+        if self.cutouts is not None and self.system.beside is None:
+            raise ValueError(f"model {self.model} reads {reads}, not cutouts: leave --cutouts out")
+        if self.atlas and not isinstance(self.system, AvisSystem):
+            raise ValueError(f"model {self.model} has no use for an atlas: leave --atlas out")
         return self
 
     @model_validator(mode="after")
@@ -194,6 +227,11 @@ class RunConfig(BaseModel):
     def source(self) -> str:
         """Root of the catalogue that the model reads."""
         return str(getattr(self, self.system.reads.name))
+
+    @property
+    def beside(self) -> str | None:
+        """Root of the second catalogue that the model reads; None if there is none."""
+        return self.cutouts
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -216,6 +254,7 @@ class RunConfig(BaseModel):
             batch_size=self.batch_size,
             sha256=self.weights_sha256 or "",
             own_heads=self.heads,
+            atlas=self.atlas,
         )
 
     def described(self) -> dict[str, str | int | float | bool | None]:
@@ -224,7 +263,7 @@ class RunConfig(BaseModel):
         Paths on this machine are absolute, so that they hold in whatever folder a later command is given.
         """
         settings = self.model_dump()
-        for name in ("photometry", "spectra", "out", "weights", "truth"):
+        for name in ("photometry", "spectra", "cutouts", "out", "weights", "atlas", "truth"):
             if settings[name] and "://" not in settings[name]:
                 settings[name] = os.path.abspath(settings[name])
         heads = [head if "://" in head else os.path.abspath(head) for head in settings.pop("heads")]
@@ -250,6 +289,7 @@ class RunConfig(BaseModel):
             "batch_size": self.batch_size,
             "products": self.products,
             "heads": self.spec().found_heads(),
+            "atlas": self.spec().found_atlas(),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

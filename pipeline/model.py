@@ -74,6 +74,10 @@ class ModelSpec:
         Names and SHA-256 of the heads that must be found; None if any will do.
     own_heads : tuple of str
         Paths of heads besides those that lie beside the weights.
+    atlas : str
+        Path of the atlas that embeddings are placed in; empty for none.
+    atlas_sha256 : str
+        SHA-256 that the atlas must have; empty if any will do.
     """
 
     name: str
@@ -84,6 +88,8 @@ class ModelSpec:
     sha256: str = ""
     heads: tuple[tuple[str, str], ...] | None = None
     own_heads: tuple[str, ...] = ()
+    atlas: str = ""
+    atlas_sha256: str = ""
 
     def load(self) -> Model:
         """The model, ready to predict.
@@ -115,6 +121,20 @@ class ModelSpec:
         found = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
         self._require(found)
         return found
+
+    def found_atlas(self) -> str:
+        """SHA-256 of the atlas; empty if there is none.
+
+        Raises
+        ------
+        models.weights_file.WeightsError
+            If the file is no atlas, or one of other weights.
+        """
+        if not self.atlas:
+            return ""
+        from models.avis.atlas import read_atlas
+
+        return read_atlas(Path(self.atlas), self.weights_sha256()).sha256
 
     def found_heads(self) -> tuple[tuple[str, str], ...]:
         """Names and SHA-256 of the heads: those beside the weights that belong to them, and one's own."""

@@ -26,6 +26,7 @@ from upath import UPath
 
 from catalogs_schema.own_heads import OWN_HEADS, OwnHead, own_heads_contract
 from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
+from pipeline.beside import put_beside
 from pipeline.failure import Cause, cause_of
 from pipeline.leaf import DamagedInput, write_leaf, write_whole
 from pipeline.model import Model, ModelSpec, Shared
@@ -57,6 +58,8 @@ class Task:
         Provenance for the leaves' footers.
     attempts : tuple of Attempt
         Earlier attempts where the receipt on disk does not hold them, or may not.
+    beside : str
+        Root of the second catalogue that is read; empty if there is none.
     """
 
     partition: Partition
@@ -69,6 +72,7 @@ class Task:
     heads: tuple[OwnHead, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    beside: str = ""
 
 
 def receipt_path(run: UPath, partition: Partition) -> UPath:
@@ -194,7 +198,7 @@ def _work(
     """Leaves, counts over their rows, and how many rows a batch had."""
     system = SYSTEMS[task.system]
     with stages.measure("read"):
-        table = _read_leaf(task, system.columns)
+        table = _read(task, system)
         inputs = system.inputs(table)
     with ExitStack() as turn:
         if turns is not None:
@@ -203,7 +207,7 @@ def _work(
         with stages.measure("predict"):
             answers, batch_size = _predict(system, model, inputs)
     with stages.measure("derive"):
-        tables = system.tables(table, inputs, answers, task.products)
+        tables = system.tables(model, table, inputs, answers, task.products)
         main = tables[task.products[0]]
         if task.heads:
             from pipeline.answers import own_heads_table
@@ -243,23 +247,35 @@ def warm_up(model: Model) -> None:
             raise
 
 
-def _read_leaf(task: Task, columns: list[str] | None) -> pa.Table:
-    """The leaf, read once and checked against the hash under which it was ingested."""
+def _read(task: Task, system: System[Inputs]) -> pa.Table:
+    """The partition's rows, with what a second catalogue has of them beside."""
+    first, *second = task.ingredients.input_sha256.split()
     path = UPath(task.source) / task.partition.leaf
+    table = _read_leaf(path, first, system.columns)
+    if table.num_rows != task.rows:
+        raise DamagedInput(f"{path}: {table.num_rows} rows, its catalogue lists {task.rows}")
+    if not task.beside or system.beside is None:
+        return table
+    path = UPath(task.beside) / task.partition.leaf
+    try:
+        return put_beside(table, _read_leaf(path, second[0], None), system.beside.name)
+    except ValueError as problem:
+        raise DamagedInput(f"{path}: {problem}") from problem
+
+
+def _read_leaf(path: UPath, wanted: str, columns: list[str] | None) -> pa.Table:
+    """A leaf, read once and checked against the hash under which it was ingested."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise DamagedInput(f"{path} is missing: ingest it again or restore the file") from None
     found = hashlib.sha256(content).hexdigest()
-    if found != task.ingredients.input_sha256:
+    if found != wanted:
         raise DamagedInput(
             f"{path}: SHA-256 is {found[:12]}..., its catalogue lists "
-            f"{task.ingredients.input_sha256[:12]}...: ingest it again or restore the file"
+            f"{wanted[:12]}...: ingest it again or restore the file"
         )
-    table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
-    if table.num_rows != task.rows:
-        raise DamagedInput(f"{path}: {table.num_rows} rows, its catalogue lists {task.rows}")
-    return table
+    return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
 
 
 def _write(task: Task, product: str, table: pa.Table) -> Leaf:

@@ -14,7 +14,7 @@ from upath import UPath
 
 from catalogs_schema.own_heads import OWN_HEADS, own_heads_contract
 from catalogs_schema.receipt import Ingredients
-from pipeline.catalogue import read_leaves
+from pipeline.catalogue import CatalogueError, read_leaves, read_names
 from pipeline.config import RunConfig
 from pipeline.model import ModelSpec, require_device
 from pipeline.receipts import Known, Seen, known_partitions, list_files
@@ -184,7 +184,7 @@ def make_plan(config: RunConfig, region: Region | None = None, *, check: bool = 
     Raises
     ------
     CatalogueError
-        If there is no photometry catalogue.
+        If there is no catalogue to read, or the second one was not made for the first.
     RegionError
         If the region touches nothing.
     ReleaseError
@@ -202,17 +202,34 @@ def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Ingredients]]:
     contracts = " ".join(f"{name} {contract.version}" for name, contract in config.contracts().items())
     return {
         partition: (
-            leaf.rows,
+            rows,
             Ingredients(
-                input_sha256=leaf.sha256,
+                input_sha256=sha256,
                 weights_sha256=weights_sha256,
                 config_sha256=config_sha256,
                 code_version=code_version(),
                 contract_version=contracts,
             ),
         )
-        for partition, leaf in read_leaves(UPath(config.source)).items()
+        for partition, (rows, sha256) in _inputs(config).items()
     }
+
+
+def _inputs(config: RunConfig) -> dict[Partition, tuple[int, str]]:
+    """Rows of each partition and the hashes of the leaves that are read for it, of one or two catalogues."""
+    leaves = read_leaves(UPath(config.source))
+    if config.beside is None or config.system.beside is None:
+        return {partition: (leaf.rows, leaf.sha256) for partition, leaf in leaves.items()}
+    beside, contract = UPath(config.beside), config.system.beside
+    others = read_leaves(beside)
+    if missing := sorted(set(contract.names) - read_names(beside)):
+        raise CatalogueError(f"{beside} is no catalogue of {contract.name}: it has no column {missing[0]}")
+    if apart := sorted(leaves.keys() ^ others.keys()):
+        raise CatalogueError(
+            f"{beside} has other partitions than {config.source}: {apart[0].name} is in one of them only. "
+            f"The right one is made by: ojala cutouts IMAGES --objects {config.source} --out FOLDER"
+        )
+    return {p: (leaf.rows, f"{leaf.sha256} {others[p].sha256}") for p, leaf in leaves.items()}
 
 
 def _plan_all(config: RunConfig, wanted: dict[Partition, tuple[int, Ingredients]], check: bool) -> Plan:
@@ -261,6 +278,11 @@ def _plan_region(
         raise ReleaseError(
             f"the heads of run {run.name} ({names}) have other columns than those asked for: a region cannot "
             "have columns of its own, run the whole catalogue"
+        )
+    if record.atlas_sha256 != config.spec().found_atlas():
+        raise ReleaseError(
+            f"run {run.name} was placed in another atlas than asked for: a region cannot have clusters and "
+            "maps of its own, run the whole catalogue"
         )
     base = _held(run, record, wanted)
     touched = region.touched(wanted, base.known)

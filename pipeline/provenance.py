@@ -98,7 +98,13 @@ def prov_document(record: RunRecord, photometry: str, products: dict[str, Contra
         "ojala:weights", {"prov:label": record.model, "ojala:sha256": record.weights_sha256}
     )
     document.used(run, source)
+    if record.beside is not None:
+        beside = {"prov:label": "cut-out catalogue", "prov:location": record.beside}
+        document.used(run, document.entity("ojala:cutouts", beside))
     document.used(run, weights)
+    if record.atlas_sha256:
+        atlas = {"prov:label": "atlas of embeddings", "ojala:sha256": record.atlas_sha256}
+        document.used(run, document.entity("ojala:atlas", atlas))
     for head in record.heads:
         used = document.entity(
             f"ojala:head/{head.name}", {"prov:label": head.description, "ojala:sha256": head.sha256}

@@ -56,6 +56,7 @@ class RunRecord(BaseModel):
     packages: dict[str, str] = Field(description="versions of the packages it ran with")
     model: str = Field(default="", description="name and version of the model")
     weights_sha256: str = Field(description="SHA-256 of the weights")
+    atlas_sha256: str = Field(default="", description="SHA-256 of the atlas; empty if there was none")
     base: str | None = Field(default=None, description="run whose leaves it links where they are as wanted")
     region: str | None = Field(default=None, description="part of the sky that was done again; null for all")
     partitions: int = Field(description="partitions of the photometry")
@@ -84,6 +85,12 @@ class RunRecord(BaseModel):
     def source(self) -> str:
         """Root of the catalogue that the run read: photometry or spectra."""
         return str(self.config.get("photometry") or self.config.get("spectra"))
+
+    @property
+    def beside(self) -> str | None:
+        """Root of the second catalogue that it read, of cut-outs; None if it read one."""
+        root = self.config.get("cutouts")
+        return None if root is None else str(root)
 
 
 def utc_now() -> str:

@@ -84,6 +84,7 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
         code_version=code_version(),
         packages=package_versions(),
         weights_sha256=config.spec().weights_sha256(),
+        atlas_sha256=config.spec().found_atlas(),
         base=plan.base,
         region=plan.region,
         partitions=len(plan.entries),
@@ -107,6 +108,10 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
         f"ojala.{config.system.reads.name}": catalogue_name(UPath(config.source)),
         **{f"ojala.head.{name}": sha256 for name, sha256 in heads},
     }
+    if config.beside is not None and config.system.beside is not None:
+        metadata[f"ojala.{config.system.beside.name}"] = catalogue_name(UPath(config.beside))
+    if atlas := config.spec().found_atlas():
+        metadata["ojala.atlas"] = atlas
     tasks = [
         Task(
             partition=entry.partition,
@@ -117,6 +122,7 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
             ingredients=entry.ingredients,
             products=config.products,
             heads=own,
+            beside=config.beside or "",
             metadata=(
                 *metadata.items(),
                 ("ojala.partition", entry.partition.name),
@@ -130,7 +136,12 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
         return
     limits = Limits(config.attempts, config.partition_seconds)
     # The hashes that stand in the leaves are the plan's: workers refuse any other weights and heads.
-    spec = replace(config.spec(), sha256=plan.to_do[0].ingredients.weights_sha256, heads=heads)
+    spec = replace(
+        config.spec(),
+        sha256=plan.to_do[0].ingredients.weights_sha256,
+        heads=heads,
+        atlas_sha256=atlas,
+    )
     with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
         yield from ENGINES[config.engine](tasks, spec, config.workers, limits)
 
@@ -365,7 +376,7 @@ def _finalise_catalogues(
     weights = record.mixture.get("weights_sha256", {record.weights_sha256: 0})
     extra = {
         "hats_creation_date": record.ended or "",
-        "prov_progenitor": str(photometry),
+        "prov_progenitor": " ".join(filter(None, (str(photometry), record.beside))),
         "ojala_run_id": record.run_id,
         "ojala_weights_sha256": " ".join(sorted(weights)),
     }
@@ -416,6 +427,8 @@ def _facts(record: RunRecord, config: RunConfig) -> RunFacts:
         product=config.products[0],
         source=config.source,
         reads=config.system.reads.name,
+        beside=config.beside or "",
+        atlas_sha256=record.atlas_sha256,
         started=record.started,
         ended=record.ended or "",
         engine=config.engine,

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import pyarrow as pa
 
+from catalogs_schema.avis import AVIS
 from catalogs_schema.bands import MODEL_BANDS
 from catalogs_schema.contract import Contract
+from catalogs_schema.cutouts import CUTOUTS
 from catalogs_schema.photometry import PHOTOMETRY
 from catalogs_schema.receipt import Summary
 from catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
@@ -26,6 +28,8 @@ from catalogs_schema.value_added import OJALA, OJALA_VECTORS
 if TYPE_CHECKING:
     import numpy as np
 
+    from models.avis.pairs import Pairs
+    from models.avis.predictor import AvisPredictor
     from models.spectra import Spectra
     from pipeline.model import Model, ModelSpec
     from pipeline.photometry import Photometry
@@ -52,6 +56,10 @@ class System(Protocol[Inputs]):
         """Contract of the catalogue that it reads."""
 
     @property
+    def beside(self) -> Contract | None:
+        """Contract of a second catalogue on the same partitions that it reads where there is one."""
+
+    @property
     def products(self) -> tuple[Contract, ...]:
         """Contracts of what it writes: the main product always, the others where they are asked for."""
 
@@ -67,7 +75,7 @@ class System(Protocol[Inputs]):
         """Its model, ready to be asked."""
 
     def inputs(self, table: pa.Table) -> Inputs:
-        """What the model reads of N rows."""
+        """What the model reads of N rows; a second catalogue's columns are those of `pipeline.beside`."""
 
     def example(self, n: int) -> Inputs:
         """Inputs of N rows like any, to measure the model's rate."""
@@ -76,7 +84,12 @@ class System(Protocol[Inputs]):
         """The model's answers, N each."""
 
     def tables(
-        self, table: pa.Table, inputs: Inputs, answers: dict[str, np.ndarray], products: Sequence[str]
+        self,
+        model: Model,
+        table: pa.Table,
+        inputs: Inputs,
+        answers: dict[str, np.ndarray],
+        products: Sequence[str],
     ) -> dict[str, pa.Table]:
         """The rows of each product, in the order of ``table``; they keep their contracts."""
 
@@ -101,6 +114,7 @@ class PhotometricSystem:
     name: str
     weights: str
     reads: Contract = PHOTOMETRY
+    beside: None = None
     products: tuple[Contract, ...] = (OJALA, OJALA_VECTORS)
     columns: None = None
 
@@ -142,7 +156,12 @@ class PhotometricSystem:
         return model.predict(inputs.flux, inputs.error, inputs.ebv)
 
     def tables(
-        self, table: pa.Table, inputs: Photometry, answers: dict[str, np.ndarray], products: Sequence[str]
+        self,
+        model: Model,
+        table: pa.Table,
+        inputs: Photometry,
+        answers: dict[str, np.ndarray],
+        products: Sequence[str],
     ) -> dict[str, pa.Table]:
         """See `System`."""
         from pipeline.answers import value_added_table, vectors_table
@@ -175,11 +194,12 @@ class SpectralSystem:
     weights: str
     products: tuple[Contract, ...]
     reads: Contract = SPECTRA
+    beside: None = None
 
     @property
     def columns(self) -> list[str]:
         """See `System`."""
-        return [name for name in SPECTRA.names if name != "mask"]
+        return _COLUMNS
 
     def load(self, spec: ModelSpec) -> Model:
         """See `System`."""
@@ -195,20 +215,19 @@ class SpectralSystem:
 
     def example(self, n: int) -> Spectra:
         """See `System`."""
-        import numpy as np
-
-        from models.spectra import Spectra
-
-        wavelength = np.linspace(3600.0, 9824.0, 7781, dtype=np.float32)
-        flux = np.ones_like(wavelength)
-        return Spectra.of([(wavelength, flux, flux)] * n)
+        return _spectra_like_any(n)
 
     def ask(self, model: Model, inputs: Spectra) -> dict[str, np.ndarray]:
         """See `System`."""
         return model.predict(inputs)
 
     def tables(
-        self, table: pa.Table, inputs: Spectra, answers: dict[str, np.ndarray], products: Sequence[str]
+        self,
+        model: Model,
+        table: pa.Table,
+        inputs: Spectra,
+        answers: dict[str, np.ndarray],
+        products: Sequence[str],
     ) -> dict[str, pa.Table]:
         """See `System`."""
         from pipeline.spectral_answers import contract_table
@@ -221,6 +240,91 @@ class SpectralSystem:
         from pipeline.spectral_answers import summarise
 
         return summarise(self.products[0], main)
+
+
+@dataclass(frozen=True, slots=True)
+class AvisSystem:
+    """AVIS, which reads spectra and, where there are any, their cut-outs."""
+
+    name: str
+    weights: str
+    reads: Contract = SPECTRA
+    beside: Contract = CUTOUTS
+    products: tuple[Contract, ...] = (AVIS,)
+
+    @property
+    def columns(self) -> list[str]:
+        """See `System`."""
+        return _COLUMNS
+
+    def load(self, spec: ModelSpec) -> AvisPredictor:
+        """See `System`."""
+        from models.avis.atlas import read_atlas
+        from models.avis.predictor import AvisPredictor
+
+        model = AvisPredictor.load(Path(spec.weights), spec.device, spec.precision, spec.batch_size)
+        if spec.atlas:
+            model.atlas = read_atlas(Path(spec.atlas), model.weights_sha256)
+            if spec.atlas_sha256 not in ("", model.atlas.sha256):
+                raise ValueError(
+                    f"{spec.atlas}: SHA-256 is {model.atlas.sha256}, wanted is {spec.atlas_sha256}: every "
+                    "worker needs the same file"
+                )
+        return model
+
+    def inputs(self, table: pa.Table) -> Pairs:
+        """See `System`."""
+        from pipeline.avis_answers import read_pairs
+
+        return read_pairs(table)
+
+    def example(self, n: int) -> Pairs:
+        """See `System`."""
+        import numpy as np
+
+        from catalogs_schema.cutouts import CUTOUT_BANDS, SIZE
+        from models.avis.pairs import Pairs
+        from models.images import Images
+
+        bands = len(CUTOUT_BANDS)
+        flux = np.ones((n, bands, SIZE, SIZE), np.float32)
+        return Pairs(_spectra_like_any(n), Images(flux, flux, np.ones((n, bands), np.float32)))
+
+    def ask(self, model: Model, inputs: Pairs) -> dict[str, np.ndarray]:
+        """See `System`."""
+        return model.predict(inputs)
+
+    def tables(
+        self,
+        model: Model,
+        table: pa.Table,
+        inputs: Pairs,
+        answers: dict[str, np.ndarray],
+        products: Sequence[str],
+    ) -> dict[str, pa.Table]:
+        """See `System`; also places the embeddings in the atlas."""
+        from pipeline.avis_answers import avis_table
+
+        return {AVIS.name: avis_table(table, answers, cast("AvisPredictor", model).atlas)}
+
+    def summary(self, main: pa.Table, inputs: Pairs) -> Summary:
+        """See `System`."""
+        from pipeline.avis_answers import summarise
+
+        return summarise(main)
+
+
+_COLUMNS = [name for name in SPECTRA.names if name != "mask"]
+
+
+def _spectra_like_any(n: int) -> Spectra:
+    import numpy as np
+
+    from models.spectra import Spectra
+
+    wavelength = np.linspace(3600.0, 9824.0, 7781, dtype=np.float32)
+    flux = np.ones_like(wavelength)
+    return Spectra.of([(wavelength, flux, flux)] * n)
 
 
 SYSTEMS: Mapping[str, System[Any]] = {
@@ -240,6 +344,7 @@ SYSTEMS: Mapping[str, System[Any]] = {
             str(WEIGHTS_FOLDER / "spectral-tokenizer-base.safetensors"),
             (SPECTRAL_TOKENIZER,),
         ),
+        AvisSystem("avis", str(WEIGHTS_FOLDER / "avis-base.safetensors")),
     )
 }
 """All systems by name."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models.avis.atlas import Atlas
 from models.avis.image_patches import read_images
 from models.avis.network import Avis
 from models.avis.pairs import Pairs
@@ -29,7 +30,11 @@ class AvisPredictor(Served):
     ----------
     batch_size : int
         Rows per forward pass.
+    atlas : Atlas or None
+        Where whoever serves the embeddings places them.
     """
+
+    atlas: Atlas | None = None
 
     def __init__(
         self, model: Avis, info: AvisInfo, *, device: str, precision: Precision, batch_size: int

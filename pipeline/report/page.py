@@ -56,6 +56,8 @@ class RunFacts:
         Versions of the code and of the product's contract.
     versions, config : dict of str to str
         Versions of packages, resolved configuration.
+    beside, atlas_sha256 : str
+        Where the second catalogue is that was read, and hash of the atlas; empty if there is none.
     origin : str
         What was reprocessed, and how much was linked from earlier runs; empty if all was made by this run.
     """
@@ -75,6 +77,8 @@ class RunFacts:
     contract_version: str
     versions: dict[str, str]
     config: dict[str, str]
+    beside: str = ""
+    atlas_sha256: str = ""
     origin: str = ""
 
 
@@ -194,8 +198,10 @@ def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) 
             ("Run", facts.run_id),
             ("Product", f"{facts.product}, contract {facts.contract_version}"),
             (facts.reads.capitalize(), facts.source),
+            *([("Cut-outs", facts.beside)] if facts.beside else []),
             ("Model", facts.model),
             ("Weights, SHA-256", facts.weights_sha256 or "none"),
+            *([("Atlas, SHA-256", facts.atlas_sha256)] if facts.atlas_sha256 else []),
             ("Code", facts.code_version),
             (
                 "Engine",
