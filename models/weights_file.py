@@ -19,7 +19,7 @@ Config = TypeVar("Config")
 """What describes the shape of a network."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: with them, an alias with its type argument cannot be called
 class NetworkInfo(Generic[Config]):
     """What a file of weights says of itself.
 
