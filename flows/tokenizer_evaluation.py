@@ -50,7 +50,7 @@ def on_mock_spectra(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: i
     rng = np.random.default_rng(7)
     found = {}
     for name in SIGNAL_TO_NOISE:
-        drawn = draw_spectra(sky, name, n, rng, held_out=True)
+        drawn = draw_spectra(sky, name, n, rng, rng, held_out=True)
         answers = predictor.predict(drawn.spectra)
         found[name] = quality(answers, drawn.class_code, drawn.labels)
         clear = np.array([np.median(flux * np.sqrt(ivar)) > CLEAR for _, flux, ivar in drawn.spectra])

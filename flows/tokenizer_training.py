@@ -36,19 +36,28 @@ SIGNAL_TO_NOISE: Mapping[str, tuple[float, float] | None] = {
 """Median signal-to-noise ratios of spectra by instrument; None for exposures as DESI's own of its targets."""
 
 HEADS_ALONE = TokenizerTraining(
-    batch_size=32, learning_rate=2e-3, lesson=LessonConfig(whole=0.7, asked=0.0, from_embedding=0.0)
+    batch_size=32, learning_rate=2e-3, lesson=LessonConfig(whole=0.5, asked=0.0, from_embedding=0.0)
 )
 """How heads learn on a network that is frozen."""
+
+GOING_ON = TokenizerTraining(version="0.2", batch_size=64, learning_rate=2.5e-3, contrast=0.1)
+"""How a network goes on from weights, its embeddings of an object through two instruments pulled together."""
 
 HELD_OUT = 256
 """Held-out spectra of each instrument that are checked at each save."""
 
 
 def draw_spectra(
-    sky: SpectraSky, instrument: str, n: int, rng: np.random.Generator, *, held_out: bool = False
+    sky: SpectraSky,
+    instrument: str,
+    n: int,
+    of: np.random.Generator,
+    rng: np.random.Generator,
+    *,
+    held_out: bool = False,
 ) -> LabelledSpectra:
-    """Spectra of new objects through an instrument."""
-    objects = sky.choose(n, rng, held_out=held_out)
+    """Spectra of new objects, which ``of`` chooses, through an instrument."""
+    objects = sky.choose(n, of, held_out=held_out)
     return sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=SIGNAL_TO_NOISE[instrument])
 
 
@@ -57,7 +66,7 @@ class HeldOutCheck:
 
     def __init__(self, sky: SpectraSky, n: int) -> None:
         rng = np.random.default_rng(2**31)
-        self._drawn = {name: draw_spectra(sky, name, n, rng, held_out=True) for name in SIGNAL_TO_NOISE}
+        self._drawn = {name: draw_spectra(sky, name, n, rng, rng, held_out=True) for name in SIGNAL_TO_NOISE}
 
     def __call__(self, model: SpectralTokenizer, heads: Heads) -> dict[str, float]:
         """Quality by instrument, as `models.spectral_tokenizer.quality.quality`, and the mean residual."""
@@ -92,13 +101,15 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="folder of the training")
     parser.add_argument("--minutes", type=float, default=50.0, help="of training")
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws")
+    parser.add_argument("--begin", default="", help="weights to go on from")
     parser.add_argument("--frozen", default="", help="weights whose heads alone shall learn on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = replace(
-        HEADS_ALONE if arguments.frozen else TokenizerTraining(),
+        HEADS_ALONE if arguments.frozen else GOING_ON if arguments.begin else TokenizerTraining(),
         minutes=arguments.minutes,
         seed=arguments.seed,
+        begin=arguments.begin,
         frozen=arguments.frozen,
     )
     print(train_from_library(config, arguments.library, arguments.out))

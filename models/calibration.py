@@ -149,9 +149,14 @@ class Calibration:
 def smooth(p: Tensor, kernel: Tensor) -> Tensor:
     """Probabilities (..., B) convolved with a symmetric kernel (2 R + 1,), reflected at the grid's ends."""
     reach = len(kernel) // 2
-    flat = p.reshape(-1, 1, p.shape[-1])
-    padded = torch.cat([flat[..., :reach].flip(-1), flat, flat[..., -reach:].flip(-1)], dim=-1)
-    return F.conv1d(padded, kernel[None, None]).reshape(p.shape)
+    size = p.shape[-1]
+    padded = torch.cat([p[..., :reach].flip(-1), p, p[..., -reach:].flip(-1)], dim=-1)
+    # Some seven values to a row of 1825: adding rows is several times as fast as a convolution of one channel.
+    out = kernel[reach] * p
+    for away in range(1, reach + 1):
+        both = padded[..., reach - away :][..., :size] + padded[..., reach + away :][..., :size]
+        out = out + kernel[reach + away] * both
+    return out
 
 
 def gaussian(sigma: float) -> Tensor:

@@ -118,8 +118,9 @@ def _quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
 def _around(mass: Tensor, reach: int) -> Tensor:
     """Mass within ``reach`` bins of each bin (N, B); cut off at the ends of the grid."""
     n = mass.shape[-1] - 1
-    index = torch.arange(n, device=mass.device)
-    return mass[:, (index + reach + 1).clamp_max(n)] - mass[:, (index - reach).clamp_min(0)]
+    below, above = mass[:, :1].expand(-1, reach), mass[:, -1:].expand(-1, reach)
+    edges = torch.cat([below, mass, above], dim=-1)
+    return edges[:, 2 * reach + 1 :] - edges[:, :n]
 
 
 def _local_mean(mass: Tensor, moment: Tensor, mode: Tensor) -> Tensor:
@@ -141,8 +142,9 @@ def _mass_at(mass: Tensor, position: Tensor) -> Tensor:
 
 def _second_mode(smooth: Tensor, first: Tensor) -> Tensor:
     """Bin of the highest local maximum of ``smooth`` (N, B) more than `ODDS` bins from ``first`` (N,)."""
-    padded = torch.nn.functional.pad(smooth, (1, 1), value=-1.0)
-    peak = (smooth >= padded[:, :-2]) & (smooth > padded[:, 2:])
+    left, right = smooth[:, :-1], smooth[:, 1:]
+    rises = torch.nn.functional.pad(right >= left, (1, 0), value=True)
+    falls = torch.nn.functional.pad(left > right, (0, 1), value=True)
     index = torch.arange(smooth.shape[-1], device=smooth.device) + 0.5
-    far = (index - first[:, None]).abs() > ODDS
-    return torch.where(peak & far, smooth, -1.0).argmax(dim=-1)
+    far = (index < first[:, None] - ODDS) | (index > first[:, None] + ODDS)
+    return torch.where(rises & falls & far, smooth, -1.0).argmax(dim=-1)

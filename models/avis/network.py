@@ -101,6 +101,11 @@ class Pool(nn.Module):
         out: Tensor = self.project(torch.cat([pooled, facts.to(pooled.dtype)], dim=1)).float()
         return out
 
+    def alone(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (N, E) as an encoding (N, 1, d) with its validity, from which to reconstruct."""
+        context = self.back(F.normalize(vector, dim=1)).unsqueeze(1)
+        return context, torch.ones(len(vector), 1, dtype=torch.bool, device=vector.device)
+
 
 class ImageTower(nn.Module):
     """Encoder of image patches and its decoder."""

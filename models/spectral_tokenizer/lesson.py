@@ -9,6 +9,7 @@ the encoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +33,12 @@ well at most shall a pixel be met. It keeps spectra that are dark but for a few 
 HUBER = 3.0
 """Residual in errors from which the loss grows linearly, so that single pixels do not rule."""
 
+RANGES = 0.75
+"""Share of the lessons with patches not shown that show a range without gaps; the others show any patches."""
+
+TEMPERATURE = 0.1
+"""Of the contrast: the difference of cosines by which the right object is e times likelier than another."""
+
 HEAD_WEIGHTS = {"class": 1.0, "z": 1.0} | {quantity.name: 0.2 for quantity in STELLAR}
 """Weights of the heads' losses among each other; the encoder does not feel them."""
 
@@ -45,15 +52,16 @@ class LessonConfig:
     whole : float
         Share of the lessons in which every patch is shown, as published.
     least_shown : float
-        Least share of the patches that are shown in the others; the share is uniform from there to 1.
+        Least share of the patches that are shown in the others; the share is uniform from there to 1. Of
+        these, `RANGES` are shown in one range of wavelengths, half of them from an end: an arm is missing.
     asked : float
         Share of the patches that are asked for; 0 where the network is frozen and only the heads learn.
     from_embedding : float
         Share of the spectra that are reconstructed from the embedding alone; 0 as published.
     """
 
-    whole: float = 0.5
-    least_shown: float = 0.4
+    whole: float = 0.4
+    least_shown: float = 0.25
     asked: float = 0.34
     from_embedding: float = 0.25
 
@@ -75,6 +83,8 @@ class Lesson(NamedTuple):
         ln(1 + z) in bins; NaN where not known or of no meaning.
     stellar : Tensor, shape (N, 3)
         Standardised parameters in the order of `STELLAR`; NaN where not known.
+    row : Tensor of int64, shape (N,)
+        Which of the spectra that were given each is.
     """
 
     shown: Patches
@@ -84,6 +94,7 @@ class Lesson(NamedTuple):
     class_code: Tensor
     redshift: Tensor
     stellar: Tensor
+    row: Tensor
 
     def to(self, device: torch.device | str) -> Lesson:
         """The same lesson on another device."""
@@ -116,45 +127,67 @@ def make_lesson(
     cuts = [one.kept(one.valid) for one in cut(spectra, shape.patch, shape.width)]
     rows = np.array([row for row, one in enumerate(cuts) if len(one.flux)])
     share = 1.0 if rng.random() < config.whole else rng.uniform(config.least_shown, 1.0)
-    shown, asked = [], []
-    for row in rows:
-        n = len(cuts[row].flux)
-        seen = cuts[row].kept(_some(n, share, rng))
-        factor = seen.own_brightness()  # what is not shown must not be felt in the unit either
-        wanted = np.sort(rng.permutation(n)[: max(1, round(config.asked * n))])
-        shown.append(seen.dimmed(factor))
-        asked.append(cuts[row].kept(wanted).dimmed(factor))
-    slots, asked_slots = (max(len(one.flux) for one in some) for some in (shown, asked))
-    code = gather(asked, asked_slots).code
-    flux, weight = _targets(asked, asked_slots, shape.patch)
+    shown, asked = show_and_ask([cuts[row] for row in rows], share, config.asked, rng)
     return Lesson(
-        gather(shown, slots),
-        code,
-        torch.from_numpy(flux),
-        torch.from_numpy(weight),
+        gather(shown, max(len(one.flux) for one in shown)),
+        *targets(asked),
         torch.from_numpy(class_code[rows].astype(np.int64)),
         torch.from_numpy(_redshift_bins(labels["z"][rows], class_code[rows])),
         torch.from_numpy(_stellar(labels, rows)),
+        torch.from_numpy(rows.astype(np.int64)),
     )
 
 
+def show_and_ask(
+    cuts: Sequence[Cut], share: float, asked_share: float, rng: np.random.Generator
+) -> tuple[list[Cut], list[Cut]]:
+    """Choose which patches of spectra are shown, and which are asked for.
+
+    Parameters
+    ----------
+    cuts : sequence of Cut
+        Spectra that have valid patches only, and at least one.
+    share, asked_share : float
+        Of the patches.
+    rng : Generator
+        Makes the choice.
+
+    Returns
+    -------
+    shown, asked : list of Cut
+        Over the brightness of what is shown.
+    """
+    shown, asked = [], []
+    for one in cuts:
+        n = len(one.flux)
+        seen = one.kept(_some(n, share, rng))
+        factor = seen.own_brightness()  # what is not shown must not be felt in the unit either
+        wanted = np.sort(rng.permutation(n)[: max(1, round(asked_share * n))])
+        shown.append(seen.dimmed(factor))
+        asked.append(one.kept(wanted).dimmed(factor))
+    return shown, asked
+
+
 def _some(n: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Which of n patches are shown: a range without gaps, or any."""
+    """Which of n patches are shown: a range without gaps, often from an end, or any."""
     wanted = max(1, round(share * n))
-    if rng.random() < 0.5:
-        first = rng.integers(0, n - wanted + 1)
+    if rng.random() < RANGES:
+        last = n - wanted
+        first = rng.choice((0, last)) if rng.random() < 0.5 else rng.integers(0, last + 1)
         return np.arange(first, first + wanted)
     return np.sort(rng.permutation(n)[:wanted])
 
 
-def _targets(asked: list[Cut], slots: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    flux = np.zeros((len(asked), slots, size), np.float32)
+def targets(asked: Sequence[Cut]) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, flux and weight of the patches asked for, as in `Lesson`."""
+    slots = max(len(one.flux) for one in asked)
+    flux = np.zeros((len(asked), slots, asked[0].flux.shape[1]), np.float32)
     weight = np.zeros_like(flux)
     for row, one in enumerate(asked):
         flux[row, : len(one.flux)] = one.flux
         floor = MODEL_ERROR * np.maximum(np.abs(one.flux), np.float32(1.0))
         weight[row, : len(one.flux)] = 1.0 / np.hypot(one.error, floor)
-    return flux, weight
+    return gather(asked, slots).code, torch.from_numpy(flux), torch.from_numpy(weight)
 
 
 def _redshift_bins(z: np.ndarray, class_code: np.ndarray) -> np.ndarray:
@@ -176,19 +209,36 @@ def reconstruction_loss(flux: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     return loss / (weight > 0).sum().clamp_min(1)
 
 
-def losses(model: SpectralTokenizer, heads: Heads, lesson: Lesson, config: LessonConfig) -> dict[str, Tensor]:
-    """Loss of the reconstruction and of each head."""
+def losses(
+    model: SpectralTokenizer, heads: Heads, lesson: Lesson, config: LessonConfig
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Loss of the reconstruction and of each head; and the embeddings (N, d)."""
     encoded, valid = model.encode(lesson.shown), lesson.shown.valid
-    found = head_losses(heads(encoded, valid), lesson)
+    found, embedding = head_losses(heads(encoded, valid), lesson), model.embed(encoded, valid)
     if not config.asked:
-        return found
+        return found, embedding
     alone = round(config.from_embedding * len(encoded))
     parts = [model.reconstruct(encoded[alone:], valid[alone:], lesson.code[alone:])]
     if alone:
-        embedding = model.embed(encoded[:alone], valid[:alone]).unsqueeze(1).to(encoded.dtype)
         whole = torch.ones(alone, 1, dtype=torch.bool, device=embedding.device)
-        parts.insert(0, model.reconstruct(embedding, whole, lesson.code[:alone]))
-    return found | {"reconstruction": reconstruction_loss(torch.cat(parts), lesson.flux, lesson.weight)}
+        only = embedding[:alone].unsqueeze(1).to(encoded.dtype)
+        parts.insert(0, model.reconstruct(only, whole, lesson.code[:alone]))
+    loss = reconstruction_loss(torch.cat(parts), lesson.flux, lesson.weight)
+    return found | {"reconstruction": loss}, embedding
+
+
+def contrast(one: Tensor, other: Tensor) -> Tensor:
+    """Cross-entropy of finding each object among all by the embedding from another instrument, both ways.
+
+    Parameters
+    ----------
+    one, other : Tensor, shape (N, d)
+        Embeddings of the same N objects; each instrument's mean is subtracted, as where objects are sought.
+    """
+    first, second = (F.normalize(part - part.mean(dim=0), dim=-1) for part in (one.float(), other.float()))
+    likeness = first @ second.T / TEMPERATURE
+    right = torch.arange(len(likeness), device=likeness.device)
+    return 0.5 * (F.cross_entropy(likeness, right) + F.cross_entropy(likeness.T, right))
 
 
 def head_losses(answers: HeadAnswers, lesson: Lesson) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Training of the tokenizer and its heads on spectra that are drawn as they are needed.
 
 Each step sees as many spectra of every instrument, in a lesson of its own, since the instruments' spectra
-differ in length. Step k reads the draws that the seed and k determine. The state is one safetensors file,
+differ in length; or, where embeddings are contrasted, the same objects through two instruments. Step k reads the draws that the seed and k determine. The state is one safetensors file,
 written whole or not at all, and a training that was interrupted goes on from it.
 """
 
@@ -20,12 +20,19 @@ from torch import Tensor, nn
 from models.batch import LabelledSpectra
 from models.fitting import METRICS_FILE, STATE_FILE, Fit, MetricsLog, same_as, share_of_rate
 from models.spectral_tokenizer.heads import Heads
-from models.spectral_tokenizer.lesson import HEAD_WEIGHTS, LessonConfig, losses, make_lesson
+from models.spectral_tokenizer.lesson import (
+    HEAD_WEIGHTS,
+    Lesson,
+    LessonConfig,
+    contrast,
+    losses,
+    make_lesson,
+)
 from models.spectral_tokenizer.network import PRESETS, SpectralTokenizer
 from models.spectral_tokenizer.weights import load_tokenizer, save_tokenizer
 
-Draw = Callable[[int, np.random.Generator], LabelledSpectra]
-"""Draws so many labelled spectra of one instrument; the generator alone decides which."""
+Draw = Callable[[int, np.random.Generator, np.random.Generator], LabelledSpectra]
+"""Draws so many labelled spectra of one instrument; the first generator alone decides of which objects."""
 
 
 class Check(Protocol):
@@ -64,6 +71,10 @@ class TokenizerTraining:
         "cpu" or "cuda".
     checkpoint_minutes : float
         Time between saves, each with a check.
+    contrast : float
+        Weight of the contrast between two instruments' embeddings of the same objects; 0 for none.
+    begin : str
+        Weights from which network and heads go on; empty to begin with fresh ones.
     frozen : str
         Weights whose network is kept as it is, while their heads go on learning; empty to train both.
     """
@@ -82,11 +93,15 @@ class TokenizerTraining:
     seed: int = 0
     device: str = "cpu"
     checkpoint_minutes: float = 5.0
+    contrast: float = 0.0
+    begin: str = ""
     frozen: str = ""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+        if self.frozen and (self.begin or self.contrast):
+            raise ValueError("a network that is frozen neither begins elsewhere nor is contrasted")
 
 
 class _Both(nn.Module):
@@ -106,9 +121,9 @@ def _start(config: TokenizerTraining) -> tuple[Fit[_Both], dict[str, object]]:
     """Fresh weights, or those of a frozen network; and the training that the latter had."""
     torch.manual_seed(config.seed)
     before: dict[str, object] = {}
-    if config.frozen:
-        model, heads, info = load_tokenizer(Path(config.frozen))
-        model.requires_grad_(False)
+    if config.frozen or config.begin:
+        model, heads, info = load_tokenizer(Path(config.frozen or config.begin))
+        model.requires_grad_(not config.frozen)
         before = info.training
     else:
         shape = PRESETS[config.preset]
@@ -164,9 +179,9 @@ def train_tokenizer(
         note({"held_out": checked})
         fit.save(folder / STATE_FILE, asdict(config))
         summary = {
-            "config": asdict(config) | {"frozen": Path(config.frozen).name},
+            "config": asdict(config) | {"frozen": Path(config.frozen).name, "begin": Path(config.begin).name},
             "instruments": list(draws),
-            "draws": fit.step * config.batch_size * len(draws),
+            "draws": fit.step * config.batch_size * (2 if config.contrast else len(draws)),
             "seconds": round(fit.seconds, 1),
             "threads": torch.get_num_threads(),
             "held_out": checked,
@@ -193,20 +208,41 @@ def _step(fit: Fit[_Both], config: TokenizerTraining, draws: Mapping[str, Draw])
     model, heads = fit.model.network, fit.model.heads
     total: dict[str, float] = {}
 
-    def lessons() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        for draw in draws.values():
-            drawn = draw(config.batch_size, rng)
-            lesson = make_lesson(
-                drawn.spectra, drawn.class_code, drawn.labels, model.config, config.lesson, rng
-            ).to(config.device)
-            with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-                found = losses(model, heads, lesson, config.lesson)
-            weighted = (HEAD_WEIGHTS.get(name, 1.0) * value for name, value in found.items())
-            yield sum(weighted, torch.zeros(())) / len(draws), found
-            for name, value in found.items():
-                total[name] = total.get(name, 0.0) + value.item() / len(draws)
+    def lesson_through(name: str, objects: np.random.Generator) -> Lesson:
+        drawn = draws[name](config.batch_size, objects, rng)
+        return make_lesson(
+            drawn.spectra, drawn.class_code, drawn.labels, model.config, config.lesson, rng
+        ).to(config.device)
+
+    def learn(lesson: Lesson) -> tuple[dict[str, Tensor], Tensor]:
+        with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
+            return losses(model, heads, lesson, config.lesson)
+
+    def weighed(found: dict[str, Tensor], parts: int) -> Tensor:
+        for name, value in found.items():
+            total[name] = total.get(name, 0.0) + value.item() / parts
+        weighted = (HEAD_WEIGHTS.get(name, 1.0) * value for name, value in found.items())
+        return sum(weighted, torch.zeros((), device=config.device)) / parts
+
+    def each_by_itself() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        for name in draws:
+            found, _ = learn(lesson_through(name, rng))
+            yield weighed(found, len(draws)), found
+
+    def through_two() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        lessons = [
+            lesson_through(name, np.random.default_rng([config.seed, fit.step, 1]))
+            for name in rng.choice(list(draws), 2, replace=False).tolist()
+        ]
+        (first, one), (second, other) = (learn(lesson) for lesson in lessons)
+        same = np.intersect1d(*(lesson.row.cpu().numpy() for lesson in lessons), return_indices=True)[1:]
+        apart = contrast(*(part[rows] for part, rows in zip((one, other), same, strict=True)))
+        total["contrast"] = apart.item()
+        loss = weighed(first, 2) + weighed(second, 2) + config.contrast * apart
+        yield loss, first | {"contrast": apart}
 
     done = fit.seconds / (60.0 * config.minutes)
     rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
-    fit.take_step(lessons(), rate, clip=config.clip, averaging=config.averaging, apart=(model, heads))
+    terms = through_two() if config.contrast else each_by_itself()
+    fit.take_step(terms, rate, clip=config.clip, averaging=config.averaging, apart=(model, heads))
     return total

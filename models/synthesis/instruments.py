@@ -104,7 +104,7 @@ def _log_grid(blue: float, red: float, step: float = 1e-4) -> np.ndarray:
 
 def _instruments() -> dict[str, Instrument]:
     sdss, lamost = _log_grid(3600.0, 10400.0), _log_grid(3700.0, 9100.0)
-    galah = np.concatenate([_log_grid(blue, red, 2.5e-5) for blue, red in _GALAH_WINDOWS])
+    galah = np.concatenate([np.linspace(*ends, 2048) for ends in _GALAH_WINDOWS])
     made = (
         _desi(),
         _exposed(
@@ -123,17 +123,17 @@ def _instruments() -> dict[str, Instrument]:
             SDSS_LEVEL,
             4.0,
             6.0,
-            calibration=0.1,
+            calibration=0.2,
             relative=True,
         ),
         _exposed(
             "GALAH",
             galah,
-            np.full(len(galah), 8000.0),
+            np.full(len(galah), 28000.0),
             SDSS_LEVEL,
             4.0,
             20.0,
-            calibration=0.1,
+            calibration=0.2,
             relative=True,
         ),
     )
@@ -143,7 +143,8 @@ def _instruments() -> dict[str, Instrument]:
 INSTRUMENTS: Mapping[str, Instrument] = MappingProxyType(_instruments())
 """DESI; SDSS and BOSS; LAMOST at low resolution; the four windows of GALAH.
 
-The library's spectra have pixels of 3e-4 in ln(wavelength) and a resolving power of at most 2000 (stars from
-model atmospheres: some 300), which no instrument sharpens. So GALAH's windows have pixels of 0.3 to 0.45 A
-and a resolving power of 8000, not GALAH's own 0.05 A and 28000, and still show continua as sharp as the
-library has them. Emission lines of galaxies and narrow lines alone have each instrument's resolution."""
+GALAH's windows have 2,048 pixels each of 0.09 to 0.15 A, two of the instrument's own in one, and its resolving
+power of 28000. The library's spectra have pixels of 3e-4 in ln(wavelength) and a resolving power of at most
+2000 (stars from model atmospheres: some 300), which no instrument sharpens. Emission lines of galaxies, narrow
+lines and the strongest absorption lines of stars with parameters (`models.synthesis.stellar_lines`) alone have
+each instrument's resolution. LAMOST's and GALAH's fluxes are relative, with errors of calibration of 20 %."""

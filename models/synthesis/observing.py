@@ -62,7 +62,7 @@ def paint_lines(
     centre, flux : ndarray, shape (N, L)
         Observed wavelength [Angstrom] and flux of each line [unit of ``seen`` times Angstrom]; lines of less
         than 0.1 % of the spectrum are left out.
-    width : ndarray, shape (N,)
+    width : ndarray, shape (N, L) or (N, 1)
         Velocity dispersion [km/s], to which the instrument's line spread function is added.
     instrument : Instrument
         The instrument.
@@ -70,14 +70,14 @@ def paint_lines(
     grid = instrument.wavelength
     pixel = np.searchsorted(grid, centre).clip(1, len(grid) - 1)
     step = grid[pixel] - grid[pixel - 1]
-    sigma = np.hypot(instrument.sigma[pixel], centre * (width[:, None] / 2.99792458e5))
+    sigma = np.hypot(instrument.sigma[pixel], centre * (width / 2.99792458e5))
     sigma = np.hypot(sigma, np.minimum(step, instrument.sigma[pixel]) / np.sqrt(12.0))  # a pixel's own width
     peak = flux / (np.sqrt(2.0 * np.pi) * sigma)
     seen_at = np.take_along_axis(seen, pixel, axis=1)
     shown = (peak > 1e-3 * seen_at) & (peak > 0.0) & (np.abs(grid[pixel] - centre) < 5.0 * sigma + 3.0)
     reach = np.ceil(4.5 * sigma / step).astype(np.int64)
     flat = seen.reshape(-1)
-    for low, high in ((0, 6), (6, 12), (12, 24), (24, 96)):
+    for low, high in ((0, 6), (6, 12), (12, 24), (24, 96), (96, 384)):
         which = np.nonzero(shown & (reach > low) & (reach <= high))
         if not len(which[0]):
             continue

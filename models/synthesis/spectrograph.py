@@ -17,7 +17,7 @@ from catalogs_schema.bands import MODEL_BANDS
 from models.batch import LabelledSpectra
 from models.quantities import CLASSES
 from models.spectra import Spectra
-from models.synthesis import abundances, galaxies, priors, quasars, stars
+from models.synthesis import abundances, galaxies, priors, quasars, stars, stellar_lines
 from models.synthesis.grid import FINE, LIGHT_SPEED, windows
 from models.synthesis.instruments import INSTRUMENTS as INSTRUMENTS
 from models.synthesis.instruments import Instrument as Instrument
@@ -91,7 +91,10 @@ class Objects:
     line_flux : ndarray of float32, shape (N, L)
         Fluxes of emission lines in the fibre [1e-17 erg/s/cm2], at rest wavelengths `LINE_WAVELENGTH`.
     line_width : ndarray of float32, shape (N,)
-        Velocity dispersion of the lines [km/s].
+        Velocity dispersion of the lines [km/s]; of stars, of their absorption lines.
+    absorption : ndarray of float32, shape (N, len(stellar_lines.WAVELENGTH))
+        Equivalent widths [Angstrom] of the absorption lines of stars with parameters, 0 of all else: the
+        continuum has them only as far as the library's resolution shows them.
     labels : dict of str to ndarray of float32, shape (N,)
         `LABELS`.
     fibre_share : ndarray of float32, shape (N,)
@@ -111,6 +114,7 @@ class Objects:
     continuum: np.ndarray
     line_flux: np.ndarray
     line_width: np.ndarray
+    absorption: np.ndarray
     labels: dict[str, np.ndarray]
     fibre_share: np.ndarray
     host_share: np.ndarray
@@ -175,6 +179,7 @@ class SpectraSky:
             continuum=np.empty((n, FINE.size), np.float32),
             line_flux=np.zeros((n, len(LINE_WAVELENGTH)), np.float32),
             line_width=np.full(n, 100.0, np.float32),
+            absorption=np.zeros((n, len(stellar_lines.WAVELENGTH)), np.float32),
             labels={name: np.full(n, np.nan, np.float32) for name in LABELS},
             fibre_share=np.ones(n, np.float32),
             host_share=np.zeros((n, len(HOST_WAVELENGTH)), np.float32),
@@ -255,8 +260,14 @@ class SpectraSky:
             self._optics[instrument] = optics_of(instrument)
         lattice = torch.from_numpy(np.ascontiguousarray(objects.continuum[rows].T))
         seen = np.ascontiguousarray((self._optics[instrument] @ lattice).numpy().T)
+        absorbed = np.flatnonzero(objects.absorption[rows].any(axis=1))
+        if len(absorbed):
+            widths, z, broadening = (
+                values[rows][absorbed] for values in (objects.absorption, objects.z, objects.line_width)
+            )
+            seen[absorbed] *= stellar_lines.transmission(widths, z, broadening, instrument)
         centre = LINE_WAVELENGTH * (1.0 + objects.z[rows, None])
-        paint_lines(seen, centre, objects.line_flux[rows], objects.line_width[rows], instrument)
+        paint_lines(seen, centre, objects.line_flux[rows], objects.line_width[rows, None], instrument)
         return seen
 
     def _galaxies(
@@ -334,6 +345,9 @@ class SpectraSky:
         objects.continuum[rows] = _move(continuum, z, np.zeros(n)) * amount[:, None].astype(np.float32)
         for name in stars.LABELS:
             objects.labels[name][rows] = library[name][member]
+        parameters = [library[name][member] for name in stars.LABELS]
+        objects.absorption[rows] = stellar_lines.draw_widths(*parameters, rng)
+        objects.line_width[rows] = stellar_lines.draw_broadening(parameters[0], rng)
 
     def _quasars(
         self, objects: Objects, rows: np.ndarray, kind: np.ndarray, side: Members, rng: np.random.Generator
