@@ -1,8 +1,9 @@
 """Training of the tokenizer and its heads on spectra that are drawn as they are needed.
 
 Each step sees as many spectra of every instrument, in a lesson of its own, since the instruments' spectra
-differ in length; or, where embeddings are contrasted, the same objects through two instruments. Step k reads the draws that the seed and k determine. The state is one safetensors file,
-written whole or not at all, and a training that was interrupted goes on from it.
+differ in length; or, where embeddings are contrasted, the same objects through two instruments. Step k reads
+the draws that the seed and k determine. The state is one safetensors file, written whole or not at all, and a
+training that was interrupted goes on from it.
 """
 
 from __future__ import annotations

@@ -143,8 +143,9 @@ def _instruments() -> dict[str, Instrument]:
 INSTRUMENTS: Mapping[str, Instrument] = MappingProxyType(_instruments())
 """DESI; SDSS and BOSS; LAMOST at low resolution; the four windows of GALAH.
 
-GALAH's windows have 2,048 pixels each of 0.09 to 0.15 A, two of the instrument's own in one, and its resolving
-power of 28000. The library's spectra have pixels of 3e-4 in ln(wavelength) and a resolving power of at most
-2000 (stars from model atmospheres: some 300), which no instrument sharpens. Emission lines of galaxies, narrow
-lines and the strongest absorption lines of stars with parameters (`models.synthesis.stellar_lines`) alone have
-each instrument's resolution. LAMOST's and GALAH's fluxes are relative, with errors of calibration of 20 %."""
+GALAH's windows have 2,048 pixels each of 0.09 to 0.15 A, two of the instrument's own in one, and its
+resolving power of 28000. The library's spectra have pixels of 3e-4 in ln(wavelength) and a resolving power of
+at most 2000 (stars from model atmospheres: some 300), which no instrument sharpens. Emission lines of
+galaxies, narrow lines and the strongest absorption lines of stars with parameters
+(`models.synthesis.stellar_lines`) alone have each instrument's resolution. LAMOST's and GALAH's fluxes are
+relative, with errors of calibration of 20 %."""
