@@ -3,10 +3,11 @@
 Wavelength in air [Angstrom], excitation of the lower level [eV] and log gf, by species (atomic number, then 0
 for neutral, 1 for singly ionised atoms). They are from the lists of laboratory values of linemake (Placco et
 al. 2021, RNAAS 5, 92): Fe I of O'Brian et al. (1991), Den Hartog et al. (2014), Ruffoni et al. (2014) and
-Belmonte et al. (2017); Fe II of NIST and Den Hartog et al. (2019); Ca I and Ca II of Den Hartog et al. (2021);
+Belmonte et al. (2017); Fe II of NIST and Den Hartog et al. (2019); Ca I, Ca II of Den Hartog et al. (2021);
 Mg I of Pehlivan et al. (2017) and NIST; Cr I of Sobeck et al. (2007); Ti and Ni of Lawler, Wood and others
-(2013, 2014); Si I, Sr II and Na D of NIST, the stronger D line twice the weaker. Lines of GALAH's windows that
-are not in these, and those of Al I and Ba II, are from the list made for that survey, GALAHProject/oracle.
+(2013, 2014); Si I, Sr II and Na D of NIST, the stronger D line twice the weaker. Lines of GALAH's windows
+that are not in these, and those of Al I and Ba II, are from the list made for that survey,
+GALAHProject/oracle.
 """
 
 from __future__ import annotations

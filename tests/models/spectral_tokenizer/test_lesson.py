@@ -7,7 +7,14 @@ import torch
 from models.quantities import CLASSES
 from models.spectra import Spectra
 from models.spectral_tokenizer.heads import STELLAR, Heads
-from models.spectral_tokenizer.lesson import HUBER, LessonConfig, losses, make_lesson, reconstruction_loss
+from models.spectral_tokenizer.lesson import (
+    HUBER,
+    LessonConfig,
+    contrast,
+    losses,
+    make_lesson,
+    reconstruction_loss,
+)
 from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
 from models.spectral_tokenizer.patches import cut
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
@@ -35,10 +42,34 @@ def lesson_of(config=None, seed=0):
 
 def test_a_part_is_shown_and_a_part_is_asked_for():
     lesson = lesson_of(LessonConfig(whole=0.0))
-    assert 0.4 * 72 - 1 <= lesson.shown.valid.sum(dim=1).min() < 72
+    assert 0.25 * 72 - 1 <= lesson.shown.valid.sum(dim=1).min() < 72
     assert lesson.flux.shape == (N, round(0.34 * 72), SMALL.patch)
     everything = lesson_of(LessonConfig(whole=1.0))
     assert everything.shown.valid.sum(dim=1).tolist() == [72] * N
+
+
+def test_an_arm_is_missing_from_many_lessons():
+    """The places of what is shown, whole spectra aside: from the blue end, to the red end, or between."""
+    first, last = [], []
+    places = cut(drawn(1)[0], SMALL.patch, SMALL.width)[0].code
+    for seed in range(40):
+        lesson = lesson_of(LessonConfig(whole=0.0), seed)
+        for code, valid in zip(lesson.shown.code.numpy(), lesson.shown.valid.numpy(), strict=True):
+            seen = [int(np.abs(places - one).max(axis=1).argmin()) for one in code[valid]]
+            if seen == list(range(seen[0], seen[-1] + 1)) and len(seen) < 72:
+                first.append(seen[0] == 0)
+                last.append(seen[-1] == 71)
+    assert 0.65 < len(first) / (40 * N) < 0.85
+    assert 0.2 < np.mean(first) < 0.45
+    assert 0.2 < np.mean(last) < 0.45
+
+
+def test_the_contrast_is_least_where_each_object_is_nearest_to_itself():
+    one = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    same, moved = contrast(one, 2.0 * one + 5.0), contrast(one, one + 5.0)
+    torch.testing.assert_close(same, moved)  # an instrument's own place and scale do not count
+    assert same < 0.1 * np.log(64)
+    assert contrast(one, one.roll(1, dims=0)) > np.log(64)
 
 
 def test_what_is_not_shown_does_not_set_the_unit():
@@ -69,7 +100,7 @@ def test_spectra_that_cannot_be_read_are_left_out():
     ivar[spectra.offsets[1] : spectra.offsets[2]] = 0.0
     hidden = Spectra(spectra.offsets, spectra.wavelength, spectra.flux, ivar)
     lesson = make_lesson(hidden, class_code, labels, SMALL, LessonConfig(), np.random.default_rng(0))
-    assert lesson.class_code.tolist() == [0, 2]
+    assert lesson.class_code.tolist() == lesson.row.tolist() == [0, 2]
 
 
 def test_bad_pixels_and_single_pixels_do_not_rule():
@@ -96,7 +127,8 @@ def test_every_loss_is_finite_and_reaches_what_it_shall_teach(from_embedding):
     torch.manual_seed(0)
     model, heads = SpectralTokenizer(SMALL), Heads(SMALL.width, SMALL.heads)
     config = LessonConfig(from_embedding=from_embedding)
-    found = losses(model, heads, lesson_of(config), config)
+    found, embedding = losses(model, heads, lesson_of(config), config)
+    assert embedding.shape == (N, SMALL.width)
     assert set(found) == {"reconstruction", "class", "z", *(q.name for q in STELLAR)}
     assert found["logg"] == 0.0  # not known for any
     torch.stack(list(found.values())).sum().backward()

@@ -19,12 +19,12 @@ SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
 
 
 def draw_from(name):
-    def draw(n, rng):
+    def draw(n, of, rng):
         spectra = as_spectra([one_spectrum(GRIDS[name][:320], rng) for _ in range(n)])
         labels = {
             key: np.full(n, value) for key, value in (("z", 0.1), ("teff", 5e3), ("logg", 4.0), ("fe_h", 0))
         }
-        return LabelledSpectra(spectra, rng.integers(0, 3, n), labels, np.zeros(n, np.int64))
+        return LabelledSpectra(spectra, of.integers(0, 3, n), labels, np.zeros(n, np.int64))
 
     return draw
 
@@ -54,11 +54,11 @@ def config(monkeypatch):
 
 @torch.no_grad()
 def reconstruction(model, heads):
-    drawn = DRAWS["SDSS"](32, np.random.default_rng(77))
+    drawn = DRAWS["SDSS"](32, *map(np.random.default_rng, (76, 77)))
     config = LessonConfig(whole=1.0)
     rng = np.random.default_rng(78)
     lesson = make_lesson(drawn.spectra, drawn.class_code, drawn.labels, SMALL, config, rng)
-    return {"reconstruction": losses(model, heads, lesson, config)["reconstruction"].item()}
+    return {"reconstruction": losses(model, heads, lesson, config)[0]["reconstruction"].item()}
 
 
 def run(config, folder):
@@ -107,3 +107,31 @@ def test_a_frozen_network_stays_as_it_is_while_its_heads_learn(config, tmp_path)
     for name, tensor in before_network.state_dict().items():
         torch.testing.assert_close(network.state_dict()[name], tensor, rtol=0.0, atol=0.0)
     assert not torch.equal(heads.queries, before_heads.queries)
+
+
+def test_embeddings_of_one_object_are_pulled_together_from_given_weights_on(config, tmp_path):
+    weights = run(dataclasses.replace(config, minutes=0.2), tmp_path / "first")
+    going_on = dataclasses.replace(config, minutes=0.5, begin=str(weights), contrast=1.0)
+    asked = []
+
+    def noting(name):
+        def draw(n, of, rng):
+            asked.append((name, of.bit_generator.state["state"]["state"]))
+            return DRAWS[name](n, of, rng)
+
+        return draw
+
+    after = train_tokenizer(going_on, {name: noting(name) for name in DRAWS}, reconstruction, tmp_path / "on")
+    steps = [json.loads(line) for line in (tmp_path / "on" / "metrics.jsonl").read_text().splitlines()]
+    assert all("contrast" in record for record in steps if "held_out" not in record)
+    for (one, of_one), (other, of_other) in zip(asked[::2], asked[1::2], strict=True):
+        assert one != other
+        assert of_one == of_other  # the same objects
+    _, _, info = load_tokenizer(after)
+    assert info.training["draws"] == len(asked) * config.batch_size
+    assert info.training["before"] == load_tokenizer(weights)[2].training
+
+
+def test_a_frozen_network_cannot_be_contrasted():
+    with pytest.raises(ValueError, match="frozen"):
+        TokenizerTraining(frozen="some.safetensors", contrast=0.1)
