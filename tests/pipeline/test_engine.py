@@ -8,6 +8,7 @@ import pytest
 from pipeline.attempts import Limits
 from pipeline.engine import ENGINES
 from pipeline.model import EmptyModel, ModelSpec
+from tests.pipeline.deadly import one_that_kills
 from tests.survey import orders
 
 
@@ -27,30 +28,9 @@ def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path
     assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
 
 
-class Deadly(EmptyModel):
-    """Kills its own process when it meets one partition."""
-
-    def __init__(self, rows):
-        self._rows = rows
-
-    def predict(self, flux, error, ebv):
-        if len(flux) == self._rows:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict(flux, error, ebv)
-
-
-class DeadlySpec(ModelSpec):
-    """Loads the deadly model; its rows travel in the place of the batch size."""
-
-    def load(self):
-        return Deadly(self.batch_size)
-
-
 def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
     tasks = orders(photometry, tmp_path)
-    rows = [task.rows for task in tasks]
-    guilty = next(task for task in tasks if rows.count(task.rows) == 1)
-    spec = DeadlySpec("deadly", "", batch_size=guilty.rows)
+    guilty, spec = one_that_kills(tasks)
     receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=2)))
     assert len(receipts) == len(tasks), "every partition has a receipt"
     failed = [receipt for receipt in receipts if receipt.status == "failed"]

@@ -1,7 +1,5 @@
 """The engine cuda, with worker processes in the place of Dask-CUDA's; and (`pytest -m gpu`) with these."""
 
-import os
-import signal
 import sys
 from types import ModuleType
 
@@ -16,7 +14,8 @@ from pipeline.attempts import Limits
 from pipeline.clusters import GPU_THREADS, ClusterError
 from pipeline.config import RunConfig
 from pipeline.engine import ENGINES
-from pipeline.model import EmptyModel, ModelSpec
+from pipeline.model import ModelSpec
+from tests.pipeline.deadly import one_that_kills
 from tests.survey import carry_through, ingest_table, orders, photometry_table, without_report
 
 
@@ -37,30 +36,9 @@ def dask_cuda(monkeypatch):
     return asked
 
 
-class Deadly(EmptyModel):
-    """Kills its own process when it meets one partition, as a fault of a driver does."""
-
-    def __init__(self, rows):
-        self._rows = rows
-
-    def predict(self, flux, error, ebv):
-        if len(flux) == self._rows:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict(flux, error, ebv)
-
-
-class DeadlySpec(ModelSpec):
-    """Loads the deadly model; its rows travel in the place of the batch size."""
-
-    def load(self):
-        return Deadly(self.batch_size)
-
-
 def test_a_gpu_has_one_process_that_is_at_several_partitions(dask_cuda, photometry, tmp_path):
     tasks = orders(photometry, tmp_path)
-    rows = [task.rows for task in tasks]
-    guilty = next(task for task in tasks if rows.count(task.rows) == 1)
-    spec = DeadlySpec("deadly", "", batch_size=guilty.rows)
+    guilty, spec = one_that_kills(tasks)
     receipts = list(ENGINES["cuda"](tasks, spec, 1, Limits(attempts=1)))
     assert dask_cuda["threads_per_worker"] == GPU_THREADS
     assert (dask_cuda["n_workers"], dask_cuda["host"]) == (1, "127.0.0.1")
