@@ -73,15 +73,23 @@ def survey_drawing(z: np.ndarray, survey_z: np.ndarray, survey_class: np.ndarray
 
 
 def embedding_drawing(
-    embedding: np.ndarray | None, survey_class: np.ndarray, survey_z: np.ndarray
+    embedding: np.ndarray | None,
+    survey_class: np.ndarray,
+    survey_z: np.ndarray,
+    atlas: np.ndarray | None = None,
 ) -> Drawing | None:
-    """A map of the embedding, by class and by redshift; None where there is no embedding or few rows."""
+    """A map of the embedding, by class and by redshift; None where there is no embedding or few rows.
+
+    ``atlas`` are places on an atlas' map, NaN where there is none; without them a map is made.
+    """
     if embedding is None:
         return None
+    if atlas is not None and np.isfinite(atlas).any():
+        embedding = atlas
     known = np.isfinite(embedding).all(axis=1)
     if known.sum() < MAP_LEAST:
         return None
-    place, how = map_of(embedding[known])
+    place, how = (embedding[known], "Places in the atlas") if embedding is atlas else map_of(embedding[known])
     classes, z = survey_class[known], survey_z[known]
 
     def paint(figure: Figure) -> None:

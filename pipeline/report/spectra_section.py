@@ -28,6 +28,7 @@ EXAMPLES = 4
 """Spectra that are drawn with their reconstructions."""
 
 _KEY = "object_id"
+_PLACE = ("map_x", "map_y")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class SpectralRows:
         Classes, `NONE` where there is none.
     embedding : ndarray of float32, shape (N, W), or None
         The embedding, where the product has one.
+    place : ndarray of float, shape (N, 2), or None
+        Places on the atlas' map, where the product has them.
     """
 
     z: np.ndarray
@@ -49,6 +52,7 @@ class SpectralRows:
     survey_class: np.ndarray
     answered_class: np.ndarray
     embedding: np.ndarray | None
+    place: np.ndarray | None = None
 
 
 def spectra_section(
@@ -76,7 +80,7 @@ def spectra_section(
         "rows": len(rows.z),
         "scores": scores,
         "survey_drawing": survey_drawing(rows.z, rows.survey_z, rows.survey_class),
-        "embedding_drawing": embedding_drawing(rows.embedding, rows.survey_class, rows.survey_z),
+        "embedding_drawing": embedding_drawing(rows.embedding, rows.survey_class, rows.survey_z, rows.place),
         "reconstruction_drawing": reconstruction_drawing(run / SPECPT_SPECTRA.name, source, chosen, EXAMPLES)
         if SPECPT_SPECTRA in products
         else None,
@@ -85,7 +89,9 @@ def spectra_section(
 
 
 def _rows(product: UPath, source: UPath, chosen: Sequence[Partition], contract: Contract) -> SpectralRows:
-    wanted = [name for name in ("z", "class", "embedding") if name in contract.names]
+    redshift = "z" if "z" in contract.names else "z_nn"
+    names = (redshift, "class", "embedding", *_PLACE)
+    wanted = [name for name in names if name in contract.names]
     answers = pa.concat_tables(_read(product / partition.leaf, [_KEY, *wanted]) for partition in chosen)
     known = pa.concat_tables(
         _read(source / partition.leaf, [_KEY, "z", "class", "trusted"]) for partition in chosen
@@ -100,12 +106,16 @@ def _rows(product: UPath, source: UPath, chosen: Sequence[Partition], contract: 
         width = contract["embedding"].type.list_size
         flat = answers["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         embedding = np.asarray(flat, np.float32).reshape(-1, width)
+    place = None
+    if _PLACE[0] in wanted:
+        place = np.stack([np.asarray(answers[name].to_numpy(), float) for name in _PLACE], axis=1)
     return SpectralRows(
-        z=np.asarray(answers["z"].to_numpy(zero_copy_only=False), float),
+        z=np.asarray(answers[redshift].to_numpy(zero_copy_only=False), float),
         survey_z=np.where(trusted, survey_z, np.nan),
         survey_class=np.where(trusted, known["class"].to_numpy(zero_copy_only=False), none),
         answered_class=answers["class"].to_numpy(zero_copy_only=False) if "class" in wanted else none,
         embedding=embedding,
+        place=place,
     )
 
 

@@ -1,0 +1,92 @@
+"""A small survey of spectra with cut-outs, random weights and an atlas of nothing, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from upath import UPath
+
+from catalogs_schema.avis import EMBEDDING_SIZE
+from models.avis.atlas import STEPS, Atlas, write_atlas
+from models.avis.network import Avis, AvisConfig
+from models.avis.weights import save_avis
+from models.spectral_tokenizer.network import TokenizerConfig
+from models.weights_file import file_sha256
+from pipeline.config import RunConfig
+from pipeline.cutouts_ingest import ingest_cutouts
+from pipeline.spectra_ingest import ingest_spectra
+from tests import image_files, spectra_files
+
+NEAR = (150.0, 150.004, 149.996)
+"""Right ascensions of the spectra that lie on the brick."""
+
+FAR = 151.0
+"""Of one that does not."""
+
+
+@dataclass(frozen=True)
+class AvisSurvey:
+    """Four spectra of SDSS, three of them on a brick, and one of LAMOST, in partitions."""
+
+    spectra: UPath
+    cutouts: UPath
+    weights: Path
+    brick: Path
+
+    def config(self, out: Path, **changes: object) -> RunConfig:
+        settings = {"spectra": str(self.spectra), "cutouts": str(self.cutouts), "out": str(out)}
+        settings |= {"model": "avis", "weights": str(self.weights), "engine": "serial", "workers": 1}
+        return RunConfig.model_validate(settings | changes)
+
+
+def make_avis_survey(folder: Path) -> AvisSurvey:
+    sources = folder / "sources"
+    sources.mkdir(parents=True)
+    for number, ra in enumerate((*NEAR, FAR)):
+        spectra_files.make_sdss(sources / f"spec-{number}.fits", ra=ra, z=0.1 + 0.1 * number)
+    spectra_files.make_lamost(sources / "lamost.fits")
+    spectra, cutouts = UPath(folder / "spectra"), UPath(folder / "cutouts")
+    ingest_spectra([UPath(sources)], spectra, tile_rows=3)
+    image_files.make_brick(folder / "brick")
+    ingest_cutouts([UPath(folder / "brick")], spectra, cutouts)
+    weights = folder / "small.safetensors"
+    save_small_weights(weights)
+    return AvisSurvey(spectra, cutouts, weights, folder / "brick")
+
+
+def save_small_weights(path: Path, seed: int = 1) -> None:
+    """A network of no use."""
+    torch.manual_seed(seed)
+    spectrum = TokenizerConfig(width=16, heads=2, encoder=1, decoder=1, patch=16)
+    network = Avis(AvisConfig(spectrum, 16, 2, 1, 1, size=EMBEDDING_SIZE))
+    save_avis(path, network, name="avis-small", version="0", training={})
+
+
+def write_toy_atlas(path: Path, weights: Path, n: int = 60, seed: int = 1) -> Atlas:
+    """An atlas of two clusters about random directions, with a few objects outside of both."""
+    atlas = toy_atlas(file_sha256(weights), n, seed)
+    write_atlas(path, atlas)
+    return atlas
+
+
+def toy_atlas(weights_sha256: str, n: int = 60, seed: int = 1) -> Atlas:
+    rng = np.random.default_rng(seed)
+    cluster = np.arange(n, dtype=np.int32) % 2
+    cluster[-3:] = -1
+    centre = rng.standard_normal((2, EMBEDDING_SIZE))
+    embedding = centre[cluster] + 0.5 * rng.standard_normal((n, EMBEDDING_SIZE))
+    embedding[-3:] = rng.standard_normal((3, EMBEDDING_SIZE))
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    return Atlas(
+        embedding=embedding.astype(np.float16).astype(np.float32),
+        cluster=cluster,
+        cluster_prob=np.where(cluster < 0, 0.0, 0.9).astype(np.float32),
+        map2=(10.0 * cluster[:, None] + rng.standard_normal((n, 2))).astype(np.float32),
+        map3=(10.0 * cluster[:, None] + rng.standard_normal((n, 3))).astype(np.float32),
+        z=(0.5 + cluster + 0.01 * rng.standard_normal(n)).astype(np.float32),
+        gaps=np.linspace(0.2, 1.4, STEPS).astype(np.float32),
+        weights_sha256=weights_sha256,
+    )
