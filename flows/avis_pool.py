@@ -24,6 +24,7 @@ from models.images import Images
 from models.spectra import Spectra
 from models.synthesis.images import ImageSky, MockImages
 from models.synthesis.instruments import INSTRUMENTS
+from models.synthesis.sky import MockSky
 from models.synthesis.spectrograph import Objects, SpectraSky
 
 SHARD = 2048
@@ -55,16 +56,15 @@ class MockPairs:
 
 
 class PairSky:
-    """Draws objects of a library's sky and sees each through both instruments.
+    """Draws objects of a mock sky and sees each through a spectrograph and a camera.
 
     Parameters
     ----------
-    library : Path
-        Library of spectra, see `flows.synthesis.build_library`.
+    sky : MockSky
+        The sky, as from `flows.synthesis.load_sky`.
     """
 
-    def __init__(self, library: Path) -> None:
-        sky = load_sky(library)
+    def __init__(self, sky: MockSky) -> None:
         self._spectra, self._images = SpectraSky(sky.population), ImageSky(sky.photometer)
 
     def draw(
@@ -190,7 +190,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_pairs(
-        PairSky(arguments.library),
+        PairSky(load_sky(arguments.library)),
         arguments.out,
         arguments.shards,
         arguments.seed,
