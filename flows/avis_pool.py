@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from flows.synthesis import load_sky
-from flows.tokenizer_training import SIGNAL_TO_NOISE
+from flows.tokenizer_draws import SIGNAL_TO_NOISE
 from models.avis.pairs import Pairs
 from models.images import Images
 from models.spectra import Spectra

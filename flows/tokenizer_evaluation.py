@@ -18,7 +18,7 @@ import torch
 from upath import UPath
 
 from flows.synthesis import load_sky
-from flows.tokenizer_training import SIGNAL_TO_NOISE, draw_spectra
+from flows.tokenizer_draws import SIGNAL_TO_NOISE, draw_spectra
 from models.batch import LabelledSpectra
 from models.quantities import CLASSES
 from models.spectra import Spectra

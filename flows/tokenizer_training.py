@@ -1,64 +1,32 @@
-"""Training of the spectral tokenizer on mock spectra.
+"""Training of the spectral tokenizer: a library of spectra and a TOML file in, weights out.
 
-``python -m flows.tokenizer_training --library FILE --out DIR --minutes 50`` trains the network, and heads
-beside it; with ``--frozen WEIGHTS`` only the heads of those weights, the network staying as it is. A folder
-that holds an unfinished training is gone on with.
+weights = train_tokenizer_from(Path("flows/tokenizer.toml"), library=Path("library.npz"), folder=Path("here"))
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-from collections.abc import Mapping
+import shutil
+import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from flows.synthesis import load_sky
-from models.batch import LabelledSpectra
+from flows.tokenizer_calibration import calibrate_tokenizer
+from flows.tokenizer_draws import SIGNAL_TO_NOISE, draw_spectra
 from models.spectral_tokenizer.heads import Heads
-from models.spectral_tokenizer.lesson import LessonConfig
 from models.spectral_tokenizer.network import SpectralTokenizer
 from models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from models.spectral_tokenizer.quality import quality
 from models.spectral_tokenizer.training import Draw, TokenizerTraining, train_tokenizer
 from models.spectral_tokenizer.weights import TokenizerInfo
-from models.synthesis.spectrograph import INSTRUMENTS, SpectraSky
-
-SIGNAL_TO_NOISE: Mapping[str, tuple[float, float] | None] = {
-    "DESI": None,
-    "SDSS": (1.0, 50.0),
-    "LAMOST": (2.0, 100.0),
-    "GALAH": (3.0, 100.0),
-}
-"""Median signal-to-noise ratios of spectra by instrument; None for exposures as DESI's own of its targets."""
-
-HEADS_ALONE = TokenizerTraining(
-    batch_size=32, learning_rate=2e-3, lesson=LessonConfig(whole=0.5, asked=0.0, from_embedding=0.0)
-)
-"""How heads learn on a network that is frozen."""
-
-GOING_ON = TokenizerTraining(version="0.2", batch_size=64, learning_rate=2.5e-3, contrast=0.1)
-"""How a network goes on from weights, its embeddings of an object through two instruments pulled together."""
+from models.synthesis.spectrograph import SpectraSky
 
 HELD_OUT = 256
 """Held-out spectra of each instrument that are checked at each save."""
-
-
-def draw_spectra(
-    sky: SpectraSky,
-    instrument: str,
-    n: int,
-    of: np.random.Generator,
-    rng: np.random.Generator,
-    *,
-    held_out: bool = False,
-) -> LabelledSpectra:
-    """Spectra of new objects, which ``of`` chooses, through an instrument."""
-    objects = sky.choose(n, of, held_out=held_out)
-    return sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=SIGNAL_TO_NOISE[instrument])
 
 
 class HeldOutCheck:
@@ -84,32 +52,69 @@ class HeldOutCheck:
         return found
 
 
-def train_from_library(config: TokenizerTraining, library: Path, folder: Path) -> Path:
-    """Train on mock spectra of a library and write weights; see `train_tokenizer`."""
+def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]:
+    """The two stages that a TOML file describes: of network and heads, then of the heads alone.
+
+    Fields of `models.spectral_tokenizer.training.TokenizerTraining`, those of the second stage that differ in
+    the table ``heads``, a stage's lesson in a table of its own.
+
+    Raises
+    ------
+    ValueError
+        A setting is unknown or wrong.
+    """
+    try:
+        given = tomllib.loads(settings.read_text())
+        heads = given.pop("heads", {})
+        network = TokenizerTraining.from_settings(given)
+        shared = {
+            name: given[name] for name in ("name", "version", "preset", "seed", "device") if name in given
+        }
+        return network, TokenizerTraining.from_settings(shared | heads)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{settings}: {error}") from error
+
+
+def train_tokenizer_from(
+    settings: Path,
+    *,
+    library: Path,
+    folder: Path,
+    report: Callable[[dict[str, object]], None] = lambda record: None,
+) -> Path:
+    """Train network and heads, then the heads alone, then fit the scales of their errors.
+
+    What ``folder`` holds of an unfinished training of these settings is gone on with.
+
+    Parameters
+    ----------
+    settings : Path
+        See `read_settings`.
+    library : Path
+        Library of spectra, as written by `flows.synthesis.build_library`.
+    folder : Path
+        Gets ``network`` and ``heads`` with the stages' states and metrics, and the weights.
+    report : callable
+        Is given each record of the metrics.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+
+    Raises
+    ------
+    ValueError
+        A setting is unknown or wrong, or the folder holds a training with other settings.
+    """
+    network, heads = read_settings(settings)
     sky = SpectraSky(load_sky(library).population)
     draws: dict[str, Draw] = {name: functools.partial(draw_spectra, sky, name) for name in SIGNAL_TO_NOISE}
-    return train_tokenizer(config, draws, HeldOutCheck(sky, HELD_OUT), folder, _show)
-
-
-def _show(record: dict[str, object]) -> None:
-    print(record, flush=True)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the training")
-    parser.add_argument("--minutes", type=float, default=50.0, help="of training")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and draws")
-    parser.add_argument("--begin", default="", help="weights to go on from")
-    parser.add_argument("--frozen", default="", help="weights whose heads alone shall learn on")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    config = replace(
-        HEADS_ALONE if arguments.frozen else GOING_ON if arguments.begin else TokenizerTraining(),
-        minutes=arguments.minutes,
-        seed=arguments.seed,
-        begin=arguments.begin,
-        frozen=arguments.frozen,
-    )
-    print(train_from_library(config, arguments.library, arguments.out))
+    check = HeldOutCheck(sky, HELD_OUT)
+    first = train_tokenizer(network, draws, check, folder / "network", report)
+    heads = replace(heads, frozen=str(first))
+    second = train_tokenizer(heads, draws, check, folder / "heads", report)
+    weights = folder / second.name
+    shutil.copyfile(second, weights)
+    calibrate_tokenizer(weights, sky)
+    return weights

@@ -149,3 +149,22 @@ def train_specpt(
     with errors(RUN_INTERRUPTED):
         weights = train_specpt_from(settings, library=library, folder=out, report=show)
     say(f"weights: {weights}", {"weights": str(weights)}, as_json)
+
+
+@app.command()
+def train_tokenizer(
+    settings: Annotated[Path, typer.Argument(help="TOML file, such as flows/tokenizer.toml.")],
+    library: Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the training; one that is there is gone on with.")],
+    as_json: AsJson = False,
+) -> None:
+    """Train the spectral tokenizer on mock spectra of four surveys; writes weights with calibrated errors."""
+    from flows.tokenizer_training import train_tokenizer_from
+
+    def show(record: dict[str, object]) -> None:
+        if not as_json:
+            print(f"step {record['step']}, {record['seconds']} s", flush=True)
+
+    with errors(RUN_INTERRUPTED):
+        weights = train_tokenizer_from(settings, library=library, folder=out, report=show)
+    say(f"weights: {weights}", {"weights": str(weights)}, as_json)

@@ -59,7 +59,7 @@ class SpectralTokenizerPredictor(Served):
     ) -> None:
         super().__init__(info, device=device, precision=precision, batch_size=batch_size)
         self._model, self._heads = model.to(device).eval(), heads.to(device).eval()
-        self._config = info.config
+        self._config, self._scales = info.config, info.scales
 
     @classmethod
     def load(
@@ -92,8 +92,9 @@ class SpectralTokenizerPredictor(Served):
         dict of str to ndarray, N rows each
             By the names of `catalogs_schema.spectral_tokenizer.SPECTRAL_TOKENIZER` besides the key columns:
             ``class`` as text, ``n_pixels`` and ``flags`` int32, ``embedding`` float16 (N, width), all else
-            float32. NaN (NONE in ``class``) where there is no answer: everywhere for a spectrum of which no
-            patch is readable, the redshift of stars, stellar parameters where ``p_star`` is below 0.01.
+            float32. Errors are scaled where the weights hold scales. NaN (NONE in ``class``) where there is
+            no answer: everywhere for a spectrum of which no patch is readable, the redshift of stars, stellar
+            parameters where ``p_star`` is below 0.01.
         """
         cuts = cut(spectra, self._config.patch, self._config.width)
         found = {name: np.full(len(cuts), np.nan, np.float32) for name in _NUMBERS}
@@ -103,6 +104,8 @@ class SpectralTokenizerPredictor(Served):
                 found[name][rows] = values
         found["n_pixels"] = np.array([one.n_pixels for one in cuts], np.int32)
         found["class"] = _settle(found)
+        if self._scales is not None:
+            self._scales.apply(found)
         found["flags"] = _flags(cuts, found)
         return found
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -103,6 +103,21 @@ class TokenizerTraining:
             raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
         if self.frozen and (self.begin or self.contrast):
             raise ValueError("a network that is frozen neither begins elsewhere nor is contrasted")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> TokenizerTraining:
+        """Settings as read from TOML, the lesson a table -> configuration.
+
+        Raises
+        ------
+        ValueError
+            A setting is unknown or wrong.
+        """
+        lesson = settings.get("lesson", {})
+        known = {field.name for field in (*fields(cls), *fields(LessonConfig))}
+        if unknown := {*settings, *lesson} - known:
+            raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
+        return cls(**{**settings, "lesson": LessonConfig(**lesson)})
 
 
 class _Both(nn.Module):
@@ -236,8 +251,8 @@ def _step(fit: Fit[_Both], config: TokenizerTraining, draws: Mapping[str, Draw])
             for name in rng.choice(list(draws), 2, replace=False).tolist()
         ]
         (first, one), (second, other) = (learn(lesson) for lesson in lessons)
-        same = np.intersect1d(*(lesson.row.cpu().numpy() for lesson in lessons), return_indices=True)[1:]
-        apart = contrast(*(part[rows] for part, rows in zip((one, other), same, strict=True)))
+        ours, theirs = (lesson.row for lesson in lessons)  # either may lack what could not be read
+        apart = contrast(one[torch.isin(ours, theirs)], other[torch.isin(theirs, ours)])
         total["contrast"] = apart.item()
         loss = weighed(first, 2) + weighed(second, 2) + config.contrast * apart
         yield loss, first | {"contrast": apart}

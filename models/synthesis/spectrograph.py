@@ -346,7 +346,7 @@ class SpectraSky:
         for name in stars.LABELS:
             objects.labels[name][rows] = library[name][member]
         parameters = [library[name][member] for name in stars.LABELS]
-        objects.absorption[rows] = stellar_lines.draw_widths(*parameters, rng)
+        objects.absorption[rows] = stellar_lines.draw_widths(*parameters, rng=rng)
         objects.line_width[rows] = stellar_lines.draw_broadening(parameters[0], rng)
 
     def _quasars(

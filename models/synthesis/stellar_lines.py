@@ -113,7 +113,7 @@ def equivalent_widths(
 
 
 def draw_widths(
-    teff: np.ndarray, logg: np.ndarray, fe_h: np.ndarray, alpha_fe: np.ndarray, rng: np.random.Generator
+    teff: np.ndarray, logg: np.ndarray, fe_h: np.ndarray, alpha_fe: np.ndarray, *, rng: np.random.Generator
 ) -> np.ndarray:
     """`equivalent_widths` with what the curve of growth gets wrong: 12 % of a star, 15 % of each line."""
     widths = equivalent_widths(teff, logg, fe_h, alpha_fe)
@@ -171,7 +171,7 @@ def _at_library_resolution(widths: np.ndarray) -> np.ndarray:
     for _ in range(3):
         lines = widths / np.array([np.interp(WAVELENGTH, _GRID, row) for row in found])
         found = np.maximum(found * ((1.0 / found) @ _SMOOTH - lines @ _TRIANGLE), _LEFT)
-    return found
+    return np.asarray(found)
 
 
 def _absorbers(
