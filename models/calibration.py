@@ -151,7 +151,7 @@ def smooth(p: Tensor, kernel: Tensor) -> Tensor:
     reach = len(kernel) // 2
     size = p.shape[-1]
     padded = torch.cat([p[..., :reach].flip(-1), p, p[..., -reach:].flip(-1)], dim=-1)
-    # Some seven values to a row of 1825: adding rows is several times as fast as a convolution of one channel.
+    # The kernel has some seven values: adding rows is several times as fast as a convolution of one channel.
     out = kernel[reach] * p
     for away in range(1, reach + 1):
         both = padded[..., reach - away :][..., :size] + padded[..., reach + away :][..., :size]
