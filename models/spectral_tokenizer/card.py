@@ -22,10 +22,12 @@ _LIMITS = """\
   the mean embedding of each instrument before comparing across instruments.
 
 ## Limits
-* The encoder has never seen a real spectrum, nor a resolving power beyond that of the library (2000; stars of
-  model atmospheres some 300), whatever the instrument's own.
-* Stars of the library have no lines sharper than that, so that parameters of real stars are biased, [Fe/H]
-  most: see the row of real LAMOST stars. Their errors do not know of it.
+* The encoder has never seen a real spectrum. Continua have no resolving power beyond that of the library
+  (2000; stars of model atmospheres some 300), whatever the instrument's own; emission lines, and some 460
+  absorption lines of stars with parameters, have it.
+* The other lines of stars are missing, bands of molecules are as blurred as the library's, and lines come
+  from a simple curve of growth: see the row of real LAMOST stars. The errors, which are true of mock spectra,
+  do not know of it.
 * GALAH's windows hold too little of a galaxy or quasar for a sure redshift.
 * Infrared spectra were not simulated: the network takes them, but its answers to them mean nothing.
 """
@@ -59,6 +61,7 @@ def tokenizer_card(info: TokenizerInfo, report: Report, command: str) -> str:
         "",
         *_quality(report),
         "",
+        *_errors(info.training),
         "### The same object through two instruments",
         "Rank of the right object among all by the cosine distance of centred embeddings (1 is best; by",
         "chance half of n).",
@@ -113,11 +116,52 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         "The heads learned beside the network, without a gradient to it.",
     ]
     for later in stages[1:]:
-        lines += [
-            f"Then, the network being frozen, they learned on for {later['draws']:,} spectra in "
-            f"{later['seconds'] / 60:.0f} minutes.",
-        ]
+        lines += _later(later)
     return [*lines, ""]
+
+
+def _later(stage: Mapping[str, Any]) -> list[str]:
+    """What a stage did that went on from the weights of another."""
+    config, effort = stage["config"], f"{stage['draws']:,} spectra in {stage['seconds'] / 60:.0f} minutes"
+    if config["frozen"]:
+        return [f"Then, the network being frozen, they learned on for {effort}."]
+    lines = [
+        f"Then network and heads went on for {effort};",
+        f"in {_share(1 - config['lesson']['whole'])} of the lessons only a part was shown, from "
+        f"{_share(config['lesson']['least_shown'])} of the patches.",
+    ]
+    if config.get("contrast"):
+        lines += [
+            f"Each step saw {config['batch_size']} objects through two instruments; with a weight of "
+            f"{config['contrast']:g}, each embedding",
+            "was to be nearest to the same object's (cross-entropy of the cosines of centred embeddings).",
+        ]
+    return lines
+
+
+def _errors(training: Mapping[str, Any]) -> list[str]:
+    """How often the truth lies within the stated intervals, before and after the errors were scaled."""
+    if not (measured := training.get("calibrated")):
+        return []
+    rows = [
+        (
+            name,
+            f"{after['n']:.0f}",
+            *(_share(part[share]) for share in ("within_68", "within_95") for part in (before, after)),
+        )
+        for name, after in measured["after"].items()
+        for before in [measured["before"][name]]
+    ]
+    return [
+        "### Errors",
+        f"Each stated error has a factor, fitted on {measured['draws']:,} held-out mock spectra of all "
+        "instruments. On as",
+        "many others, of objects that were taken for what they are, the share of truths within the stated",
+        "central intervals of 68.3 % and 95.4 %, before and after:",
+        "",
+        *_table(("error", "n", "68.3 %", "scaled", "95.4 %", "scaled"), rows),
+        "",
+    ]
 
 
 def _quality(report: Report) -> list[str]:

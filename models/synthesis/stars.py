@@ -2,8 +2,9 @@
 
 Most members are interpolated in the Castelli & Kurucz (2004) grid: field stars, horizontal-branch stars,
 blue stragglers and hot subdwarfs. The grid's [alpha/Fe] is solar: the label ``alpha_fe`` is drawn from its
-mean relation with [Fe/H], with scatter, and is **not** in the spectra; a model can learn the relation from
-it and nothing else. Cool dwarfs with molecular bands, early-type stars and white dwarfs come from the
+mean relation with [Fe/H], with scatter, and is **not** in the library's spectra (only in the lines that
+`models.synthesis.stellar_lines` puts back for spectrographs); a model of photometry can learn the relation
+from it and nothing else. Cool dwarfs with molecular bands, early-type stars and white dwarfs come from the
 archetypes of redrock and from single templates, without parameters; helium white dwarfs, featureless ones,
 cataclysmic variables and pairs of a white with a red dwarf are put together here.
 

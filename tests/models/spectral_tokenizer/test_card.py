@@ -31,11 +31,20 @@ REPORT = {
 
 
 def test_the_card_holds_the_stages_and_every_sample():
-    second = FIRST | {"draws": 50_000, "seconds": 600.0, "before": FIRST}
+    config = asdict(TokenizerTraining(contrast=0.1, batch_size=64, begin="first.safetensors"))
+    both = FIRST | {"config": config, "draws": 90_000, "seconds": 900.0, "before": FIRST}
+    config = asdict(TokenizerTraining(frozen="both.safetensors"))
+    second = FIRST | {"config": config, "draws": 50_000, "seconds": 600.0, "before": both}
+    shares = {"n": 500.0, "within_68": 0.61, "within_95": 0.9}
+    after = {"z of QSO": shares | {"within_68": 0.68, "within_95": 0.95}}
+    second["calibrated"] = {"draws": 4000, "before": {"z of QSO": shares}, "after": after}
     info = TokenizerInfo("tokenizer", "0.1", PRESETS["base"], second, "c0ffee")
     card = tokenizer_card(info, REPORT, "the command")
     assert "1,234,567 mock spectra, none seen twice, in 60 minutes" in card
     assert "| 87 (-12) |" in card
+    assert "went on for 90,000 spectra in 15 minutes" in card
+    assert "64 objects through two instruments" in card
+    assert "| z of QSO | 500 | 61.0 % | 68.0 % | 90.0 % | 95.0 % |" in card
     assert "they learned on for 50,000 spectra in 10 minutes" in card
     assert "| DESI, whole | 600, 0, 0 | 96.1 % | 94.0 % |  |  | 0.0012 |" in card
     assert "| DESI in GALAH | 1000 | 7 | 30.0 % | 61.0 % |" in card
