@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from upath import UPath
 
-from flows import cutouts_cli, interrupt, release_cli, spectra_cli, training_cli, validate_cli, weights_cli
+from flows import (
+    atlas_cli,
+    cutouts_cli,
+    interrupt,
+    release_cli,
+    spectra_cli,
+    training_cli,
+    validate_cli,
+    weights_cli,
+)
 from flows.console import RUN_INTERRUPTED, AsJson, complain, errors, say
 from flows.release_cli import Publish
 from flows.telling import MAX_NAMED, show_plan, tell_run
@@ -41,6 +50,7 @@ app.add_typer(release_cli.app)
 app.add_typer(training_cli.app)
 app.add_typer(spectra_cli.app)
 app.add_typer(cutouts_cli.app)
+app.add_typer(atlas_cli.app)
 app.add_typer(validate_cli.app)
 app.add_typer(weights_cli.app)
 

@@ -15,6 +15,7 @@ _FLOORS = ("catalogs_schema", "models", "pipeline")
 APART = frozenset(
     {
         "catalogs_schema/data_model.py",
+        "models/avis/cartography.py",
         "models/bootstrap.py",
         "models/card.py",
         "models/synthesis",
@@ -22,6 +23,7 @@ APART = frozenset(
         *(
             f"pipeline/{name}"
             for name in (
+                "atlas_sample.py",
                 "attempts.py",
                 "catalogue.py",
                 "clusters.py",

@@ -6,17 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from upath import UPath
 
 from catalogs_schema.avis import EMBEDDING_SIZE
+from catalogs_schema.cutouts import BLOCK, CUTOUTS, NOT_MEASURED, PIXEL_SCALE, SIZE, CutoutFlag
+from catalogs_schema.spectra import KEY_NAMES
+from catalogs_schema.value_added import CLASSES
+from flows.avis_pool import MockPairs
 from models.avis.atlas import STEPS, Atlas, write_atlas
 from models.avis.network import Avis, AvisConfig
 from models.avis.weights import save_avis
+from models.images import Images
 from models.spectral_tokenizer.network import TokenizerConfig
 from models.weights_file import file_sha256
+from pipeline.catalogue import finalise_catalogue, read_counts, read_leaves
 from pipeline.config import RunConfig
+from pipeline.cutout_rows import Cutout, CutoutRows
 from pipeline.cutouts_ingest import ingest_cutouts
+from pipeline.leaf import write_leaf
 from pipeline.spectra_ingest import ingest_spectra
 from tests import image_files, spectra_files
 
@@ -89,4 +99,52 @@ def toy_atlas(weights_sha256: str, n: int = 60, seed: int = 1) -> Atlas:
         z=(0.5 + cluster + 0.01 * rng.standard_normal(n)).astype(np.float32),
         gaps=np.linspace(0.2, 1.4, STEPS).astype(np.float32),
         weights_sha256=weights_sha256,
+    )
+
+
+def make_mock_catalogues(folder: Path, drawn: MockPairs, seed: int = 1) -> tuple[UPath, UPath]:
+    """Catalogues of simulated spectra and their cut-outs on a patch of sky, all spectra trusted."""
+    n, rng = len(drawn.pairs), np.random.default_rng(seed)
+    names = [CLASSES[code] for code in drawn.objects.class_code]
+    position = {"ra": 150.0 + rng.uniform(-1.0, 1.0, n), "dec": 2.0 + rng.uniform(-1.0, 1.0, n)}
+    rows = [
+        {
+            "id": f"mock/{i:05d}",
+            "class": names[i],
+            "subclass": "",
+            "z": float(drawn.objects.z[i]),
+            **{axis: float(values[i]) for axis, values in position.items()},
+            **dict(zip(("wavelength", "flux", "ivar"), spectrum, strict=True)),
+        }
+        for i, spectrum in enumerate(drawn.pairs.spectra)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "collection.parquet")
+    spectra, cutouts = UPath(folder / "spectra"), UPath(folder / "cutouts")
+    ingest_spectra([UPath(folder / "collection.parquet")], spectra, tile_rows=max(20, n // 4))
+    leaves = {}
+    for partition in read_leaves(spectra):
+        keys = pq.read_table((spectra / partition.leaf).path, columns=[*KEY_NAMES, "source_id"])
+        made = CutoutRows(keys)
+        for row, name in enumerate(keys["source_id"].to_pylist()):
+            made.put(row, _cutout(drawn.pairs.images, int(name[-5:])))
+        leaves[partition] = write_leaf(cutouts / partition.leaf, made.table(), CUTOUTS, {})
+    finalise_catalogue(cutouts, CUTOUTS, leaves, name="cutouts", skymap=read_counts(spectra))
+    return spectra, cutouts
+
+
+def _cutout(images: Images, i: int) -> Cutout:
+    measured = images.ivar[i] > 0.0
+    lost = sum(np.where(one, 0, bit) for one, bit in zip(measured, NOT_MEASURED, strict=True))
+    return Cutout(
+        image=np.where(measured, images.flux[i], 0.0),
+        ivar=images.ivar[i, :, ::BLOCK, ::BLOCK],
+        mask=np.asarray(lost, np.int32),
+        psf_fwhm=np.where(measured.any(axis=(1, 2)), images.psf_fwhm[i], np.nan),
+        x=(SIZE - 1) / 2,
+        y=(SIZE - 1) / 2,
+        shift=(0, 0),
+        brick="",
+        scale=PIXEL_SCALE,
+        flags=CutoutFlag(0) if measured.any(axis=(1, 2)).all() else CutoutFlag.BAND_MISSING,
     )

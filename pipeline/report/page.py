@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from upath import UPath
 
+from catalogs_schema.avis import AVIS
 from catalogs_schema.contract import NONE
 from catalogs_schema.receipt import Receipt
 from catalogs_schema.spectra import SPECTRA
@@ -18,6 +19,7 @@ from pipeline.catalogue import read_counts, read_leaves
 from pipeline.gates import GateReport
 from pipeline.leaf import write_whole
 from pipeline.report.account import RunAccount, account_of
+from pipeline.report.atlas_page import write_atlas_page
 from pipeline.report.figures import band_drawing, class_drawing, rate_drawing, redshift_drawing, stage_drawing
 from pipeline.report.numbers import finite, run_numbers, seconds_between
 from pipeline.report.render import render
@@ -147,13 +149,18 @@ def write_report(
         made = [contract for contract in PRODUCTS.values() if (run / contract.name).exists()]
         shown["spectra"], numbers["spectra"] = spectra_section(run, source, done, made)
         shown["sections"].append(("spectra", "Beside the surveys' own answers"))
+    if facts.product == AVIS.name:
+        beside = UPath(facts.beside) if facts.beside else None
+        shown["atlas"] = write_atlas_page(folder, facts.run_id, run, source, beside, done)
+        numbers["atlas"] = {name: shown["atlas"][name] for name in ("rows", "clusters", "unclustered")}
+        shown["sections"].append(("atlas", "The atlas"))
     if gates:
         shown["sections"].append(("gates", "Quality gates"))
     shown["sections"].append(("provenance", "Provenance"))
     numbers = {"run_id": facts.run_id, "product": facts.product, **numbers}
     write_whole(folder / "quality.json", json.dumps(finite(numbers), indent=1, allow_nan=False).encode())
     page = folder / "index.html"
-    context = {"truth": None, "spectra": None, "gates": gates, **shown}
+    context = {"truth": None, "spectra": None, "atlas": None, "gates": gates, **shown}
     context |= {"drawings": drawings, "facts": facts, "verify": str(run)}
     write_whole(page, render("template.html.j2", context).encode())
     return page

@@ -1,0 +1,109 @@
+"""The sample that an atlas is fitted on: embeddings of a finished run, with the survey's redshifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from catalogs_schema.avis import AVIS, EMBEDDING_SIZE, AvisFlag
+from pipeline.beside import KEY, put_beside
+from pipeline.catalogue import read_leaves
+from pipeline.record import RecordError, RunRecord, read_record
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasSample:
+    """Embeddings of S objects.
+
+    Attributes
+    ----------
+    embedding : ndarray of float32, shape (S, EMBEDDING_SIZE)
+        Joint embeddings.
+    z : ndarray of float32, shape (S,)
+        Redshifts of the survey; NaN where it has none, or had doubts.
+    weights_sha256 : str
+        SHA-256 of the weights that made them.
+    run_id : str
+        The run that they are from.
+    """
+
+    embedding: np.ndarray
+    z: np.ndarray
+    weights_sha256: str
+    run_id: str
+
+
+def finished_run(run: UPath) -> RunRecord:
+    """The record of a run of AVIS that has its catalogue.
+
+    Raises
+    ------
+    RecordError
+        If it is another model's, or not finished, or mixes weights.
+    """
+    record = read_record(run)
+    if record.main != AVIS.name:
+        raise RecordError(f"{run} is a run of {record.main}: an atlas is made of a run of AVIS")
+    if not (run / AVIS.name / "hats.properties").exists():
+        raise RecordError(f"{run} is {record.status} and has no catalogue: finish it first")
+    if "weights_sha256" in record.mixture:
+        raise RecordError(f"{run} mixes embeddings of several weights: run the whole catalogue with one")
+    return record
+
+
+def draw_sample(run: UPath, most: int, seed: int) -> AtlasSample:
+    """Draw objects with a joint embedding, evenly from all of a run, each object once.
+
+    Objects are those whose image and spectrum were both seen, as far as these suffice: an object of which
+    one side is missing lies elsewhere. Of repeated visits only the best spectrum counts.
+
+    Parameters
+    ----------
+    run : UPath
+        Folder of the run.
+    most : int
+        Most objects.
+    seed : int
+        Seed of the draw.
+
+    Raises
+    ------
+    RecordError
+        See `finished_run`.
+    """
+    record = finished_run(run)
+    source, leaves = UPath(record.source), read_leaves(run / AVIS.name)
+    rank: list[np.ndarray] = []
+    rng = np.random.default_rng(seed)
+    for partition in leaves:
+        rows = _read(run / AVIS.name / partition.leaf, [KEY, "primary_id", "flags"])
+        flags = rows["flags"].to_numpy()
+        fits = (flags & AvisFlag.NOT_EMBEDDED) == 0
+        fits &= rows[KEY].to_numpy() == rows["primary_id"].to_numpy()
+        one_sided = (flags & (AvisFlag.NO_IMAGE | AvisFlag.NO_SPECTRUM)) != 0
+        # Those with both sides come first, in an order of chance; the others fill up what is left.
+        rank.append(np.where(fits, rng.random(len(flags)) + one_sided, np.inf))
+    every = np.concatenate(rank) if rank else np.empty(0)
+    every = np.sort(every[np.isfinite(every)])
+    limit = every[most - 1] if len(every) > most else np.inf
+    embedding, z = [np.empty((0, EMBEDDING_SIZE), np.float32)], [np.empty(0, np.float32)]
+    for partition, of_leaf in zip(leaves, rank, strict=True):
+        take = np.flatnonzero(np.isfinite(of_leaf) & (of_leaf <= limit))
+        if not len(take):
+            continue
+        rows = _read(run / AVIS.name / partition.leaf, [KEY, "embedding"]).take(take)
+        rows = put_beside(rows, _read(source / partition.leaf, [KEY, "z", "trusted"]), "spectra")
+        flat = rows["embedding"].combine_chunks().flatten().to_numpy()
+        embedding.append(flat.reshape(-1, EMBEDDING_SIZE))
+        trusted = rows["spectra.trusted"].to_numpy(zero_copy_only=False).astype(bool)
+        z.append(np.where(trusted, rows["spectra.z"].to_numpy(), np.nan).astype(np.float32))
+    return AtlasSample(np.concatenate(embedding), np.concatenate(z), record.weights_sha256, record.run_id)
+
+
+def _read(path: UPath, columns: list[str]) -> pa.Table:
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=columns)
