@@ -86,6 +86,7 @@ if __name__ == "__main__":
     parser.add_argument("--objective", choices=get_args(Objective), default="towers")
     parser.add_argument("--start", default="", help="weights to begin with")
     parser.add_argument("--out", type=Path, required=True, help="folder of the training")
+    parser.add_argument("--again", type=float, default=0.0, help="weight of the contrast of two looks")
     parser.add_argument("--minutes", type=float, default=15.0, help="of training")
     parser.add_argument("--seed", type=int, default=0, help="of weights and pairs")
     arguments = parser.parse_args()
@@ -95,6 +96,7 @@ if __name__ == "__main__":
         objective=arguments.objective,
         joint=WEIGHTS[arguments.objective],
         start=arguments.start,
+        again=arguments.again,
         minutes=arguments.minutes,
         seed=arguments.seed,
     )

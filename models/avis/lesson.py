@@ -21,7 +21,7 @@ from models.images import Images
 from models.spectra import Spectra
 from models.spectral_tokenizer.lesson import show_and_ask, targets
 from models.spectral_tokenizer.network import TokenizerConfig
-from models.spectral_tokenizer.patches import Patches, cut, gather
+from models.spectral_tokenizer.patches import Cut, Patches, cut, gather
 
 IMAGE_ERROR = 0.05
 """So well at most shall asinh of a pixel's flux be met; added to its error in quadrature."""
@@ -94,6 +94,8 @@ class AvisLesson(NamedTuple):
         What is shown of the images.
     of_spectra, of_images : Side
         What is asked of them.
+    again : Patches or None
+        What is shown of the spectra at another look, without their brightness.
     """
 
     spectra: Patches
@@ -101,15 +103,27 @@ class AvisLesson(NamedTuple):
     images: ImagePatches
     of_spectra: Side
     of_images: Side
+    again: Patches | None = None
 
     def to(self, device: torch.device | str) -> AvisLesson:
         """The same lesson on another device."""
-        sides = (Side(*(part.to(device) for part in side)) for side in (self.of_spectra, self.of_images))
-        return AvisLesson(self.spectra.to(device), self.brightness.to(device), self.images.to(device), *sides)
+        return AvisLesson(
+            self.spectra.to(device),
+            self.brightness.to(device),
+            self.images.to(device),
+            Side(*(part.to(device) for part in self.of_spectra)),
+            Side(*(part.to(device) for part in self.of_images)),
+            None if self.again is None else self.again.to(device),
+        )
 
 
 def make_avis_lesson(
-    pairs: Pairs, shape: TokenizerConfig, config: AvisLessonConfig, rng: np.random.Generator
+    pairs: Pairs,
+    shape: TokenizerConfig,
+    config: AvisLessonConfig,
+    rng: np.random.Generator,
+    *,
+    again: bool = False,
 ) -> AvisLesson:
     """Change, hide and ask.
 
@@ -123,9 +137,10 @@ def make_avis_lesson(
         How much is changed, shown and asked.
     rng : Generator
         Makes the choice.
+    again : bool
+        Whether the spectra are looked at a second time.
     """
-    cuts = cut(_worse_spectra(pairs.spectra, config, rng), shape.patch, shape.width)
-    cuts = [one.kept(one.valid) for one in cuts]
+    cuts = _cuts(pairs.spectra, shape, config, rng)
     images = _worse_images(pairs.images, config, rng)
     seen = images.ivar.max(axis=(1, 2, 3)) > 0.0
     rows = np.array([row for row, one in enumerate(cuts) if len(one.flux) and seen[row]])
@@ -144,7 +159,29 @@ def make_avis_lesson(
         patches,
         Side(*targets(asked)),
         of_images,
+        _another_look(pairs.spectra, rows, shape, config, rng) if again else None,
     )
+
+
+def _cuts(
+    spectra: Spectra, shape: TokenizerConfig, config: AvisLessonConfig, rng: np.random.Generator
+) -> list[Cut]:
+    """Spectra observed anew, their readable patches."""
+    found = cut(_worse_spectra(spectra, config, rng), shape.patch, shape.width)
+    return [one.kept(one.valid) for one in found]
+
+
+def _another_look(
+    spectra: Spectra,
+    rows: np.ndarray,
+    shape: TokenizerConfig,
+    config: AvisLessonConfig,
+    rng: np.random.Generator,
+) -> Patches:
+    cuts = _cuts(spectra, shape, config, rng)
+    share = rng.uniform(*config.spectrum_shown)
+    shown, _ = show_and_ask([cuts[row] for row in rows], share, config.asked, rng)
+    return gather(shown, max(len(one.flux) for one in shown))
 
 
 def _worse_spectra(spectra: Spectra, config: AvisLessonConfig, rng: np.random.Generator) -> Spectra:
@@ -169,11 +206,11 @@ def _worse_images(images: Images, config: AvisLessonConfig, rng: np.random.Gener
     lost: np.ndarray = rng.random((n, bands)) < config.no_band
     lost[:, 1] = False
     ivar[lost] = 0.0
-    turns, mirrored = rng.integers(4, size=n).tolist(), (rng.random(n) < 0.5).tolist()
+    turns, mirrored = rng.integers(4, size=(n,)), rng.random((n,)) < 0.5
     moves = rng.integers(-config.move, config.move + 1, (n, 2))
     for plane in (flux, ivar):
         for row in range(n):
-            plane[row] = _moved(_turned(plane[row], turns[row], mirrored[row]), moves[row])
+            plane[row] = _moved(_turned(plane[row], int(turns[row]), bool(mirrored[row])), moves[row])
     psf = images.psf_fwhm.copy()
     psf[rng.random(n) < config.no_psf] = np.nan
     return Images(flux, ivar, psf)

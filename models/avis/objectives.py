@@ -3,13 +3,15 @@
 `reconstruction` asks each side for its own pixels, masked or not, from its encoding or from its embedding
 alone. The joint objectives ask that the two sides of a pair agree: `contrastive` among all pairs of the batch
 (symmetric InfoNCE, Radford et al. 2021, arXiv:2103.00020), `variance` without comparing pairs, kept from
-collapse by the variance and the covariance of the embeddings (Bardes et al. 2022, arXiv:2105.04906).
+collapse by the variance and the covariance of the embeddings (Bardes et al. 2022, arXiv:2105.04906). The
+contrast of two looks at a spectrum (Chen et al. 2020, arXiv:2002.05709) asks the spectrum's side for what
+other parts of it tell as well, such as where its lines lie, which no image can tell.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -58,7 +60,15 @@ def variance(of_spectrum: Tensor, of_image: Tensor) -> Tensor:
     return torch.stack([w * part for w, part in zip(VARIANCE_WEIGHTS, parts, strict=True)]).sum()
 
 
-def look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+class Vectors(NamedTuple):
+    """Vectors of N pairs (N, E), not yet of length 1; ``again`` has no rows where there was no other look."""
+
+    spectrum: Tensor
+    image: Tensor
+    again: Tensor
+
+
+def look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Vectors]:
     """Put a lesson through the towers.
 
     Parameters
@@ -74,12 +84,12 @@ def look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[s
     -------
     losses : dict of str to Tensor
         ``spectrum`` and ``image``: of the reconstruction.
-    of_spectrum, of_image : Tensor, shape (N, E)
-        Vectors, not yet of length 1.
+    vectors : Vectors
+        Of all N pairs.
     """
     found = [_look(model, part, from_embedding) for part in _chunks(lesson)]
-    losses = {name: torch.stack([one[0][name] for one in found]).mean() for name in found[0][0]}
-    return losses, torch.cat([one[1] for one in found]), torch.cat([one[2] for one in found])
+    losses = {name: torch.stack([one[name] for one, _ in found]).mean() for name in found[0][0]}
+    return losses, Vectors(*(torch.cat(parts) for parts in zip(*(one for _, one in found), strict=True)))
 
 
 def _chunks(lesson: AvisLesson) -> list[AvisLesson]:
@@ -92,10 +102,11 @@ def _chunks(lesson: AvisLesson) -> list[AvisLesson]:
 
     groups = (parts(lesson.spectra), lesson.brightness.tensor_split(count), parts(lesson.images))
     sides = (parts(lesson.of_spectra), parts(lesson.of_images))
-    return [AvisLesson(*part) for part in zip(*groups, *sides, strict=True)]
+    again = [None] * count if lesson.again is None else parts(lesson.again)
+    return [AvisLesson(*part) for part in zip(*groups, *sides, again, strict=True)]
 
 
-def _look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Vectors]:
     encoded, of_spectrum = model.see_spectra(lesson.spectra, lesson.brightness)
     seen, valid, of_image = model.see_images(lesson.images)
     alone = round(from_embedding * len(encoded))
@@ -115,4 +126,7 @@ def _look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[
         ]
     )
     losses["image"] = reconstruction_loss(flux, asked.flux, asked.weight)
-    return losses, of_spectrum, of_image
+    again = of_spectrum[:0]
+    if lesson.again is not None:
+        _, again = model.see_spectra(lesson.again, torch.zeros_like(lesson.brightness))
+    return losses, Vectors(of_spectrum, of_image, again)

@@ -64,6 +64,8 @@ class AvisTraining:
         Memory of the running mean of the weights, which is what is kept.
     joint, spectrum, image : float
         Weights of the joint objective and of the reconstruction of each side.
+    again : float
+        Weight of the contrast between two looks at a spectrum.
     lesson : AvisLessonConfig
         What is shown and asked.
     seed : int
@@ -89,6 +91,7 @@ class AvisTraining:
     joint: float = 1.0
     spectrum: float = 1.0
     image: float = 1.0
+    again: float = 0.0
     lesson: AvisLessonConfig = field(default_factory=AvisLessonConfig)
     seed: int = 0
     device: str = "cpu"
@@ -104,12 +107,12 @@ class AvisTraining:
 
 
 class _Learning(nn.Module):
-    """A network and the temperature of its contrastive objective."""
+    """A network and the temperatures of its contrasts: of the sides, and of two looks."""
 
     def __init__(self, network: Avis) -> None:
         super().__init__()
         self.network = network
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / 0.07)))
+        self.log_scale = nn.Parameter(torch.full((2,), math.log(1.0 / 0.07)))
 
 
 _MUON = (
@@ -198,21 +201,22 @@ def _step(fit: Fit[_Learning], config: AvisTraining, draw: Draw) -> dict[str, fl
     rng = np.random.default_rng([config.seed, fit.step])
     network = fit.model.network
     pairs = draw(fit.step, config.batch_size)
-    lesson = make_avis_lesson(pairs, network.config.spectrum, config.lesson, rng).to(config.device)
+    again = config.again > 0.0
+    lesson = make_avis_lesson(pairs, network.config.spectrum, config.lesson, rng, again=again)
     with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-        found, of_spectrum, of_image = objectives.look(network, lesson, config.lesson.from_embedding)
+        found, seen = objectives.look(network, lesson.to(config.device), config.lesson.from_embedding)
     loss = config.spectrum * found["spectrum"] + config.image * found["image"]
     if config.objective == "contrastive":
-        found["joint"] = objectives.contrastive(of_spectrum, of_image, fit.model.log_scale)
+        found["joint"] = objectives.contrastive(seen.spectrum, seen.image, fit.model.log_scale[0])
     elif config.objective == "variance":
-        found["joint"] = objectives.variance(of_spectrum, of_image)
+        found["joint"] = objectives.variance(seen.spectrum, seen.image)
     if config.objective != "towers":
         loss = loss + config.joint * found["joint"]
+    if again:
+        found["again"] = objectives.contrastive(seen.spectrum, seen.again, fit.model.log_scale[1])
+        loss = loss + config.again * found["again"]
     done = fit.seconds / (60.0 * config.minutes)
     rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
     apart = (network.spectrum, network.image, network.pool_spectrum, network.pool_image)
     norm = fit.take_step([(loss, found)], rate, clip=config.clip, averaging=config.averaging, apart=apart)
-    return {name: value.item() for name, value in found.items()} | {
-        "norm": norm,
-        "log_scale": fit.model.log_scale.item(),
-    }
+    return {name: value.item() for name, value in found.items()} | {"norm": norm}

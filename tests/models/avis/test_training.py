@@ -1,0 +1,122 @@
+"""Training: both sides learn to agree, and it goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from models.avis import training
+from models.avis.lesson import AvisLessonConfig
+from models.avis.network import PRESETS
+from models.avis.predictor import AvisPredictor
+from models.avis.training import AvisTraining, train_avis
+from models.avis.weights import load_avis
+from models.spectral_tokenizer.quality import retrieval
+from tests.models.avis.pairs_of_kinds import SMALL, alike
+
+
+class Clock:
+    """Time that passes by one second at each look, so that a training has a known number of steps."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def config(monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", SMALL)
+    monkeypatch.setattr(training, "time", Clock())
+    return AvisTraining(
+        name="small",
+        preset="small",
+        batch_size=16,
+        warm_up=5,
+        minutes=1.0,
+        checkpoint_minutes=0.5,
+        averaging=0.9,
+        lesson=AvisLessonConfig(spectrum_shown=(0.8, 1.0), image_shown=(0.5, 0.8), move=0, tilt=0.0),
+    )
+
+
+def draw(step, n):
+    return alike(n, step + 100)
+
+
+def no_check(model):
+    return {}
+
+
+def ranks(path):
+    answers = AvisPredictor.load(path).predict(alike(64, 7))
+    return retrieval(answers["embedding_spectrum"], answers["embedding_image"])
+
+
+def test_an_image_learns_to_find_its_spectrum(config, tmp_path):
+    config = dataclasses.replace(
+        config, objective="contrastive", again=0.1, spectrum=0.1, image=0.1, minutes=1.5
+    )
+    assert ranks(train_avis(config, draw, no_check, tmp_path))["median_rank"] < 20.0  # by chance 32
+
+
+def test_the_training_before_is_remembered(config, tmp_path):
+    before = dataclasses.replace(config, minutes=0.1)
+    towers = train_avis(before, draw, lambda model: {"seen": 1.0}, tmp_path / "towers")
+    after = dataclasses.replace(config, objective="variance", start=str(towers), minutes=0.1)
+    *_, info = load_avis(train_avis(after, draw, no_check, tmp_path / "after"))
+    assert info.training["before"]["held_out"] == {"seen": 1.0}
+    assert info.training["config"]["start"] == "small.safetensors"
+
+
+def test_an_interrupted_training_goes_on_with_the_next_step(config, tmp_path):
+    steps, broken = [], []
+
+    class Interrupted(Exception):
+        pass
+
+    def breaks(step, n):
+        steps.append(step)
+        if step == 20 and not broken:
+            broken.append(step)
+            raise Interrupted
+        return draw(step, n)
+
+    with pytest.raises(Interrupted):
+        train_avis(config, breaks, no_check, tmp_path)
+    steps.clear()
+    train_avis(config, breaks, no_check, tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    saved = [record["step"] for record in records if "held_out" in record]
+    assert steps == list(range(saved[0], saved[-1]))
+    assert saved[0] < 20 < saved[-1]
+
+
+def test_another_training_s_folder_is_refused(config, tmp_path):
+    train_avis(dataclasses.replace(config, minutes=0.05), draw, no_check, tmp_path)
+    with pytest.raises(ValueError, match="other settings"):
+        train_avis(dataclasses.replace(config, seed=1), draw, no_check, tmp_path)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValueError, match="unknown objective 'guess'; choose one of towers"):
+        AvisTraining(objective="guess")
+    with pytest.raises(ValueError, match="unknown preset 'huge'"):
+        AvisTraining(preset="huge")
+
+
+def test_steps_read_other_pairs(config, tmp_path):
+    seen = []
+
+    def watched(step, n):
+        seen.append(step)
+        return draw(step, n)
+
+    train_avis(dataclasses.replace(config, minutes=0.2), watched, no_check, tmp_path)
+    assert seen == list(range(len(seen)))
+    assert len(np.unique(seen)) > 3
