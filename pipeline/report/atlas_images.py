@@ -41,7 +41,8 @@ def sheet_of(flux: np.ndarray) -> bytes:
     sheet = np.zeros((max(down, 1) * SIZE, ACROSS * SIZE, 3), np.uint8)
     for i, (g, r, z) in enumerate(flux):
         balanced = [weight * plane for weight, plane in zip(_BALANCE, (z, r, g), strict=True)]
-        picture = make_lupton_rgb(*balanced, stretch=_STRETCH, Q=_SOFTENING)
+        with np.errstate(invalid="ignore"):  # where nothing was measured, all three are zero
+            picture = make_lupton_rgb(*balanced, stretch=_STRETCH, Q=_SOFTENING)
         row, column = divmod(i, ACROSS)
         sheet[row * SIZE : (row + 1) * SIZE, column * SIZE : (column + 1) * SIZE] = picture[::-1]
     content = io.BytesIO()
@@ -74,10 +75,12 @@ def half_light(flux: np.ndarray, ivar: np.ndarray, x: np.ndarray, y: np.ndarray)
             continue
         sky = np.median(flux[i][(radius > _APERTURE) & (ivar[i] > 0.0)])
         order = np.argsort(radius[inside])
-        light = np.cumsum((flux[i][inside] - sky)[order])
-        if light[-1] > _CLEAR * np.sqrt((1.0 / ivar[i][inside]).sum()):
-            first = int(np.argmax(light >= 0.5 * light[-1]))
-            found[i] = radius[inside][order][first]
+        light = (flux[i][inside] - sky)[order]
+        total = light.sum()
+        if total > _CLEAR * np.sqrt((1.0 / ivar[i][inside]).sum()):
+            # Half of a pixel's light is within the circle through its centre.
+            within = np.maximum.accumulate(np.cumsum(light) - 0.5 * light)
+            found[i] = np.interp(0.5 * total, within, radius[inside][order])
     return found
 
 
