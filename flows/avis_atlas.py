@@ -21,8 +21,7 @@ from flows.synthesis import load_sky
 from models.avis.atlas import Atlas, read_atlas, write_atlas
 from models.avis.cartography import fit_atlas
 from models.avis.predictor import AvisPredictor
-from models.metrics import redshift_metrics
-from models.quantities import CLASSES
+from models.avis.quality import cluster_quality, redshift_quality
 
 PAIRS = 10_000
 """Objects of the atlas."""
@@ -78,13 +77,11 @@ def quality(atlas: Atlas, sample: Embedded, other: Embedded) -> dict[str, object
     Returns
     -------
     dict
-        Trustworthiness of both maps (the share of a map's neighbours that are neighbours in truth, as
-        scikit-learn defines it, 10 neighbours), for the sample and for the others; adjusted Rand index and
-        purity of clusters against classes over those in a cluster, and the share in none; measures of the
-        neighbours' redshifts of the others that are no stars.
+        Trustworthiness of both maps (scikit-learn's, 10 neighbours) for as many of the sample as there are
+        others, and for the others; `models.avis.quality.cluster_quality` of both; of the others,
+        `models.avis.quality.redshift_quality` of the redshifts that the atlas tells.
     """
     from sklearn.manifold import trustworthiness
-    from sklearn.metrics import adjusted_rand_score
 
     places = atlas.place(other.embedding)
     maps = {
@@ -92,28 +89,17 @@ def quality(atlas: Atlas, sample: Embedded, other: Embedded) -> dict[str, object
         "map3": np.stack([places[f"map3_{axis}"] for axis in "xyz"], axis=1),
     }
     n = len(other.embedding)
-    found: dict[str, object] = {"objects": len(atlas), "placed": n, "clusters": int(atlas.cluster.max()) + 1}
+    found: dict[str, object] = {
+        "clusters_sample": cluster_quality(atlas.cluster, sample.class_code),
+        "clusters_placed": cluster_quality(places["cluster"], other.class_code),
+        "redshift_placed": redshift_quality(places["z_nn"].astype(float), other.z, other.class_code),
+    }
     for name, placed in maps.items():
-        own = trustworthiness(atlas.embedding[:n], getattr(atlas, name)[:n], n_neighbors=NEAR)
-        applied = trustworthiness(other.embedding, placed, n_neighbors=NEAR)
+        own = getattr(atlas, name)[:n]
         found[f"trustworthiness_{name}"] = {
-            "sample": round(float(own), 4),
-            "placed": round(float(applied), 4),
+            "sample": float(trustworthiness(atlas.embedding[:n], own, n_neighbors=NEAR)),
+            "placed": float(trustworthiness(other.embedding, placed, n_neighbors=NEAR)),
         }
-    for name, cluster, codes in (
-        ("sample", atlas.cluster, sample.class_code),
-        ("placed", places["cluster"], other.class_code),
-    ):
-        inside = cluster >= 0
-        most = [np.bincount(codes[cluster == c]).max() for c in np.unique(cluster[inside])]
-        found[f"clusters_{name}"] = {
-            "adjusted_rand": round(float(adjusted_rand_score(codes[inside], cluster[inside])), 4),
-            "purity": round(float(sum(most) / max(inside.sum(), 1)), 4),
-            "unclustered": round(float(np.mean(~inside)), 4),
-        }
-    far = other.class_code != CLASSES.index("STAR")
-    measured = redshift_metrics(places["z_nn"][far].astype(float), other.z[far].astype(float))
-    found["redshift_placed"] = {name: round(float(value), 5) for name, value in measured.items()}
     return found
 
 

@@ -15,7 +15,17 @@ _FLOORS = ("catalogs_schema", "models", "pipeline")
 APART = frozenset(
     {
         "catalogs_schema/data_model.py",
-        "models/avis/cartography.py",
+        *(
+            f"models/avis/{name}"
+            for name in (
+                "card.py",
+                "cartography.py",
+                "lesson.py",
+                "objectives.py",
+                "quality.py",
+                "training.py",
+            )
+        ),
         "models/bootstrap.py",
         "models/card.py",
         "models/synthesis",
