@@ -200,7 +200,7 @@ def _training(training: Mapping[str, Any]) -> list[str]:
             [
                 (
                     str(number),
-                    _OBJECTIVE[stage["config"]["objective"]],
+                    _OBJECTIVE[stage["config"]["objective"]] + _again(stage["config"]),
                     f"{stage['pairs']:,}",
                     f"{stage['config']['batch_size']}",
                     f"{stage['seconds'] / 60:.0f}",
@@ -213,6 +213,10 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         _RECONSTRUCTION % _share(training["config"]["lesson"]["from_embedding"]),
         "",
     ]
+
+
+def _again(config: Mapping[str, Any]) -> str:
+    return "; contrast of two looks at a spectrum" if config.get("again") else ""
 
 
 def _redshifts(rows: Mapping[str, Mapping[str, float]], kind: str) -> list[str]:

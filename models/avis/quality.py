@@ -14,6 +14,9 @@ from models.quantities import CLASSES
 
 Measures = dict[str, float]
 
+FEWEST = 10
+"""Objects from which on redshifts are judged."""
+
 _PENALTY = 1e-3  # of a linear probe, over the number of objects
 
 
@@ -49,7 +52,7 @@ def redshift_quality(z: np.ndarray, truth: np.ndarray, class_code: np.ndarray) -
     found: Measures = {}
     for name in ("GALAXY", "QSO"):
         rows = class_code == CLASSES.index(name)
-        if rows.sum() > NEIGHBOURS:
+        if rows.sum() >= FEWEST:
             measures = redshift_metrics(z[rows], truth[rows])
             found |= {f"{name.lower()}_{measure}": value for measure, value in measures.items()}
     return found

@@ -114,7 +114,7 @@ def test_from_mock_pairs_to_the_card(sky, tmp_path, monkeypatch):
     assert "| joint |" in card
     assert f"{pairs['joint']['galaxy_sigma_nmad']:.4f}" in card
     assert "none: each tower alone" in card
-    assert "contrast: a spectrum's image" in card
+    assert "learned temperature); contrast of two looks at a spectrum |" in card
 
 
 def test_random_weights_find_nothing(sky):
