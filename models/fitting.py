@@ -6,10 +6,11 @@ import copy
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ STATE_FILE = "state.safetensors"
 
 METRICS_FILE = "metrics.jsonl"
 """Its records, beside it."""
+
+Record = dict[str, object]
+"""One line of them."""
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -185,6 +189,95 @@ class MetricsLog:
         with open(self._path, "a") as file:
             file.write(json.dumps(record) + "\n")
         self._report(record)
+
+
+class Course(Protocol):
+    """Settings of a training, a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Of the weights."""
+
+    @property
+    def checkpoint_minutes(self) -> float:
+        """Time from one save to the next."""
+
+
+def carry_through(
+    fit: Fit[Network],
+    config: Course,
+    folder: Path,
+    steps: Iterator[Record],
+    check: Callable[[], object],
+    write: Callable[[Path, Record], None],
+    *,
+    every: int,
+    report: Callable[[Record], None],
+    belongs: Callable[[dict[str, Any]], bool] | None = None,
+) -> Path:
+    """Take all steps of a training, those before it was interrupted excepted, and write weights.
+
+    State and weights are saved every few minutes and at the end, each file whole or not at all.
+
+    Parameters
+    ----------
+    fit : Fit
+        A new one; it gets the state that ``folder`` holds.
+    config : dataclass
+        The training's settings.
+    folder : Path
+        Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
+    steps : iterator of dict
+        Takes one step of the fit each time that it is asked, and gives what is to be told of it.
+    check : callable
+        Measures of the running mean, to note at each save.
+    write : callable
+        Writes the weights to a path, with what is known of the training.
+    every : int
+        Steps from one record to the next.
+    report : callable
+        Is given each record as it is written.
+    belongs : callable, optional
+        Whether the settings of a state are this training's; by default if they are the same.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+
+    Raises
+    ------
+    ValueError
+        The folder holds a training with other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / STATE_FILE).exists():
+        fit.load(folder / STATE_FILE, belongs or same_as(config))
+    log = MetricsLog(folder / METRICS_FILE, fit.step, report)
+    weights = folder / f"{config.name}.safetensors"
+
+    def note(record: Record) -> None:
+        log.write({"step": fit.step, "seconds": round(fit.seconds, 1)} | record)
+
+    def save() -> None:
+        measured = check()
+        note({"held_out": measured})
+        fit.save(folder / STATE_FILE, asdict(config))
+        facts: Record = {"seconds": round(fit.seconds, 1), "threads": torch.get_num_threads()}
+        write(weights, facts | {"held_out": measured})
+
+    started, saved = time.monotonic() - fit.seconds, time.monotonic()
+    for record in steps:
+        fit.seconds = time.monotonic() - started
+        if fit.step % every == 0 or fit.step == 1:
+            note(record)
+        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
+            save()
+            saved = time.monotonic()
+    save()
+    return weights
 
 
 def share_of_rate(done: float, step: int, warm_up: int) -> float:

@@ -6,7 +6,6 @@ at all, and a training that was interrupted goes on from it.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.batch import LabelledSpectra
-from models.fitting import METRICS_FILE, STATE_FILE, Fit, MetricsLog, same_as, share_of_rate
+from models.fitting import Fit, Record, carry_through, share_of_rate
 from models.metrics import redshift_metrics
 from models.ojala import LOG1PZ_STEP
 from models.redshift_pdf import summarise
@@ -291,48 +290,32 @@ def train_specpt(
     ValueError
         The folder holds a training with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     model = SpecPT(PRESETS[config.preset]).to(config.device)
     fit = Fit(model, _MUON, weight_decay=config.weight_decay)
-    if (folder / STATE_FILE).exists():
-        fit.load(folder / STATE_FILE, same_as(config))
-    log = MetricsLog(folder / METRICS_FILE, fit.step, report)
-    weights = folder / f"{config.name}.safetensors"
     held_out = {name: Batch.of(drawn, model.grid).to(config.device) for name, drawn in checks.items()}
 
-    def note(record: dict[str, object]) -> None:
-        log.write({"step": fit.step, "seconds": round(fit.seconds, 1)} | record)
+    def check() -> dict[str, dict[str, float]]:
+        return {name: evaluate(fit.average, batch) for name, batch in held_out.items()}
 
-    def save() -> None:
-        measured = {name: evaluate(fit.average, batch) for name, batch in held_out.items()}
-        note({"held_out": measured})
-        fit.save(folder / STATE_FILE, asdict(config))
-        summary = {
-            "config": asdict(config),
-            "draws": fit.step * config.batch_size,
-            "seconds": round(fit.seconds, 1),
-            "threads": torch.get_num_threads(),
-            "held_out": measured,
-        }
-        save_specpt(weights, fit.average, name=config.name, version=config.version, training=summary)
+    def write(path: Path, facts: Record) -> None:
+        training = {"config": asdict(config), "draws": fit.step * config.batch_size} | facts
+        save_specpt(path, fit.average, name=config.name, version=config.version, training=training)
 
-    started, saved = time.monotonic() - fit.seconds, time.monotonic()
-    for batch in _batches(draw, config, fit.step, model.grid):
+    steps = _steps(fit, config, draw)
+    return carry_through(fit, config, folder, steps, check, write, every=50, report=report)
+
+
+def _steps(fit: Fit[SpecPT], config: SpecPTTraining, draw: Draw) -> Iterator[Record]:
+    """Steps of the optimizers until the time is over; gives the losses."""
+    for batch in _batches(draw, config, fit.step, fit.model.grid):
         done = fit.seconds / (60.0 * config.minutes)
         if done >= 1.0:
-            break
+            return
         redshift = done >= config.reconstruction
         decoded = config.decoded if redshift else config.batch_size
         with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-            found = losses(model, batch.to(config.device), decoded=decoded, redshift=redshift)
+            found = losses(fit.model, batch.to(config.device), decoded=decoded, redshift=redshift)
         rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
         fit.take_step([(total(found), found)], rate, clip=config.clip, averaging=config.averaging)
-        fit.seconds = time.monotonic() - started
-        if fit.step % 50 == 0:
-            note({"loss": {name: round(value.item(), 4) for name, value in found.items()}})
-        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
-            save()
-            saved = time.monotonic()
-    save()
-    return weights
+        yield {"loss": {name: round(value.item(), 4) for name, value in found.items()}}

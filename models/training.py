@@ -6,7 +6,6 @@ would have seen. The state is one safetensors file, written whole or not at all.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,7 @@ from torch import Tensor
 
 from catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from models.batch import LabelledPhotometry
-from models.fitting import METRICS_FILE as METRICS_FILE
-from models.fitting import STATE_FILE as STATE_FILE
-from models.fitting import Fit, MetricsLog, share_of_rate
+from models.fitting import Fit, Record, carry_through, share_of_rate
 from models.losses import Targets, losses, mean_discrepancy, targets_of, total_loss
 from models.metrics import catalogue_metrics
 from models.ojala import PRESETS, Ojala
@@ -269,56 +266,35 @@ def train(
     """
     if (config.discrepancy > 0) != (unlabelled is not None):
         raise ValueError("a discrepancy needs observed photometry without labels, and that needs its weight")
-    folder.mkdir(parents=True, exist_ok=True)
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
-    state = _start(config, tokenise(first.flux, first.error, first.ebv))
-    if (folder / STATE_FILE).exists():
-        # How often a training is saved may change in its course.
-        minutes = config.checkpoint_minutes
-        state.load(
-            folder / STATE_FILE,
-            lambda saved: replace(config_from(saved), checkpoint_minutes=minutes) == config,
-        )
-    log = MetricsLog(folder / METRICS_FILE, state.step, report)
-    check = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))
-    weights = folder / f"{config.name}.safetensors"
+    fit = _start(config, tokenise(first.flux, first.error, first.ebv))
+    drawn = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))
     origin = f"{Path(config.start).name} (SHA-256 {file_sha256(Path(config.start))})" if config.start else ""
-    take_step = torch.compile(_losses_of) if config.compiled else _losses_of
 
-    def save() -> None:
-        checked = evaluate(state.average, check, bf16=config.bf16)
-        log.write({"step": state.step, "seconds": round(state.seconds, 1), "held_out": checked})
-        state.save(folder / STATE_FILE, asdict(config))
-        summary = {
-            "draws": state.step * config.batch_size,
-            "seconds": round(state.seconds, 1),
-            "threads": torch.get_num_threads(),
-            "held_out": checked,
+    def check() -> dict[str, dict[str, float]]:
+        return evaluate(fit.average, drawn, bf16=config.bf16)
+
+    def write(path: Path, facts: Record) -> None:
+        training: Record = {
+            "config": asdict(config) | {"start": origin},
+            "draws": fit.step * config.batch_size,
         }
-        save_weights(
-            weights,
-            state.average,
-            name=config.name,
-            version=config.version,
-            training={"config": asdict(config) | {"start": origin}} | summary,
-        )
+        save_weights(path, fit.average, name=config.name, version=config.version, training=training | facts)
 
-    started, saved = time.monotonic() - state.seconds, time.monotonic()
-    for batch in batches(sky, config, state.step, unlabelled):
-        rate = learning_rate(config, state.step, state.seconds)
-        found, norm = _step(take_step, state, batch.to(config.device), config, rate)
-        state.seconds = time.monotonic() - started
-        if state.step % 50 == 0 or state.step == 1:
-            values = {name: round(loss.item(), 4) for name, loss in found.items()}
-            progress = {"step": state.step, "seconds": round(state.seconds, 1), "rate": rate, "norm": norm}
-            log.write(progress | {"loss": values})
-        if config.minutes is not None and state.seconds > 60.0 * config.minutes:
-            break
-        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
-            save()
-            saved = time.monotonic()
-    save()
-    return weights
+    return carry_through(
+        fit,
+        config,
+        folder,
+        _steps(fit, config, sky, unlabelled),
+        check,
+        write,
+        every=50,
+        report=report,
+        # How often a training is saved may change in its course.
+        belongs=lambda saved: (
+            replace(config_from(saved), checkpoint_minutes=config.checkpoint_minutes) == config
+        ),
+    )
 
 
 def evaluate(model: Ojala, photometry: LabelledPhotometry, *, bf16: bool) -> dict[str, dict[str, float]]:
@@ -347,17 +323,16 @@ def _losses_of(
     return total, found
 
 
-def _step(
-    losses_of: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-    fit: Fit[Ojala],
-    batch: Batch,
-    config: TrainingConfig,
-    rate: float,
-) -> tuple[dict[str, Tensor], float]:
-    """One step of the optimizer; returns the losses and the gradient's norm before clipping."""
-    device = batch.tokens.valid.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
-        weights = torch.tensor(config.class_weights, device=device)
-        total, found = losses_of(fit.model, batch, weights, config.discrepancy)
-    norm = fit.take_step([(total, found)], rate, clip=config.clip, averaging=config.averaging)
-    return found, round(norm, 3)
+def _steps(fit: Fit[Ojala], config: TrainingConfig, sky: Sky, unlabelled: Sky | None) -> Iterator[Record]:
+    """Steps of the optimizers until all are taken or the time is over; gives rate, norm and losses."""
+    losses_of = torch.compile(_losses_of) if config.compiled else _losses_of
+    weights = torch.tensor(config.class_weights, device=config.device)
+    for drawn in batches(sky, config, fit.step, unlabelled):
+        if config.minutes is not None and fit.seconds > 60.0 * config.minutes:
+            return
+        rate, batch = learning_rate(config, fit.step, fit.seconds), drawn.to(config.device)
+        with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            total, found = losses_of(fit.model, batch, weights, config.discrepancy)
+        norm = fit.take_step([(total, found)], rate, clip=config.clip, averaging=config.averaging)
+        values = {name: round(loss.item(), 4) for name, loss in found.items()}
+        yield {"rate": rate, "norm": round(norm, 3), "loss": values}

@@ -10,8 +10,7 @@ written whole or not at all, and a training that was interrupted goes on from it
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,7 +24,7 @@ from models.avis.lesson import AvisLessonConfig, make_avis_lesson
 from models.avis.network import PRESETS, Avis
 from models.avis.pairs import Pairs
 from models.avis.weights import load_avis, save_avis
-from models.fitting import METRICS_FILE, STATE_FILE, Fit, MetricsLog, same_as, share_of_rate
+from models.fitting import Fit, Record, carry_through, share_of_rate
 
 Objective = Literal["towers", "contrastive", "variance"]
 """What is learned: each side alone, or that both agree."""
@@ -153,7 +152,6 @@ def train_avis(
     ValueError
         The folder holds a training with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     network, before = Avis(PRESETS[config.preset]), dict[str, object]()
     if config.start:
@@ -161,39 +159,25 @@ def train_avis(
         network.train()
         before = info.training
     fit = Fit(_Learning(network).to(config.device), _MUON, weight_decay=config.weight_decay)
-    if (folder / STATE_FILE).exists():
-        fit.load(folder / STATE_FILE, same_as(config))
-    log = MetricsLog(folder / METRICS_FILE, fit.step, report)
-    weights = folder / f"{config.name}.safetensors"
 
-    def note(record: dict[str, object]) -> None:
-        log.write({"step": fit.step, "seconds": round(fit.seconds, 1)} | record)
+    def check_average() -> object:
+        return check(fit.average.network)
 
-    def save() -> None:
-        checked = check(fit.average.network)
-        note({"held_out": checked})
-        fit.save(folder / STATE_FILE, asdict(config))
-        summary = {
+    def write(path: Path, facts: Record) -> None:
+        training: Record = {
             "config": asdict(config) | {"start": Path(config.start).name},
             "pairs": fit.step * config.batch_size,
-            "seconds": round(fit.seconds, 1),
-            "threads": torch.get_num_threads(),
-            "held_out": checked,
             "before": before,
         }
-        save_avis(weights, fit.average.network, name=config.name, version=config.version, training=summary)
+        name, version = config.name, config.version
+        save_avis(path, fit.average.network, name=name, version=version, training=training | facts)
 
-    started, saved = time.monotonic() - fit.seconds, time.monotonic()
-    while fit.seconds < 60.0 * config.minutes:
-        found = _step(fit, config, draw)
-        fit.seconds = time.monotonic() - started
-        if fit.step % 10 == 0:
-            note({"loss": {name: round(value, 4) for name, value in found.items()}})
-        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
-            save()
-            saved = time.monotonic()
-    save()
-    return weights
+    def steps() -> Iterator[Record]:
+        while fit.seconds < 60.0 * config.minutes:
+            found = _step(fit, config, draw)
+            yield {"loss": {name: round(value, 4) for name, value in found.items()}}
+
+    return carry_through(fit, config, folder, steps(), check_average, write, every=10, report=report)
 
 
 def _step(fit: Fit[_Learning], config: AvisTraining, draw: Draw) -> dict[str, float]:

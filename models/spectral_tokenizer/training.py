@@ -8,7 +8,6 @@ training that was interrupted goes on from it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import LabelledSpectra
-from models.fitting import METRICS_FILE, STATE_FILE, Fit, MetricsLog, same_as, share_of_rate
+from models.fitting import Fit, Record, carry_through, share_of_rate
 from models.spectral_tokenizer.heads import Heads
 from models.spectral_tokenizer.lesson import (
     HEAD_WEIGHTS,
@@ -179,43 +178,28 @@ def train_tokenizer(
     ValueError
         The folder holds a training with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     fit, before = _start(config)
-    if (folder / STATE_FILE).exists():
-        fit.load(folder / STATE_FILE, same_as(config))
-    log = MetricsLog(folder / METRICS_FILE, fit.step, report)
-    weights = folder / f"{config.name}.safetensors"
 
-    def note(record: dict[str, object]) -> None:
-        log.write({"step": fit.step, "seconds": round(fit.seconds, 1)} | record)
+    def check_average() -> object:
+        return check(fit.average.network, fit.average.heads)
 
-    def save() -> None:
+    def write(path: Path, facts: Record) -> None:
         model, heads = fit.average.network, fit.average.heads
-        checked = check(model, heads)
-        note({"held_out": checked})
-        fit.save(folder / STATE_FILE, asdict(config))
-        summary = {
+        training: Record = {
             "config": asdict(config) | {"frozen": Path(config.frozen).name, "begin": Path(config.begin).name},
             "instruments": list(draws),
             "draws": fit.step * config.batch_size * (2 if config.contrast else len(draws)),
-            "seconds": round(fit.seconds, 1),
-            "threads": torch.get_num_threads(),
-            "held_out": checked,
             "before": before,
         }
-        save_tokenizer(weights, model, heads, name=config.name, version=config.version, training=summary)
+        name, version = config.name, config.version
+        save_tokenizer(path, model, heads, name=name, version=version, training=training | facts)
 
-    started, saved = time.monotonic() - fit.seconds, time.monotonic()
-    while fit.seconds < 60.0 * config.minutes:
-        found = _step(fit, config, draws)
-        fit.seconds = time.monotonic() - started
-        if fit.step % 50 == 0:
-            note({"loss": {name: round(value, 4) for name, value in found.items()}})
-        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
-            save()
-            saved = time.monotonic()
-    save()
-    return weights
+    def steps() -> Iterator[Record]:
+        while fit.seconds < 60.0 * config.minutes:
+            found = _step(fit, config, draws)
+            yield {"loss": {name: round(value, 4) for name, value in found.items()}}
+
+    return carry_through(fit, config, folder, steps(), check_average, write, every=50, report=report)
 
 
 def _step(fit: Fit[_Both], config: TokenizerTraining, draws: Mapping[str, Draw]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flows.ablation import SETTINGS, VARIANTS, ablate, table
-from models.training import METRICS_FILE
+from models.fitting import METRICS_FILE
 from tests.models.test_training import TwoColours
 
 SHORT = replace(SETTINGS, steps=2, batch_size=8, held_out=40, bf16=False, compiled=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import specpt, specpt_training
+from models import fitting, specpt, specpt_training
 from models.batch import LabelledSpectra
 from models.specpt import N_BINS
 from models.specpt_training import (
@@ -48,7 +48,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a minute passes each time that the training looks at its clock: a minute for each step."""
     ticks = itertools.count(0.0, 30.0)
-    monkeypatch.setattr(specpt_training, "time", types.SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(fitting, "time", types.SimpleNamespace(monotonic=lambda: next(ticks)))
 
 
 def draw(n: int, rng: np.random.Generator) -> LabelledSpectra:

@@ -10,14 +10,13 @@ import torch
 
 from models.batch import LabelledPhotometry
 from models.card import model_card
+from models.fitting import METRICS_FILE, STATE_FILE
 from models.ojala import PRESETS, Ojala, OjalaConfig
 from models.ojala_weights import load_weights
 from models.predictor import OjalaPredictor
 from models.tokens import N_BANDS
 from models.training import (
     FULL_CONTEXT,
-    METRICS_FILE,
-    STATE_FILE,
     TrainingConfig,
     config_from,
     drop_bands,

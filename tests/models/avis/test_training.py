@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from models.avis import training
+from models import fitting
 from models.avis.lesson import AvisLessonConfig
 from models.avis.network import PRESETS
 from models.avis.predictor import AvisPredictor
@@ -32,7 +32,7 @@ class Clock:
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", SMALL)
-    monkeypatch.setattr(training, "time", Clock())
+    monkeypatch.setattr(fitting, "time", Clock())
     return AvisTraining(
         name="small",
         preset="small",
