@@ -13,7 +13,7 @@ from models.avis.atlas import Atlas, no_places
 from models.avis.pairs import Pairs
 from models.images import Images
 from pipeline.answers import REDSHIFT_EDGES
-from pipeline.cutout_rows import read_cutouts
+from pipeline.cutout_images import read_cutouts
 from pipeline.spectral_answers import ANSWERED, contract_table, read_spectra
 
 _IMAGE = f"{CUTOUTS.name}.image"

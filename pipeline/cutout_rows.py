@@ -1,4 +1,4 @@
-"""Cutting images out of fields, as rows of the cut-outs contract, and the way back to arrays."""
+"""Cutting images out of fields, as rows of the cut-outs contract."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from catalogs_schema.cutouts import (
     CutoutFlag,
 )
 from catalogs_schema.spectra import KEY_NAMES
-from models.images import Images
 from pipeline.sources.images.field import Field, OpenFiles
 
 _SATURATED_WITHIN = 2.0 / PIXEL_SCALE  # pixels
@@ -214,22 +213,3 @@ class CutoutRows:
 
 def _known(values: np.ndarray) -> pa.Array:
     return pa.array(values, pa.float32(), mask=np.isnan(values))
-
-
-def read_cutouts(table: pa.Table) -> Images:
-    """The cut-outs of a table that keeps the cut-outs contract, as models read them."""
-    shape = (table.num_rows, len(LETTERS), SIZE, SIZE)
-    flux, ivar, mask = (
-        table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        for name in ("image", "ivar", "mask")
-    )
-    blocks = ivar.reshape(*shape[:2], _BLOCKS, _BLOCKS)
-    pixels = np.repeat(np.repeat(blocks, BLOCK, axis=2), BLOCK, axis=3)
-    bits = mask.reshape(shape[0], 1, SIZE, SIZE)
-    lost = (bits & np.array(NOT_MEASURED, np.int32).reshape(1, -1, 1, 1)) != 0
-    psf = [table[f"psf_fwhm_{letter}"].to_numpy() for letter in LETTERS]
-    return Images(
-        flux=np.array(flux, np.float32).reshape(shape),
-        ivar=np.where(lost, np.float32(0.0), pixels),
-        psf_fwhm=np.stack(psf, axis=1).astype(np.float32),
-    )

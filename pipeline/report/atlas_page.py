@@ -24,7 +24,7 @@ from catalogs_schema.contract import NONE
 from catalogs_schema.cutouts import CUTOUTS, PIXEL_SCALE, SIZE
 from catalogs_schema.value_added import CLASSES
 from models.images import Images
-from pipeline.cutout_rows import read_cutouts
+from pipeline.cutout_images import read_cutouts
 from pipeline.leaf import write_whole
 from pipeline.report.atlas_images import ACROSS, half_light, morphology, sheet_of
 from pipeline.report.atlas_rows import read_rows

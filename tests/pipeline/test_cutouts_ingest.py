@@ -13,7 +13,8 @@ from upath import UPath
 
 from catalogs_schema.cutouts import CUTOUTS, MEANING, NOT_MEASURED, CutoutFlag
 from pipeline.catalogue import read_leaves
-from pipeline.cutout_rows import estimated_ivar, read_cutouts
+from pipeline.cutout_images import read_cutouts
+from pipeline.cutout_rows import estimated_ivar
 from pipeline.cutouts_ingest import PROVENANCE, CutoutsSummary, ingest_cutouts
 from pipeline.sources.faults import IngestError
 from pipeline.spectra_ingest import ingest_spectra
