@@ -128,7 +128,7 @@ def _later(stage: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Then network and heads went on for {effort};",
         f"in {_share(1 - config['lesson']['whole'])} of the lessons only a part was shown, from "
-        f"{_share(config['lesson']['least_shown'])} of the patches.",
+        f"{_share(config['lesson']['least_shown'])} of the patches to all.",
     ]
     if config.get("contrast"):
         lines += [
