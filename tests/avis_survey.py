@@ -98,6 +98,8 @@ def toy_atlas(weights_sha256: str, n: int = 60, seed: int = 1) -> Atlas:
         map3=(10.0 * cluster[:, None] + rng.standard_normal((n, 3))).astype(np.float32),
         z=(0.5 + cluster + 0.01 * rng.standard_normal(n)).astype(np.float32),
         gaps=np.linspace(0.2, 1.4, STEPS).astype(np.float32),
+        mean=np.zeros(EMBEDDING_SIZE, np.float32),
+        axes=np.eye(EMBEDDING_SIZE, dtype=np.float32),
         weights_sha256=weights_sha256,
     )
 

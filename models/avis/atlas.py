@@ -3,6 +3,9 @@
 It is fitted once (`models.avis.cartography`) and applied to every row on its own: the row's nearest
 neighbours in the sample are found by exact search, and tell its cluster, its redshift and its place. So a
 row's answer does not depend on which rows come with it, and nothing has to be fitted to apply an atlas.
+
+Neighbours are sought in the leading principal components of the sample, each brought to a scatter of 1: a few
+directions hold nearly all of an embedding's variance, and would decide alone.
 """
 
 from __future__ import annotations
@@ -62,6 +65,10 @@ class Atlas:
         Redshifts; NaN where not known.
     gaps : ndarray of float32, shape (STEPS,)
         Quantiles of the distances of the sample's objects to their neighbour number `VOTERS`.
+    mean : ndarray of float32, shape (EMBEDDING_SIZE,)
+        Mean embedding.
+    axes : ndarray of float32, shape (EMBEDDING_SIZE, R)
+        Leading principal components, each over the sample's scatter along it.
     weights_sha256 : str
         SHA-256 of the network's weights that made the embeddings.
     about : mapping
@@ -77,6 +84,8 @@ class Atlas:
     map3: np.ndarray
     z: np.ndarray
     gaps: np.ndarray
+    mean: np.ndarray
+    axes: np.ndarray
     weights_sha256: str
     about: Mapping[str, object] = field(default_factory=dict)
     sha256: str = ""
@@ -105,8 +114,8 @@ class Atlas:
         known = np.flatnonzero(np.isfinite(embedding).all(axis=1))
         if not len(known):
             return found
-        wanted = np.ascontiguousarray(embedding[known], np.float32)
-        near, distance = nearest(self.embedding, wanted, VOTERS + 1)
+        sample, wanted = (project(one, self.mean, self.axes) for one in (self.embedding, embedding[known]))
+        near, distance = nearest(sample, wanted, VOTERS + 1)
         found["cluster"][known], found["cluster_prob"][known] = self._vote(near, distance)
         found["novelty"][known] = np.interp(
             without_itself(distance, distance)[:, VOTERS - 1], self.gaps, np.linspace(0.0, 1.0, STEPS)
@@ -115,7 +124,7 @@ class Atlas:
             found[name][known] = column
         with_z = np.flatnonzero(np.isfinite(self.z))
         if len(with_z) > FEW:
-            there, far = nearest(self.embedding[with_z], wanted, NEIGHBOURS + 1)
+            there, far = nearest(sample[with_z], wanted, NEIGHBOURS + 1)
             z = without_itself(self.z[with_z][there], far)
             low, middle, high = np.quantile(z, (0.1587, 0.5, 0.8413), axis=1)
             found["z_nn"][known], found["z_nn_err"][known] = middle, 0.5 * (high - low)
@@ -170,6 +179,12 @@ def without_itself(values: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return np.where(same[:, None], values[:, 1:], values[:, :-1])
 
 
+def project(embedding: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Embeddings (N, W) in R components, row by row so that none depends on the others; float32."""
+    centred = embedding.astype(np.float64) - mean
+    return np.asarray(np.einsum("nw,wr->nr", centred, axes.astype(np.float64)), np.float32)
+
+
 def nearest(sample: np.ndarray, wanted: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Nearest neighbours in a sample.
 
@@ -179,7 +194,7 @@ def nearest(sample: np.ndarray, wanted: np.ndarray, k: int) -> tuple[np.ndarray,
     Parameters
     ----------
     sample, wanted : ndarray of float32, shape (S, W) and (N, W)
-        Vectors of length 1.
+        Vectors.
     k : int
         How many; fewer where the sample is smaller.
 
@@ -193,13 +208,14 @@ def nearest(sample: np.ndarray, wanted: np.ndarray, k: int) -> tuple[np.ndarray,
     k = min(k, len(sample))
     many = min(k + _SPARE, len(sample))
     columns = torch.from_numpy(np.ascontiguousarray(sample.T))
+    half = 0.5 * torch.from_numpy(sample).square().sum(dim=1)
     near = np.empty((len(wanted), k), np.int64)
     distance = np.empty((len(wanted), k))
     block = np.zeros((_BLOCK, wanted.shape[1]), np.float32)
     for begin in range(0, len(wanted), _BLOCK):
         rows = wanted[begin : begin + _BLOCK]
         block[: len(rows)] = rows
-        product: Tensor = torch.from_numpy(block) @ columns
+        product: Tensor = torch.from_numpy(block) @ columns - half
         candidate = np.sort(torch.topk(product, many, sorted=False).indices.numpy()[: len(rows)], axis=1)
         apart = sample[candidate].astype(np.float64) - rows[:, None]
         far = np.sqrt((apart**2).sum(axis=2))
@@ -216,7 +232,7 @@ def write_atlas(path: Path, atlas: Atlas) -> None:
     write_tensors(path, tensors | {"embedding": tensors["embedding"].half()}, header)
 
 
-_ARRAYS = ("embedding", "cluster", "cluster_prob", "map2", "map3", "z", "gaps")
+_ARRAYS = ("embedding", "cluster", "cluster_prob", "map2", "map3", "z", "gaps", "mean", "axes")
 
 
 def read_atlas(path: Path, weights_sha256: str = "") -> Atlas:
@@ -253,6 +269,8 @@ def read_atlas(path: Path, weights_sha256: str = "") -> Atlas:
         "map3": (size, 3),
         "z": (size,),
         "gaps": (STEPS,),
+        "mean": (EMBEDDING_SIZE,),
+        "axes": (EMBEDDING_SIZE, shapes.get("axes", (0, 0))[-1]),
     }
     if shapes != wanted or size <= VOTERS:
         raise WeightsError(f"{path}: has other arrays than an atlas: {shapes}; make it again")

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 
 from catalogs_schema.avis import UNCLUSTERED
-from models.avis.atlas import STEPS, VOTERS, Atlas, nearest, without_itself
+from models.avis.atlas import STEPS, VOTERS, Atlas, nearest, project, without_itself
 
 SAMPLE = 20_000
 """Most objects of an atlas."""
@@ -18,10 +18,15 @@ LEAST = 100
 """Fewest."""
 
 COMPONENTS = 16
-"""Principal components of the embedding in which clusters are sought."""
+"""Principal components of the embedding in which neighbours are sought."""
 
-SMALLEST = 0.005
+SMALLEST = 0.02
 """Share of the sample that a cluster has at least."""
+
+DENSE = 20
+"""Neighbours by which HDBSCAN tells how dense a place is."""
+
+_NOTHING = 2e-4  # scatter along an axis that the rounding to half precision makes, ten times
 
 
 def fit_atlas(
@@ -60,36 +65,52 @@ def fit_atlas(
         raise ValueError("an atlas is made of objects with an embedding: leave the others out")
     # As they will be read back.
     embedding = embedding.astype(np.float16).astype(np.float32)
-    cluster, prob = clusters_of(embedding)
-    _, distance = nearest(embedding, embedding, VOTERS + 1)
+    mean, axes = principal_axes(embedding)
+    points = project(embedding, mean, axes)
+    map2, map3 = (map_of(points, dimensions, seed) for dimensions in (2, 3))
+    cluster, prob = islands_of(map3)
+    _, distance = nearest(points, points, VOTERS + 1)
     gap = without_itself(distance, distance)[:, VOTERS - 1]
     made_by = {name: version(name) for name in ("numpy", "pacmap", "scikit-learn")}
     return Atlas(
         embedding=embedding,
         cluster=cluster,
         cluster_prob=prob,
-        map2=map_of(embedding, 2, seed),
-        map3=map_of(embedding, 3, seed),
+        map2=map2,
+        map3=map3,
         z=z.astype(np.float32),
         gaps=np.quantile(gap, np.linspace(0.0, 1.0, STEPS)).astype(np.float32),
+        mean=mean,
+        axes=axes,
         weights_sha256=weights_sha256,
         about={**about, "objects": len(embedding), "seed": seed, "packages": made_by},
     )
 
 
-def clusters_of(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cluster and strength of membership of each object, by HDBSCAN; the largest cluster is number 0.
+def principal_axes(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (W,) and leading principal components (W, R) of embeddings, each over their scatter along it."""
+    mean = embedding.mean(axis=0, dtype=np.float64)
+    _, size, axes = np.linalg.svd(embedding - mean, full_matrices=False)
+    scatter = size / np.sqrt(len(embedding))
+    kept = np.flatnonzero(scatter[:COMPONENTS] > _NOTHING)
+    return mean.astype(np.float32), (axes[kept].T / scatter[kept]).astype(np.float32)
 
-    Clusters are sought in the leading principal components: in all dimensions, distances are too much alike.
+
+def clusters_of(embedding: np.ndarray, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster and strength of membership of each object, as an atlas of these embeddings has them."""
+    return islands_of(map_of(project(embedding, *principal_axes(embedding)), 3, seed))
+
+
+def islands_of(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters on a map, by HDBSCAN; the largest is number 0.
+
+    On the map, since in the components themselves, dense and sparse places differ too little: there most
+    objects are in one cluster or in none.
     """
     from sklearn.cluster import HDBSCAN
 
-    centred = embedding - embedding.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    smallest = max(10, round(SMALLEST * len(embedding)))
-    found = HDBSCAN(min_cluster_size=smallest, min_samples=VOTERS, copy=True).fit(
-        centred @ axes[:COMPONENTS].T
-    )
+    smallest = max(10, round(SMALLEST * len(places)))
+    found = HDBSCAN(min_cluster_size=smallest, min_samples=min(DENSE, smallest), copy=True).fit(places)
     labels = np.asarray(found.labels_)
     names, sizes = np.unique(labels[labels >= 0], return_counts=True)
     number = {int(name): rank for rank, name in enumerate(names[np.argsort(-sizes, kind="stable")])}

@@ -99,7 +99,7 @@ def test_an_atlas_is_made_used_and_shown(simple_maps, monkeypatch, finished, sur
     monkeypatch.setattr("models.avis.atlas.VOTERS", 2)
     monkeypatch.setattr(cartography, "VOTERS", 2)
     atlas = tmp_path / "atlas.safetensors"
-    monkeypatch.setattr(cartography, "clusters_of", lambda e: (np.zeros(5, np.int32), np.ones(5, np.float32)))
+    monkeypatch.setattr(cartography, "islands_of", lambda p: (np.zeros(5, np.int32), np.ones(5, np.float32)))
     made = ask("atlas", finished.run, "--out", atlas, "--json")
     assert made.exit_code == 0, made.output
     facts = json.loads(made.output)
