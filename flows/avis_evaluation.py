@@ -18,8 +18,9 @@ import torch
 
 from flows.avis_pool import MockPairs, PairSky
 from flows.synthesis import load_sky
+from models.avis.atlas import project
 from models.avis.card import avis_card
-from models.avis.cartography import clusters_of, map_of
+from models.avis.cartography import clusters_of, map_of, principal_axes
 from models.avis.pairs import Pairs
 from models.avis.predictor import AvisPredictor
 from models.avis.quality import (
@@ -84,21 +85,24 @@ def photometry(drawn: MockPairs, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(np.arcsinh(0.5 * flux / error), np.float32)
 
 
-def principal(sample: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """A sample and others in the principal components of the sample, each with a scatter of 1."""
-    mean = sample.mean(axis=0)
-    _, size, axes = np.linalg.svd(sample - mean, full_matrices=False)
-    scale = np.sqrt(len(sample)) / size
-    return [np.asarray((one - mean) @ axes.T * scale, np.float32) for one in (sample, *others)]
+def scaled(sample: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the sample's principal components, each brought to a scatter of 1, as the atlas has them."""
+    axes = principal_axes(sample)
+    return project(sample, *axes), project(asked, *axes)
+
+
+def redshifts(samples: Samples, neighbours: np.ndarray, asked: np.ndarray) -> dict[str, float]:
+    """Redshift from the neighbours that are galaxies or quasars."""
+    of_sample, of_asked = samples.neighbours.objects, samples.asked.objects
+    far = (of_sample.class_code != CLASSES.index("STAR")) & np.isfinite(neighbours).all(axis=1)
+    z = neighbour_redshifts(neighbours[far], of_sample.z[far], asked)
+    return redshift_quality(z, of_asked.z, of_asked.class_code)
 
 
 def measure(samples: Samples, neighbours: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    """Redshift from the neighbours and linear probes, of one kind of embedding."""
+    """Redshift from the neighbours as the atlas seeks them, and linear probes, of one kind of embedding."""
     of_sample, of_asked = samples.neighbours.objects, samples.asked.objects
-    star = CLASSES.index("STAR")
-    far = (of_sample.class_code != star) & np.isfinite(neighbours).all(axis=1)
-    z = neighbour_redshifts(neighbours[far], of_sample.z[far], asked)
-    found = redshift_quality(z, of_asked.z, of_asked.class_code)
+    found = redshifts(samples, *scaled(neighbours, asked))
     found["class"] = probe_class(neighbours, of_sample.class_code, asked, of_asked.class_code)
     for name in PROBED:
         probed = probe_value(neighbours, of_sample.labels[name], asked, of_asked.labels[name])
@@ -106,17 +110,12 @@ def measure(samples: Samples, neighbours: np.ndarray, asked: np.ndarray) -> dict
     return found
 
 
-def on_mock_pairs(samples: Samples, embeddings: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Report:
-    """`measure` of each kind of embedding: of the neighbours, and of what is asked for."""
-    return {name: measure(samples, *both) for name, both in embeddings.items()}
-
-
 def clusters(embedding: np.ndarray, class_code: np.ndarray) -> dict[str, float]:
     """How HDBSCAN's clusters meet the classes, and how far a map of PaCMAP can be trusted."""
     from sklearn.manifold import trustworthiness
 
     cluster, _ = clusters_of(embedding)
-    few = embedding[:MAPPED]
+    few, _ = scaled(embedding[:MAPPED], embedding[:1])
     found = cluster_quality(cluster, class_code)
     for dimensions in (2, 3):
         place = map_of(few, dimensions, seed=1)
@@ -149,12 +148,14 @@ def on_real_spectra(predictor: AvisPredictor, sky: PairSky, folder: Path, neighb
         mock = sky.draw(neighbours, np.random.default_rng(9), instrument=survey)
         far = mock.objects.class_code != CLASSES.index("STAR")
         embedded = embed(predictor, mock.pairs)["spectrum"]
-        answer = neighbour_redshifts(embedded[far], mock.objects.z[far], real)
+        sample, asked = scaled(embedded[far], real)
+        answer = neighbour_redshifts(sample, mock.objects.z[far], asked)
         found[f"{survey}, mock neighbours"] = redshift_quality(answer, z, code)
         if len(chosen) >= MANY:
-            found[f"{survey}, real neighbours"] = redshift_quality(
-                neighbour_redshifts(real, z, real), z, code
-            )
+            seen = np.isfinite(real).all(axis=1)
+            among, _ = scaled(real[seen], real[seen])
+            answer = neighbour_redshifts(among, z[seen], among)
+            found[f"{survey}, real neighbours"] = redshift_quality(answer, z[seen], code[seen])
     return found
 
 
@@ -203,11 +204,12 @@ def evaluate(
     for side in ("spectrum", "image"):
         kinds[f"{side} tower alone"] = (before[0][side], before[1][side])
     magnitudes = [photometry(one, rng) for one in (samples.neighbours, samples.asked)]
-    kinds["PCA of g, r, z"] = tuple(principal(*magnitudes))  # type: ignore[assignment]  # two of them
+    kinds["PCA of g, r, z"] = (magnitudes[0], magnitudes[1])
     code = samples.neighbours.objects.class_code
     grouped = ("joint", "spectrum", "image", "spectrum tower alone", "PCA of g, r, z")
     report = {
-        "pairs": on_mock_pairs(samples, kinds),
+        "pairs": {name: measure(samples, *both) for name, both in kinds.items()},
+        "unscaled": {f"{side}, not scaled": redshifts(samples, *kinds[side]) for side in SIDES},
         "clusters": {name: clusters(kinds[name][0], code) for name in grouped},
         "retrieval": both_ways(here),
     }

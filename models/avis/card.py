@@ -34,18 +34,20 @@ shown, or (%s of the pairs) from its embedding alone."""
 
 _PROTOCOL = """\
 All on simulated pairs of held-out objects (a twentieth of the library's members, never in training),
-unless said otherwise. Neighbours are mock objects from the side of the training; the redshift is the
-median of the 16 nearest that are galaxies or quasars. The two sigma_NMAD are 1.4826 median|dz - median
-dz| and 1.4826 median|dz|; the range is that of the answers over that of the truth (1 is best; below,
-answers collapse to the mean). "Tower alone" is the first stage, before the two sides were to agree; "PCA
-of g, r, z" are the same objects' magnitudes with the noise of the images, without shape."""
+unless said otherwise. Neighbours are mock objects from the side of the training, sought as in the atlas: in
+the leading principal components of the embedding, each brought to a scatter of 1 ("not scaled": in the
+embedding as it is). The redshift is the median of the 16 nearest that are galaxies or quasars. The two
+sigma_NMAD are 1.4826 median|dz - median dz| and 1.4826 median|dz|; the range is that of the answers over
+that of the truth (1 is best; below, answers collapse to the mean). "Tower alone" is the first stage, before
+the two sides were to agree; "PCA of g, r, z" are the same objects' magnitudes with the noise of the images,
+without shape."""
 
 _PROBES = """\
 Class: mean over the classes of the share that is recognised. Mass of galaxies [dex] and effective
 temperature of stars: R2 and 1.4826 times the median absolute deviation."""
 
 _CLUSTERS = """\
-Of mock objects from the side of the training, found without labels as in the atlas. Adjusted Rand index
+Of mock objects from the side of the training, on the map as in the atlas, without labels. Adjusted Rand index
 and purity of the objects in clusters; the index with the others as one more cluster; trustworthiness of
 the 15 nearest neighbours on maps of 4,000 objects."""
 
@@ -104,11 +106,11 @@ def avis_card(info: AvisInfo, report: Report, command: str) -> str:
         "",
         "### Redshift of galaxies from the neighbours",
         "",
-        *_redshifts(report["pairs"], "galaxy"),
+        *_redshifts({**report["pairs"], **report["unscaled"]}, "galaxy"),
         "",
         "### Redshift of quasars from the neighbours",
         "",
-        *_redshifts(report["pairs"], "qso"),
+        *_redshifts({**report["pairs"], **report["unscaled"]}, "qso"),
         "",
     ]
     if "real" in report:
