@@ -2,7 +2,8 @@
 
 ``python -m flows.avis_evaluation --weights FILE --towers FILE --library FILE --out DIR`` and, for real
 spectra, ``--spectra DIR`` writes ``<weights>.json`` and the model card ``<weights>.md``. ``--towers`` are the
-weights of the first stage, the towers alone; ``--tried NAME=FILE`` others to be compared on fewer objects.
+weights of the first stage, the towers alone; ``--tried NAME=FILE`` others to be compared on fewer
+objects: the card speaks of before, contrast, variance and kept.
 """
 
 from __future__ import annotations
