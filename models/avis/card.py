@@ -73,9 +73,9 @@ _LIMITS = """\
 * Spectra were seen on the wavelengths of DESI and SDSS; those of other instruments are beyond what was
   learned.
 * Redshifts from an image are photometric, and agreement asks the spectrum's side only for what an image
-  can tell as well. What a spectrum knows beyond that is held by the reconstruction from the embedding
-  alone, which 128 numbers and this budget leave coarse: for precise redshifts use the project's models of
-  spectra.
+  can tell as well. What a spectrum knows beyond that is held by the contrast of two looks and by the
+  reconstruction from the embedding alone, coarsely after so short a training: for precise redshifts use
+  the project's models of spectra.
 * Images were simulated without correlated noise, saturation, artefacts, spiral arms and mergers, the
   object within 4 pixels of the centre. Cut-outs that were shifted at an image's edge are beyond what was
   learned.

@@ -14,6 +14,7 @@ from models.avis.pairs import Pairs
 from models.avis.predictor import AvisPredictor
 from models.avis.weights import save_avis
 from models.images import Images
+from models.predictor import WEIGHTS_FOLDER
 from models.spectra import Spectra
 from models.weights_file import WeightsError, read_tensors, write_tensors
 from tests.models.avis.pairs_of_kinds import SMALL, blobs, mixed_pairs
@@ -130,6 +131,15 @@ def test_damaged_weights_are_refused(weights, tmp_path):
     write_tensors(tmp_path / "less.safetensors", tensors, header)
     with pytest.raises(WeightsError, match=r"missing tensor image\.place"):
         AvisPredictor.load(tmp_path / "less.safetensors")
+
+
+def test_the_card_is_that_of_the_weights_that_come_with_the_program():
+    path = WEIGHTS_FOLDER / "avis-base.safetensors"
+    predictor = AvisPredictor.load(path)
+    card = path.with_suffix(".md").read_text()
+    assert predictor.weights_sha256 in card
+    assert card.startswith(f"# {predictor.name} {predictor.version}\n")
+    assert path.stat().st_size < 16 * 2**20
 
 
 def test_the_contract_has_room_for_the_embeddings():
