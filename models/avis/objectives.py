@@ -1,6 +1,6 @@
 """The objectives of AVIS' training; none of them reads a label.
 
-`reconstruction` asks each side for its own pixels, masked or not, from its encoding or from its embedding
+`look` asks each side for its own pixels, hidden or not, from its encoding or from its embedding
 alone. The joint objectives ask that the two sides of a pair agree: `contrastive` among all pairs of the batch
 (symmetric InfoNCE, Radford et al. 2021, arXiv:2103.00020), `variance` without comparing pairs, kept from
 collapse by the variance and the covariance of the embeddings (Bardes et al. 2022, arXiv:2105.04906). The
