@@ -38,6 +38,7 @@ class AvisFlag(enum.IntFlag):
     Z_SCATTERED = 1 << 8
     NOVEL = 1 << 9
     OUT_OF_RANGE = 1 << 10
+    NOT_PLACED = 1 << 11
 
 
 MEANING: Mapping[enum.IntFlag, str] = {
@@ -52,6 +53,8 @@ MEANING: Mapping[enum.IntFlag, str] = {
     AvisFlag.Z_SCATTERED: f"z_nn_err above {SCATTERED} (1 + z_nn): the neighbours disagree",
     AvisFlag.NOVEL: f"novelty above {NOVEL}",
     AvisFlag.OUT_OF_RANGE: "a value fell outside its column's range and was set to null",
+    AvisFlag.NOT_PLACED: "the atlas is of objects of which other sides were seen, such as spectrum and image "
+    "where this one has a spectrum alone: all of its columns are null",
 }
 """One sentence per bit."""
 
@@ -86,7 +89,8 @@ AVIS = Contract(
         "spectrum or image; `flags` says what is. Embeddings were learned without labels. Cluster, redshift "
         "of the nearest neighbours, novelty and places on the maps come from one atlas, which was fitted "
         "once on a sample, so that they do not depend on which other rows there are; they are null (cluster "
-        f"{UNCLUSTERED}) where there is no joint embedding, and everywhere in a run without an atlas."
+        f"{UNCLUSTERED}) where there is no joint embedding, where an object lacks the image or the spectrum "
+        "that the atlas' objects have, and everywhere in a run without an atlas."
     ),
     columns=(
         *(SPECTRA[name] for name in KEY_NAMES),

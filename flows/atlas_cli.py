@@ -37,7 +37,12 @@ def atlas(
         about: dict[str, object] = {"run": drawn.run_id}
         try:
             made = fit_atlas(
-                drawn.embedding, drawn.z, weights_sha256=drawn.weights_sha256, seed=seed, about=about
+                drawn.embedding,
+                drawn.z,
+                weights_sha256=drawn.weights_sha256,
+                sides=drawn.sides,
+                seed=seed,
+                about=about,
             )
         except ModuleNotFoundError as missing:
             raise ValueError(f"{missing.name} is not installed: pip install 'ojala[atlas]'") from missing
@@ -49,6 +54,7 @@ def atlas(
     facts = {
         "out": str(out),
         "objects": len(written),
+        "sides": written.sides,
         "with_redshift": with_z,
         "clusters": len(counts),
         "unclustered": round(unclustered, 4),
@@ -56,8 +62,8 @@ def atlas(
         "weights_sha256": written.weights_sha256,
     }
     say(
-        f"an atlas of {len(written):,} objects, {with_z:,} of them with a redshift, in {len(counts):,} "
-        f"clusters ({unclustered:.1%} in none): {out}",
+        f"an atlas of {len(written):,} objects (seen: {written.sides}), {with_z:,} of them with a redshift, "
+        f"in {len(counts):,} clusters ({unclustered:.1%} in none): {out}",
         facts,
         as_json,
     )

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from catalogs_schema.avis import AVIS, EMBEDDING_SIZE, AvisFlag
+from models.avis.atlas import SIDES, Sides
 from pipeline.beside import KEY, put_beside
 from pipeline.catalogue import read_leaves
 from pipeline.record import RecordError, RunRecord, read_record
@@ -25,6 +26,8 @@ class AtlasSample:
         Joint embeddings.
     z : ndarray of float32, shape (S,)
         Redshifts of the survey; NaN where it has none, or had doubts.
+    sides : str
+        What was seen of the objects, one of `models.avis.atlas.SIDES`.
     weights_sha256 : str
         SHA-256 of the weights that made them.
     run_id : str
@@ -33,6 +36,7 @@ class AtlasSample:
 
     embedding: np.ndarray
     z: np.ndarray
+    sides: Sides
     weights_sha256: str
     run_id: str
 
@@ -58,8 +62,8 @@ def finished_run(run: UPath) -> RunRecord:
 def draw_sample(run: UPath, most: int, seed: int) -> AtlasSample:
     """Draw objects with a joint embedding, evenly from all of a run, each object once.
 
-    Objects are those whose image and spectrum were both seen, as far as these suffice: an object of which
-    one side is missing lies elsewhere. Of repeated visits only the best spectrum counts.
+    Objects are those of which the same was seen: spectrum and image, or what is more frequent. Of repeated
+    visits only the best spectrum counts.
 
     Parameters
     ----------
@@ -77,22 +81,23 @@ def draw_sample(run: UPath, most: int, seed: int) -> AtlasSample:
     """
     record = finished_run(run)
     source, leaves = UPath(record.source), read_leaves(run / AVIS.name)
-    rank: list[np.ndarray] = []
-    rng = np.random.default_rng(seed)
+    rng, seen, chance = np.random.default_rng(seed), [], []
     for partition in leaves:
         rows = _read(run / AVIS.name / partition.leaf, [KEY, "primary_id", "flags"])
         flags = rows["flags"].to_numpy()
-        fits = (flags & AvisFlag.NOT_EMBEDDED) == 0
-        fits &= rows[KEY].to_numpy() == rows["primary_id"].to_numpy()
-        one_sided = (flags & (AvisFlag.NO_IMAGE | AvisFlag.NO_SPECTRUM)) != 0
-        # Those with both sides come first, in an order of chance; the others fill up what is left.
-        rank.append(np.where(fits, rng.random(len(flags)) + one_sided, np.inf))
-    every = np.concatenate(rank) if rank else np.empty(0)
-    every = np.sort(every[np.isfinite(every)])
+        fits = ((flags & AvisFlag.NOT_EMBEDDED) == 0) & (
+            rows[KEY].to_numpy() == rows["primary_id"].to_numpy()
+        )
+        lacks = [(flags & flag) != 0 for flag in (AvisFlag.NO_SPECTRUM, AvisFlag.NO_IMAGE)]
+        seen.append(np.where(fits, np.select([lacks[0], lacks[1]], [2, 1], 0), -1))
+        chance.append(rng.random(len(flags)))
+    kinds = np.concatenate([np.empty(0, np.int64), *seen])
+    kind = int(np.bincount(kinds[kinds >= 0], minlength=len(SIDES)).argmax())
+    every = np.sort(np.concatenate([np.empty(0), *chance])[kinds == kind])
     limit = every[most - 1] if len(every) > most else np.inf
     embedding, z = [np.empty((0, EMBEDDING_SIZE), np.float32)], [np.empty(0, np.float32)]
-    for partition, of_leaf in zip(leaves, rank, strict=True):
-        take = np.flatnonzero(np.isfinite(of_leaf) & (of_leaf <= limit))
+    for partition, of_leaf, drawn in zip(leaves, seen, chance, strict=True):
+        take = np.flatnonzero((of_leaf == kind) & (drawn <= limit))
         if not len(take):
             continue
         rows = _read(run / AVIS.name / partition.leaf, [KEY, "embedding"]).take(take)
@@ -101,7 +106,8 @@ def draw_sample(run: UPath, most: int, seed: int) -> AtlasSample:
         embedding.append(flat.reshape(-1, EMBEDDING_SIZE))
         trusted = rows["spectra.trusted"].to_numpy(zero_copy_only=False).astype(bool)
         z.append(np.where(trusted, rows["spectra.z"].to_numpy(), np.nan).astype(np.float32))
-    return AtlasSample(np.concatenate(embedding), np.concatenate(z), record.weights_sha256, record.run_id)
+    together = np.concatenate(embedding), np.concatenate(z)
+    return AtlasSample(*together, SIDES[kind], record.weights_sha256, record.run_id)
 
 
 def _read(path: UPath, columns: list[str]) -> pa.Table:

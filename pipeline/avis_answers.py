@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from catalogs_schema.avis import AVIS, NOVEL, SCATTERED, AvisFlag
 from catalogs_schema.cutouts import CUTOUT_BANDS, CUTOUTS, SIZE, CutoutFlag
 from catalogs_schema.receipt import Summary
-from models.avis.atlas import Atlas, no_places
+from models.avis.atlas import SIDES, Atlas, no_places
 from models.avis.pairs import Pairs
 from models.images import Images
 from pipeline.answers import REDSHIFT_EDGES
@@ -60,12 +60,22 @@ def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | N
         Where the joint embeddings are placed; None leaves the columns of the atlas without values.
     """
     n = table.num_rows
-    places = no_places(n) if atlas is None else atlas.place(answers["embedding"])
-    flags = _of_inputs(table) | _of_answers(answers, places)
+    places, flags = no_places(n), _of_inputs(table)
+    if atlas is not None:
+        fits = sides_of(answers) == atlas.sides
+        places = atlas.place(np.where(fits[:, None], answers["embedding"], np.nan))
+        flags |= _bits(~fits & ~_absent(answers["embedding"]), AvisFlag.NOT_PLACED)
+    flags |= _of_answers(answers, places)
     if atlas is not None:
         without_z = np.isfinite(places["novelty"]) & ~np.isfinite(places["z_nn"])
         flags |= _bits(without_z, AvisFlag.FEW_REDSHIFTS)
     return contract_table(AVIS, table, {**answers, **places, "flags": flags})
+
+
+def sides_of(answers: dict[str, np.ndarray]) -> np.ndarray:
+    """What was seen of each object, one of `models.avis.atlas.SIDES`; empty for nothing."""
+    spectrum, image = (~_absent(answers[f"embedding_{side}"]) for side in ("spectrum", "image"))
+    return np.select([spectrum & image, spectrum, image], SIDES, "")
 
 
 def summarise(main: pa.Table) -> Summary:

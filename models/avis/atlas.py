@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,12 @@ from models.weights_file import WeightsError, file_sha256, read_tensors, write_t
 
 FORMAT = "ojala-avis-atlas-1"
 """Kind of the file."""
+
+Sides = Literal["both", "spectrum", "image"]
+"""What was seen of an object."""
+
+SIDES: tuple[Sides, ...] = get_args(Sides)
+"""All that may have been seen."""
 
 NEIGHBOURS = 16
 """Neighbours whose redshifts are looked at."""
@@ -71,6 +78,9 @@ class Atlas:
         Leading principal components, each over the sample's scatter along it.
     weights_sha256 : str
         SHA-256 of the network's weights that made the embeddings.
+    sides : str
+        What was seen of the objects: one of `SIDES`. A spectrum alone is embedded elsewhere than the same
+        spectrum with its image, so that neighbours tell nothing across.
     about : mapping
         How the atlas was fitted, and on what.
     sha256 : str
@@ -87,6 +97,7 @@ class Atlas:
     mean: np.ndarray
     axes: np.ndarray
     weights_sha256: str
+    sides: Sides = "both"
     about: Mapping[str, object] = field(default_factory=dict)
     sha256: str = ""
 
@@ -227,7 +238,8 @@ def nearest(sample: np.ndarray, wanted: np.ndarray, k: int) -> tuple[np.ndarray,
 
 def write_atlas(path: Path, atlas: Atlas) -> None:
     """Write an atlas, whole or not at all; embeddings in half precision."""
-    header = {"format": FORMAT, "weights": atlas.weights_sha256, "about": json.dumps(dict(atlas.about))}
+    header = {"format": FORMAT, "weights": atlas.weights_sha256, "sides": atlas.sides}
+    header["about"] = json.dumps(dict(atlas.about))
     tensors = {name: torch.from_numpy(getattr(atlas, name)) for name in _ARRAYS}
     write_tensors(path, tensors | {"embedding": tensors["embedding"].half()}, header)
 
@@ -279,6 +291,7 @@ def read_atlas(path: Path, weights_sha256: str = "") -> Atlas:
     return Atlas(
         **arrays,
         weights_sha256=made_with,
+        sides=cast(Sides, header.get("sides", "both")),
         about=json.loads(header.get("about", "{}")),
         sha256=file_sha256(path),
     )

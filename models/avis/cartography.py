@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 
 from catalogs_schema.avis import UNCLUSTERED
-from models.avis.atlas import STEPS, VOTERS, Atlas, nearest, project, without_itself
+from models.avis.atlas import STEPS, VOTERS, Atlas, Sides, nearest, project, without_itself
 
 SAMPLE = 20_000
 """Most objects of an atlas."""
@@ -34,6 +34,7 @@ def fit_atlas(
     z: np.ndarray,
     *,
     weights_sha256: str,
+    sides: Sides = "both",
     seed: int,
     about: Mapping[str, object],
 ) -> Atlas:
@@ -47,6 +48,8 @@ def fit_atlas(
         Redshifts; NaN where not known.
     weights_sha256 : str
         SHA-256 of the network's weights.
+    sides : {"both", "spectrum", "image"}
+        What was seen of the objects.
     seed : int
         Seed of the maps.
     about : mapping
@@ -83,6 +86,7 @@ def fit_atlas(
         mean=mean,
         axes=axes,
         weights_sha256=weights_sha256,
+        sides=sides,
         about={**about, "objects": len(embedding), "seed": seed, "packages": made_by},
     )
 

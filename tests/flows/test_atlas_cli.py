@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from catalogs_schema.avis import AvisFlag
 from flows.cli import app
 from models.avis import cartography
 from models.avis.atlas import read_atlas
@@ -36,14 +37,14 @@ def finished(survey, tmp_path_factory) -> Finished:
 
 @pytest.fixture
 def simple_maps(monkeypatch):
-    """Maps by principal components, and atlases of few objects; the real ones have tests of their own."""
+    """Maps by a random projection, and atlases of few objects; the real ones have tests of their own."""
 
-    def first_axes(embedding, dimensions, seed):
-        centred = embedding - embedding.mean(axis=0)
-        return (centred @ np.linalg.svd(centred, full_matrices=False)[2][:dimensions].T).astype(np.float32)
+    def projected(points, dimensions, seed):
+        direction = np.random.default_rng(seed).standard_normal((points.shape[1], dimensions))
+        return (points @ direction).astype(np.float32)
 
-    monkeypatch.setattr(cartography, "map_of", first_axes)
-    monkeypatch.setattr(cartography, "LEAST", 4)
+    monkeypatch.setattr(cartography, "map_of", projected)
+    monkeypatch.setattr(cartography, "LEAST", 3)
 
 
 def ask(*words: object):
@@ -56,17 +57,15 @@ def test_a_sample_is_of_objects_that_are_seen_with_redshifts_that_are_sure(finis
         for root in (finished.run / "avis", survey.spectra)
     )
     every = draw_sample(finished.run, 100, seed=1)
-    assert len(every.embedding) == product.num_rows == 5
+    assert (len(every.embedding), every.sides, product.num_rows) == (3, "both", 5)
     given = dict(zip(spectra["object_id"].to_pylist(), spectra["z"].to_pylist(), strict=True))
     own = np.asarray(product["embedding"].combine_chunks().flatten()).reshape(5, -1)
     for vector, z in zip(every.embedding, every.z, strict=True):
         key = product["object_id"][int(np.linalg.norm(own - vector, axis=1).argmin())].as_py()
         assert z == pytest.approx(given[key])
     assert every.weights_sha256 == finished.record.weights_sha256
-    both = draw_sample(finished.run, 3, seed=1)
-    flags = product["flags"].to_numpy()
-    seen = own[(flags & 2) == 0]
-    assert {tuple(v) for v in both.embedding.tolist()} == {tuple(v) for v in seen.tolist()}
+    seen = own[(product["flags"].to_numpy() & AvisFlag.NO_IMAGE) == 0]
+    assert {tuple(v) for v in every.embedding.tolist()} == {tuple(v) for v in seen.tolist()}
     same = draw_sample(finished.run, 2, seed=4)
     np.testing.assert_array_equal(same.embedding, draw_sample(finished.run, 2, seed=4).embedding)
     assert len(same.embedding) == 2
@@ -85,7 +84,7 @@ def test_a_run_of_another_model_has_no_atlas(tmp_path, photometry):
 def test_few_embeddings_make_no_atlas(finished, tmp_path):
     result = ask("atlas", finished.run, "--out", tmp_path / "atlas.safetensors")
     assert result.exit_code == 1
-    assert "an atlas needs 100 to 20,000 embeddings, there are 5" in result.output
+    assert "an atlas needs 100 to 20,000 embeddings, there are 3" in result.output
     assert not any(tmp_path.iterdir())
 
 
@@ -96,14 +95,14 @@ def test_the_page_asks_for_an_atlas_first(finished, tmp_path):
 
 
 def test_an_atlas_is_made_used_and_shown(simple_maps, monkeypatch, finished, survey, tmp_path):
-    monkeypatch.setattr("models.avis.atlas.VOTERS", 2)
-    monkeypatch.setattr(cartography, "VOTERS", 2)
+    monkeypatch.setattr("models.avis.atlas.VOTERS", 1)
+    monkeypatch.setattr(cartography, "VOTERS", 1)
     atlas = tmp_path / "atlas.safetensors"
-    monkeypatch.setattr(cartography, "islands_of", lambda p: (np.zeros(5, np.int32), np.ones(5, np.float32)))
+    monkeypatch.setattr(cartography, "islands_of", lambda p: (np.zeros(3, np.int32), np.ones(3, np.float32)))
     made = ask("atlas", finished.run, "--out", atlas, "--json")
     assert made.exit_code == 0, made.output
     facts = json.loads(made.output)
-    assert (facts["objects"], facts["with_redshift"], facts["clusters"]) == (5, 5, 1)
+    assert (facts["objects"], facts["with_redshift"], facts["clusters"]) == (3, 3, 1)
     assert facts["sha256"] == read_atlas(atlas, finished.record.weights_sha256).sha256
     config = finished.config.model_copy(update={"atlas": str(atlas)})
     asked = ["--model", "avis", "--spectra", config.spectra, "--cutouts", config.cutouts]
@@ -112,5 +111,5 @@ def test_an_atlas_is_made_used_and_shown(simple_maps, monkeypatch, finished, sur
     assert set(json.loads(planned.output)["states"]) == {"stale: configuration"}
     placed = carry_through(config)
     shown = ask("atlas-page", placed.run, "--out", tmp_path / "page", "--json")
-    assert json.loads(shown.output)["rows"] == 5
+    assert json.loads(shown.output)["rows"] == 3
     assert (tmp_path / "page" / "atlas.html").exists()

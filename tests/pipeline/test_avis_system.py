@@ -73,10 +73,19 @@ def test_every_spectrum_has_a_row_with_what_could_be_seen_of_it(finished, survey
 
 def test_places_are_those_of_the_atlas(finished):
     made = table_of(finished.run / "avis")
-    places = read_atlas(Path(finished.config.atlas)).place(vectors(made, "embedding"))
+    both = np.isfinite(vectors(made, "embedding_image")).all(axis=1)
+    places = read_atlas(Path(finished.config.atlas)).place(vectors(made, "embedding")[both])
     for name, expected in places.items():
-        np.testing.assert_array_equal(made[name].to_numpy(), expected, err_msg=name)
-    assert np.isfinite(made["map3_z"].to_numpy()).all()
+        np.testing.assert_array_equal(made[name].to_numpy()[both], expected, err_msg=name)
+    np.testing.assert_array_equal(np.isfinite(made["map3_z"].to_numpy()), both)
+
+
+def test_an_atlas_of_pairs_does_not_place_what_has_no_image(finished):
+    made = table_of(finished.run / "avis")
+    alone = (made["flags"].to_numpy() & AvisFlag.NO_IMAGE) != 0
+    np.testing.assert_array_equal((made["flags"].to_numpy() & AvisFlag.NOT_PLACED) != 0, alone)
+    assert (made["cluster"].to_numpy()[alone] == -1).all()
+    assert np.isnan(made["z_nn"].to_numpy()[alone]).all()
 
 
 def test_what_was_read_is_told(finished, survey):
