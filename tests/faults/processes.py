@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import psutil
 from upath import UPath
 
+from pipeline import ingest
 from pipeline.config import RunConfig
-from pipeline.ingest import ingest
 from tests.survey import carry_through
 
 _context = multiprocessing.get_context("forkserver")
@@ -32,8 +33,26 @@ def start_ingest(files: list[str], out: str, tile_rows: int) -> BaseProcess:
     return start(_ingest, files, out, tile_rows)
 
 
+def frozen_ingest(files: list[str], out: str, tile_rows: int) -> BaseProcess:
+    """The same, frozen when all leaves are written and the catalogue is not yet whole."""
+    process = start(_ingest_and_freeze, files, out, tile_rows)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+    return process
+
+
 def _ingest(files: list[str], out: str, tile_rows: int) -> None:
-    ingest([UPath(file) for file in files], UPath(out), tile_rows=tile_rows)
+    ingest.ingest([UPath(file) for file in files], UPath(out), tile_rows=tile_rows)
+
+
+def _ingest_and_freeze(files: list[str], out: str, tile_rows: int) -> None:
+    finalise = ingest.finalise_catalogue
+
+    def freeze_first(*arguments: Any, **named: Any) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        finalise(*arguments, **named)
+
+    ingest.finalise_catalogue = freeze_first
+    _ingest(files, out, tile_rows)
 
 
 def start(work: Callable[..., object], *arguments: object) -> BaseProcess:

@@ -21,8 +21,7 @@ from pipeline.verify import verify
 from tests.deploy.processes import BIN, free_port, running, until
 from tests.faults.accounts import check, data_of, photometry_of, settle
 from tests.faults.conftest import asking
-from tests.faults.processes import kill, start_ingest
-from tests.faults.processes import until as wait_until
+from tests.faults.processes import frozen_ingest, kill
 from tests.survey import carry_through, ingest_table, photometry_table
 
 s3fs = pytest.importorskip("s3fs")
@@ -176,15 +175,7 @@ def test_a_multipart_upload_that_is_cut_shows_no_object(request, port, tmp_path,
 def test_an_ingest_that_is_killed_on_an_object_store_is_cleaned_up_by_the_next(photometry, local, ledger):
     fault = ledger("SIGKILL of an ingest on an object store")
     source, out = "s3://survey/input.parquet", UPath("s3://survey/killed")
-    store = connect()
-    process = start_ingest([source], str(out), TILE_ROWS)
-
-    def begun():  # the mark that it leaves first; leaves may have followed
-        store.invalidate_cache()
-        return store.find(out.path)
-
-    wait_until(begun)
-    kill(process)
+    kill(frozen_ingest([source], str(out), TILE_ROWS))
     fault.injected = 1
     assert not (out / "hats.properties").exists(), "what is not whole cannot be opened"
     connect()

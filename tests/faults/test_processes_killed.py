@@ -15,6 +15,7 @@ from pipeline.verify import verify
 from tests.faults.accounts import check, data_of, photometry_of, settle, wide_table
 from tests.faults.conftest import asking
 from tests.faults.processes import (
+    frozen_ingest,
     kill,
     kill_group,
     listening,
@@ -146,9 +147,7 @@ def test_many_partitions_with_random_kills(request, tmp_path, ledger):
 def test_an_ingest_that_is_killed_leaves_nothing_to_the_next(tmp_path, many, ledger):
     fault = ledger("SIGKILL of an ingest")
     files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
-    process = start_ingest(files, str(out), 40)
-    until(lambda: [*tmp_path.glob(".photometry.*/catalogue/dataset/*/*/*.parquet")])
-    kill(process)
+    kill(frozen_ingest(files, str(out), 40))
     fault.injected = 1
     assert not out.exists()
     assert len(list(tmp_path.glob(".photometry.*"))) == 1
@@ -164,9 +163,7 @@ def test_an_ingest_that_is_killed_leaves_nothing_to_the_next(tmp_path, many, led
 
 def test_the_folder_of_an_ingest_that_lives_is_left_alone(tmp_path, many):
     files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
-    first = start_ingest(files, str(out), 40)
-    until(lambda: [*tmp_path.glob(".photometry.*/owner")])
-    os.kill(first.pid, signal.SIGSTOP)
+    first = frozen_ingest(files, str(out), 40)
     folder = next(tmp_path.glob(".photometry.*"))
     second = start_ingest(files, str(out), 40)
     second.join()
