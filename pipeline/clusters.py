@@ -6,14 +6,15 @@ variables ``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dask
-from distributed import Client, Security, WorkerPlugin
+from distributed import Client, LocalCluster, Security, WorkerPlugin
 from distributed.worker import Worker
 
 from pipeline.model import require_device
@@ -95,6 +96,28 @@ def slurm_jobs(jobs: int) -> Iterator[Client]:
             yield client
 
 
+CLOSING = 10.0
+"""Seconds that the workers of this machine may take to end."""
+
+_WORKERS = "Dask Worker process"
+"""So Dask's nannies call the processes of their workers."""
+
+
+def close(cluster: LocalCluster) -> None:
+    """Close a cluster of processes of this machine, when all work is done.
+
+    Dask waits without end for a worker that has died and is just starting anew: what has not ended in time is
+    killed.
+    """
+    try:
+        cluster.close(timeout=CLOSING)
+    except TimeoutError:
+        for process in multiprocessing.active_children():
+            if process.name.startswith(_WORKERS):
+                process.kill()
+                process.join()
+
+
 GPU_THREADS = 6
 """Partitions that a GPU's worker has at once: two with the network, the others being read or written."""
 
@@ -143,8 +166,7 @@ def local_gpus(workers: int) -> Iterator[Client]:
         with Client(cluster, set_as_default=False) as client:
             yield client
     finally:
-        with suppress(TimeoutError):  # a worker that is just starting anew ends with this process
-            cluster.close()
+        close(cluster)
 
 
 def _certificates(folder: Path) -> Security:

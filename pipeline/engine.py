@@ -6,14 +6,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import dask
 from distributed import Client, LocalCluster
 
 from catalogs_schema.receipt import Receipt
 from pipeline.attempts import Agenda, Limits, asks_to_stop, stop
-from pipeline.clusters import GPU_THREADS, local_gpus, running_scheduler, slurm_jobs
+from pipeline.clusters import GPU_THREADS, close, local_gpus, running_scheduler, slurm_jobs
 from pipeline.crew import keep_freed_memory, on_client
 from pipeline.model import ModelSpec
 from pipeline.partition import Task, process, warm_up
@@ -78,8 +78,7 @@ def _processes(workers: int) -> Iterator[Client]:
         with Client(cluster) as client:
             yield client
     finally:
-        with suppress(TimeoutError):  # a worker that is just starting anew ends with this process
-            cluster.close()
+        close(cluster)
 
 
 def cuda(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:

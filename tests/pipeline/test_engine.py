@@ -2,9 +2,12 @@
 
 import os
 import signal
+import time
 
+import psutil
 import pytest
 
+from pipeline import clusters, engine
 from pipeline.attempts import Limits
 from pipeline.engine import ENGINES
 from pipeline.model import EmptyModel, ModelSpec
@@ -26,6 +29,29 @@ def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path
     receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2, Limits()))
     assert outcome(receipts) == expected
     assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
+
+
+def test_a_worker_that_is_just_starting_anew_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(clusters, "CLOSING", 1.0)
+    this = psutil.Process()
+    others = set(this.children(recursive=True))
+    with engine._processes(1) as client:
+        (worker,) = set(client.run(os.getpid).values())
+        os.kill(worker, signal.SIGKILL)
+        deadline = time.monotonic() + 60.0
+        while not (anew := [p for p in set(this.children(recursive=True)) - others if is_new(p, worker)]):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        anew[0].suspend()
+    assert not anew[0].is_running()
+
+
+def is_new(process, worker):
+    """Whether it is a process of a worker, and not this one."""
+    try:
+        return process.pid != worker and "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
