@@ -28,6 +28,9 @@ def atlas(
 
     `ojala run --model avis --atlas FILE` then places every row in it. Needs the extra `atlas`.
     """
+    import numpy as np
+
+    from catalogs_schema.avis import UNCLUSTERED
     from models.avis.atlas import read_atlas, write_atlas
     from models.avis.cartography import fit_atlas
     from pipeline.atlas_sample import draw_sample
@@ -49,8 +52,8 @@ def atlas(
         write_atlas(out, made)
         written = read_atlas(out)
     counts = Counter(written.cluster.tolist())
-    unclustered = counts.pop(-1, 0) / len(written)
-    with_z = int((written.z == written.z).sum())
+    unclustered = counts.pop(UNCLUSTERED, 0) / len(written)
+    with_z = int(np.isfinite(written.z).sum())
     facts = {
         "out": str(out),
         "objects": len(written),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -65,13 +66,9 @@ def on_the_fly(sky: PairSky, seed: int) -> Draw:
 def train_from_library(config: AvisTraining, library: Path, pool: Path | None, folder: Path) -> Path:
     """Train on mock pairs of a library, kept in a pool or drawn anew, and write weights; see `train_avis`."""
     sky = PairSky(load_sky(library))
-    draw = on_the_fly(sky, config.seed)
+    draw: Draw = on_the_fly(sky, config.seed)
     if pool is not None:
-        kept = KeptPairs(pool)
-
-        def draw(step: int, n: int) -> Pairs:
-            return kept.batch(step, n, config.seed)
-
+        draw = partial(KeptPairs(pool).batch, seed=config.seed)
     return train_avis(config, draw, HeldOutCheck(sky, HELD_OUT), folder, _show)
 
 

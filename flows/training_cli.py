@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,13 @@ def synthesise(
 
     with errors(RUN_INTERRUPTED):
         files = write_draws(
-            UPath(spectra), curves, UPath(out), draws=draws, held_out=held_out, seed=seed, report=show
+            UPath(spectra),
+            curves,
+            UPath(out),
+            draws=draws,
+            held_out=held_out,
+            seed=seed,
+            report=_telling(as_json),
         )
     say(
         f"{draws:,} draws: {out} ({files} files written)",
@@ -95,6 +102,16 @@ def _each_once(
     say(f"{len(objects.spectra):,} objects: {photometry}, {truth}", facts, as_json)
 
 
+def _telling(as_json: bool) -> Callable[[dict[str, object]], None]:
+    """Says how far a training is, unless the answer is to be JSON alone."""
+
+    def tell(record: dict[str, object]) -> None:
+        if not as_json:
+            print(f"step {record['step']}, {record['seconds']} s", flush=True)
+
+    return tell
+
+
 @app.command()
 def train(
     settings: Annotated[Path, typer.Argument(help="TOML file, such as flows/training.toml.")],
@@ -114,17 +131,13 @@ def train(
     """Train OJALA on mock photometry drawn on the fly; writes weights and their model card."""
     from flows.training import train_from
 
-    def show(record: dict[str, object]) -> None:
-        if not as_json:
-            print(f"step {record['step']}, {record['seconds']} s", flush=True)
-
     with errors(RUN_INTERRUPTED):
         observed = UPath(unlabelled) if unlabelled else None
         weights = train_from(
             settings,
             library=library,
             folder=out,
-            report=show,
+            report=_telling(as_json),
             unlabelled=observed,
             spectra=UPath(spectra) if spectra else None,
             curves=curves,
@@ -142,12 +155,8 @@ def train_specpt(
     """Train SpecPT on mock spectra drawn on the fly; writes weights."""
     from flows.specpt_training import train_specpt_from
 
-    def show(record: dict[str, object]) -> None:
-        if not as_json:
-            print(f"step {record['step']}, {record['seconds']} s", flush=True)
-
     with errors(RUN_INTERRUPTED):
-        weights = train_specpt_from(settings, library=library, folder=out, report=show)
+        weights = train_specpt_from(settings, library=library, folder=out, report=_telling(as_json))
     say(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
@@ -161,10 +170,6 @@ def train_tokenizer(
     """Train the spectral tokenizer on mock spectra of four surveys; writes weights with calibrated errors."""
     from flows.tokenizer_training import train_tokenizer_from
 
-    def show(record: dict[str, object]) -> None:
-        if not as_json:
-            print(f"step {record['step']}, {record['seconds']} s", flush=True)
-
     with errors(RUN_INTERRUPTED):
-        weights = train_tokenizer_from(settings, library=library, folder=out, report=show)
+        weights = train_tokenizer_from(settings, library=library, folder=out, report=_telling(as_json))
     say(f"weights: {weights}", {"weights": str(weights)}, as_json)

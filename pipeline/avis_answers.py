@@ -7,13 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalogs_schema.avis import AVIS, NOVEL, SCATTERED, AvisFlag
-from catalogs_schema.cutouts import CUTOUT_BANDS, CUTOUTS, SIZE, CutoutFlag
+from catalogs_schema.cutouts import CUTOUTS, CutoutFlag
 from catalogs_schema.receipt import Summary
 from models.avis.atlas import SIDES, Atlas, no_places
 from models.avis.pairs import Pairs
-from models.images import Images
 from pipeline.answers import REDSHIFT_EDGES
-from pipeline.cutout_images import read_cutouts
+from pipeline.cutout_images import has_cutout, images_beside
 from pipeline.spectral_answers import ANSWERED, contract_table, read_spectra
 
 _IMAGE = f"{CUTOUTS.name}.image"
@@ -25,26 +24,7 @@ def read_pairs(table: pa.Table) -> Pairs:
 
     A spectrum without cut-out has an image without a usable pixel.
     """
-    n, bands = table.num_rows, len(CUTOUT_BANDS)
-    images = Images(
-        flux=np.zeros((n, bands, SIZE, SIZE), np.float32),
-        ivar=np.zeros((n, bands, SIZE, SIZE), np.float32),
-        psf_fwhm=np.full((n, bands), np.nan, np.float32),
-    )
-    if _IMAGE in table.column_names:
-        there = _has_cutout(table)
-        names = [name for name in table.column_names if name.startswith(f"{CUTOUTS.name}.")]
-        cutouts = table.select(names).rename_columns([name.split(".", 1)[1] for name in names])
-        if there.all():
-            images = read_cutouts(cutouts)
-        elif there.any():
-            read = read_cutouts(cutouts.filter(pa.array(there)))
-            images.flux[there], images.ivar[there], images.psf_fwhm[there] = (
-                read.flux,
-                read.ivar,
-                read.psf_fwhm,
-            )
-    return Pairs(read_spectra(table), images)
+    return Pairs(read_spectra(table), images_beside(table))
 
 
 def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | None) -> pa.Table:
@@ -93,17 +73,13 @@ def summarise(main: pa.Table) -> Summary:
     )
 
 
-def _has_cutout(table: pa.Table) -> np.ndarray:
-    return np.asarray(pc.is_valid(table[_IMAGE]).to_numpy())
-
-
 def _of_inputs(table: pa.Table) -> np.ndarray:
     """Flags that spectrum and cut-out tell."""
     flags = _bits(table["snr"].to_numpy() < 1.0, AvisFlag.LOW_SIGNAL)
     if _IMAGE not in table.column_names:
         return flags | int(AvisFlag.NO_CUTOUT)
     of_cutout = pc.fill_null(table[f"{CUTOUTS.name}.flags"], 0).to_numpy()
-    flags |= _bits(~_has_cutout(table), AvisFlag.NO_CUTOUT)
+    flags |= _bits(~has_cutout(table), AvisFlag.NO_CUTOUT)
     flags |= _bits((of_cutout & CutoutFlag.BAND_MISSING) != 0, AvisFlag.BAND_MISSING)
     return np.asarray(flags | _bits((of_cutout & _DOUBTFUL) != 0, AvisFlag.IMAGE_DOUBTFUL))
 

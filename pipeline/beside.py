@@ -45,3 +45,9 @@ def put_beside(table: pa.Table, other: pa.Table, name: str) -> pa.Table:
     for column in other.column_names:
         table = table.append_column(f"{name}.{column}", other[column])
     return table
+
+
+def taken_apart(table: pa.Table, name: str) -> pa.Table:
+    """The columns that `put_beside` gave a table under this name, by their own names."""
+    names = [column for column in table.column_names if column.startswith(f"{name}.")]
+    return table.select(names).rename_columns([column.removeprefix(f"{name}.") for column in names])

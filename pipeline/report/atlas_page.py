@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from upath import UPath
 
 from catalogs_schema.avis import AVIS, UNCLUSTERED
@@ -24,7 +23,7 @@ from catalogs_schema.contract import NONE
 from catalogs_schema.cutouts import CUTOUTS, PIXEL_SCALE, SIZE
 from catalogs_schema.value_added import CLASSES
 from models.images import Images
-from pipeline.cutout_images import read_cutouts
+from pipeline.cutout_images import has_cutout, images_beside
 from pipeline.leaf import write_whole
 from pipeline.report.atlas_images import ACROSS, half_light, morphology, sheet_of
 from pipeline.report.atlas_rows import read_rows
@@ -125,22 +124,11 @@ def write_atlas_page(
 
 
 def _images(rows: pa.Table) -> tuple[Images, np.ndarray]:
-    """Images of all rows, without a usable pixel where there is none, and the objects' places in them."""
-    n = rows.num_rows
-    planes = (n, 3, SIZE, SIZE)
-    images = Images(np.zeros(planes, np.float32), np.zeros(planes, np.float32), np.full((n, 3), np.nan))
-    place = np.full((2, n), np.nan)
-    if f"{CUTOUTS.name}.image" not in rows.column_names:
-        return images, place
-    there = pc.is_valid(rows[f"{CUTOUTS.name}.image"]).to_numpy()
-    names = [name for name in rows.column_names if name.startswith(f"{CUTOUTS.name}.")]
-    known = rows.select(names).rename_columns([name.split(".", 1)[1] for name in names])
-    known = known.filter(pa.array(there))
-    if known.num_rows:
-        read = read_cutouts(known)
-        images.flux[there], images.ivar[there], images.psf_fwhm[there] = read.flux, read.ivar, read.psf_fwhm
-        place[:, there] = [np.asarray(known[axis].to_numpy(), float) for axis in "xy"]
-    return images, place
+    """Images of all rows, and the objects' places in them (2, N), NaN where there is none."""
+    place = np.full((2, rows.num_rows), np.nan)
+    if has_cutout(rows).any():
+        place[:] = [np.asarray(rows[f"{CUTOUTS.name}.{axis}"].to_numpy(), float) for axis in "xy"]
+    return images_beside(rows), place
 
 
 def objects_of(rows: pa.Table, images: Images, place: np.ndarray) -> dict[str, list[Any]]:

@@ -16,17 +16,7 @@ from models.avis.training import AvisTraining, train_avis
 from models.avis.weights import load_avis
 from models.spectral_tokenizer.quality import retrieval
 from tests.models.avis.pairs_of_kinds import SMALL, alike
-
-
-class Clock:
-    """Time that passes by one second at each look, so that a training has a known number of steps."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def monotonic(self):
-        self.now += 1.0
-        return self.now
+from tests.models.clock import Clock
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from models.spectral_tokenizer.lesson import LessonConfig, losses, make_lesson
 from models.spectral_tokenizer.network import PRESETS, TokenizerConfig
 from models.spectral_tokenizer.training import TokenizerTraining, train_tokenizer
 from models.spectral_tokenizer.weights import load_tokenizer
+from tests.models.clock import Clock
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
 
 SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
@@ -31,17 +32,6 @@ def draw_from(name):
 
 
 DRAWS = {name: draw_from(name) for name in ("DESI", "SDSS")}
-
-
-class Clock:
-    """Time that passes by one second at each look, so that a training has a known number of steps."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def monotonic(self):
-        self.now += 1.0
-        return self.now
 
 
 @pytest.fixture
