@@ -36,6 +36,9 @@ ROLL_CALL = 1.0
 NO_WORKERS = 300.0
 """Seconds without any worker after which a run gives up; the first may be long in a queue."""
 
+FAILED_STARTS = 3
+"""Workers that may die in a row before their model is loaded, times the number of workers there were."""
+
 FETCH = 30.0
 """Seconds that the receipt of a finished order may take to arrive from its worker."""
 
@@ -71,6 +74,8 @@ def on_client(
     ------
     OutputError
         When nothing can be written any more; what the workers have begun is waited for.
+    ClusterError
+        If no worker can load the model, or one after another dies of it.
     TimeoutError
         If all workers have gone and none comes back.
     """
@@ -106,6 +111,8 @@ class Crew:
         self._ended: queue.SimpleQueue[Future[Receipt]] = queue.SimpleQueue()
         self._next_roll_call = 0.0
         self._last_seen: float | None = None
+        self._most_hands = 0
+        self._failed_starts = 0
 
     @property
     def busy(self) -> bool:
@@ -149,6 +156,7 @@ class Crew:
         )
         hand.give(future.key, order, now)
         self._futures[future.key] = future
+        self._failed_starts = 0
         future.add_done_callback(self._ended.put)
         return True
 
@@ -156,7 +164,7 @@ class Crew:
         """An order came to an end, good or bad; those of workers that were given up are not heard."""
         address = next((a for a, hand in self._hands.items() if future.key in hand.orders), None)
         if address is None:
-            self._refuse_unready()
+            self._see_greetings()
             return
         problem = None if future.status == "finished" else future.exception()
         if future.status == "cancelled" or isinstance(problem, KilledWorker):
@@ -177,21 +185,42 @@ class Crew:
         else:
             yield from self._settle(order, receipt, address)
 
-    def _refuse_unready(self) -> None:
+    def _see_greetings(self) -> None:
         """Do without the workers whose model cannot be made ready, while there are others."""
         for address, greeting in list(self._greetings.items()):
             if greeting.status == "error":
                 problem = greeting.exception()
-                self._dismiss(address)
                 if isinstance(problem, KilledWorker):
-                    continue  # it died meanwhile; another may be started in its place
+                    self._lose_unready(address)
+                    continue
+                self._dismiss(address)
                 self._dismissed.add(address)
                 if not self._hands:
                     raise ClusterError(f"no worker can make the model ready: {problem}") from problem
                 logging.getLogger(__name__).warning("no work for the worker at %s: %s", address, problem)
 
+    def _lose_unready(self, address: str) -> None:
+        """A worker died before its model was loaded; another may be started in its place, but not for ever.
+
+        Raises
+        ------
+        ClusterError
+            If that happened too often in a row.
+        """
+        self._dismiss(address)
+        self._failed_starts += 1
+        if self._failed_starts >= FAILED_STARTS * self._most_hands:
+            raise ClusterError(
+                f"{self._failed_starts} workers in a row died before they had loaded the model, the last at "
+                f"{address}: is there memory for it (try fewer workers), and can the model be loaded there? "
+                "What is done is kept; the same command goes on from there"
+            )
+
     def _lose(self, address: str) -> Iterator[Receipt]:
         """A worker is gone. Who was alone with it did it; of several it must be found out."""
+        if not self._hands[address].orders and self._greetings[address].status != "finished":
+            self._lose_unready(address)
+            return
         hand = self._dismiss(address)
         orders = list(hand.orders.values())
         if len(orders) == 1:
@@ -250,6 +279,7 @@ class Crew:
                 greeting.add_done_callback(self._ended.put)
         if self._hands:
             self._last_seen = now
+            self._most_hands = max(self._most_hands, len(self._hands))
         elif self._last_seen is not None and now - self._last_seen > NO_WORKERS:
             raise TimeoutError(
                 f"all workers have gone, and none has come for {NO_WORKERS:g} s: start workers, then give "

@@ -26,6 +26,9 @@ DASK_SETTINGS = {
     # A worker that dies takes all its tasks with it; which of them did it is found out by trying each alone.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
+    # A worker that dies is started anew by its nanny. Dask would give up the nanny of one that is not back
+    # within 15 s, and on a busy machine to start takes longer.
+    "distributed.deploy.lost-worker-timeout": "1 day",
     # Models hold their memory outside of what Dask can spill.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,

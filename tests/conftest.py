@@ -1,16 +1,22 @@
-"""Small real catalogues that many tests read."""
+"""Tiers of tests, their time limits, a check for processes left behind, and catalogues for many tests."""
 
 from __future__ import annotations
 
 import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import settings
 from upath import UPath
 
 from catalogs_schema.bands import MODEL_BANDS
 from pipeline.config import RunConfig
+from tests.pace import scaled, slowness
 from tests.survey import Finished, carry_through, ingest_table, photometry_table
 
 # Tests run side by side; networks with all cores each would only fight.
@@ -25,9 +31,66 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long forms of tests that have one")
 
 
+TIERS = ("integration", "fault", "gpu")
+"""Markers of tests that are not unit tests; see CONTRIBUTING.md."""
+
+SESSION = "OJALA_TEST_SESSION"
+"""Variable that every process that the tests start inherits, and by which those left behind are found."""
+
+ENDING = 20.0
+"""Seconds that processes may take to end after the last test."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """How many cases hypothesis tries."""
+    """Set how many cases hypothesis tries, and measure the machine once for all processes of the tests."""
     settings.load_profile("soak" if config.getoption("--soak") else "short")
+    os.environ.setdefault(SESSION, uuid.uuid4().hex)
+    slowness()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test a tier, and a time limit for this machine."""
+    for item in items:
+        if not any(item.get_closest_marker(tier) for tier in TIERS):
+            item.add_marker("unit")
+        limit = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(scaled(limit.args[0] if limit else 300.0)), append=False)
+
+
+def pytest_report_header() -> str:
+    """The factor of the time limits."""
+    return f"time limits x {slowness():.1f} for this machine as it is now"
+
+
+def _left_behind() -> list[psutil.Process]:
+    """Processes that these tests started and that are still there, without those of pytest itself."""
+    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    return [process for process in _with_session() if process.pid not in ours]
+
+
+def _with_session() -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if (
+                process.status() != psutil.STATUS_ZOMBIE
+                and process.environ().get(SESSION) == os.environ[SESSION]
+            ):
+                yield process
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run of tests that leaves a process behind."""
+    if hasattr(session.config, "workerinput"):
+        return  # the process that distributes the tests looks, when its workers have ended
+    deadline = time.monotonic() + scaled(ENDING)
+    while (left := _left_behind()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for process in left:
+        with suppress(psutil.Error):
+            print(f"\nleft behind by the tests: process {process.pid}: {' '.join(process.cmdline())}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ machine with other work to do. See ``flows/BENCHMARK.md`` for what was learned w
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Sizes:
     ----------
     repeats : int
         How often everything takes its turn.
+    minutes : float
+        No further turn begins that would end later than this, so that there may be fewer.
     rows, tile_rows : int
         Rows of the flow, and most of one partition.
     network_rows, reference_rows : int
@@ -49,6 +52,7 @@ class Sizes:
     """
 
     repeats: int
+    minutes: float
     rows: int
     tile_rows: int
     network_rows: int
@@ -61,11 +65,11 @@ class Sizes:
     memory_rows: tuple[int, ...]
 
 
-FULL = Sizes(5, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
+FULL = Sizes(5, 60.0, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
 """Some ten minutes on two free cores."""
 
-QUICK = Sizes(3, 3_000, 500, 512, 128, 1_800, 64, 0.1, 64 << 20, False, ())
-"""Some two minutes, without compiling and memory."""
+QUICK = Sizes(3, 1.5, 1_500, 250, 256, 64, 1_200, 16, 0.05, 64 << 20, False, ())
+"""Two minutes at most, without compiling and memory; on a busy machine fewer turns."""
 
 
 def bench(
@@ -82,6 +86,7 @@ def bench(
     report : callable
         Is told what is being measured.
     """
+    begin = time.monotonic()
     workers = workers or os.cpu_count() or 1
     device = machine.this_device()
     with TemporaryDirectory(prefix="ojala-bench-") as name, Team(workers) as team:
@@ -95,6 +100,9 @@ def bench(
         turns: dict[str, list[float]] = defaultdict(list)
         flows, empty, busy = [], [], []
         for turn in range(sizes.repeats):
+            if turn and (1.0 + 1.0 / turn) * (time.monotonic() - begin) > 60.0 * sizes.minutes:
+                report(f"{turn} of {sizes.repeats} turns, as the machine is slow or busy")
+                break
             report(f"turn {turn + 1} of {sizes.repeats}: machine, network, leaves, flow")
             _measure_machine(team, folder, products, sizes, turns)
             _measure_network(team, root, sizes, turns)
@@ -113,8 +121,8 @@ def bench(
         partitions, small_partitions = len(read_leaves(sky)), len(read_leaves(small))
     of = {what: Spread.of(values) for what, values in turns.items()}
     limits = Machine(
-        matrix={p: of[f"matrix {p}"] for p in machine.DTYPES},
-        matrix_of_network={p: of[f"products {p}"] for p in machine.DTYPES},
+        matrix={p: of[f"matrix {p}"] for p in machine.precisions()},
+        matrix_of_network={p: of[f"products {p}"] for p in machine.precisions()},
         copy=of["copy"],
         disk_write=of["disk write"],
         disk_read=of["disk read"],
@@ -125,10 +133,10 @@ def bench(
         bytes_moved=moved,
         bytes_least=least,
         roofline={
-            p: roofline(flops, least, limits.matrix[p].median, limits.copy.median) for p in machine.DTYPES
+            p: roofline(flops, least, limits.matrix[p].median, limits.copy.median) for p in machine.precisions()
         },
         forward={name.removeprefix("forward "): of[name] for name in of if name.startswith("forward")},
-        predict={p: of[f"predict {p}"] for p in machine.DTYPES},
+        predict={p: of[f"predict {p}"] for p in machine.precisions()},
         reference=of["reference"],
         compile_seconds=compiling[0],
         compile_again_seconds=compiling[1],
@@ -152,8 +160,8 @@ def bench(
     spectral = {
         name: Spectral(
             flops=count,
-            predict={p: of[f"{name} {p}"] for p in machine.DTYPES},
-            roofline={p: limits.matrix[p].median / count for p in machine.DTYPES},
+            predict={p: of[f"{name} {p}"] for p in machine.precisions()},
+            roofline={p: limits.matrix[p].median / count for p in machine.precisions()},
         )
         for name, count in spectral_flops.items()
     }
@@ -172,18 +180,19 @@ def _compile(
         return None, None
     report("compiling the network")
     cache = str(folder / "compiled")
-    first = team.one(network.compile_network, root, "bf16", cache)
+    *others, run = machine.precisions()
+    first = team.one(network.compile_network, root, run, cache)
     with Team(1) as other:
-        again = other.one(network.compile_network, root, "bf16", cache)
-    team.all(network.compile_network, root, "bf16", cache)
-    team.all(network.compile_network, root, "fp32", cache)
+        again = other.one(network.compile_network, root, run, cache)
+    for precision in (run, *others):
+        team.all(network.compile_network, root, precision, cache)
     return first, again
 
 
 def _measure_machine(
     team: Team, folder: Path, products: dict[machine.Shape, int], sizes: Sizes, turns: Turns
 ) -> None:
-    for precision in machine.DTYPES:
+    for precision in machine.precisions():
         squares = [{(n, n, n): 1} for n in machine.SQUARES]
         best = max(team.rate(machine.multiply, square, precision, sizes.seconds) for square in squares)
         turns[f"matrix {precision}"].append(best)
@@ -196,7 +205,7 @@ def _measure_machine(
 
 
 def _measure_network(team: Team, root: str, sizes: Sizes, turns: Turns) -> None:
-    for precision in machine.DTYPES:
+    for precision in machine.precisions():
         for how in ("eager", "compiled")[: 1 + sizes.compiled]:
             rate = team.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
             turns[f"forward {precision} {how}"].append(rate)
@@ -215,5 +224,5 @@ def _measure_leaves(team: Team, root: str, folder: Path, sizes: Sizes, turns: Tu
 
 def _measure_spectra(team: Team, sizes: Sizes, turns: Turns) -> None:
     for name in spectra.SPECTRAL:
-        for precision in machine.DTYPES:
+        for precision in machine.precisions():
             turns[f"{name} {precision}"].append(team.rate(spectra.predict, name, sizes.spectra, precision))

@@ -19,6 +19,13 @@ from models.precision import Precision, multiplies_bf16
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Torch's types by the names of precisions."""
 
+
+
+def precisions() -> tuple[Precision, ...]:
+    """The precisions that this processor has instructions for: what it would emulate is not measured."""
+    return ("fp32", "bf16") if multiplies_bf16() else ("fp32",)
+
+
 Shape = tuple[int, int, int]
 """Rows, inner dimension and columns of a matrix product."""
 

@@ -192,7 +192,8 @@ class Report:
     def _about(self) -> list[str]:
         d = self.device
         return [
-            f"{d.processor}, {d.cores} cores, {d.memory / 2**30:.0f} GiB, bf16 {'yes' if d.bf16 else 'no'}; "
+            f"{d.processor}, {d.cores} cores, {d.memory / 2**30:.0f} GiB, "
+            f"bf16 {'yes' if d.bf16 else 'no (emulated, so not measured)'}; "
             f"torch {d.torch}, Python {d.python}, {d.system}; {d.date}, load before {d.load:.1f}"
         ]
 

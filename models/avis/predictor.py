@@ -76,12 +76,12 @@ class AvisPredictor(Served):
             the one that there is.
         """
         of_spectrum, of_image = self._spectra(pairs.spectra), self._images(pairs.images)
-        both = np.stack([of_spectrum, of_image])
-        known = np.isfinite(both).all(axis=2, keepdims=True)
-        joint = np.where(known.any(axis=0), np.where(known, both, 0.0).sum(axis=0), np.nan)
-        joint /= np.linalg.norm(joint, axis=1, keepdims=True)
+        seen = np.isfinite(of_spectrum[:, :1])
+        joint = np.where(seen, of_spectrum, of_image)
+        both = (seen & np.isfinite(of_image[:, :1])).ravel()
+        joint[both] = _unit(of_spectrum[both] + of_image[both])
         return {
-            "embedding": joint.astype(np.float32),
+            "embedding": joint,
             "embedding_spectrum": of_spectrum,
             "embedding_image": of_image,
         }

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from deploy.make_certificates import make_certificates
-from tests.deploy.processes import BIN, ROOT, free_port, running, until
+from tests.deploy.processes import BIN, ROOT, free_port, running
+from tests.pace import until
 
 SECRETS = "/run/secrets/dask"
 

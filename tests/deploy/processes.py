@@ -6,18 +6,16 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 
+from tests.pace import scaled
+
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
-
-T = TypeVar("T")
 
 
 def free_port() -> int:
@@ -44,17 +42,7 @@ def running(command: list[object], log: Path, **environment: str) -> Iterator[su
         if process.returncode is None:  # nobody has waited for it yet
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=5)
+            _, alive = psutil.wait_procs(family, timeout=scaled(5))
             for one in alive:
                 one.kill()
-            process.wait(timeout=10)
-
-
-def until(answer: Callable[[], T], what: str, *, seconds: float, log: Path, every: float = 0.2) -> T:
-    """The first answer that is true; fails with the end of the log when the time is up."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := answer():
-            return found
-        time.sleep(every)
-    raise AssertionError(f"{what}: not within {seconds} s\n{log.read_text()[-4000:]}")
+            process.wait(timeout=scaled(10))

@@ -18,7 +18,8 @@ from flows.survey import IncompleteRun, seen_by_the_server
 from pipeline.record import read_record
 from pipeline.release import pointers
 from pipeline.verify import verify
-from tests.deploy.processes import BIN, ROOT, free_port, running, until
+from tests.deploy.processes import BIN, ROOT, free_port, running
+from tests.pace import scaled, until
 
 # Server, worker and two runs start some ten interpreters; on a busy machine that takes long.
 pytestmark = pytest.mark.timeout(1800)
@@ -42,7 +43,7 @@ class Server:
             headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode()
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(
-            urllib.request.Request(f"{self.url}{path}", data, headers), timeout=20
+            urllib.request.Request(f"{self.url}{path}", data, headers), timeout=scaled(20)
         ) as answer:
             return json.load(answer)
 

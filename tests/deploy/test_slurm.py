@@ -14,7 +14,8 @@ from pipeline.attempts import Limits
 from pipeline.clusters import ClusterError, slurm_jobs
 from pipeline.engine import ENGINES
 from pipeline.model import ModelSpec
-from tests.deploy.processes import ROOT, until
+from tests.deploy.processes import ROOT
+from tests.pace import until
 from tests.survey import orders
 
 PROFILE = yaml.safe_load((ROOT / "deploy" / "slurm" / "jobqueue.yaml").read_text())["jobqueue"]["slurm"]

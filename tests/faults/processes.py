@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -17,6 +16,7 @@ from upath import UPath
 
 from pipeline import ingest
 from pipeline.config import RunConfig
+from tests.pace import until
 from tests.survey import carry_through
 
 _context = multiprocessing.get_context("forkserver")
@@ -101,14 +101,6 @@ def kill_group(process: BaseProcess) -> None:
     """SIGKILL to a process and all that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.join()
-
-
-def until(condition: Callable[[], object], seconds: float = 600.0, every: float = 0.01) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(every)
 
 
 def receipts(out: str) -> int:

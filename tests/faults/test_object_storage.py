@@ -18,10 +18,11 @@ from pipeline.partition import receipt_path
 from pipeline.plan import make_plan
 from pipeline.sources.faults import IngestError
 from pipeline.verify import verify
-from tests.deploy.processes import BIN, free_port, running, until
+from tests.deploy.processes import BIN, free_port, running
 from tests.faults.accounts import check, data_of, photometry_of, settle
 from tests.faults.conftest import asking
 from tests.faults.processes import frozen_ingest, kill
+from tests.pace import until
 from tests.survey import carry_through, ingest_table, photometry_table
 
 s3fs = pytest.importorskip("s3fs")

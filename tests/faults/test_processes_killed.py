@@ -22,9 +22,9 @@ from tests.faults.processes import (
     receipts,
     start_ingest,
     start_run,
-    until,
     workers_of,
 )
+from tests.pace import until
 from tests.survey import Finished, carry_through, ingest_table
 
 

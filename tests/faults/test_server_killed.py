@@ -12,10 +12,10 @@ from upath import UPath
 
 from pipeline.plan import make_plan
 from pipeline.record import read_record, runs_folder
-from tests.deploy.processes import BIN, ROOT, free_port, running, until
+from tests.deploy.processes import BIN, ROOT, free_port, running
 from tests.faults.accounts import check
 from tests.faults.processes import receipts
-from tests.faults.processes import until as wait_until
+from tests.pace import scaled, until
 from tests.survey import Finished
 
 # A server and three commands that start Prefect, one after another; on a busy machine that takes long.
@@ -73,9 +73,9 @@ def test_a_run_whose_prefect_server_is_killed_ends_its_work_and_the_same_command
         until(answers, "Prefect server", seconds=600, log=log)
         assert family_listens_on(server.pid) == {"127.0.0.1"}
         with running(command(asked), tmp_path / "run", **environment, PREFECT_API_URL=url) as run:
-            wait_until(lambda: receipts(asked.out) >= 3 or run.poll() is not None)
+            until(lambda: receipts(asked.out) >= 3 or run.poll() is not None)
             kill_family(server.pid)
-            run.wait(timeout=900)
+            run.wait(timeout=scaled(900))
     fault.injected = 1
     assert run.returncode == 1
     said = (tmp_path / "run").read_text()
@@ -95,7 +95,7 @@ def test_of_two_runs_at_once_the_second_is_told_of_the_first_and_takes_over_when
         pytest.skip("three commands take long; the short form is in tests/pipeline/test_lock.py")
     fault = ledger("SIGKILL of a run that holds the lock of its product")
     with running(command(asked), tmp_path / "first", **environment) as first:
-        wait_until(lambda: receipts(asked.out) >= 3 or first.poll() is not None)
+        until(lambda: receipts(asked.out) >= 3 or first.poll() is not None)
         os.kill(first.pid, signal.SIGSTOP)
         (run,) = runs_folder(UPath(asked.out)).iterdir()
         code, said = give(asked, environment, tmp_path / "second")

@@ -20,6 +20,7 @@ from pipeline.partition import peak_memory
 
 TINY = Sizes(
     repeats=1,
+    minutes=60.0,
     rows=256,
     tile_rows=128,
     network_rows=128,

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +12,7 @@ import pytest
 from typer.main import get_group
 
 from flows.cli import app, resolve
+from tests.pace import scaled, until
 from tests.survey import photometry_table
 
 OJALA = str(Path(sys.executable).with_name("ojala"))
@@ -138,16 +138,12 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
         env=ENVIRONMENT,
         start_new_session=True,
     )
-    receipts = 0
-    deadline = time.monotonic() + 120
-    while receipts < 3 and time.monotonic() < deadline and process.poll() is None:
-        receipts = len(list(out.glob("runs/*/receipts/**/*.json")))
-        time.sleep(0.02)
+    until(lambda: len(list(out.glob("runs/*/receipts/**/*.json"))) >= 3 or process.poll() is not None)
     # What a worker that is killed in the middle of a write leaves behind.
     next(out.glob("runs/*/ojala")).joinpath(".Npix=0.parquet.0.tmp").write_bytes(b"PAR1")
     # A terminal sends Ctrl-C to the whole group.
     os.killpg(process.pid, stop)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=scaled(60))
     assert process.returncode == 130, errors
     assert "the same command goes on from here" in errors
     assert "Traceback" not in errors

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pace import scaled
+
 BIN = Path(sys.executable).parent
 
 
@@ -24,7 +26,7 @@ def ask(url, path, **body):
     request = urllib.request.Request(
         f"{url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=scaled(10)) as answer:
         return json.load(answer)
 
 
@@ -42,7 +44,7 @@ def server(tmp_path_factory):
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}/api"
     try:
-        for _ in range(600):
+        for _ in range(int(scaled(600))):
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=1)
                 break
@@ -52,7 +54,7 @@ def server(tmp_path_factory):
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=scaled(20))
 
 
 @pytest.fixture(scope="module")

@@ -30,3 +30,10 @@ def one_that_kills(tasks):
     sizes = [task.rows for task in tasks]
     guilty = next(task for task in tasks if sizes.count(task.rows) == 1)
     return guilty, DeadlySpec("deadly", "", batch_size=guilty.rows)
+
+
+class NeverLoaded(ModelSpec):
+    """Kills the worker that loads it, as too little memory does."""
+
+    def load(self):
+        os.kill(os.getpid(), signal.SIGKILL)

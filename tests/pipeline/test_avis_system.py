@@ -76,7 +76,8 @@ def test_places_are_those_of_the_atlas(finished):
     both = np.isfinite(vectors(made, "embedding_image")).all(axis=1)
     places = read_atlas(Path(finished.config.atlas)).place(vectors(made, "embedding")[both])
     for name, expected in places.items():
-        np.testing.assert_array_equal(made[name].to_numpy()[both], expected, err_msg=name)
+        # Of another batch than in the run: equal within rounding.
+        np.testing.assert_allclose(made[name].to_numpy()[both], expected, rtol=1e-5, atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(np.isfinite(made["map3_z"].to_numpy()), both)
 
 

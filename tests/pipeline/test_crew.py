@@ -53,6 +53,7 @@ class Site:
         self.told = {}
         self.restarted = queue.SimpleQueue()
         self._count = 0
+        self.models_load = True
 
     def scheduler_info(self):
         return {"workers": {a: {"host": "node", "nthreads": THREADS} for a in self.addresses}}
@@ -62,8 +63,8 @@ class Site:
         promise = Promise(f"k{self._count}", args[0])
         if isinstance(args[0], Task):
             self.told.setdefault(workers[0], []).append(promise)
-        else:
-            promise.status = "finished"  # its model is loaded
+        elif self.models_load:
+            promise.status = "finished"
         return promise
 
     def restart_workers(self, addresses, **kwargs):
@@ -169,4 +170,26 @@ def test_where_no_worker_can_the_run_ends_and_says_why(tasks, clock):
     list(crew.wait())
     crew._greetings["a"].end("error", RuntimeError("no C compiler"))
     with pytest.raises(ClusterError, match="no worker can make the model ready: no C compiler"):
+        step(crew, clock)
+
+
+def test_workers_that_die_one_after_another_before_their_model_is_loaded_end_the_run(tasks, clock):
+    site = Site("a")
+    site.models_load = False
+    crew = Crew(site, Agenda(tasks, 2), ModelSpec("empty", ""), Limits())
+    step(crew, clock)
+    for name in "bcd"[: crew_module.FAILED_STARTS - 1]:
+        site.addresses = [name]  # the one before died; its nanny has started another
+        assert step(crew, clock) == []
+    site.addresses = []
+    with pytest.raises(ClusterError, match="3 workers in a row died before they had loaded the model"):
+        step(crew, clock)
+
+
+def test_a_worker_that_loads_its_model_makes_up_for_those_that_did_not(tasks, clock):
+    site = Site("a")
+    crew = Crew(site, Agenda(tasks, 2), ModelSpec("empty", ""), Limits())
+    for turn in range(3 * crew_module.FAILED_STARTS):
+        site.models_load = turn % crew_module.FAILED_STARTS == 1
+        site.addresses = [f"w{turn}"]
         step(crew, clock)

@@ -2,16 +2,19 @@
 
 import os
 import signal
-import time
 
+import dask
 import psutil
 import pytest
+from dask.utils import parse_timedelta
 
 from pipeline import clusters, engine
 from pipeline.attempts import Limits
+from pipeline.clusters import ClusterError
 from pipeline.engine import ENGINES
 from pipeline.model import EmptyModel, ModelSpec
-from tests.pipeline.deadly import one_that_kills
+from tests.pace import scaled, until
+from tests.pipeline.deadly import NeverLoaded, one_that_kills
 from tests.survey import orders
 
 
@@ -38,10 +41,9 @@ def test_a_worker_that_is_just_starting_anew_does_not_hold_up_the_end(monkeypatc
     with engine._processes(1) as client:
         (worker,) = set(client.run(os.getpid).values())
         os.kill(worker, signal.SIGKILL)
-        deadline = time.monotonic() + 60.0
-        while not (anew := [p for p in set(this.children(recursive=True)) - others if is_new(p, worker)]):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        anew = until(
+            lambda: [p for p in set(this.children(recursive=True)) - others if is_new(p, worker)], every=0.005
+        )
         anew[0].suspend()
     assert not anew[0].is_running()
 
@@ -92,14 +94,25 @@ def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, 
     rows = [task.rows for task in tasks]
     guilty = next(task for task in tasks if rows.count(task.rows) == 1)
     spec = HangingSpec("hanging", "", batch_size=guilty.rows)
-    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=1, seconds=20.0)))
+    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=1, seconds=scaled(20.0))))
     (failed,) = [receipt for receipt in receipts if receipt.status == "failed"]
     assert failed.partition == guilty.partition.name
     (attempt,) = failed.attempts
     assert (attempt.cause, attempt.host) == ("timeout", "127.0.0.1")
-    assert attempt.error == "TimeoutError: took longer than 20 s; its worker was ended"
+    assert attempt.error == f"TimeoutError: took longer than {scaled(20.0):g} s; its worker was ended"
     done = outcome(receipt for receipt in receipts if receipt.status == "done")
     assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
+
+
+def test_workers_that_die_while_they_load_the_model_end_the_run(photometry, tmp_path):
+    with pytest.raises(ClusterError, match="workers in a row died before they had loaded the model"):
+        list(ENGINES["local"](orders(photometry, tmp_path), NeverLoaded("never", ""), 1, Limits()))
+
+
+def test_the_nanny_of_a_worker_that_starts_slowly_is_kept():
+    with dask.config.set(engine.DASK_SETTINGS):
+        patience = dask.config.get("distributed.deploy.lost-worker-timeout")
+    assert parse_timedelta(patience) > 3600
 
 
 class Flaky(EmptyModel):

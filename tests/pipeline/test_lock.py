@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from upath import UPath
 
 from pipeline import lock as locks
 from pipeline.lock import LockedError, LockLost, held, hold, living_holder, read_holder
+from tests.pace import scaled, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,10 +151,7 @@ def test_the_heart_beats(out, monkeypatch):
     monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
     with hold(out, "ojala"):
         os.utime(file_of(out).path, (0, 0))
-        deadline = time.monotonic() + 30
-        while os.stat(file_of(out).path).st_mtime == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: os.stat(file_of(out).path).st_mtime > 0, seconds=30)
 
 
 def test_whoever_lost_the_lock_notices_and_leaves_the_new_owner_alone(out):
@@ -182,10 +179,10 @@ def test_of_many_who_want_a_dead_lock_one_gets_it(out, other):
         try:
             with hold(out, "ojala") as lock:
                 got.append(lock)
-                done.wait(timeout=60)
+                done.wait(timeout=scaled(60))
         except LockedError:
             refused.append(1)
-            done.wait(timeout=60)
+            done.wait(timeout=scaled(60))
 
     threads = [threading.Thread(target=want) for _ in range(8)]
     for thread in threads:
