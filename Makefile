@@ -1,6 +1,7 @@
 # The project's commands. Only Python 3.11 or 3.12 and make are needed.
 #
 #   make demo    run everything on the bundled patch of sky
+#   make check   style, types, floors and unit tests, in a minute and a half
 #   make test    run every check
 #   make help    all commands
 
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test soak lint data-model clean
+.PHONY: help demo check test test-processor soak lint data-model clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -41,8 +42,15 @@ lint: $(VENV)/.test  ## style, types and floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check: lint  ## style, types, floors and unit tests
+	$(BIN)/pytest -n 2 --dist loadfile -m unit
+
 test: lint  ## every check
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# Tests whose outcome can depend on the processor, on one without AVX-512 and bfloat16.
+test-processor: $(VENV)/.test  ## the tests of networks as a processor without AVX-512 runs them
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -n 2 --dist loadfile -m processor
 
 soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/faults/RESULTS.md
 	rm -f tests/faults/RESULTS.md
