@@ -78,11 +78,18 @@ class RedshiftPdfs:
         total = pdf.sum(axis=1, keepdims=True)
         return np.divide(pdf, total, out=pdf, where=total > 0)
 
+    def density(self) -> np.ndarray:
+        """Density in z in every bin, float64, shape (N, 1825), of integral 1, in the arithmetic of qp."""
+        width = np.diff(Z_EDGES)
+        density = self.dense() / width
+        total = np.sum(density * width, axis=1)[:, None]
+        return np.divide(density, total, out=density, where=total > 0)
+
     def chunks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Slices of the rows, and `dense` of each, so that memory is bounded."""
+        """Slices of the rows, and `density` of each, so that memory is bounded."""
         for start in range(0, len(self), _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, len(self)))
-            yield slice(start, start + len(rows)), self.take(rows).dense()
+            yield slice(start, start + len(rows)), self.take(rows).density()
 
 
 def bin_position(z: np.ndarray) -> np.ndarray:

@@ -172,7 +172,7 @@ def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.
     place = np.clip(position, 0.0, bins)
     cell = np.minimum(place.astype(np.int64), bins - 1)
     row, part = np.arange(n), place - cell
-    pit = np.minimum(reached[row, cell] + part * pdf[row, cell], 1.0)  # sums round up
+    pit = reached[row, cell] + part * pdf[row, cell]
     below, above = reached[:, :-1], reached[:, 1:]
     before = (below**2 + below * above + above**2) / 3.0
     low, high = 1.0 - below, 1.0 - above
@@ -209,13 +209,18 @@ def cde_losses(density: np.ndarray, grid: np.ndarray, truth: np.ndarray) -> np.n
 def uniformity(pit: np.ndarray) -> tuple[float, float, float]:
     """Kolmogorov-Smirnov, Cramer-von Mises and Anderson-Darling statistics of a PIT (N,) against uniform.
 
-    The last is that of two samples, the PIT and N equidistant numbers from 0 to 1, as in qp's ``PIT``; NaN
-    for a single object.
+    The last is that of two samples, the PIT and as many equidistant numbers from 0 to 1, as in qp's ``PIT``,
+    which leaves out numbers that rounding made larger than 1. NaN for fewer than two objects.
     """
+    inside = pit[(pit >= 0.0) & (pit <= 1.0)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "p-value (capped|floored)")
-        uniform = np.linspace(0.0, 1.0, len(pit))
-        ad = stats.anderson_ksamp([pit, uniform], variant="midrank").statistic if len(pit) > 1 else np.nan
+        uniform = np.linspace(0.0, 1.0, len(inside))
+        ad = (
+            stats.anderson_ksamp([inside, uniform], variant="midrank").statistic
+            if len(inside) > 1
+            else np.nan
+        )
     ks = stats.kstest(pit, stats.uniform.cdf).statistic
     cvm = stats.cramervonmises(pit, stats.uniform.cdf).statistic if len(pit) > 1 else np.nan
     return float(ks), float(cvm), float(ad)

@@ -93,7 +93,7 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
         if pdf is not None and (pdf.count > 0).all():
             pit, crps, losses = pdf_measures(pdf, z_true[chosen])
             exact, cvm, ad = uniformity(pit)
-            fine = np.histogram(pit, np.linspace(0.0, 1.0, PIT_BINS * _PIT_FINE + 1))[0]
+            fine = np.histogram(pit.clip(0.0, 1.0), np.linspace(0.0, 1.0, PIT_BINS * _PIT_FINE + 1))[0]
             counts = fine.reshape(PIT_BINS, _PIT_FINE).sum(axis=1)
             edges, fine_edges = np.linspace(0.0, 1.0, PIT_BINS + 1), np.linspace(0.0, 1.0, len(fine) + 1)
             means = of_objects(
@@ -126,9 +126,9 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
 def pdf_measures(pdfs: RedshiftPdfs, z_true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """PIT, CRPS [bins] and CDE loss of N redshift PDFs with true redshifts z_true, shape (N,) each."""
     parts = []
-    for rows, pdf in pdfs.chunks():
-        pit, crps = pit_and_crps(pdf, bin_position(z_true[rows]))
-        parts.append((pit, crps, cde_losses(pdf / np.diff(Z_EDGES), Z_CENTRES, z_true[rows])))
+    for rows, density in pdfs.chunks():
+        pit, crps = pit_and_crps(density * np.diff(Z_EDGES), bin_position(z_true[rows]))
+        parts.append((pit, crps, cde_losses(density, Z_CENTRES, z_true[rows])))
     pit, crps, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
     return pit, crps, losses
 

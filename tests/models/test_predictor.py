@@ -197,7 +197,6 @@ def test_stars_have_no_redshift_and_others_have_that_of_their_class(predictor):
 
 def test_pdfs_are_those_of_which_redshift_and_error_are_given(predictor):
     found = predictor.predict(*sky(400))
-    assert min(found["p_galaxy"].min(), found["p_qso"].min()) < 0.01
     for name, probability in (("z_gal", "p_galaxy"), ("z_qso", "p_qso")):
         pdfs = RedshiftPdfs(found[f"{name}_pdf_n"], found[f"{name}_pdf_bin"], found[f"{name}_pdf"])
         there = pdfs.count > 0
