@@ -76,14 +76,14 @@ class RedshiftPdfs:
         pdf = np.zeros((len(self), PDF_BINS))
         pdf[np.repeat(np.arange(len(self)), self.count), self.bins] = self.probability
         total = pdf.sum(axis=1, keepdims=True)
-        return np.divide(pdf, total, out=pdf, where=total > 0)
+        return np.asarray(np.divide(pdf, total, out=pdf, where=total > 0))
 
     def density(self) -> np.ndarray:
         """Density in z in every bin, float64, shape (N, 1825), of integral 1, in the arithmetic of qp."""
         width = np.diff(Z_EDGES)
         density = self.dense() / width
         total = np.sum(density * width, axis=1)[:, None]
-        return np.divide(density, total, out=density, where=total > 0)
+        return np.asarray(np.divide(density, total, out=density, where=total > 0))
 
     def chunks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Slices of the rows, and `density` of each, so that memory is bounded."""

@@ -213,16 +213,14 @@ def uniformity(pit: np.ndarray) -> tuple[float, float, float]:
     which leaves out numbers that rounding made larger than 1. NaN for fewer than two objects.
     """
     inside = pit[(pit >= 0.0) & (pit <= 1.0)]
+    ks = stats.kstest(pit, stats.uniform.cdf).statistic
+    if len(inside) < 2:
+        return float(ks), np.nan, np.nan
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "p-value (capped|floored)")
         uniform = np.linspace(0.0, 1.0, len(inside))
-        ad = (
-            stats.anderson_ksamp([inside, uniform], variant="midrank").statistic
-            if len(inside) > 1
-            else np.nan
-        )
-    ks = stats.kstest(pit, stats.uniform.cdf).statistic
-    cvm = stats.cramervonmises(pit, stats.uniform.cdf).statistic if len(pit) > 1 else np.nan
+        ad = stats.anderson_ksamp([inside, uniform], variant="midrank").statistic
+    cvm = stats.cramervonmises(pit, stats.uniform.cdf).statistic
     return float(ks), float(cvm), float(ad)
 
 

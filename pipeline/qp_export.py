@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
@@ -157,7 +157,7 @@ def _chosen(main: pa.Table, which: WhichPdf) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _parts(
-    run: UPath, leaves: dict[Partition, object], which: WhichPdf
+    run: UPath, leaves: Iterable[Partition], which: WhichPdf
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
     """Ancillary columns and densities in z of some rows at a time, in the order of the leaves."""
     columns = ["object_id", *(part for name in PDF_COLUMNS.values() for part in (name, f"{name}_bin"))]

@@ -25,6 +25,7 @@ from pipeline.validation.result import (
     Novelty,
     RedshiftCalibration,
     Reliability,
+    finite,
     measure,
 )
 from pipeline.validation.samples import code_of
@@ -112,8 +113,8 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
                 pit_edges=tuple(edges.tolist()),
                 pit_counts=tuple(counts.tolist()),
                 ks_distance=distance if exact is None else Measure(value=exact, error=distance.error),
-                pit_cvm=cvm,
-                pit_ad=ad,
+                pit_cvm=None if cvm is None else finite(cvm),
+                pit_ad=None if ad is None else finite(ad),
                 within_68=measure(coverage["within_68"]),
                 within_95=measure(coverage["within_95"]),
                 crps=score,

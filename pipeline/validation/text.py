@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.validation.result import Classification, Interval, Measure, RedshiftScores, Scores, Validation
 
+_CALIBRATION = ("within 68 [%]", "within 95 [%]", "CRPS")
 _REDSHIFT = (
     "n",
     "none",
