@@ -37,6 +37,9 @@ class Column:
         Inclusive range of valid values; None where there is no bound.
     allowed : tuple of str
         The permitted words of a text column; empty where any text is valid.
+    metadata : mapping of str to str
+        Machine-readable facts that a reader needs, such as the grid of a binned function; they stand in the
+        metadata of the Arrow field and in the footer of each leaf.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     allowed: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def range_text(self) -> str:
@@ -122,8 +126,14 @@ class Contract:
         return [column.name for column in self.columns]
 
     def schema(self) -> pa.Schema:
-        """The Arrow schema, without metadata."""
-        return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
+        """The Arrow schema; its fields have the metadata of their columns, the whole has none."""
+        return pa.schema(
+            [pa.field(c.name, c.type, c.nullable, metadata=dict(c.metadata) or None) for c in self.columns]
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """The metadata of all columns, under ``COLUMN.KEY``, as they stand in the footer of a leaf."""
+        return {f"{c.name}.{key}": value for c in self.columns for key, value in c.metadata.items()}
 
     def violations(self, table: pa.Table) -> list[Violation]:
         """Everything in which a table departs from the contract.

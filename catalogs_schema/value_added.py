@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 
 from catalogs_schema.contract import NONE, Column, Contract
@@ -23,11 +25,23 @@ Z_MAX = 5.2
 Z_QUANTILES = {"z_q02": 2.28, "z_q16": 15.87, "z_q50": 50.0, "z_q84": 84.13, "z_q98": 97.72}
 """Quantiles of the redshift PDF [percent]: the median, and one and two sigma of a Gaussian about it."""
 
-PDF_BINS = 457
-"""Bins of the stored redshift PDF."""
+PDF_BINS = 1825
+"""Bins of a redshift PDF."""
 
-PDF_STEP = 0.004
+PDF_STEP = 0.001
 """Width of those bins in ln(1 + z); the first begins at z = 0."""
+
+PDF_MASS = 0.999
+"""Least part of a redshift PDF that the stored bins hold."""
+
+PDF_COLUMNS = {"GALAXY": "z_gal_pdf", "QSO": "z_qso_pdf"}
+"""Columns of the redshift PDFs by class; those of their bins end in ``_bin``."""
+
+PDF_GRID = {
+    "grid": json.dumps({"quantity": "ln(1+z)", "start": 0.0, "step": PDF_STEP, "bins": PDF_BINS}),
+    "mass": str(PDF_MASS),
+}
+"""Metadata of the columns of redshift PDFs: edge i of the bins is start + i step."""
 
 EMBEDDING_WIDTH = 128
 """Length of the stored embedding."""
@@ -96,6 +110,23 @@ def _lines() -> tuple[Column, ...]:
             "1 mW.m**-2 = 1 erg.s**-1.cm**-2",
         )
     return tuple(columns)
+
+
+def _pdf(name: str, class_name: str) -> tuple[Column, Column]:
+    """Bins of a redshift PDF that are stored, and their probabilities."""
+    ucd = "stat.probability;src.redshift.phot"
+    probability = Column(
+        name,
+        pa.list_(pa.float16()),
+        "",
+        ucd,
+        f"p(z | {class_name}): probability of each of the bins in {name}_bin",
+        nullable=False,
+        metadata=PDF_GRID,
+    )
+    numbers = f"numbers, ascending, of the bins of width 0.001 in ln(1 + z) that {name} gives"
+    bins = Column(f"{name}_bin", pa.list_(pa.int16()), "", ucd, numbers, nullable=False, metadata=PDF_GRID)
+    return bins, probability
 
 
 OJALA = Contract(
@@ -280,22 +311,19 @@ OJALA = Contract(
 
 OJALA_VECTORS = Contract(
     name="ojala_vectors",
-    version="1.0.0",
+    version="2.0.0",
     title="OJALA vectors",
     description=(
-        "The redshift PDF and the embedding of each row of the value-added catalogue, apart from it since "
-        "they are large. The PDF is of the most probable class; for stars it is zero everywhere."
+        "The redshift PDFs and the embedding of each row of the value-added catalogue, apart from it since "
+        "they are large. The PDFs are those from which z_gal and z_qso and their errors come, each given "
+        "where the probability of its class is at least 0.01, empty elsewhere. Bin i (0 to 1824) covers "
+        "ln(1 + z) from 0.001 i to 0.001 (i + 1). Only the most probable bins are stored, which hold 99.9 % "
+        "of the mass; the others are zero: divide by the sum."
     ),
     columns=(
         *KEY_COLUMNS,
-        Column(
-            "z_pdf",
-            pa.list_(pa.float16(), PDF_BINS),
-            "",
-            "stat.probability;src.redshift.phot",
-            "probability per bin of width 0.004 in ln(1 + z), the first beginning at z = 0",
-            nullable=False,
-        ),
+        *_pdf("z_gal_pdf", "galaxy"),
+        *_pdf("z_qso_pdf", "quasar"),
         Column(
             "embedding",
             pa.list_(pa.float16(), EMBEDDING_WIDTH),

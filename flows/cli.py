@@ -15,6 +15,7 @@ from upath import UPath
 from flows import (
     atlas_cli,
     cutouts_cli,
+    export_cli,
     interrupt,
     release_cli,
     spectra_cli,
@@ -52,6 +53,7 @@ app.add_typer(spectra_cli.app)
 app.add_typer(cutouts_cli.app)
 app.add_typer(atlas_cli.app)
 app.add_typer(validate_cli.app)
+app.add_typer(export_cli.app)
 app.add_typer(weights_cli.app)
 
 

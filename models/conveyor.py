@@ -47,10 +47,19 @@ class Conveyor:
         Rows of a batch.
     lanes : int
         Threads at a time; further ones wait.
+    pack : callable, optional
+        Applied to the answers of each batch on the host, before those of all batches are joined.
     """
 
-    def __init__(self, make_tray: Callable[[], Tray], size: int, lanes: int = LANES) -> None:
+    def __init__(
+        self,
+        make_tray: Callable[[], Tray],
+        size: int,
+        lanes: int = LANES,
+        pack: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda answers: answers,
+    ) -> None:
         self.size = size
+        self._pack = pack
         self._lanes: queue.SimpleQueue[list[Tray]] = queue.SimpleQueue()
         for _ in range(lanes):
             self._lanes.put([make_tray() for _ in range(TRAYS)])
@@ -69,11 +78,11 @@ class Conveyor:
         try:
             for number, start in enumerate(range(0, max(1, len(columns[0])), self.size)):
                 if len(under_way) == TRAYS:
-                    parts.append(under_way.popleft().fetch())
+                    parts.append(self._pack(under_way.popleft().fetch()))
                 tray = trays[number % TRAYS]
                 tray.send([column[start : start + self.size] for column in columns])
                 under_way.append(tray)
-            parts += [tray.fetch() for tray in under_way]
+            parts += [self._pack(tray.fetch()) for tray in under_way]
         finally:
             self._lanes.put(trays)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -7,14 +7,19 @@ resamples at once, shape (R, N); see `models.bootstrap`. Rows without an answer 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 from models.quantities import CLASSES, SCALARS
 
 NMAD = 1.4826
 """Median absolute deviation -> standard deviation of a Gaussian."""
+
+IQR = 1.349
+"""Interquartile range of a Gaussian over its standard deviation."""
 
 CENTRAL_68 = (15.87, 84.13)
 """Percentiles of one standard deviation about the median of a Gaussian."""
@@ -35,18 +40,25 @@ def redshift_measures(z: np.ndarray, z_true: np.ndarray) -> Measures:
         ``sigma_nmad`` = 1.4826 median|dz - median dz| (most papers); ``sigma_nmad_uncentred`` =
         1.4826 median|dz| (the published OJALA and SpecPT); ``sigma68``, half the range of dz from the 16 %
         to the 84 % percentile (PAUS); ``bias`` = median dz; ``outliers_15`` and ``outliers_03``, the
-        fractions with |dz| beyond 0.15 and 0.03; ``r2`` and ``range_ratio``, see `scatter_measures`.
+        fractions with |dz| beyond 0.15 and 0.03; ``sigma_iqr``, the interquartile range of dz over 1.349,
+        and ``outliers_iqr``, the fraction with |dz| > max(0.06, 3 sigma_iqr), both as in qp; ``r2`` and
+        ``range_ratio``, see `scatter_measures`.
     """
     dz = (z - z_true) / (1.0 + z_true)
-    low, bias, high = np.percentile(dz, [CENTRAL_68[0], 50.0, CENTRAL_68[1]], axis=-1)
+    low, lower, bias, upper, high = np.percentile(
+        dz, [CENTRAL_68[0], 25.0, 50.0, 75.0, CENTRAL_68[1]], axis=-1
+    )
+    sigma_iqr = (upper - lower) / IQR
     size = np.abs(dz)
     return {
         "sigma_nmad": NMAD * np.median(np.abs(dz - bias[..., None]), axis=-1),
         "sigma_nmad_uncentred": NMAD * np.median(size, axis=-1),
+        "sigma_iqr": sigma_iqr,
         "sigma68": 0.5 * (high - low),
         "bias": bias,
         "outliers_15": np.mean(size > 0.15, axis=-1),
         "outliers_03": np.mean(size > 0.03, axis=-1),
+        "outliers_iqr": np.mean(size > np.maximum(0.06, 3.0 * sigma_iqr)[..., None], axis=-1),
         **_spread(z, z_true),
     }
 
@@ -160,7 +172,7 @@ def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.
     place = np.clip(position, 0.0, bins)
     cell = np.minimum(place.astype(np.int64), bins - 1)
     row, part = np.arange(n), place - cell
-    pit = np.minimum(reached[row, cell] + part * pdf[row, cell], 1.0)  # sums round up
+    pit = reached[row, cell] + part * pdf[row, cell]
     below, above = reached[:, :-1], reached[:, 1:]
     before = (below**2 + below * above + above**2) / 3.0
     low, high = 1.0 - below, 1.0 - above
@@ -173,33 +185,43 @@ def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.
     return pit, crps + np.abs(position - place)
 
 
-def refined_pit(
-    pdf: np.ndarray, position: np.ndarray, quantiles: np.ndarray, probability: np.ndarray
-) -> np.ndarray:
-    """Probability integral transform of binned PDFs of which some quantiles are known finer than the bins.
+def cde_losses(density: np.ndarray, grid: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Conditional density estimation loss of each object; their mean is the CDE loss.
 
-    The cumulative probability is linear between the bins' edges and the quantiles.
+    Integral of f^2 by the trapezoidal rule less 2 f at the point of the grid that is nearest to the truth
+    (Izbicki & Lee 2017, arXiv:1704.08095), as in qp's ``CDELossMetric``.
 
     Parameters
     ----------
-    pdf, position
-        As for `pit_and_crps`.
-    quantiles : ndarray, shape (N, Q)
-        Where the quantiles lie, in bins.
-    probability : ndarray, shape (Q,)
-        Their cumulative probabilities.
+    density : ndarray, shape (N, B)
+        Densities f at the points of the grid.
+    grid : ndarray, shape (B,)
+        Increasing points.
+    truth : ndarray, shape (N,)
+        True values.
     """
-    reached = np.concatenate([np.zeros((len(pdf), 1)), pdf.cumsum(axis=1)], axis=1) / pdf.sum(axis=1)[:, None]
-    place = np.clip(position, 0.0, pdf.shape[1])
-    cell = np.minimum(place.astype(np.int64), pdf.shape[1] - 1)
-    below = quantiles <= place[:, None]
-    row = np.arange(len(pdf))
-    low = np.maximum(cell, np.where(below, quantiles, -np.inf).max(axis=1))
-    high = np.minimum(cell + 1.0, np.where(below, np.inf, quantiles).min(axis=1))
-    low_p = np.maximum(reached[row, cell], np.where(below, probability, 0.0).max(axis=1))
-    high_p = np.minimum(reached[row, cell + 1], np.where(below, 1.0, probability).min(axis=1))
-    part = np.divide(place - low, high - low, out=np.full(len(pdf), 0.5), where=high > low)
-    return np.asarray(np.clip(low_p + part * (high_p - low_p), 0.0, 1.0))
+    above = np.searchsorted(grid, truth).clip(1, len(grid) - 1)
+    nearest = above - (truth - grid[above - 1] <= grid[above] - truth)
+    at_truth = density[np.arange(len(truth)), nearest]
+    return np.asarray(np.trapezoid(density**2, x=grid, axis=1) - 2.0 * at_truth)
+
+
+def uniformity(pit: np.ndarray) -> tuple[float, float, float]:
+    """Kolmogorov-Smirnov, Cramer-von Mises and Anderson-Darling statistics of a PIT (N,) against uniform.
+
+    The last is that of two samples, the PIT and as many equidistant numbers from 0 to 1, as in qp's ``PIT``,
+    which leaves out numbers that rounding made larger than 1. NaN for fewer than two objects.
+    """
+    inside = pit[(pit >= 0.0) & (pit <= 1.0)]
+    ks = stats.kstest(pit, stats.uniform.cdf).statistic
+    if len(inside) < 2:
+        return float(ks), np.nan, np.nan
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "p-value (capped|floored)")
+        uniform = np.linspace(0.0, 1.0, len(inside))
+        ad = stats.anderson_ksamp([inside, uniform], variant="midrank").statistic
+    cvm = stats.cramervonmises(pit, stats.uniform.cdf).statistic
+    return float(ks), float(cvm), float(ad)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:

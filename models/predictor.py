@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from catalogs_schema.value_added import CLASS_FLOOR, PDF_MASS
 from models.calibration import STUDENT_T3_HALF_WIDTH, Calibration
 from models.conveyor import LANES, Conveyor, HostTray
 from models.finetune import Head, heads_beside, in_units, load_head
@@ -23,11 +24,12 @@ from models.ojala_weights import WeightsInfo, load_weights
 from models.precision import Precision
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from models.raw_answers import depth_of
-from models.redshift_pdf import RedshiftSummary, coarsen, summarise
+from models.redshift_pdf import RedshiftSummary, most_probable_bins, summarise
 from models.serving import Served
 from models.tokens import N_BANDS, Tokens, require_photometry, tokens_of
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
+_CLASS_OF = tuple(CLASSES.index(name) for name in ("GALAXY", "QSO"))  # of `REDSHIFTS`
 _FINE_TUNED = {quantity.name for quantity in FINE_TUNED}
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Where the weights that come with the program lie."""
@@ -42,6 +44,8 @@ class OjalaPredictor(Served):
         The network, in evaluation mode.
     heads : tuple of (str, str)
         Names and SHA-256 of the heads on the network.
+    pdfs : bool
+        Whether redshift PDFs are among the answers.
     lanes : int
         Threads that may ask at a time.
     """
@@ -55,6 +59,7 @@ class OjalaPredictor(Served):
         precision: Precision,
         batch_size: int,
         heads: Sequence[Head] = (),
+        pdfs: bool = True,
     ) -> None:
         super().__init__(info, device=device, precision=precision, batch_size=batch_size)
         self.network = model.to(device).eval()
@@ -62,6 +67,7 @@ class OjalaPredictor(Served):
         self._novelty = info.novelty.to(device) if info.novelty else None
         self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
         self._heads = heads
+        self.pdfs = pdfs
         for head in heads:
             head.mlp.to(device)
         if precision == "bf16":
@@ -82,10 +88,12 @@ class OjalaPredictor(Served):
         precision: Precision = "fp32",
         batch_size: int = 128,
         own_heads: Sequence[Path | str] = (),
+        pdfs: bool = True,
     ) -> OjalaPredictor:
         """Read weights, the heads for them that lie beside them (see `models.finetune.heads_beside`), others.
 
-        128 rows a batch stay in the caches of a CPU, a GPU wants thousands.
+        128 rows a batch stay in the caches of a CPU, a GPU wants thousands. Without ``pdfs`` redshift PDFs
+        are not among the answers, which saves their time.
 
         Raises
         ------
@@ -96,7 +104,9 @@ class OjalaPredictor(Served):
         model, info = load_weights(weights_path)
         beside = heads_beside(weights_path, lambda: info.sha256)
         heads = [load_head(Path(path), info.sha256) for path in (*beside.values(), *own_heads)]
-        return cls(model, info, device=device, precision=precision, batch_size=batch_size, heads=heads)
+        return cls(
+            model, info, device=device, precision=precision, batch_size=batch_size, heads=heads, pdfs=pdfs
+        )
 
     def halve_batch(self) -> None:
         """See `Served`; the way through the device is made anew."""
@@ -133,8 +143,10 @@ class OjalaPredictor(Served):
               NaN without a head for these weights.
             * ``head.NAME`` and ``head.NAME_err``: the same of each other head.
             * ``novelty``: see `models.novelty`; NaN where the weights do not hold what it needs.
-            * ``z_pdf`` float16 (N, 457): mass in bins of 0.004 in ln(1 + z) from z = 0, of the most probable
-              class; zeros for stars.
+            * ``z_gal_pdf`` float16 (M,) and ``z_gal_pdf_bin`` int16 (M,): probabilities of bins of 0.001 in
+              ln(1 + z) and the bins' numbers, those of all rows one after the other, ``z_gal_pdf_n`` int32
+              (N,) of each: the most probable bins, which hold 99.9 %, of the PDF from which ``z_gal`` comes.
+              None for rows whose ``p_galaxy`` is below 0.01. The same for ``z_qso``. Not without `pdfs`.
             * ``embedding`` float16 (N, width): mean of the encoded tokens.
 
             Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
@@ -157,8 +169,8 @@ class OjalaPredictor(Served):
     def _make_conveyor(self, size: int) -> Conveyor:
         if torch.device(self.device).type == "cuda":
             function = RecordedFunction(self._answer, ((N_BANDS,), (N_BANDS,), ()), size)
-            return Conveyor(lambda: GraphTray(function), size, self.lanes)
-        return Conveyor(lambda: HostTray(self._answer, size), size, self.lanes)
+            return Conveyor(lambda: GraphTray(function), size, self.lanes, _pack_pdfs)
+        return Conveyor(lambda: HostTray(self._answer, size), size, self.lanes, _pack_pdfs)
 
     @torch.no_grad()
     def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
@@ -172,7 +184,7 @@ class OjalaPredictor(Served):
         tokens = tokens_of(flux, error, ebv)
         answers, embedding = self._ask(tokens)
         depth = depth_of(tokens)
-        found = _class_and_redshift(answers, self._calibration, depth)
+        found = _class_and_redshift(answers, self._calibration, depth, pdfs=self.pdfs)
         scalars = torch.stack([answers[q.name] for q in SCALARS])
         if self._novelty is not None:
             raw = raw_vector(answers["class"], scalars)
@@ -204,9 +216,9 @@ class OjalaPredictor(Served):
 
 
 def _class_and_redshift(
-    answers: dict[str, Tensor], calibration: Calibration, depth: Tensor
+    answers: dict[str, Tensor], calibration: Calibration, depth: Tensor, *, pdfs: bool
 ) -> dict[str, Tensor]:
-    """Class probabilities and everything that follows from the two redshift PDFs."""
+    """Class probabilities, and what follows from the two redshift PDFs; the PDFs (N, B) where asked for."""
     probability = F.softmax(calibration.class_logits(answers["class"], depth), dim=-1)
     code = probability.argmax(dim=-1)
     found = {"class_code": code.to(torch.int8)}
@@ -219,10 +231,24 @@ def _class_and_redshift(
     is_qso, is_star = code == CLASSES.index("QSO"), code == CLASSES.index("STAR")
     chosen = _choose(is_qso, is_star, *summaries)
     found |= {name: values.float() for name, values in chosen.items()}
-    galaxy, quasar = pdf
-    coarse = coarsen(torch.where(is_qso[:, None], quasar, galaxy))
-    found["z_pdf"] = torch.where(is_star[:, None], 0.0, coarse).half()
+    if pdfs:
+        for name, p, column in zip(REDSHIFTS, most_probable_bins(pdf, PDF_MASS), _CLASS_OF, strict=True):
+            possible = probability[:, column, None].double() >= CLASS_FLOOR
+            found[f"{name}_pdf"] = torch.where(possible, p, 0.0).half()
     return found
+
+
+def _pack_pdfs(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Answers with the bins of redshift PDFs that are not zero in the place of all bins."""
+    packed = dict(answers)
+    for name in REDSHIFTS:
+        if f"{name}_pdf" in answers:
+            pdf = answers[f"{name}_pdf"]
+            place = np.flatnonzero(pdf)
+            packed[f"{name}_pdf"] = pdf.reshape(-1)[place]
+            packed[f"{name}_pdf_bin"] = (place % pdf.shape[1]).astype(np.int16)
+            packed[f"{name}_pdf_n"] = np.count_nonzero(pdf, axis=1).astype(np.int32)
+    return packed
 
 
 def _choose(

@@ -7,6 +7,7 @@ steps of 0.001. Positions are in bins, so that a distance of 30 is 0.03 (1 + z).
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +30,8 @@ ODDS = 30
 LEAST_MODE = 0.01
 """A second mode with less mass than this is not reported."""
 
-COARSENING = 4
-"""Fine bins per bin of the stored PDF, which has 457 bins of 0.004 in ln(1 + z)."""
+_HALVINGS = 8
+"""Steps of the search for the least probability that is kept; 0.06 octaves are left after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,20 @@ def redshift_at(position: Tensor) -> Tensor:
     return torch.expm1(position * LOG1PZ_STEP)
 
 
-def coarsen(p: Tensor) -> Tensor:
-    """Probability in the coarse bins, (N, 1825) -> (N, 457); the last holds the one fine bin that is left."""
-    whole = torch.nn.functional.pad(p, (0, -p.shape[-1] % COARSENING))
-    return whole.reshape(len(p), -1, COARSENING).sum(dim=-1)
+def most_probable_bins(p: Tensor, mass: float) -> Tensor:
+    """PDFs p (..., B) of sum 1 with their least probable bins at zero, which hold at most 1 - ``mass``.
+
+    The least probability that is kept is found by bisection of its logarithm: a sort of all bins takes
+    twice the time. A few more bins than needed are kept.
+    """
+    low = torch.full_like(p[..., :1], math.log2((1.0 - mass) / p.shape[-1]))
+    high = p.amax(dim=-1, keepdim=True).log2()
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        lost = (p * (p < middle.exp2())).sum(dim=-1, keepdim=True)
+        fits = lost <= 1.0 - mass
+        low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+    return torch.where(p < low.exp2(), 0.0, p)
 
 
 def summarise(p: Tensor) -> RedshiftSummary:

@@ -13,7 +13,14 @@ from catalogs_schema.flags import Flag
 from catalogs_schema.own_heads import OwnHead, own_heads_contract
 from catalogs_schema.photometry import KEY_COLUMNS
 from catalogs_schema.receipt import Summary
-from catalogs_schema.value_added import CLASS_FLOOR, CLASSES, OJALA, OJALA_VECTORS, Z_MAX
+from catalogs_schema.value_added import (
+    CLASS_FLOOR,
+    CLASSES,
+    EMBEDDING_WIDTH,
+    OJALA,
+    OJALA_VECTORS,
+    Z_MAX,
+)
 from models.quantities import FINE_TUNED, SCALARS
 from pipeline.derived import Columns, line_quantities
 from pipeline.photometry import Photometry
@@ -71,7 +78,9 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
     known = (n_bands > 0) & ~lost
 
     columns = {
-        name: np.asarray(values, dtype=np.float64) for name, values in predicted.items() if values.ndim == 1
+        name: np.asarray(values, dtype=np.float64)
+        for name, values in predicted.items()
+        if values.ndim == 1 and "_pdf" not in name
     }
     columns |= line_quantities(columns, *photometry.reference())
     for probability, names in _CONDITIONAL.items():
@@ -109,13 +118,21 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
 
 
 def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
-    """The vectors' rows for a table of photometry; NaN in every entry where nothing is predicted."""
+    """The vectors' rows for a table of photometry.
+
+    Where nothing is predicted, the PDFs have no bins and the embedding is NaN.
+    """
     known = np.asarray(photometry.usable.any(axis=1))
     values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
-    for name in ("z_pdf", "embedding"):
-        width = OJALA_VECTORS[name].type.list_size
-        vectors = np.where(known[:, None], predicted[name], np.nan).astype(np.float16)
-        values[name] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
+    for name in ("z_gal_pdf", "z_qso_pdf"):
+        count = predicted[f"{name}_n"]
+        kept = np.repeat(known, count)
+        ends = np.cumsum(np.where(known, count, 0), dtype=np.int32)
+        offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
+        for part in (name, f"{name}_bin"):
+            values[part] = pa.ListArray.from_arrays(offsets, pa.array(predicted[part][kept]))
+    vectors = np.where(known[:, None], predicted["embedding"], np.nan).astype(np.float16)
+    values["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), EMBEDDING_WIDTH)
     return pa.table([values[name] for name in OJALA_VECTORS.names], schema=OJALA_VECTORS.schema())
 
 

@@ -255,6 +255,7 @@ class RunConfig(BaseModel):
             sha256=self.weights_sha256 or "",
             own_heads=self.heads,
             atlas=self.atlas,
+            vectors=self.vectors,
         )
 
     def described(self) -> dict[str, str | int | float | bool | None]:

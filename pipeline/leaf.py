@@ -109,7 +109,7 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
         raise ContractError(f"{path}: " + "; ".join(str(fault) for fault in faults[:5]))
     # Order, types and nullability of the contract and nothing else make the schema of a leaf: readers
     # refuse a catalogue whose leaves differ.
-    schema, footer = contract.schema(), {**votable.header(contract), **metadata}
+    schema, footer = contract.schema(), {**votable.header(contract), **contract.metadata(), **metadata}
     settings = dict(writer_settings(contract))
     if table.num_rows < FEW_ROWS:
         settings["compression"] = "none"
@@ -136,6 +136,12 @@ def writer_settings(contract: Contract) -> Mapping[str, Any]:
         "use_dictionary": [column.name for column in contract if pa.types.is_string(column.type)],
         # The bytes of the numbers in lists are stored by their place: 15 % smaller spectra in half the time.
         "use_byte_stream_split": _long_lists(contract),
+        # Numbers of neighbouring bins differ by one, which takes next to nothing.
+        "column_encoding": {
+            f"{column.name}.list.element": "DELTA_BINARY_PACKED"
+            for column in contract
+            if pa.types.is_list(column.type) and pa.types.is_int16(column.type.value_type)
+        },
         "write_page_index": True,
         # Parquet's own types tell the schema, but for lists of a fixed size. Where they do, the Arrow
         # schema is left out: it would hold the footer once more, in base64.
@@ -160,7 +166,8 @@ def _long_lists(contract: Contract) -> list[str]:
 def _is_long_list(kind: pa.DataType) -> bool:
     # Not those of half precision: few readers know bytes that are stored by their place in two.
     single = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
-    return bool(pa.types.is_list(kind) or (single and kind.list_size >= LONG_LIST))
+    ragged = pa.types.is_list(kind) and kind.value_type == pa.float32()
+    return bool(ragged or (single and kind.list_size >= LONG_LIST))
 
 
 def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = True) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from catalogs_schema.own_heads import OwnHead
-from catalogs_schema.value_added import EMBEDDING_WIDTH, PDF_BINS
+from catalogs_schema.value_added import EMBEDDING_WIDTH
 from models.quantities import CLASSES, FINE_TUNED, SCALARS
 from pipeline.systems import EMPTY, SYSTEMS
 
@@ -78,6 +78,8 @@ class ModelSpec:
         Path of the atlas that embeddings are placed in; empty for none.
     atlas_sha256 : str
         SHA-256 that the atlas must have; empty if any will do.
+    vectors : bool
+        Whether large products are wanted too, such as redshift PDFs.
     """
 
     name: str
@@ -90,6 +92,7 @@ class ModelSpec:
     own_heads: tuple[str, ...] = ()
     atlas: str = ""
     atlas_sha256: str = ""
+    vectors: bool = True
 
     def load(self) -> Model:
         """The model, ready to predict.
@@ -229,6 +232,8 @@ class EmptyModel:
         n = len(flux)
         answers = {name: np.full(n, constant.get(name, 0.0), np.float32) for name in [*constant, *names]}
         answers["class_code"] = np.full(n, CLASSES.index("GALAXY"), np.int8)
-        answers["z_pdf"] = np.zeros((n, PDF_BINS), np.float16)
+        for name in ("z_gal_pdf", "z_qso_pdf"):
+            answers |= {name: np.zeros(0, np.float16), f"{name}_bin": np.zeros(0, np.int16)}
+            answers[f"{name}_n"] = np.zeros(n, np.int32)
         answers["embedding"] = np.zeros((n, EMBEDDING_WIDTH), np.float16)
         return answers

@@ -127,7 +127,7 @@ class PhotometricSystem:
         from models.predictor import OjalaPredictor
 
         model = OjalaPredictor.load(
-            Path(spec.weights), spec.device, spec.precision, spec.batch_size, spec.own_heads
+            Path(spec.weights), spec.device, spec.precision, spec.batch_size, spec.own_heads, spec.vectors
         )
         if spec.heads is not None and model.heads != spec.heads:
             raise ValueError(

@@ -6,22 +6,26 @@ from typing import Literal
 
 import numpy as np
 
+from catalogs_schema.redshift_pdfs import Z_CENTRES, Z_EDGES, RedshiftPdfs, bin_position
 from catalogs_schema.value_added import CLASSES, PDF_STEP, Z_QUANTILES
 from models.bootstrap import of_counts, of_objects
 from models.metrics import (
     CONFIDENCE_BINS,
     area_under_curve,
     calibration_error,
+    cde_losses,
     confidence_bin,
     ks_distance,
     pit_and_crps,
-    refined_pit,
+    uniformity,
 )
 from pipeline.validation.result import (
     ClassCalibration,
+    Measure,
     Novelty,
     RedshiftCalibration,
     Reliability,
+    finite,
     measure,
 )
 from pipeline.validation.samples import code_of
@@ -64,8 +68,8 @@ def class_calibration(matched: Matched) -> ClassCalibration | None:
 def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
     """PIT, coverage and CRPS of the redshift PDFs of galaxies and quasars of right class.
 
-    The catalogue holds the PDF of the most probable class alone. Without the PDFs themselves the PIT is
-    known to lie between two of the catalogue's quantiles, and no closer.
+    Without the PDFs themselves the PIT is known to lie between two of the catalogue's quantiles, and no
+    closer.
     """
     true, answered, z_true = matched.words("true_class"), matched.words("class"), matched.z_true
     quantiles = np.stack([matched.numbers(name) for name in Z_QUANTILES], axis=1)
@@ -85,25 +89,22 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
             lambda one, two: {"within_68": one.mean(axis=-1), "within_95": two.mean(axis=-1)},
             *inside.values(),
         )
-        pdf = matched.pdf[chosen] if matched.pdf is not None else None
-        if pdf is not None and (pdf.sum(axis=1) > 0).all():
-            place = np.log1p(z_true[chosen]) / PDF_STEP
-            _, crps = pit_and_crps(pdf.astype(np.float64), place)
-            # The stored bins are wider than the sharpest PDFs; the quantiles are from finer ones.
-            finer, probability = (
-                np.log1p(quantiles[chosen]) / PDF_STEP,
-                0.01 * np.array([*Z_QUANTILES.values()]),
-            )
-            pit = refined_pit(pdf.astype(np.float64), place, finer, probability)
-            fine = np.histogram(pit, np.linspace(0.0, 1.0, PIT_BINS * _PIT_FINE + 1))[0]
+        pdf = None if matched.pdf is None else matched.pdf[objects].take(chosen)
+        cvm = ad = score = loss = exact = None
+        if pdf is not None and (pdf.count > 0).all():
+            pit, crps, losses = pdf_measures(pdf, z_true[chosen])
+            exact, cvm, ad = uniformity(pit)
+            fine = np.histogram(pit.clip(0.0, 1.0), np.linspace(0.0, 1.0, PIT_BINS * _PIT_FINE + 1))[0]
             counts = fine.reshape(PIT_BINS, _PIT_FINE).sum(axis=1)
             edges, fine_edges = np.linspace(0.0, 1.0, PIT_BINS + 1), np.linspace(0.0, 1.0, len(fine) + 1)
-            score = measure(of_objects(lambda c: {"crps": c.mean(axis=-1)}, crps * PDF_STEP)["crps"])
+            means = of_objects(
+                lambda c, d: {"crps": c.mean(axis=-1), "loss": d.mean(axis=-1)}, crps * PDF_STEP, losses
+            )
+            score, loss = measure(means["crps"]), measure(means["loss"])
         else:
             counts = fine = np.bincount(between, minlength=len(Z_QUANTILES) + 1)
             edges = fine_edges = np.array([0.0, *(0.01 * p for p in Z_QUANTILES.values()), 1.0])
-            score = None
-        distance = of_counts(lambda n, at=fine_edges: {"ks": ks_distance(n, at)}, fine)["ks"]
+        distance = measure(of_counts(lambda n, at=fine_edges: {"ks": ks_distance(n, at)}, fine)["ks"])
         found.append(
             RedshiftCalibration(
                 objects=objects,
@@ -111,13 +112,26 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
                 n=int(chosen.sum()),
                 pit_edges=tuple(edges.tolist()),
                 pit_counts=tuple(counts.tolist()),
-                ks_distance=measure(distance),
+                ks_distance=distance if exact is None else Measure(value=exact, error=distance.error),
+                pit_cvm=None if cvm is None else finite(cvm),
+                pit_ad=None if ad is None else finite(ad),
                 within_68=measure(coverage["within_68"]),
                 within_95=measure(coverage["within_95"]),
                 crps=score,
+                cde_loss=loss,
             )
         )
     return tuple(found)
+
+
+def pdf_measures(pdfs: RedshiftPdfs, z_true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """PIT, CRPS [bins] and CDE loss of N redshift PDFs with true redshifts z_true, shape (N,) each."""
+    parts = []
+    for rows, density in pdfs.chunks():
+        pit, crps = pit_and_crps(density * np.diff(Z_EDGES), bin_position(z_true[rows]))
+        parts.append((pit, crps, cde_losses(density, Z_CENTRES, z_true[rows])))
+    pit, crps, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return pit, crps, losses
 
 
 def novelty(matched: Matched) -> Novelty | None:

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from catalogs_schema.bands import BY_NAME, REFERENCE_BAND
-from catalogs_schema.value_added import CLASSES, OJALA, OJALA_VECTORS
+from catalogs_schema.redshift_pdfs import RedshiftPdfs
+from catalogs_schema.value_added import CLASSES, OJALA, OJALA_VECTORS, PDF_COLUMNS
+from pipeline.catalogue import CatalogueError
 from pipeline.sky import Partition
-from pipeline.validation.truth import LUMINOSITY, Truth
+from pipeline.validation.truth import LUMINOSITY, Pdfs, Truth
 
 AB_ZERO = 23.9
 """AB magnitude of a flux density of 1 uJy."""
@@ -83,8 +85,8 @@ def answers_for(
     return pa.concat_tables(found, promote_options="permissive")
 
 
-def pdfs_for(rows: pa.Table, vectors: UPath, partitions: Iterable[Partition]) -> np.ndarray:
-    """The redshift PDFs of some rows of the catalogue.
+def pdfs_for(rows: pa.Table, vectors: UPath, partitions: Iterable[Partition]) -> Pdfs | None:
+    """The redshift PDFs of some rows of the catalogue; None where its vectors, of contract 1, have none.
 
     Parameters
     ----------
@@ -97,20 +99,28 @@ def pdfs_for(rows: pa.Table, vectors: UPath, partitions: Iterable[Partition]) ->
 
     Returns
     -------
-    ndarray of float32, shape (N, B)
-        Zero where there is none.
+    dict of str to RedshiftPdfs
+        By class, N rows each.
     """
     wanted = rows["object_id"].to_numpy()
-    width = OJALA_VECTORS["z_pdf"].type.list_size
-    found = np.zeros((len(wanted), width), np.float32)
-    order = np.argsort(wanted)
-    for partition in partitions:
-        part = _rows_of(vectors / partition.leaf, ["object_id", "z_pdf"], wanted)
-        if part is not None:
-            place = order[np.searchsorted(wanted[order], part["object_id"].to_numpy())]
-            flat = part["z_pdf"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            found[place] = flat.reshape(-1, width)
-    return found
+    columns = [part for name in PDF_COLUMNS.values() for part in (name, f"{name}_bin")]
+    parts = [
+        part
+        for partition in partitions
+        if (part := _rows_of(vectors / partition.leaf, ["object_id", *columns], wanted)) is not None
+    ]
+    if any(not set(columns) <= set(part.column_names) for part in parts):
+        return None
+    table = pa.concat_tables([OJALA_VECTORS.schema().empty_table().select(["object_id", *columns]), *parts])
+    there = table["object_id"].to_numpy()
+    order = np.argsort(there)
+    place = np.searchsorted(there, wanted, sorter=order).clip(0, max(0, len(there) - 1))
+    if not len(there) or (there[order[place]] != wanted).any():
+        raise CatalogueError(f"{vectors}: rows of the catalogue are missing: verify it with `ojala verify`")
+    return {
+        objects: RedshiftPdfs.from_table(table, name).take(order[place])
+        for objects, name in PDF_COLUMNS.items()
+    }
 
 
 def _rows_of(leaf: UPath, columns: list[str], object_ids: np.ndarray) -> pa.Table | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.bootstrap import Estimate
 
-VALIDATION_VERSION = "1.0.0"
+VALIDATION_VERSION = "2.0.0"
 
 
 class _Closed(BaseModel):
@@ -72,10 +72,12 @@ class RedshiftScores(_Closed):
     unanswered: int = Field(description="objects without one")
     sigma_nmad: Measure = Field(description="1.4826 median|dz - median dz|")
     sigma_nmad_uncentred: Measure = Field(description="1.4826 median|dz|, as the published OJALA has it")
+    sigma_iqr: Measure = Field(description="range of dz from its 25 % to its 75 % percentile over 1.349")
     sigma68: Measure = Field(description="half the range of dz from its 16 % to its 84 % percentile")
     bias: Measure = Field(description="median dz")
     outliers_15: Measure = Field(description="part with |dz| > 0.15")
     outliers_03: Measure = Field(description="part with |dz| > 0.03")
+    outliers_iqr: Measure = Field(description="part with |dz| > max(0.06, 3 sigma_iqr)")
     r2: Measure = Field(description="1 - mean square error over the variance of the truth")
     range_ratio: Measure = Field(description="central 68 % range of the answers over that of the truth")
     within_error: Measure = Field(description="part with |z - z_true| <= z_err; 0.683 where errors are right")
@@ -157,10 +159,21 @@ class RedshiftCalibration(_Closed):
     n: int
     pit_edges: tuple[float, ...]
     pit_counts: tuple[int, ...] = Field(description="objects per bin of the PIT; level where calibrated")
-    ks_distance: Measure = Field(description="largest distance of the PIT's distribution from uniform")
+    ks_distance: Measure = Field(
+        description="Kolmogorov-Smirnov statistic: largest distance of the PIT's distribution from uniform"
+    )
+    pit_cvm: float | None = Field(description="Cramer-von Mises statistic of the PIT; null without PDFs")
+    pit_ad: float | None = Field(
+        description="Anderson-Darling statistic (k samples) of the PIT against as many uniform numbers, as "
+        "qp has it; null without PDFs"
+    )
     within_68: Measure = Field(description="part of the truths from z_q16 to z_q84; 0.683 expected")
     within_95: Measure = Field(description="part of the truths from z_q02 to z_q98; 0.954 expected")
-    crps: Measure | None = Field(description="mean CRPS in ln(1 + z); null without z_pdf")
+    crps: Measure | None = Field(description="mean CRPS in ln(1 + z); null without PDFs")
+    cde_loss: Measure | None = Field(
+        description="conditional density estimation loss (Izbicki & Lee 2017), in z at the middles of the "
+        "PDFs' bins, as qp has it; null without PDFs"
+    )
 
 
 class Novelty(_Closed):

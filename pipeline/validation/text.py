@@ -6,15 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.validation.result import Classification, Interval, Measure, RedshiftScores, Scores, Validation
 
+_CALIBRATION = ("within 68 [%]", "within 95 [%]", "CRPS")
 _REDSHIFT = (
     "n",
     "none",
     "sigma_NMAD",
     "uncentred",
     "sigma68",
+    "sigma_IQR",
     "bias",
     ">0.15 [%]",
     ">0.03 [%]",
+    ">IQR [%]",
     "R2",
     "range",
 )
@@ -85,8 +88,8 @@ def _class_bin_rows(scores: Scores) -> list[tuple[str, ...]]:
 
 
 def _redshift_cells(s: RedshiftScores) -> tuple[str, ...]:
-    fractions = (number(m, 1, 100.0) for m in (s.outliers_15, s.outliers_03))
-    widths = (number(m, 4) for m in (s.sigma_nmad, s.sigma_nmad_uncentred, s.sigma68, s.bias))
+    fractions = (number(m, 1, 100.0) for m in (s.outliers_15, s.outliers_03, s.outliers_iqr))
+    widths = (number(m, 4) for m in (s.sigma_nmad, s.sigma_nmad_uncentred, s.sigma68, s.sigma_iqr, s.bias))
     return (
         f"{s.n:,}",
         f"{s.unanswered:,}",
@@ -126,13 +129,27 @@ def _calibration(scores: Scores) -> Iterator[str]:
         yield from ("", "Redshift PDFs (expected: within 68.3 and 95.4 %)")
         yield from table(
             [
-                ("objects", "n", "PIT from", "KS distance", "within 68 [%]", "within 95 [%]", "CRPS"),
+                (
+                    "objects",
+                    "n",
+                    "PIT from",
+                    "KS",
+                    "CvM",
+                    "AD",
+                    "CDE loss",
+                    "within 68 [%]",
+                    "within 95 [%]",
+                    "CRPS",
+                ),
                 *(
                     (
                         c.objects,
                         f"{c.n:,}",
                         c.source,
                         number(c.ks_distance, 3),
+                        "-" if c.pit_cvm is None else f"{c.pit_cvm:.2f}",
+                        "-" if c.pit_ad is None else f"{c.pit_ad:.2f}",
+                        number(c.cde_loss, 2) if c.cde_loss else "-",
                         number(c.within_68, 1, 100.0),
                         number(c.within_95, 1, 100.0),
                         number(c.crps, 4) if c.crps else "-",

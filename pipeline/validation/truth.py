@@ -14,6 +14,7 @@ from upath import UPath
 
 from catalogs_schema.contract import NONE
 from catalogs_schema.photometry import KEY_SHIFT
+from catalogs_schema.redshift_pdfs import RedshiftPdfs
 from catalogs_schema.value_added import CLASSES, OJALA
 
 LABELS: tuple[str, ...] = tuple(
@@ -30,6 +31,9 @@ LUMINOSITY = "log_l_halpha_corr"
 REMARKS = ("sample", "survey", "subclass", "source")
 """Text columns of a truth file that are kept beside the answers. Each ``sample`` is judged apart: real
 objects and mocks should never be one number."""
+
+Pdfs = dict[str, RedshiftPdfs]
+"""Redshift PDFs by class, GALAXY and QSO."""
 
 MAGNITUDE = "i_mag"
 """Column of a truth file with iSDSS magnitudes [AB], which then stand for the measured ones."""
@@ -92,8 +96,8 @@ class Matched:
         Rows of the truth that the catalogue does not have.
     catalogue_unknown : int
         Rows of the catalogue that the truth does not have.
-    pdf : ndarray of float32, shape (N, B), or None
-        Redshift PDF of each row, where the catalogue has them.
+    pdf : dict of str to RedshiftPdfs, or None
+        Redshift PDFs of each row by class, where the catalogue has them.
     """
 
     rows: pa.Table
@@ -102,11 +106,11 @@ class Matched:
     truth_rows: int
     truth_unanswered: int
     catalogue_unknown: int
-    pdf: np.ndarray | None = None
+    pdf: Pdfs | None = None
 
     def only(self, chosen: np.ndarray) -> Matched:
         """The same with some of the rows, chosen by a mask of shape (N,)."""
-        pdf = None if self.pdf is None else self.pdf[chosen]
+        pdf = None if self.pdf is None else {name: pdf.take(chosen) for name, pdf in self.pdf.items()}
         return replace(self, rows=self.rows.filter(pa.array(chosen)), pdf=pdf)
 
     @property
@@ -189,9 +193,7 @@ def read_truth(path: UPath) -> Truth:
     return Truth(str(path), pa.table(known).take(pa.array(order)), tuple(ignored))
 
 
-def match_truth(
-    truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: np.ndarray | None = None
-) -> Matched:
+def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: Pdfs | None = None) -> Matched:
     """Lay answers and truth side by side.
 
     Parameters
@@ -202,8 +204,8 @@ def match_truth(
         Rows of the catalogue, with ``object_id``; rows that the truth does not know are left out.
     catalogue_rows : int
         Rows of the whole catalogue, of which `answers` may be a part.
-    pdf : ndarray, shape (len(answers), B), optional
-        Redshift PDF of each answer.
+    pdf : dict of str to RedshiftPdfs, optional
+        Redshift PDFs of each answer by class.
     """
     known = truth.rows["object_id"].to_numpy()
     found = answers["object_id"].to_numpy()
@@ -223,7 +225,7 @@ def match_truth(
         truth_rows=len(known),
         truth_unanswered=len(known) - answered,
         catalogue_unknown=catalogue_rows - int(hit.sum()),
-        pdf=None if pdf is None else pdf[hit],
+        pdf=None if pdf is None else {name: part.take(hit) for name, part in pdf.items()},
     )
 
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from catalogs_schema.bands import BANDS
 from catalogs_schema.flags import Flag
+from catalogs_schema.redshift_pdfs import RedshiftPdfs, bin_position
 from pipeline.config import RunConfig
 from pipeline.verify import verify
 from tests.survey import carry_through, ingest_table, photometry_table, replace
@@ -100,12 +102,13 @@ def test_vectors_of_the_network_agree_with_its_catalogue(tmp_path):
     vectors = pd.read_parquet(result.run / "ojala_vectors" / "dataset").sort_values(
         "object_id", ignore_index=True
     )
-    pdf = np.stack(vectors["z_pdf"]).astype(float)
-    stars = (frame["class"] == "STAR").to_numpy()
-    assert (pdf[stars] == 0).all()
-    assert pdf[~stars].sum(axis=1) == pytest.approx(1.0, abs=0.01)
-    middle = np.expm1((np.arange(457) + 0.5) * 0.004)
-    mean = (pdf * middle).sum(axis=1)[~stars]
-    single = (frame["z_odds"] > 0.95).to_numpy()[~stars]
-    z = frame["z"].to_numpy()[~stars]
-    assert np.abs(mean - z)[single] / (1 + z)[single] == pytest.approx(0.0, abs=0.05)
+    table = pa.Table.from_pandas(vectors)
+    pdfs = {name: RedshiftPdfs.from_table(table, name) for name in ("z_gal_pdf", "z_qso_pdf")}
+    np.testing.assert_array_equal(pdfs["z_gal_pdf"].count > 0, frame["z_gal"].notna())
+    np.testing.assert_array_equal(pdfs["z_qso_pdf"].count > 0, frame["z_qso"].notna())
+    for objects, name in (("GALAXY", "z_gal_pdf"), ("QSO", "z_qso_pdf")):
+        chosen = (frame["class"] == objects).to_numpy()
+        below = np.cumsum(pdfs[name].take(chosen).dense(), axis=1)
+        place = bin_position(frame["z_q84"].to_numpy()[chosen]).astype(int)
+        assert below[np.arange(chosen.sum()), place] == pytest.approx(0.8413, abs=0.02)
+    assert (frame["class"] == "GALAXY").any()

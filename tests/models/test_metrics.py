@@ -1,7 +1,5 @@
 """Measures of answers against truth, on numbers that can be checked by hand."""
 
-from statistics import NormalDist
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,6 @@ from models.metrics import (
     pit_and_crps,
     redshift_measures,
     redshift_metrics,
-    refined_pit,
     scatter_metrics,
 )
 
@@ -132,28 +129,6 @@ def test_truths_drawn_from_their_pdfs_have_a_level_pit():
         distance[width] = ks_distance(np.histogram(pit, edges)[0], edges)
     assert distance[1.0] < 0.03
     assert distance[2.0] > 0.1
-
-
-def test_quantiles_sharpen_the_pit_of_pdfs_narrower_than_their_bins():
-    rng = np.random.default_rng(6)
-    n, sigma = 4000, 0.3
-    mean = rng.uniform(2, 8, n)
-    truth = mean + sigma * rng.normal(size=n)
-    normal = NormalDist()
-    edges = (np.arange(11) - mean[:, None]) / sigma
-    pdf = np.diff(np.vectorize(normal.cdf)(edges), axis=1)
-    probability = np.array([0.0228, 0.1587, 0.5, 0.8413, 0.9772])
-    quantiles = mean[:, None] + sigma * np.array([normal.inv_cdf(p) for p in probability])
-    bins = np.linspace(0, 1, 11)
-    distance = {
-        name: ks_distance(np.histogram(pit, bins)[0], bins)
-        for name, pit in (
-            ("bins", pit_and_crps(pdf, truth)[0]),
-            ("both", refined_pit(pdf, truth, quantiles, probability)),
-        )
-    }
-    assert distance["bins"] > 0.05
-    assert distance["both"] < 0.035
 
 
 def test_the_calibration_error_is_the_gap_between_probability_and_frequency():

@@ -5,10 +5,12 @@ import pytest
 import torch
 from scipy import stats
 
+from catalogs_schema.redshift_pdfs import RedshiftPdfs
 from models.ojala import Ojala, OjalaConfig
 from models.ojala_weights import save_weights
 from models.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, OjalaPredictor
 from models.quantities import SCALARS
+from models.redshift_pdf import summarise
 from models.tokens import N_BANDS, tokenise
 
 SMALL = OjalaConfig(
@@ -48,7 +50,16 @@ def predictor(request, weights):
     return OjalaPredictor.load(weights, precision=request.param, batch_size=16)
 
 
+def by_row(found):
+    """Answers with N rows each: the PDFs with all their bins."""
+    rows = {name: values for name, values in found.items() if "_pdf" not in name}
+    for name in ("z_gal_pdf", "z_qso_pdf"):
+        rows[name] = RedshiftPdfs(found[f"{name}_n"], found[f"{name}_bin"], found[name]).dense()
+    return rows
+
+
 def assert_rows_equal(a, b, rows=slice(None)):
+    a, b = (by_row(found) if "z_gal_pdf_n" in found else found for found in (a, b))
     for name in a:
         np.testing.assert_allclose(
             a[name].astype(np.float64), b[name][rows].astype(np.float64), rtol=1e-6, atol=1e-9, err_msg=name
@@ -57,16 +68,20 @@ def assert_rows_equal(a, b, rows=slice(None)):
 
 def test_every_column_is_there_and_one_row_per_object(predictor):
     found = predictor.predict(*sky(N))
-    expected = {"class_code", "p_galaxy", "p_star", "p_qso", *OF_CLASS, "z_mode2_p", "z_pdf", "embedding"}
+    expected = {"class_code", "p_galaxy", "p_star", "p_qso", *OF_CLASS, "z_mode2_p", "embedding"}
+    expected |= {f"{name}_pdf{part}" for name in ("z_gal", "z_qso") for part in ("", "_bin", "_n")}
     expected |= {"z_gal", "z_gal_err", "z_qso", "z_qso_err", *NOT_KNOWN}
     expected |= {q.name for q in SCALARS} | {f"{q.name}_err" for q in SCALARS}
     assert set(found) == expected
-    assert {len(values) for values in found.values()} == {N}
+    flat = {f"{name}_pdf{part}" for name in ("z_gal", "z_qso") for part in ("", "_bin")}
+    assert {len(found[name]) for name in set(found) - flat} == {N}
+    for name in ("z_gal_pdf", "z_qso_pdf"):
+        assert len(found[name]) == len(found[f"{name}_bin"]) == found[f"{name}_n"].sum() > 0
     assert found["class_code"].dtype == np.int8
-    assert found["z_pdf"].dtype == found["embedding"].dtype == np.float16
-    assert found["z_pdf"].shape == (N, 457)
+    assert found["z_gal_pdf"].dtype == found["embedding"].dtype == np.float16
+    assert (found["z_gal_pdf_bin"].dtype, found["z_gal_pdf_n"].dtype) == (np.int16, np.int32)
     assert found["embedding"].shape == (N, 32)
-    others = set(found) - {"class_code", "z_pdf", "embedding"}
+    others = {name for name in found if "_pdf" not in name} - {"class_code", "embedding"}
     assert {found[name].dtype for name in others} == {np.dtype(np.float32)}
 
 
@@ -91,7 +106,9 @@ def test_neighbours_without_any_band_change_nothing(predictor):
     together = predictor.predict(flux, error, ebv)
     flux[1::2] = np.nan
     assert_rows_equal(
-        {k: v[::2] for k, v in predictor.predict(flux, error, ebv).items()}, together, slice(None, None, 2)
+        {k: v[::2] for k, v in by_row(predictor.predict(flux, error, ebv)).items()},
+        together,
+        slice(None, None, 2),
     )
 
 
@@ -158,7 +175,9 @@ def test_hostile_photometry_gets_finite_answers(predictor):
 def test_rows_without_any_band_all_get_the_same_answer(predictor):
     nothing = np.full((3, N_BANDS), np.nan, dtype=np.float32)
     found = predictor.predict(nothing, nothing, np.array([0.0, 0.1, np.nan], dtype=np.float32))
-    assert_rows_equal({name: values[[1, 2]] for name, values in found.items()}, found, [0, 0])
+    found = by_row(found)
+    for values in found.values():
+        np.testing.assert_allclose(values[1:], values[[0, 0]], rtol=1e-6, atol=1e-9)
 
 
 def test_stars_have_no_redshift_and_others_have_that_of_their_class(predictor):
@@ -170,12 +189,34 @@ def test_stars_have_no_redshift_and_others_have_that_of_their_class(predictor):
     for name in OF_CLASS:
         assert np.isnan(found[name][star]).all(), name
     assert (found["z_mode2_p"][star] == 0).all()
-    assert (found["z_pdf"][star] == 0).all()
     np.testing.assert_array_equal(found["z"][galaxy], found["z_gal"][galaxy])
     np.testing.assert_array_equal(found["z"][qso], found["z_qso"][qso])
-    np.testing.assert_allclose(found["z_pdf"][~star].sum(axis=1, dtype=np.float64), 1.0, atol=5e-3)
     total = found["p_galaxy"] + found["p_star"] + found["p_qso"]
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
+
+
+def test_pdfs_are_those_of_which_redshift_and_error_are_given(predictor):
+    found = predictor.predict(*sky(400))
+    for name, probability in (("z_gal", "p_galaxy"), ("z_qso", "p_qso")):
+        pdfs = RedshiftPdfs(found[f"{name}_pdf_n"], found[f"{name}_pdf_bin"], found[f"{name}_pdf"])
+        there = pdfs.count > 0
+        np.testing.assert_array_equal(there, found[probability].astype(float) >= 0.01)
+        assert there.any()
+        start = np.cumsum(pdfs.count) - pdfs.count
+        mass = np.add.reduceat(pdfs.probability.astype(float), start[there])
+        assert ((mass > 0.998) & (mass < 1.001)).all()
+        again = summarise(torch.as_tensor(pdfs.dense()[there]))
+        np.testing.assert_allclose(again.z, found[name][there], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(again.error, found[f"{name}_err"][there], rtol=0.02, atol=1e-4)
+
+
+def test_without_pdfs_the_other_answers_stay_the_same(weights):
+    with_pdfs, without = (
+        OjalaPredictor.load(weights, batch_size=16, pdfs=on).predict(*sky(N)) for on in (1, 0)
+    )
+    assert not any("_pdf" in name for name in without)
+    for name, values in without.items():
+        np.testing.assert_array_equal(values, with_pdfs[name], err_msg=name)
 
 
 def test_the_error_of_a_scalar_is_half_its_central_interval(weights):

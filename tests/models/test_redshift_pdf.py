@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from catalogs_schema.value_added import PDF_BINS, PDF_STEP
+from catalogs_schema.value_added import PDF_BINS, PDF_MASS, PDF_STEP
 from models.ojala import LOG1PZ_STEP, N_REDSHIFT_BINS
-from models.redshift_pdf import COARSENING, coarsen, summarise
+from models.redshift_pdf import most_probable_bins, summarise
 
 EDGES = np.arange(N_REDSHIFT_BINS + 1) * 0.001
 
@@ -84,10 +84,18 @@ def test_a_flat_pdf_gives_finite_ordered_numbers():
     assert torch.isfinite(found.z).all()
 
 
-def test_coarse_bins_are_those_of_the_catalogue():
-    assert pytest.approx(COARSENING * LOG1PZ_STEP) == PDF_STEP
-    p = torch.as_tensor(gaussian(0.8, 0.01))[None]
-    coarse = coarsen(p)
-    assert coarse.shape == (1, PDF_BINS)
-    torch.testing.assert_close(coarse.sum(), torch.tensor(1.0, dtype=torch.float64))
-    assert coarse[0].argmax().item() == int(np.log1p(0.8) / PDF_STEP)
+def test_the_catalogue_has_the_bins_of_the_network():
+    assert (PDF_BINS, PDF_STEP) == (N_REDSHIFT_BINS, LOG1PZ_STEP)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-4, 0.002, 0.05, 1.0])
+def test_stored_bins_are_the_most_probable_and_hold_the_mass(share):
+    population = stats.norm.pdf(EDGES[:-1], 0.5, 0.2)
+    p = (1 - share) * gaussian(0.8, 0.003) + share * population / population.sum()
+    kept = most_probable_bins(torch.as_tensor(p)[None], PDF_MASS)[0].numpy()
+    stored = kept > 0
+    assert (kept[stored] == p[stored]).all()
+    assert p[stored].min() >= p[~stored].max(initial=0.0)
+    assert kept.sum() >= PDF_MASS
+    fewest = np.searchsorted(np.sort(p)[::-1].cumsum(), PDF_MASS) + 1
+    assert fewest <= stored.sum() <= 1.1 * fewest + 2

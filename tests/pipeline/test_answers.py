@@ -173,16 +173,24 @@ def test_a_model_that_answers_nonsense_leaves_a_flag_and_no_numbers():
     assert set(result["z_gal"].to_pylist()) == {None}
 
 
-def test_vectors_keep_their_contract_and_are_nan_where_nothing_is_predicted():
+def test_vectors_keep_their_contract_and_are_empty_where_nothing_is_predicted():
     fluxes, errors = good()
     fluxes[4] = np.nan
     table = contract_table(fluxes, errors)
     photometry = read_photometry(table)
     predicted = EmptyModel().predict(photometry.flux, photometry.error, photometry.ebv)
+    count = np.arange(N) % 5
+    bins = np.arange(count.sum(), dtype=np.int16)
+    predicted |= {"z_qso_pdf": (bins / 64).astype(np.float16), "z_qso_pdf_bin": bins, "z_qso_pdf_n": count}
     vectors = vectors_table(table, photometry, predicted)
     assert OJALA_VECTORS.violations(vectors) == []
-    pdf = np.stack(vectors["z_pdf"].to_numpy(zero_copy_only=False))
-    assert [bool(np.isnan(row).all()) for row in pdf] == [row == 4 for row in range(N)]
+    parts = np.split(bins, np.cumsum(count)[:-1])
+    expected = [[] if row == 4 else part.tolist() for row, part in enumerate(parts)]
+    assert vectors["z_qso_pdf_bin"].to_pylist() == expected
+    assert vectors["z_qso_pdf"].to_pylist() == [[b / 64 for b in row] for row in expected]
+    assert vectors["z_gal_pdf"].to_pylist() == [[]] * N
+    embedding = np.stack(vectors["embedding"].to_numpy(zero_copy_only=False))
+    assert [bool(np.isnan(row).all()) for row in embedding] == [row == 4 for row in range(N)]
 
 
 def test_the_summary_counts_every_row_once():

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from catalogs_schema.redshift_pdfs import RedshiftPdfs
 from catalogs_schema.value_added import PDF_BINS, PDF_STEP
 from pipeline.derived import bpt_class, line_quantities
 from pipeline.validation.judge import brighter, intervals, validate
@@ -98,12 +99,15 @@ def test_pdfs_give_the_whole_pit_and_the_crps(matched: Matched, small_run: Small
     z = matched.numbers("z")
     grid = (np.arange(PDF_BINS) + 0.5) * PDF_STEP
     pdf = np.exp(-0.5 * ((grid - np.log1p(np.nan_to_num(z))[:, None]) / 0.01) ** 2).astype(np.float32)
-    whole = Matched(**{name: getattr(matched, name) for name in matched.__slots__} | {"pdf": pdf})
+    pdfs = dict.fromkeys(("GALAXY", "QSO"), RedshiftPdfs.from_dense(pdf))
+    whole = Matched(**{name: getattr(matched, name) for name in matched.__slots__} | {"pdf": pdfs})
     galaxies = validate(read_truth(small_run.truth), whole, "").all.redshift_calibration[0]
     assert galaxies.source == "z_pdf"
     assert sum(galaxies.pit_counts) == galaxies.n
     assert len(galaxies.pit_counts) == 20
     assert 0.001 < galaxies.crps.value < 0.1
+    assert galaxies.cde_loss.value < 0
+    assert galaxies.pit_cvm > 0
 
 
 def test_magnitudes_of_the_truth_come_first(matched: Matched) -> None:
