@@ -52,12 +52,12 @@ test: lint  ## every check
 test-processor: $(VENV)/.test  ## the tests of networks as a processor without AVX-512 runs them
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -n 2 --dist loadfile -m processor
 
-soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/faults/RESULTS.md
-	rm -f tests/faults/RESULTS.md
-	$(BIN)/pytest -n 2 --dist loadfile --soak --timeout 7200 tests/faults
+soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/fault_injection/RESULTS.md
+	rm -f tests/fault_injection/RESULTS.md
+	$(BIN)/pytest -n 2 --dist loadfile --soak --timeout 7200 tests/fault_injection
 
 data-model: $(VENV)/.base  ## make catalogs_schema/DATA_MODEL.md anew
-	$(BIN)/python -m catalogs_schema.data_model > catalogs_schema/DATA_MODEL.md
+	$(BIN)/python -m ojala.catalogs_schema.data_model > catalogs_schema/DATA_MODEL.md
 
 clean:  ## remove what the commands made
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(DEMO) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from catalogs_schema.contract import Column, Contract
-from catalogs_schema.spectra import KEY_NAMES, SPECTRA
-from catalogs_schema.value_added import Z_MAX
+from ojala.catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.ojala import Z_MAX
+from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
 
 EMBEDDING_SIZE = 128
 """Length of an embedding."""

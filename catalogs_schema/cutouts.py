@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from catalogs_schema.bands import BY_NAME, Band
-from catalogs_schema.contract import Column, Contract
-from catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from ojala.catalogs_schema.bands import BY_NAME, Band
+from ojala.catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
 
 CUTOUT_BANDS: tuple[Band, ...] = tuple(BY_NAME[name] for name in ("ls_g", "ls_r", "ls_z"))
 """The bands of a cut-out, in the order of its planes."""

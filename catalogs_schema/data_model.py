@@ -1,18 +1,18 @@
-"""The data-model page, made from the contracts: ``python -m catalogs_schema.data_model > FILE``."""
+"""The data-model page, made from the contracts: ``python -m ojala.catalogs_schema.data_model > FILE``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from catalogs_schema.avis import AVIS
-from catalogs_schema.contract import Column, Contract
-from catalogs_schema.cutouts import CUTOUTS
-from catalogs_schema.photometry import PHOTOMETRY
-from catalogs_schema.receipt import RECEIPT_VERSION, Receipt
-from catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
-from catalogs_schema.spectra import SPECTRA
-from catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER
-from catalogs_schema.value_added import OJALA, OJALA_VECTORS, PUBLISHED_NAMES
+from ojala.catalogs_schema.avis import AVIS
+from ojala.catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.cutouts import CUTOUTS
+from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS, PUBLISHED_NAMES
+from ojala.catalogs_schema.photometry import PHOTOMETRY
+from ojala.catalogs_schema.receipt import RECEIPT_VERSION, Receipt
+from ojala.catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
+from ojala.catalogs_schema.spectra import SPECTRA
+from ojala.catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER
 
 CONTRACTS: tuple[Contract, ...] = (
     PHOTOMETRY,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from catalogs_schema.bands import BANDS, Band, System
-from catalogs_schema.contract import NONE, Column, Contract
+from ojala.catalogs_schema.bands import BANDS, Band, System
+from ojala.catalogs_schema.contract import NONE, Column, Contract
 
 MORPH_TYPES: tuple[str, ...] = (NONE, "PSF", "REX", "EXP", "DEV", "SER", "COMP", "SIMP", "DUP")
 """Tractor's morphological types."""

@@ -6,7 +6,10 @@ import hashlib
 import json
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+from ojala.catalogs_schema.ojala import Z_MAX
 
 RECEIPT_VERSION = "1.1.0"
 
@@ -99,3 +102,10 @@ class Receipt(_Record):
     )
     seconds: dict[str, float] = Field(description="wall-clock seconds per stage")
     peak_rss: int = Field(description="peak resident memory of the worker process so far [bytes]")
+
+
+REDSHIFT_BIN = 0.05
+"""Width of the redshift bins in a receipt's summary."""
+
+REDSHIFT_EDGES = np.linspace(0.0, Z_MAX, round(Z_MAX / REDSHIFT_BIN) + 1)
+"""Edges of those bins."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from catalogs_schema.value_added import PDF_BINS, PDF_STEP
+from ojala.catalogs_schema.ojala import PDF_BINS, PDF_STEP
 
 Z_EDGES = np.expm1(PDF_STEP * np.arange(PDF_BINS + 1))
 """Redshifts at the edges of the bins, shape (1826,)."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from catalogs_schema.contract import Column, Contract
-from catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from ojala.catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
 
 SPECPT_Z_MAX = 1.72
 """Largest redshift of an answer."""

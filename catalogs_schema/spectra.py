@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from catalogs_schema.bands import BY_NAME, Band
-from catalogs_schema.contract import NONE, Column, Contract
-from catalogs_schema.photometry import KEY_COLUMNS
-from catalogs_schema.value_added import CLASSES, LINES, Z_MAX
+from ojala.catalogs_schema.bands import BY_NAME, Band
+from ojala.catalogs_schema.contract import NONE, Column, Contract
+from ojala.catalogs_schema.ojala import CLASSES, LINES, Z_MAX
+from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
 SURVEYS: tuple[str, ...] = ("SDSS", "DESI", "LAMOST", "GALAH", "APOGEE", "TEMPLATE")
 """Where spectra come from; TEMPLATE stands for models and libraries of templates."""

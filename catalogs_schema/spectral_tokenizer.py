@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from catalogs_schema.contract import NONE, Column, Contract
-from catalogs_schema.spectra import KEY_NAMES, SPECTRA
-from catalogs_schema.value_added import CLASS_FLOOR, CLASSES, Z_MAX
+from ojala.catalogs_schema.contract import NONE, Column, Contract
+from ojala.catalogs_schema.ojala import CLASS_FLOOR, CLASSES, Z_MAX
+from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
 
 TOKENIZER_EMBEDDING_WIDTH = 192
 """Length of the stored embedding."""

@@ -14,7 +14,7 @@ import astropy.units as u
 import pyarrow as pa
 from astropy.io.votable.tree import Field, Info, Resource, TableElement, Values, VOTableFile
 
-from catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.contract import Column, Contract
 
 VERSION_KEY = "IVOA.VOTable-Parquet.version"
 CONTENT_KEY = "IVOA.VOTable-Parquet.content"

@@ -1,4 +1,4 @@
-"""Certificates for a Dask cluster: ``python -m deploy.make_certificates --out FOLDER``.
+"""Certificates for a Dask cluster: ``python -m ojala.deploy.make_certificates --out FOLDER``.
 
 Makes an authority and one certificate each for scheduler, workers and clients. Whoever has none that the
 authority has signed can neither join the cluster nor give it work: the private keys are the shared secret.

@@ -1,4 +1,4 @@
-"""Tell a Prefect server what it can start: ``python -m deploy.register``.
+"""Tell a Prefect server what it can start: ``python -m ojala.deploy.register``.
 
 Makes the work pool ``ojala`` with its queues, then the deployments of ``prefect.yaml``. It may be run again
 after every change. ``PREFECT_API_URL`` names the server.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 from uuid import UUID
 
 import httpx
@@ -22,19 +22,29 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment
 from prefect.utilities.annotations import quote
+from pydantic import WithJsonSchema
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from upath import UPath
 
-from catalogs_schema.receipt import Receipt
-from flows.parameters import shown
-from pipeline import run as survey_run
-from pipeline.config import RunConfig
-from pipeline.gates import read_gates
-from pipeline.lock import hold
-from pipeline.plan import Plan, make_plan
-from pipeline.record import ENDED, RunRecord, Status, read_record, run_folder
-from pipeline.region import parse_region
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline import run as survey_run
+from ojala.pipeline.quality.gates import read_gates
+from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.runs.plan import Plan, make_plan
+from ojala.pipeline.runs.record import ENDED, RunRecord, Status, read_record, run_folder
+from ojala.pipeline.runs.region import parse_region
+from ojala.pipeline.storage.lock import hold
+
+
+def shown(kind: Literal["string", "boolean"], description: str) -> WithJsonSchema:
+    """The type and the description of a parameter, for use in `typing.Annotated`.
+
+    Prefect reads descriptions from docstrings of another style than ours, and overwrites those of pydantic's
+    fields; those of a JSON schema it leaves alone.
+    """
+    return WithJsonSchema({"type": kind, "description": description})
+
 
 PROGRESS_STEPS = 50
 """Updates of the progress artifact per run; each is a request to the server."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalogs_schema.value_added import CLASSES as CLASSES
+from ojala.catalogs_schema.ojala import CLASSES as CLASSES
 
 
 class Kind(enum.StrEnum):
@@ -123,7 +123,7 @@ SCALARS: tuple[Quantity, ...] = tuple(q for q in QUANTITIES if q.kind is Kind.SC
 
 FINE_TUNED: tuple[Quantity, ...] = (Quantity("log_mbh", Kind.SCALAR, "QSO"),)
 """Quantities that the network is not asked for: heads on its frozen embedding answer them, with center and
-scale of their own data (see `models.finetune`). log_mbh is log10 of the virial black-hole mass [Msun] from
-one spectrum: FWHM of H beta and L(5100 A) at z < 0.7, Mg II and L(3000 A) to 1.9, C IV and L(1350 A) beyond
-(Vestergaard & Peterson 2006; Vestergaard & Osmer 2009), of the light of the nucleus alone, not corrected for
-dust within the quasar."""
+scale of their own data (see `ojala.models.ojala.heads`). log_mbh is log10 of the virial black-hole mass
+[Msun] from one spectrum: FWHM of H beta and L(5100 A) at z < 0.7, Mg II and L(3000 A) to 1.9, C IV and L(1350
+A) beyond (Vestergaard & Peterson 2006; Vestergaard & Osmer 2009), of the light of the nucleus alone, not
+corrected for dust within the quasar."""

@@ -11,41 +11,40 @@ import dask
 import numpy as np
 from upath import UPath
 
-from catalogs_schema.receipt import Ingredients, Receipt
-from pipeline.attempts import Limits
-from pipeline.catalogue import (
+from ojala.catalogs_schema.receipt import Ingredients, Receipt
+from ojala.pipeline.execution.engines import ENGINES
+from ojala.pipeline.execution.retries import Limits
+from ojala.pipeline.inference.adapters.registry import PRODUCTS
+from ojala.pipeline.inference.process import Task
+from ojala.pipeline.quality.gates import GateReport, judge, read_gates, refuse, write_gates
+from ojala.pipeline.report import RunFacts, write_report
+from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.runs.plan import DONE, Entry, Plan
+from ojala.pipeline.runs.provenance import write_checksums, write_provenance
+from ojala.pipeline.runs.receipts import all_receipts, read_receipts, worker_rate, write_receipts_table
+from ojala.pipeline.runs.record import ENDED, RunRecord, Status, read_record, run_folder, write_record
+from ojala.pipeline.runs.region import coverage
+from ojala.pipeline.runs.releases import (
+    ReleaseError,
+    check_ended,
+    pointers,
+    turn,
+    was_published,
+    was_withdrawn,
+)
+from ojala.pipeline.runs.workspace import link, tidy
+from ojala.pipeline.storage.code_version import code_version, package_versions
+from ojala.pipeline.storage.files import list_files, utc_now, write_whole
+from ojala.pipeline.storage.hats import (
     SKYMAP_ORDER,
     catalogue_name,
     finalise_catalogue,
     read_counts,
     read_leaves,
 )
-from pipeline.config import RunConfig
-from pipeline.engine import ENGINES
-from pipeline.folder import link, tidy
-from pipeline.gates import GateReport, judge, read_gates, refuse, write_gates
-from pipeline.leaf import LeafRecord, write_whole
-from pipeline.lock import hold
-from pipeline.partition import Task
-from pipeline.plan import DONE, Entry, Plan
-from pipeline.provenance import write_checksums, write_provenance
-from pipeline.receipts import all_receipts, list_files, read_receipts, write_receipts_table
-from pipeline.record import (
-    ENDED,
-    RunRecord,
-    Status,
-    read_record,
-    run_folder,
-    utc_now,
-    worker_rate,
-    write_record,
-)
-from pipeline.region import coverage
-from pipeline.release import ReleaseError, check_ended, pointers, turn, was_published, was_withdrawn
-from pipeline.report import RunFacts, write_report
-from pipeline.sky import Partition
-from pipeline.systems import PRODUCTS
-from pipeline.versions import code_version, package_versions
+from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.lock import hold
+from ojala.pipeline.storage.parquet import LeafRecord
 
 MOC = "moc.fits"
 """Coverage of the partitions that are there."""

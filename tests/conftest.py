@@ -14,10 +14,10 @@ import pytest
 from hypothesis import settings
 from upath import UPath
 
-from catalogs_schema.bands import MODEL_BANDS
-from pipeline.config import RunConfig
-from tests.pace import scaled, slowness
-from tests.survey import Finished, carry_through, ingest_table, photometry_table
+from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.pipeline.runs.config import RunConfig
+from tests.helpers.pace import scaled, slowness
+from tests.helpers.survey import Finished, carry_through, ingest_table, photometry_table
 
 # Tests run side by side; networks with all cores each would only fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

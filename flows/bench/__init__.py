@@ -1,7 +1,7 @@
 """`ojala bench`: what the machine allows, and how much of it the network and the flow use.
 
 Everything is measured in one go on the same rows, and what is compared takes turns, so that ratios hold on a
-machine with other work to do. See ``flows/BENCHMARK.md`` for what was learned with it.
+machine with other work to do. See ``flows/bench/BENCHMARK.md`` for what was learned with it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows.bench import flow, machine, network, spectra
-from flows.bench.report import Flow, Leaves, Machine, Network, Report, Spectral, Spread, ratios_of, roofline
-from flows.bench.team import Team
-from pipeline.catalogue import read_leaves
+from ojala.flows.bench import flow, machine, network, spectra
+from ojala.flows.bench.report import (
+    Flow,
+    Leaves,
+    Machine,
+    Network,
+    Report,
+    Spectral,
+    Spread,
+    ratios_of,
+    roofline,
+)
+from ojala.flows.bench.team import Team
+from ojala.pipeline.storage.hats import read_leaves
 
 SMALL_ROWS = 60
 """Most rows of a partition in the run that measures what one costs without a network."""
@@ -133,7 +143,8 @@ def bench(
         bytes_moved=moved,
         bytes_least=least,
         roofline={
-            p: roofline(flops, least, limits.matrix[p].median, limits.copy.median) for p in machine.precisions()
+            p: roofline(flops, least, limits.matrix[p].median, limits.copy.median)
+            for p in machine.precisions()
         },
         forward={name.removeprefix("forward "): of[name] for name in of if name.startswith("forward")},
         predict={p: of[f"predict {p}"] for p in machine.precisions()},

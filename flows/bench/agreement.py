@@ -1,6 +1,6 @@
 """What a precision costs in the catalogue: its columns against those of the same network in double precision.
 
-    python -m flows.bench.agreement 6000
+    python -m ojala.flows.bench.agreement 6000
 
 prints a table over so many objects of the bundled mock sky. Deviations are in units of the stated error where
 there is one.
@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from catalogs_schema.value_added import OJALA
-from flows.bench.flow import survey
-from flows.bench.machine import DTYPES
-from flows.bench.network import leaves_of
-from models.predictor import OjalaPredictor
-from models.tokens import Tokens
-from pipeline.answers import value_added_table
-from pipeline.photometry import read_photometry
+from ojala.catalogs_schema.ojala import OJALA
+from ojala.flows.bench.flow import survey
+from ojala.flows.bench.machine import DTYPES
+from ojala.flows.bench.network import leaves_of
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.ojala.tokens import Tokens
+from ojala.pipeline.inference.photometry import read_photometry
+from ojala.pipeline.inference.products.ojala import value_added_table
 
 ERROR_OF = {f"z_q{q}": "z_err" for q in ("02", "16", "50", "84", "98")}
 """Columns whose deviation is judged by the error of another."""

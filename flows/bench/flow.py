@@ -14,19 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from catalogs_schema.receipt import Receipt
-from catalogs_schema.value_added import OJALA
-from flows.bench.machine import repeat
-from flows.demo import PATCH
-from pipeline import run as survey_run
-from pipeline.answers import value_added_table
-from pipeline.catalogue import read_leaves
-from pipeline.config import RunConfig
-from pipeline.ingest import ingest
-from pipeline.leaf import write_leaf
-from pipeline.model import EmptyModel
-from pipeline.photometry import read_photometry
-from pipeline.plan import make_plan
+from ojala.catalogs_schema.ojala import OJALA
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.flows.bench.machine import repeat
+from ojala.flows.demo.run import PATCH
+from ojala.pipeline import run as survey_run
+from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.photometry import read_photometry
+from ojala.pipeline.inference.products.ojala import value_added_table
+from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.runs.plan import make_plan
+from ojala.pipeline.storage.hats import read_leaves
+from ojala.pipeline.storage.parquet import write_leaf
 
 
 def survey(folder: Path, rows: int, tile_rows: int) -> UPath:

@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from flows.bench import flow, network
-from flows.bench.machine import repeat
-from flows.bench.report import roofline
-from models.conveyor import Conveyor
-from models.graph import GraphTray, RecordedFunction
-from models.predictor import OjalaPredictor
-from models.tokens import N_BANDS, tokenise
-from pipeline.config import GPU_BATCH, RunConfig
+from ojala.flows.bench import flow, network
+from ojala.flows.bench.machine import repeat
+from ojala.flows.bench.report import roofline
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.ojala.tokens import N_BANDS, tokenise
+from ojala.models.serving.batching import Conveyor
+from ojala.models.serving.cuda_graph import GraphTray, RecordedFunction
+from ojala.pipeline.runs.config import GPU_BATCH, RunConfig
 
 SQUARE = 8192
 """Size of the matrices whose product is timed."""
@@ -49,7 +49,7 @@ class Gpu:
     matrix, copy : float
         Rate of matrix products in bf16 [FLOP/s]; rate of reading and writing its memory [bytes/s].
     roofline : float
-        Objects a second that both allow the network: see `flows.bench.report.roofline`.
+        Objects a second that both allow the network: see `ojala.flows.bench.report.roofline`.
     forward : dict of str to float
         Objects a second of the network alone in bf16, ``eager`` and ``compiled``.
     predict : float

@@ -14,11 +14,10 @@ import psutil
 import torch
 from torch.nn import functional as F
 
-from models.precision import Precision, multiplies_bf16
+from ojala.models.serving.precision import Precision, multiplies_bf16
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Torch's types by the names of precisions."""
-
 
 
 def precisions() -> tuple[Precision, ...]:

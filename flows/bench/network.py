@@ -20,13 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from upath import UPath
 
-from flows.bench.machine import Shape
-from models.ojala import FIRST, REQUESTS, Ojala
-from models.precision import Precision
-from models.predictor import OjalaPredictor
-from models.tokens import Tokens, tokenise
-from pipeline.catalogue import read_leaves
-from pipeline.photometry import Photometry, read_photometry
+from ojala.flows.bench.machine import Shape
+from ojala.models.ojala.network import FIRST, REQUESTS, Ojala
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.ojala.tokens import Tokens, tokenise
+from ojala.models.serving.precision import Precision
+from ojala.pipeline.inference.photometry import Photometry, read_photometry
+from ojala.pipeline.storage.hats import read_leaves
 
 REFERENCE_BATCH = 64
 """Objects at a time in the reference's way of serving."""

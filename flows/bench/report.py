@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from flows.bench.machine import Device
+from ojala.flows.bench.machine import Device
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.precision import Precision
-from pipeline.model import Model, ModelSpec
-from pipeline.systems import SYSTEMS, SpectralSystem
+from ojala.models.serving.precision import Precision
+from ojala.pipeline.inference.adapters.base import Model
+from ojala.pipeline.inference.adapters.registry import SYSTEMS
+from ojala.pipeline.inference.adapters.spectra import SpectralSystem
+from ojala.pipeline.inference.model_spec import ModelSpec
 
 SPECTRAL = tuple(name for name, system in SYSTEMS.items() if isinstance(system, SpectralSystem))
 """Names of the models of spectra."""

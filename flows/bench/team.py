@@ -15,7 +15,7 @@ from typing import ParamSpec, Self, TypeVar
 
 import torch
 
-from pipeline.crew import keep_freed_memory
+from ojala.pipeline.execution.dispatcher import keep_freed_memory
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """The atlas: a sample of embeddings with clusters, maps and redshifts, and where other objects lie in it.
 
-It is fitted once (`models.avis.cartography`) and applied to every row on its own: the row's nearest
+It is fitted once (`ojala.models.avis.atlas_fit`) and applied to every row on its own: the row's nearest
 neighbours in the sample are found by exact search, and tell its cluster, its redshift and its place. So a
 row's answer does not depend on which rows come with it, and nothing has to be fitted to apply an atlas.
 
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catalogs_schema.avis import EMBEDDING_SIZE, UNCLUSTERED
-from models.weights_file import WeightsError, file_sha256, read_tensors, write_tensors
+from ojala.catalogs_schema.avis import EMBEDDING_SIZE, UNCLUSTERED
+from ojala.models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
 
 FORMAT = "ojala-avis-atlas-1"
 """Kind of the file."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.avis.objectives import VARIANCE_WEIGHTS
-from models.avis.weights import AvisInfo
+from ojala.models.avis.checkpoint import AvisInfo
+from ojala.models.avis.losses import VARIANCE_WEIGHTS
 
 Report = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -100,7 +100,7 @@ def avis_card(info: AvisInfo, report: Report, command: str) -> str:
     info : AvisInfo
         Of the weights.
     report : mapping
-        Measures by table and row, as from `flows.avis_evaluation.evaluate`.
+        Measures by table and row, as from `ojala.flows.evaluation.avis.evaluate`.
     command : str
         The command that made them.
     """

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.avis.image_patches import EXPOSURE, N_PATCHES, NUMBERS, PATCH_PIXELS, ImagePatches
-from models.layers import Block
-from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, hide
-from models.spectral_tokenizer.patches import Patches
+from ojala.models.avis.inputs import EXPOSURE, N_PATCHES, NUMBERS, PATCH_PIXELS, ImagePatches
+from ojala.models.layers.attention import Block
+from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, hide
+from ojala.models.spectral_tokenizer.patches import Patches
 
 QUERIES = 4
 """Learned queries by which each tower is pooled."""
@@ -141,7 +141,7 @@ class ImageTower(nn.Module):
     def reconstruct(self, encoded: Tensor, valid: Tensor, place: Tensor) -> Tensor:
         """Encoding (N, S, d), its validity and places of T patches (N, T) -> their pixels (N, T, 3 * 64).
 
-        In asinh of the flux over `models.avis.image_patches.UNIT`.
+        In asinh of the flux over `ojala.models.avis.inputs.UNIT`.
         """
         hidden, x = hide(valid), self.ask[place]
         for block in self.decoder:
@@ -169,7 +169,7 @@ class Avis(nn.Module):
     def see_spectra(self, patches: Patches, brightness: Tensor) -> tuple[Tensor, Tensor]:
         """Encoding (N, S, d) and vectors (N, E) of spectra.
 
-        Their brightness (N, 2) is what `models.avis.spectrum_facts.facts_of` gives.
+        Their brightness (N, 2) is what `ojala.models.avis.inputs.facts_of` gives.
         """
         encoded = self.spectrum.encode(patches)
         return encoded, self.pool_spectrum(encoded, patches.valid, brightness)

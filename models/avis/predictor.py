@@ -7,17 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.avis.atlas import Atlas
-from models.avis.image_patches import read_images
-from models.avis.network import Avis
-from models.avis.pairs import Pairs
-from models.avis.spectrum_facts import facts_of
-from models.avis.weights import AvisInfo, load_avis
-from models.images import Images
-from models.precision import Precision
-from models.serving import Served
-from models.spectra import Spectra
-from models.spectral_tokenizer.patches import cut, in_batches
+from ojala.models.avis.atlas import Atlas
+from ojala.models.avis.checkpoint import AvisInfo, load_avis
+from ojala.models.avis.inputs import facts_of, read_images
+from ojala.models.avis.network import Avis
+from ojala.models.data import Images, Pairs, Spectra
+from ojala.models.serving.precision import Precision
+from ojala.models.serving.predictor import Served
+from ojala.models.spectral_tokenizer.patches import cut, in_batches
 
 
 class AvisPredictor(Served):
@@ -54,7 +51,7 @@ class AvisPredictor(Served):
 
         Raises
         ------
-        models.weights_file.WeightsError
+        ojala.models.checkpoint.WeightsError
             If the file does not hold whole weights of this network.
         """
         model, info = load_avis(Path(weights_path))

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.avis import objectives
-from models.avis.lesson import AvisLessonConfig, make_avis_lesson
-from models.avis.network import PRESETS, Avis
-from models.avis.pairs import Pairs
-from models.avis.weights import load_avis, save_avis
-from models.fitting import Fit, Record, carry_through, share_of_rate
+from ojala.models.avis import losses
+from ojala.models.avis.augmentation import AvisLessonConfig, make_avis_lesson
+from ojala.models.avis.checkpoint import load_avis, save_avis
+from ojala.models.avis.network import PRESETS, Avis
+from ojala.models.data import Pairs
+from ojala.models.training.trainer import Fit, Record, carry_through, share_of_rate
 
 Objective = Literal["towers", "contrastive", "variance"]
 """What is learned: each side alone, or that both agree."""
@@ -188,16 +188,16 @@ def _step(fit: Fit[_Learning], config: AvisTraining, draw: Draw) -> dict[str, fl
     again = config.again > 0.0
     lesson = make_avis_lesson(pairs, network.config.spectrum, config.lesson, rng, again=again)
     with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-        found, seen = objectives.look(network, lesson.to(config.device), config.lesson.from_embedding)
+        found, seen = losses.look(network, lesson.to(config.device), config.lesson.from_embedding)
     loss = config.spectrum * found["spectrum"] + config.image * found["image"]
     if config.objective == "contrastive":
-        found["joint"] = objectives.contrastive(seen.spectrum, seen.image, fit.model.log_scale[0])
+        found["joint"] = losses.contrastive(seen.spectrum, seen.image, fit.model.log_scale[0])
     elif config.objective == "variance":
-        found["joint"] = objectives.variance(seen.spectrum, seen.image)
+        found["joint"] = losses.variance(seen.spectrum, seen.image)
     if config.objective != "towers":
         loss = loss + config.joint * found["joint"]
     if again:
-        found["again"] = objectives.contrastive(seen.spectrum, seen.again, fit.model.log_scale[1])
+        found["again"] = losses.contrastive(seen.spectrum, seen.again, fit.model.log_scale[1])
         loss = loss + config.again * found["again"]
     done = fit.seconds / (60.0 * config.minutes)
     rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)

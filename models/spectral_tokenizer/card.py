@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.spectral_tokenizer.lesson import HUBER, MODEL_ERROR
-from models.spectral_tokenizer.weights import TokenizerInfo
+from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo
+from ojala.models.spectral_tokenizer.objective import HUBER, MODEL_ERROR
 
 Report = Mapping[str, Mapping[str, float]]
 
@@ -41,7 +41,7 @@ def tokenizer_card(info: TokenizerInfo, report: Report, command: str) -> str:
     info : TokenizerInfo
         Of the weights.
     report : mapping
-        Measures by sample, as from `flows.tokenizer_evaluation`.
+        Measures by sample, as from `ojala.flows.evaluation.spectral_tokenizer`.
     command : str
         The command that made them.
     """

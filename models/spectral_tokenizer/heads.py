@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.layers import Block
-from models.ojala import LOG_SCALE_RANGE, MEAN_LIMIT, N_REDSHIFT_BINS
-from models.quantities import BY_NAME, CLASSES, Quantity
-from models.spectral_tokenizer.network import hide
+from ojala.models.layers.attention import Block
+from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
+from ojala.models.layers.redshift_pdf import N_REDSHIFT_BINS
+from ojala.models.quantities import BY_NAME, CLASSES, Quantity
+from ojala.models.spectral_tokenizer.network import hide
 
 STELLAR: tuple[Quantity, ...] = tuple(BY_NAME[name] for name in ("teff", "logg", "fe_h"))
 """The parameters of stars, with the scale in which they are answered."""

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from models.layers import Block
-from models.spectral_tokenizer.patches import Patches
+from ojala.models.layers.attention import Block
+from ojala.models.spectral_tokenizer.patches import Patches
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.spectra import Spectra
+from ojala.models.data import Spectra
 
 PERIODS = (2.0, 2e5)
 """Shortest and longest period of the wavelength code [Angstrom]; shorter ones average to nothing in a patch,

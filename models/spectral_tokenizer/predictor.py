@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catalogs_schema.contract import NONE
-from catalogs_schema.spectral_tokenizer import SpectrumFlag
-from catalogs_schema.value_added import CLASS_FLOOR, CLASSES
-from models.calibration import STUDENT_T3_HALF_WIDTH
-from models.precision import Precision
-from models.redshift_pdf import summarise
-from models.serving import Served
-from models.spectra import Spectra
-from models.spectral_tokenizer.heads import STELLAR, HeadAnswers, Heads
-from models.spectral_tokenizer.network import SpectralTokenizer
-from models.spectral_tokenizer.patches import Cut, Patches, cut, in_batches, wavelength_code
-from models.spectral_tokenizer.weights import TokenizerInfo, load_tokenizer
+from ojala.catalogs_schema.contract import NONE
+from ojala.catalogs_schema.ojala import CLASS_FLOOR, CLASSES
+from ojala.catalogs_schema.spectral_tokenizer import SpectrumFlag
+from ojala.models.data import Spectra
+from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
+from ojala.models.layers.redshift_pdf import summarise
+from ojala.models.serving.precision import Precision
+from ojala.models.serving.predictor import Served
+from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo, load_tokenizer
+from ojala.models.spectral_tokenizer.heads import STELLAR, HeadAnswers, Heads
+from ojala.models.spectral_tokenizer.network import SpectralTokenizer
+from ojala.models.spectral_tokenizer.patches import Cut, Patches, cut, in_batches, wavelength_code
 
 FEW_PIXELS = 500
 UNCERTAIN_CLASS = 0.7
@@ -44,7 +44,8 @@ class SpectralTokenizerPredictor(Served):
     Attributes
     ----------
     batch_size : int
-        Rows per forward pass, of spectra of up to `models.spectral_tokenizer.patches.USUAL_SLOTS` patches.
+        Rows per forward pass, of spectra of up to `ojala.models.spectral_tokenizer.patches.USUAL_SLOTS`
+        patches.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class SpectralTokenizerPredictor(Served):
 
         Raises
         ------
-        models.weights_file.WeightsError
+        ojala.models.checkpoint.WeightsError
             If the file does not hold whole weights of this network.
         """
         model, heads, info = load_tokenizer(Path(weights_path))
@@ -90,11 +91,11 @@ class SpectralTokenizerPredictor(Served):
         Returns
         -------
         dict of str to ndarray, N rows each
-            By the names of `catalogs_schema.spectral_tokenizer.SPECTRAL_TOKENIZER` besides the key columns:
-            ``class`` as text, ``n_pixels`` and ``flags`` int32, ``embedding`` float16 (N, width), all else
-            float32. Errors are scaled where the weights hold scales. NaN (NONE in ``class``) where there is
-            no answer: everywhere for a spectrum of which no patch is readable, the redshift of stars, stellar
-            parameters where ``p_star`` is below 0.01.
+            By the names of `ojala.catalogs_schema.spectral_tokenizer.SPECTRAL_TOKENIZER` besides the key
+            columns: ``class`` as text, ``n_pixels`` and ``flags`` int32, ``embedding`` float16 (N, width),
+            all else float32. Errors are scaled where the weights hold scales. NaN (NONE in ``class``) where
+            there is no answer: everywhere for a spectrum of which no patch is readable, the redshift of
+            stars, stellar parameters where ``p_star`` is below 0.01.
         """
         cuts = cut(spectra, self._config.patch, self._config.width)
         found = {name: np.full(len(cuts), np.nan, np.float32) for name in _NUMBERS}

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.batch import LabelledSpectra
-from models.fitting import Fit, Record, carry_through, share_of_rate
-from models.spectral_tokenizer.heads import Heads
-from models.spectral_tokenizer.lesson import (
+from ojala.models.data import LabelledSpectra
+from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer, save_tokenizer
+from ojala.models.spectral_tokenizer.heads import Heads
+from ojala.models.spectral_tokenizer.network import PRESETS, SpectralTokenizer
+from ojala.models.spectral_tokenizer.objective import (
     HEAD_WEIGHTS,
     Lesson,
     LessonConfig,
@@ -28,8 +29,7 @@ from models.spectral_tokenizer.lesson import (
     losses,
     make_lesson,
 )
-from models.spectral_tokenizer.network import PRESETS, SpectralTokenizer
-from models.spectral_tokenizer.weights import load_tokenizer, save_tokenizer
+from ojala.models.training.trainer import Fit, Record, carry_through, share_of_rate
 
 Draw = Callable[[int, np.random.Generator, np.random.Generator], LabelledSpectra]
 """Draws so many labelled spectra of one instrument; the first generator alone decides of which objects."""

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.report.drawing import BLUE, CLASS_COLOURS, CLASS_MARKERS, INK, Drawing, draw
-from pipeline.validation.result import ClassBin, Measure, RedshiftCalibration, Scores
+from ojala.pipeline.quality.validation.result import ClassBin, Measure, RedshiftCalibration, Scores
+from ojala.pipeline.report.svg import BLUE, CLASS_COLOURS, CLASS_MARKERS, INK, Drawing, draw
 
 FEWEST = 5
 """Objects that a bin must hold for its measures to be drawn or printed."""

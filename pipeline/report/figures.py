@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from catalogs_schema.bands import MODEL_BANDS, System
-from pipeline.answers import REDSHIFT_EDGES
-from pipeline.report.account import RunAccount
-from pipeline.report.drawing import (
+from ojala.catalogs_schema.bands import MODEL_BANDS, System
+from ojala.catalogs_schema.receipt import REDSHIFT_EDGES
+from ojala.pipeline.report.svg import (
     BLUE,
     CLASS_COLOURS,
     GREEN,
@@ -25,6 +24,7 @@ from pipeline.report.drawing import (
     draw,
     scatter,
 )
+from ojala.pipeline.report.totals import RunAccount
 
 SYSTEM_COLOURS = {System.JPAS: BLUE, System.LEGACY: GREEN, System.WISE: ORANGE}
 STAGE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)

@@ -11,25 +11,30 @@ from typing import Any
 import numpy as np
 from upath import UPath
 
-from catalogs_schema.avis import AVIS
-from catalogs_schema.contract import NONE
-from catalogs_schema.receipt import Receipt
-from catalogs_schema.spectra import SPECTRA
-from pipeline.catalogue import read_counts, read_leaves
-from pipeline.gates import GateReport
-from pipeline.leaf import write_whole
-from pipeline.report.account import RunAccount, account_of
-from pipeline.report.atlas_page import write_atlas_page
-from pipeline.report.figures import band_drawing, class_drawing, rate_drawing, redshift_drawing, stage_drawing
-from pipeline.report.numbers import finite, run_numbers, seconds_between
-from pipeline.report.render import render
-from pipeline.report.skymap import sky_drawing
-from pipeline.report.spectra_section import spectra_section
-from pipeline.report.truth_section import objects_csv, truth_section
-from pipeline.systems import PRODUCTS
-from pipeline.validation.judge import validate
-from pipeline.validation.leaves import answers_for
-from pipeline.validation.truth import match_truth, read_truth
+from ojala.catalogs_schema.avis import AVIS
+from ojala.catalogs_schema.contract import NONE
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.catalogs_schema.spectra import SPECTRA
+from ojala.pipeline.inference.adapters.registry import PRODUCTS
+from ojala.pipeline.quality.gates import GateReport
+from ojala.pipeline.quality.validation.predictions import answers_for
+from ojala.pipeline.quality.validation.scores import validate
+from ojala.pipeline.quality.validation.truth import match_truth, read_truth
+from ojala.pipeline.report.atlas.page import write_atlas_page
+from ojala.pipeline.report.figures import (
+    band_drawing,
+    class_drawing,
+    rate_drawing,
+    redshift_drawing,
+    stage_drawing,
+)
+from ojala.pipeline.report.render import render
+from ojala.pipeline.report.skymap import sky_drawing
+from ojala.pipeline.report.spectra_section import spectra_section
+from ojala.pipeline.report.totals import RunAccount, account_of, finite, run_numbers, seconds_between
+from ojala.pipeline.report.truth_section import objects_csv, truth_section
+from ojala.pipeline.storage.files import write_whole
+from ojala.pipeline.storage.hats import read_counts, read_leaves
 
 ROWS_SHOWN = 50
 """Failed partitions and workers that the page lists."""

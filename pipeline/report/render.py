@@ -8,9 +8,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from catalogs_schema.contract import NONE
-from pipeline.validation.result import Measure
-from pipeline.validation.text import between
+from ojala.catalogs_schema.contract import NONE
+from ojala.pipeline.quality.validation.result import Measure
+from ojala.pipeline.quality.validation.text import between
 
 
 def render(template: str, context: dict[str, Any]) -> str:
@@ -24,7 +24,7 @@ def render(template: str, context: dict[str, Any]) -> str:
         What it shows; a name that is not there is an error.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report", ""),
+        loader=jinja2.PackageLoader("ojala.pipeline.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

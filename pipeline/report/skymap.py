@@ -11,10 +11,10 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from pipeline.catalogue import SKYMAP_ORDER
-from pipeline.report.account import RunAccount
-from pipeline.report.drawing import FAINT, INK, MANY, SEQUENTIAL, VERMILION, Drawing, draw, plain_logs
-from pipeline.sky import Partition
+from ojala.pipeline.report.svg import FAINT, INK, MANY, SEQUENTIAL, VERMILION, Drawing, draw, plain_logs
+from ojala.pipeline.report.totals import RunAccount
+from ojala.pipeline.storage.hats import SKYMAP_ORDER
+from ojala.pipeline.storage.healpix import Partition
 
 ALL_SKY_ORDER = 6
 """Order of the all-sky map (pixels of 55 arcmin, about two of its dots)."""

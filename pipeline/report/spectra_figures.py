@@ -11,19 +11,10 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from upath import UPath
 
-from catalogs_schema.specpt import RECONSTRUCTED_FIRST, RECONSTRUCTED_SIZE, RECONSTRUCTED_STEP
-from catalogs_schema.value_added import CLASSES
-from pipeline.report.drawing import (
-    BLUE,
-    CLASS_COLOURS,
-    CLASS_MARKERS,
-    FAINT,
-    INK,
-    Drawing,
-    draw,
-    scatter,
-)
-from pipeline.sky import Partition
+from ojala.catalogs_schema.ojala import CLASSES
+from ojala.catalogs_schema.specpt import RECONSTRUCTED_FIRST, RECONSTRUCTED_SIZE, RECONSTRUCTED_STEP
+from ojala.pipeline.report.svg import BLUE, CLASS_COLOURS, CLASS_MARKERS, FAINT, INK, Drawing, draw, scatter
+from ojala.pipeline.storage.healpix import Partition
 
 MAP_LEAST = 30
 """Fewer rows make no map."""

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from catalogs_schema.contract import NONE, Contract
-from catalogs_schema.specpt import SPECPT_SPECTRA
-from catalogs_schema.value_added import CLASSES
-from models.metrics import redshift_metrics
-from pipeline.report.spectra_figures import embedding_drawing, reconstruction_drawing, survey_drawing
-from pipeline.sky import Partition
+from ojala.catalogs_schema.contract import NONE, Contract
+from ojala.catalogs_schema.ojala import CLASSES
+from ojala.catalogs_schema.specpt import SPECPT_SPECTRA
+from ojala.models.evaluation.metrics import redshift_metrics
+from ojala.pipeline.report.spectra_figures import embedding_drawing, reconstruction_drawing, survey_drawing
+from ojala.pipeline.storage.healpix import Partition
 
 SAMPLE = 4000
 """Rows that are shown."""

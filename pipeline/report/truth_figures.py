@@ -7,8 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from pipeline.report.calibration_figures import FEWEST, at_least_wide, errorbars
-from pipeline.report.drawing import (
+from ojala.pipeline.quality.validation.result import RedshiftBin
+from ojala.pipeline.quality.validation.samples import CATASTROPHIC, LabelSample, RedshiftSample
+from ojala.pipeline.report.calibration_figures import FEWEST, at_least_wide, errorbars
+from ojala.pipeline.report.svg import (
     BLUE,
     CLASS_COLOURS,
     CLASS_MARKERS,
@@ -21,8 +23,6 @@ from pipeline.report.drawing import (
     plain_logs,
     scatter,
 )
-from pipeline.validation.result import RedshiftBin
-from pipeline.validation.samples import CATASTROPHIC, LabelSample, RedshiftSample
 
 LABELS_ABREAST = 4
 """Quantities in one line of their figure."""

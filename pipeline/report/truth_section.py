@@ -7,12 +7,17 @@ from typing import Any
 
 import pyarrow.csv
 
-from pipeline.report.calibration_figures import FEWEST, class_drawing, pit_drawing
-from pipeline.report.truth_figures import bins_drawing, label_drawing, redshift_truth_drawing
-from pipeline.validation.judge import samples_of
-from pipeline.validation.result import Classification, Scores, Validation
-from pipeline.validation.samples import label_samples, redshift_samples, wrong_classes, wrong_redshifts
-from pipeline.validation.truth import Matched
+from ojala.pipeline.quality.validation.result import Classification, Scores, Validation
+from ojala.pipeline.quality.validation.samples import (
+    label_samples,
+    redshift_samples,
+    wrong_classes,
+    wrong_redshifts,
+)
+from ojala.pipeline.quality.validation.scores import samples_of
+from ojala.pipeline.quality.validation.truth import Matched
+from ojala.pipeline.report.calibration_figures import FEWEST, class_drawing, pit_drawing
+from ojala.pipeline.report.truth_figures import bins_drawing, label_drawing, redshift_truth_drawing
 
 LISTED = 60
 """Wrong answers that each table on the page shows."""

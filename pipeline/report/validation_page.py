@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from upath import UPath
 
-from pipeline.leaf import write_whole
-from pipeline.report.render import render
-from pipeline.report.truth_section import objects_csv, truth_section
-from pipeline.validation.result import Validation
-from pipeline.validation.truth import Matched
+from ojala.pipeline.quality.validation.result import Validation
+from ojala.pipeline.quality.validation.truth import Matched
+from ojala.pipeline.report.render import render
+from ojala.pipeline.report.truth_section import objects_csv, truth_section
+from ojala.pipeline.storage.files import write_whole
 
 
 def write_validation(folder: UPath, matched: Matched, found: Validation) -> UPath:

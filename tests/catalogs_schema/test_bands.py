@@ -1,6 +1,6 @@
 import itertools
 
-from catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, MODEL_BANDS, NARROW_BANDS, REFERENCE_BAND
+from ojala.catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, MODEL_BANDS, NARROW_BANDS, REFERENCE_BAND
 
 
 def test_the_archive_has_57_bands_of_which_54_are_narrow():

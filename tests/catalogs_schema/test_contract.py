@@ -4,10 +4,10 @@ import pyarrow as pa
 import pytest
 from astropy.io.votable.ucd import check_ucd
 
-from catalogs_schema.contract import Column, Contract
-from catalogs_schema.data_model import CONTRACTS
-from catalogs_schema.photometry import PHOTOMETRY
-from catalogs_schema.value_added import LINES, OJALA
+from ojala.catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.data_model import CONTRACTS
+from ojala.catalogs_schema.ojala import LINES, OJALA
+from ojala.catalogs_schema.photometry import PHOTOMETRY
 
 COLUMNS = [pytest.param(column, id=f"{c.name}-{column.name}") for c in CONTRACTS for column in c]
 

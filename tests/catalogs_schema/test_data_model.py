@@ -1,9 +1,8 @@
 from pathlib import Path
 
-import catalogs_schema
-from catalogs_schema import data_model
-from catalogs_schema.flags import MEANING, Flag, names
-from catalogs_schema.value_added import OJALA, PUBLISHED_NAMES
+from ojala import catalogs_schema
+from ojala.catalogs_schema import data_model
+from ojala.catalogs_schema.ojala import MEANING, OJALA, PUBLISHED_NAMES, Flag, names
 
 PAGE = Path(catalogs_schema.__file__).with_name("DATA_MODEL.md")
 

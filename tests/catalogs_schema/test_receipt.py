@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from catalogs_schema.receipt import Attempt, Ingredients, Receipt
+from ojala.catalogs_schema.receipt import Attempt, Ingredients, Receipt
 
 INGREDIENTS = Ingredients(
     input_sha256="a", weights_sha256="b", config_sha256="c", code_version="1", contract_version="ojala 1.0.0"

@@ -1,7 +1,7 @@
 """The tokenizer's contract: its keys are those of the spectra, and every flag has a bit and a meaning."""
 
-from catalogs_schema.spectra import KEY_NAMES, SPECTRA
-from catalogs_schema.spectral_tokenizer import MEANING, SPECTRAL_TOKENIZER, SpectrumFlag
+from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from ojala.catalogs_schema.spectral_tokenizer import MEANING, SPECTRAL_TOKENIZER, SpectrumFlag
 
 
 def test_keys_and_positions_are_those_of_the_spectra():

@@ -3,9 +3,9 @@ import io
 from astropy.io import votable as astropy_votable
 from astropy.table import Table
 
-from catalogs_schema import votable
-from catalogs_schema.data_model import CONTRACTS
-from catalogs_schema.value_added import OJALA
+from ojala.catalogs_schema import votable
+from ojala.catalogs_schema.data_model import CONTRACTS
+from ojala.catalogs_schema.ojala import OJALA
 
 
 def test_the_header_is_a_votable_with_every_column_its_unit_ucd_and_description():

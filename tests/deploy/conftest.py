@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from deploy.make_certificates import make_certificates
+from ojala.deploy.make_certificates import make_certificates
 from tests.deploy.processes import BIN, ROOT, free_port, running
-from tests.pace import until
+from tests.helpers.pace import until
 
 SECRETS = "/run/secrets/dask"
 

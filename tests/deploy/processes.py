@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.pace import scaled
+from tests.helpers.pace import scaled
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ import pytest
 from distributed import Client, Security
 from upath import UPath
 
-from deploy.make_certificates import make_certificates
-from pipeline.clusters import ClusterError, SameCode, running_scheduler
-from pipeline.verify import verify
+from ojala.deploy.make_certificates import make_certificates
+from ojala.pipeline.execution.clusters import ClusterError, SameCode, running_scheduler
+from ojala.pipeline.quality.verify import verify
 from tests.deploy.processes import BIN
-from tests.pace import scaled
+from tests.helpers.pace import scaled
 
 # Scheduler, workers and a run with Prefect's own server start one after another.
 pytestmark = pytest.mark.timeout(900)
@@ -110,7 +110,7 @@ def test_everything_listens_on_the_loopback_interface_that_was_told_to(scheduler
 
 
 def test_the_health_check_of_the_compose_file_tells_an_answer_from_silence(scheduler):
-    check = [sys.executable, "-m", "deploy.answers"]
+    check = [sys.executable, "-m", "ojala.deploy.healthcheck"]
     assert subprocess.run([*check, f"http://{scheduler[1]}/health"], check=False).returncode == 0
     closed = subprocess.run([*check, "http://127.0.0.1:9/health"], check=False, capture_output=True)
     assert closed.returncode == 1

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prefect.flows import Flow, load_flow_from_entrypoint
 
-from deploy import register
+from ojala.deploy import register
 from tests.deploy.processes import BIN, ROOT
 
 DEPLOY = ROOT / "deploy"

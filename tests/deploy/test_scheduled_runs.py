@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from flows.survey import IncompleteRun, seen_by_the_server
-from pipeline.record import read_record
-from pipeline.release import pointers
-from pipeline.verify import verify
+from ojala.flows.survey import IncompleteRun, seen_by_the_server
+from ojala.pipeline.quality.verify import verify
+from ojala.pipeline.runs.record import read_record
+from ojala.pipeline.runs.releases import pointers
 from tests.deploy.processes import BIN, ROOT, free_port, running
-from tests.pace import scaled, until
+from tests.helpers.pace import scaled, until
 
 # Server, worker and two runs start some ten interpreters; on a busy machine that takes long.
 pytestmark = pytest.mark.timeout(1800)
@@ -78,7 +78,7 @@ def settings(home, photometry):
         "OJALA_PHOTOMETRY": str(photometry),
         "OJALA_CATALOGUE": str(home / "catalogue"),
         "OJALA_ENGINE": "serial",
-        "OJALA_TRAINING_SETTINGS": str(ROOT / "flows" / "training.toml"),
+        "OJALA_TRAINING_SETTINGS": str(ROOT / "flows" / "training" / "configs" / "ojala.toml"),
         "OJALA_LIBRARY": str(home / "library.npz"),
         "OJALA_TRAINING": str(home / "training"),
     }
@@ -108,7 +108,7 @@ def server(home, settings):
 
         until(ready, "server", seconds=600, log=api.log)
         register = subprocess.run(
-            [sys.executable, "-m", "deploy.register"],
+            [sys.executable, "-m", "ojala.deploy.register"],
             env=os.environ | settings,
             cwd=ROOT,
             capture_output=True,

@@ -7,11 +7,11 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.attempts import Limits
-from pipeline.engine import ENGINES
-from pipeline.model import ModelSpec
+from ojala.pipeline.execution.engines import ENGINES
+from ojala.pipeline.execution.retries import Limits
+from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.deploy.processes import ROOT
-from tests.survey import orders
+from tests.helpers.survey import orders
 
 PACKAGES = ("catalogs_schema", "models", "pipeline", "flows", "deploy")
 EXECUTING_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -10,13 +10,13 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.attempts import Limits
-from pipeline.clusters import ClusterError, slurm_jobs
-from pipeline.engine import ENGINES
-from pipeline.model import ModelSpec
+from ojala.pipeline.execution.clusters import ClusterError, slurm_jobs
+from ojala.pipeline.execution.engines import ENGINES
+from ojala.pipeline.execution.retries import Limits
+from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.deploy.processes import ROOT
-from tests.pace import until
-from tests.survey import orders
+from tests.helpers.pace import until
+from tests.helpers.survey import orders
 
 PROFILE = yaml.safe_load((ROOT / "deploy" / "slurm" / "jobqueue.yaml").read_text())["jobqueue"]["slurm"]
 

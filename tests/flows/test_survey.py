@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pace import scaled
+from tests.helpers.pace import scaled
 
 BIN = Path(sys.executable).parent
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from pipeline.config import RunConfig
-from pipeline.report import write_report
-from pipeline.report.account import account_of
-from pipeline.validation.leaves import answers_for
-from pipeline.validation.truth import Matched, match_truth, read_truth
+from ojala.pipeline.quality.validation.predictions import answers_for
+from ojala.pipeline.quality.validation.truth import Matched, match_truth, read_truth
+from ojala.pipeline.report import write_report
+from ojala.pipeline.report.totals import account_of
+from ojala.pipeline.runs.config import RunConfig
 from tests.pipeline.report.small_run import FACTS, Reported, SmallRun, make_run
 
 

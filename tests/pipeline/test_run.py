@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from catalogs_schema.receipt import Receipt
-from pipeline import plan as planning
-from pipeline import run as survey_run
-from pipeline.config import ConfigError, RunConfig, read_config
-from pipeline.partition import receipt_path
-from pipeline.plan import make_plan, measure_rate, rows_per_second
-from pipeline.receipts import all_receipts
-from pipeline.record import Status, read_record
-from pipeline.release import pointers
-from pipeline.verify import verify
-from tests.survey import carry_through, ingest_table, photometry_table, replace
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline import run as survey_run
+from ojala.pipeline.inference.process import receipt_path
+from ojala.pipeline.quality.verify import verify
+from ojala.pipeline.runs import plan as planning
+from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
+from ojala.pipeline.runs.plan import make_plan, measure_rate, rows_per_second
+from ojala.pipeline.runs.receipts import all_receipts
+from ojala.pipeline.runs.record import Status, read_record
+from ojala.pipeline.runs.releases import pointers
+from tests.helpers.survey import carry_through, ingest_table, photometry_table, replace
 
 
 def data(run, product="ojala"):

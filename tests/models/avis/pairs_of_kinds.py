@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.avis.network import AvisConfig
-from models.avis.pairs import Pairs
-from models.images import Images
-from models.spectra import Spectra
-from models.spectral_tokenizer.network import TokenizerConfig
+from ojala.models.avis.network import AvisConfig
+from ojala.models.data import Images, Pairs, Spectra
+from ojala.models.spectral_tokenizer.network import TokenizerConfig
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, mixed_spectra
 
 SMALL = AvisConfig(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.avis.atlas import NEIGHBOURS, nearest, read_atlas, without_itself, write_atlas
-from models.weights_file import WeightsError
-from tests.avis_survey import toy_atlas
+from ojala.models.avis.atlas import NEIGHBOURS, nearest, read_atlas, without_itself, write_atlas
+from ojala.models.checkpoint import WeightsError
+from tests.helpers.avis_survey import toy_atlas
 
 
 def others(n: int, seed: int = 2) -> np.ndarray:

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from catalogs_schema.avis import EMBEDDING_SIZE
-from models.avis.network import PRESETS, Avis
-from models.avis.pairs import Pairs
-from models.avis.predictor import AvisPredictor
-from models.avis.weights import save_avis
-from models.images import Images
-from models.predictor import WEIGHTS_FOLDER
-from models.spectra import Spectra
-from models.weights_file import WeightsError, read_tensors, write_tensors
+from ojala.catalogs_schema.avis import EMBEDDING_SIZE
+from ojala.models.avis.checkpoint import save_avis
+from ojala.models.avis.network import PRESETS, Avis
+from ojala.models.avis.predictor import AvisPredictor
+from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
+from ojala.models.data import Images, Pairs, Spectra
+from ojala.models.ojala.predictor import WEIGHTS_FOLDER
 from tests.models.avis.pairs_of_kinds import SMALL, blobs, mixed_pairs
 from tests.models.spectral_tokenizer.spectra_of_kinds import as_spectra, mixed_spectra
 

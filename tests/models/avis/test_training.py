@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 
-from models import fitting
-from models.avis.lesson import AvisLessonConfig
-from models.avis.network import PRESETS
-from models.avis.predictor import AvisPredictor
-from models.avis.training import AvisTraining, train_avis
-from models.avis.weights import load_avis
-from models.spectral_tokenizer.quality import retrieval
+from ojala.models.avis.augmentation import AvisLessonConfig
+from ojala.models.avis.checkpoint import load_avis
+from ojala.models.avis.network import PRESETS
+from ojala.models.avis.predictor import AvisPredictor
+from ojala.models.avis.training import AvisTraining, train_avis
+from ojala.models.spectral_tokenizer.evaluation import retrieval
+from ojala.models.training import trainer
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 from tests.models.clock import Clock
 
@@ -22,7 +22,7 @@ from tests.models.clock import Clock
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", SMALL)
-    monkeypatch.setattr(fitting, "time", Clock())
+    monkeypatch.setattr(trainer, "time", Clock())
     return AvisTraining(
         name="small",
         preset="small",

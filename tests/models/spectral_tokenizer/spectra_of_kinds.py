@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.spectra import Spectra
+from ojala.models.data import Spectra
 
 GRIDS = {
     "DESI": np.linspace(3600.0, 9824.0, 1945),

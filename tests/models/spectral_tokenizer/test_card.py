@@ -2,10 +2,10 @@
 
 from dataclasses import asdict
 
-from models.spectral_tokenizer.card import tokenizer_card
-from models.spectral_tokenizer.network import PRESETS
-from models.spectral_tokenizer.training import TokenizerTraining
-from models.spectral_tokenizer.weights import TokenizerInfo
+from ojala.models.spectral_tokenizer.card import tokenizer_card
+from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo
+from ojala.models.spectral_tokenizer.network import PRESETS
+from ojala.models.spectral_tokenizer.training import TokenizerTraining
 
 FIRST = {
     "config": asdict(TokenizerTraining()),

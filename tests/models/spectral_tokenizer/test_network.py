@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from models.spectral_tokenizer.heads import Heads
-from models.spectral_tokenizer.network import PRESETS, SpectralTokenizer, TokenizerConfig
-from models.spectral_tokenizer.patches import cut, gather, wavelength_code
+from ojala.models.spectral_tokenizer.heads import Heads
+from ojala.models.spectral_tokenizer.network import PRESETS, SpectralTokenizer, TokenizerConfig
+from ojala.models.spectral_tokenizer.patches import cut, gather, wavelength_code
 from tests.models.spectral_tokenizer.spectra_of_kinds import as_spectra, mixed_spectra
 
 SMALL = TokenizerConfig(width=32, heads=2, encoder=2, decoder=2, patch=16)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.spectra import Spectra
-from models.spectral_tokenizer.patches import MAX_FLUX, PERIODS, cut, gather, wavelength_code
+from ojala.models.data import Spectra
+from ojala.models.spectral_tokenizer.patches import MAX_FLUX, PERIODS, cut, gather, wavelength_code
 
 WAVELENGTH = np.linspace(4000.0, 5000.0, 100)
 

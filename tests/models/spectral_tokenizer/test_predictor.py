@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from catalogs_schema.spectra import KEY_NAMES
-from catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER, SpectrumFlag
-from models.spectral_tokenizer.heads import Heads
-from models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
-from models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
-from models.spectral_tokenizer.weights import save_tokenizer
-from models.weights_file import WeightsError, read_tensors, write_tensors
+from ojala.catalogs_schema.spectra import KEY_NAMES
+from ojala.catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER, SpectrumFlag
+from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
+from ojala.models.spectral_tokenizer.checkpoint import save_tokenizer
+from ojala.models.spectral_tokenizer.heads import Heads
+from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
+from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, mixed_spectra
 
 SMALL = TokenizerConfig(width=32, heads=2, encoder=2, decoder=1, patch=16)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import fitting
-from models.batch import LabelledSpectra
-from models.spectral_tokenizer import training
-from models.spectral_tokenizer.lesson import LessonConfig, losses, make_lesson
-from models.spectral_tokenizer.network import PRESETS, TokenizerConfig
-from models.spectral_tokenizer.training import TokenizerTraining, train_tokenizer
-from models.spectral_tokenizer.weights import load_tokenizer
+from ojala.models.data import LabelledSpectra
+from ojala.models.spectral_tokenizer import training
+from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer
+from ojala.models.spectral_tokenizer.network import PRESETS, TokenizerConfig
+from ojala.models.spectral_tokenizer.objective import LessonConfig, losses, make_lesson
+from ojala.models.spectral_tokenizer.training import TokenizerTraining, train_tokenizer
+from ojala.models.training import trainer
 from tests.models.clock import Clock
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
 
@@ -37,7 +37,7 @@ DRAWS = {name: draw_from(name) for name in ("DESI", "SDSS")}
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", SMALL)
-    monkeypatch.setattr(fitting, "time", Clock())
+    monkeypatch.setattr(trainer, "time", Clock())
     return TokenizerTraining(
         name="small", preset="small", batch_size=4, warm_up=10, minutes=1.0, checkpoint_minutes=0.5
     )

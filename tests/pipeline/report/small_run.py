@@ -12,17 +12,15 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
-from catalogs_schema.bands import MODEL_BANDS
-from catalogs_schema.contract import Contract
-from catalogs_schema.flags import Flag
-from catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
-from catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
-from catalogs_schema.value_added import CLASSES, OJALA
-from pipeline.answers import REDSHIFT_EDGES
-from pipeline.catalogue import SKYMAP_ORDER, finalise_catalogue
-from pipeline.leaf import LeafRecord, write_leaf
-from pipeline.report import RunFacts
-from pipeline.sky import Partition, pixel_at, spatial_index
+from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.ojala import CLASSES, OJALA, Flag
+from ojala.catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
+from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Attempt, Ingredients, Leaf, Receipt, Summary
+from ojala.pipeline.report import RunFacts
+from ojala.pipeline.storage.hats import SKYMAP_ORDER, finalise_catalogue
+from ojala.pipeline.storage.healpix import Partition, pixel_at, spatial_index
+from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
 
 ROWS = 1200
 TILE = 9611

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from catalogs_schema.receipt import Receipt
-from pipeline.report import write_report
-from pipeline.report.drawing import draw
-from pipeline.validation.result import Validation
-from pipeline.validation.truth import TruthError
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline.quality.validation.result import Validation
+from ojala.pipeline.quality.validation.truth import TruthError
+from ojala.pipeline.report import write_report
+from ojala.pipeline.report.svg import draw
 from tests.pipeline.report.small_run import FACTS, ROWS, Reported, SmallRun, failed
 
 

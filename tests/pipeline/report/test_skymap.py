@@ -2,11 +2,11 @@ import healpy
 import numpy as np
 import pytest
 
-from catalogs_schema.receipt import Receipt
-from pipeline.catalogue import SKYMAP_ORDER
-from pipeline.report.account import account_of
-from pipeline.report.skymap import sky_drawing
-from pipeline.sky import Partition, pixel_at, spatial_index
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline.report.skymap import sky_drawing
+from ojala.pipeline.report.totals import account_of
+from ojala.pipeline.storage.hats import SKYMAP_ORDER
+from ojala.pipeline.storage.healpix import Partition, pixel_at, spatial_index
 from tests.pipeline.report.small_run import SmallRun, failed
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.report.spectra_figures import embedding_drawing, map_of, survey_drawing
+from ojala.pipeline.report.spectra_figures import embedding_drawing, map_of, survey_drawing
 
 CLASSES = np.repeat(["GALAXY", "STAR", "QSO", "NONE"], 20).astype(object)
 SURVEY_Z = np.concatenate(

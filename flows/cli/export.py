@@ -1,0 +1,61 @@
+"""Commands that write a release in other tools' forms: export pdf."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from upath import UPath
+
+from ojala.flows.cli.output import AsJson, errors, say
+
+app = typer.Typer()
+export = typer.Typer(help="Write a release in the form of other tools.", no_args_is_help=True)
+app.add_typer(export, name="export")
+
+
+class Form(StrEnum):
+    """Forms of redshift PDFs."""
+
+    QP = "qp"
+
+
+class PdfClass(StrEnum):
+    """Classes whose redshift PDFs are exported."""
+
+    GALAXY = "galaxy"
+    QUASAR = "quasar"
+    BEST = "best"
+
+
+@export.command("pdf")
+def export_pdf(
+    out: Annotated[str, typer.Argument(help="Collection with the runs.")],
+    to: Annotated[str, typer.Option(help="File to write; its name ends in .hdf5.")],
+    form: Annotated[Form, typer.Option("--as", help="Form of the PDFs.")] = Form.QP,
+    run: Annotated[str | None, typer.Option(help="Run; default: the published one.")] = None,
+    which: Annotated[
+        PdfClass,
+        typer.Option("--class", help="Assumed class; best: the most probable one."),
+    ] = PdfClass.BEST,
+    limit: Annotated[
+        int, typer.Option(help="Most PDFs to write; qp takes 14.6 kB for each.", min=1)
+    ] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Write the redshift PDFs of a run as a file that `qp.read` opens, with the keys of the objects.
+
+    The run must have been made with `--vectors`. Rows without such a PDF (stars, and objects whose
+    probability of the class is below 0.01) are left out and counted.
+    """
+    from ojala.pipeline.runs.qp_export import export_qp
+
+    with errors():
+        made = export_qp(UPath(out), UPath(to), run, which.value, limit)
+    text = (
+        f"{to}: {made.rows:,} PDFs ({which}) of run {made.run_id}, {made.bytes / 2**20:,.1f} MiB; "
+        f"{made.without:,} rows have none"
+    )
+    say(text, {"file": to, "form": form.value, **asdict(made)}, as_json)

@@ -1,0 +1,150 @@
+"""The commands that make catalogues from files: ingest, spectra, cutouts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from upath import UPath
+
+from ojala.flows.cli.output import AsJson, errors, say
+
+app = typer.Typer()
+
+
+@app.command()
+def spectra(
+    sources: Annotated[list[str], typer.Argument(help="Files, or folders with them.", metavar="SOURCE...")],
+    out: Annotated[str, typer.Option(help="Folder of the spectra catalogue; must be new or empty.")],
+    tile_rows: Annotated[int, typer.Option(help="Most spectra of a partition.", min=1)] = 1_000,
+    as_json: AsJson = False,
+) -> None:
+    """Make a spectra catalogue (HATS) from files of DESI, SDSS/BOSS, LAMOST and templates.
+
+    Files are told apart by their content. Redshifts and properties are taken from the surveys' tables among
+    the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB; LAMOST's stellar parameters.
+    """
+    from ojala.pipeline.ingest.spectra import ingest_spectra
+
+    with errors():
+        summary = ingest_spectra([UPath(source) for source in sources], UPath(out), tile_rows=tile_rows)
+    facts = {
+        "out": out,
+        "spectra": summary.spectra,
+        "objects": summary.objects,
+        "without_redshift": summary.without_redshift,
+        "counts": summary.counts,
+        "partitions": len(summary.partitions),
+        "inputs": [asdict(one) for one in summary.inputs],
+        "not_read": summary.not_read,
+    }
+    lines = [
+        f"{summary.spectra:,} spectra of {summary.objects:,} objects in {len(summary.partitions):,} "
+        f"partitions: {out}"
+    ]
+    for survey, classes in summary.counts.items():
+        lines.append(f"{survey}: " + ", ".join(f"{count:,} {name}" for name, count in classes.items()))
+    if summary.without_redshift:
+        lines.append(f"without redshift: {summary.without_redshift:,}")
+    if summary.not_read:
+        lines.append("not read:")
+        lines += [f"  {line}" for line in summary.not_read]
+    say("\n".join(lines), facts, as_json)
+
+
+@app.command()
+def cutouts(
+    sources: Annotated[list[str], typer.Argument(help="Images, or folders with them.", metavar="SOURCE...")],
+    objects: Annotated[
+        str,
+        typer.Option(
+            help="Catalogue of spectra or photometry, or a CSV, FITS or Parquet table with id, ra, dec."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder of the cut-out catalogue; must be new or empty.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a catalogue of image cut-outs (HATS) from coadds or cut-outs of the Legacy Survey.
+
+    It has the partitions and the rows of the catalogue of objects, also for objects without image. Files are
+    told apart by their content: image, invvar, maskbits and psfsize of bricks, FITS cut-outs of the viewer.
+    """
+    from ojala.pipeline.ingest.cutouts import ingest_cutouts
+
+    with errors():
+        summary = ingest_cutouts([UPath(source) for source in sources], UPath(objects), UPath(out))
+    facts = {
+        "out": out,
+        "objects": summary.objects,
+        "without_image": summary.without_image,
+        "flags": summary.flags,
+        "bands": summary.bands,
+        "partitions": len(summary.partitions),
+        "fields": summary.fields,
+        "inputs": [asdict(one) for one in summary.inputs],
+        "not_read": summary.not_read,
+    }
+    lines = [
+        f"cut-outs of {summary.objects - summary.without_image:,} of {summary.objects:,} objects from "
+        f"{summary.fields:,} images of the sky, in {len(summary.partitions):,} partitions: {out}",
+        "bands: " + ", ".join(f"{count:,} {bands}" for bands, count in summary.bands.items()),
+    ]
+    if any(summary.flags.values()):
+        lines.append(
+            "flags: " + ", ".join(f"{count:,} {name}" for name, count in summary.flags.items() if count)
+        )
+    if summary.not_read:
+        lines.append("not read:")
+        lines += [f"  {line}" for line in summary.not_read]
+    say("\n".join(lines), facts, as_json)
+
+
+class Units(StrEnum):
+    """Kinds of the archive's flux tables."""
+
+    FNU = "fnu"
+    FLAMBDA = "flambda"
+
+
+@app.command()
+def ingest(
+    files: Annotated[list[str], typer.Argument(help="Parquet, CSV, FITS or VOTable files.")],
+    out: Annotated[str, typer.Option(help="Folder of the photometry catalogue; must be new or empty.")],
+    tile_rows: Annotated[int, typer.Option(help="Most rows of a partition.", min=1)] = 100_000,
+    aperture: Annotated[str, typer.Option(help="The archive's aperture to read.")] = "APER_COR_3_0",
+    units: Annotated[
+        Units | None, typer.Option(help="Flux table the files come from, where they do not say.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a photometry catalogue (HATS) from the survey's files.
+
+    Reads Parquet in the contract's columns and the archive's own CSV, FITS and VOTable with array columns
+    over its filters. Whatever cannot be understood is refused with file, row and column.
+    """
+    from ojala.pipeline.ingest.photometry import ingest as ingest_files
+
+    with errors():
+        summary = ingest_files(
+            [UPath(file) for file in files],
+            UPath(out),
+            tile_rows=tile_rows,
+            aperture=aperture,
+            units=units.value if units else None,
+        )
+    facts = {
+        "out": out,
+        "rows": summary.rows,
+        "partitions": len(summary.partitions),
+        "bands": list(summary.bands),
+        "inputs": [asdict(one) for one in summary.inputs],
+    }
+    ignored = sorted({column for one in summary.inputs for column in one.ignored})
+    text = (
+        f"{summary.rows:,} rows in {len(summary.partitions):,} partitions, {len(summary.bands)} bands: {out}"
+    )
+    if ignored:
+        text += f"\ncolumns that were not read: {', '.join(ignored)}"
+    say(text, facts, as_json)

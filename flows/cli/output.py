@@ -1,0 +1,152 @@
+"""Output of the commands, for people and for machines, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from upath import UPath
+
+if TYPE_CHECKING:
+    from ojala.pipeline.runs.config import RunConfig
+    from ojala.pipeline.runs.plan import Plan
+    from ojala.pipeline.runs.record import RunRecord
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+RUN_INTERRUPTED = "what is done is kept, and the same command goes on from here"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+
+@contextmanager
+def errors(interrupted: str = "nothing was written") -> Iterator[None]:
+    """Turn what a person can act on into one line and exit code 1; Ctrl-C and SIGTERM into 130.
+
+    Parameters
+    ----------
+    interrupted : str
+        What to tell a person who stops the command.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(f"interrupted; {interrupted}")
+        raise typer.Exit(INTERRUPTED) from None
+    except (ValueError, OSError) as problem:
+        complain(str(problem))
+        raise typer.Exit(1) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
+    """Print for a person or for a machine."""
+    print(json.dumps(facts, indent=1) if as_json else text)
+
+
+def complain(text: str) -> None:
+    """Print an error."""
+    print(f"ojala: {text}", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+MAX_NAMED = 20
+"""Failed partitions and damaged files that a command names."""
+
+
+def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> None:
+    """Say what a plan would do and cost."""
+    from ojala.pipeline.runs.plan import rows_per_second
+
+    rate = rows_per_second(plan, config) if plan.to_do else 0.0
+    seconds = plan.rows_to_do / rate if rate else 0.0
+    facts: dict[str, Any] = {
+        "run": plan.run_id if plan.resumes else None,
+        "resumes": plan.resumes,
+        "base": plan.base,
+        "region": plan.region,
+        "partitions": len(plan.entries),
+        "partitions_to_do": len(plan.to_do),
+        "partitions_to_link": len(plan.to_link),
+        "rows": plan.rows,
+        "rows_to_do": plan.rows_to_do,
+        "rows_per_second": round(rate, 1),
+        "seconds": round(seconds, 1),
+        "states": plan.states(),
+        "remarks": list(plan.remarks),
+        "to_do": [{"partition": e.partition.name, "rows": e.rows, "why": e.state} for e in plan.to_do],
+    }
+    if as_json:
+        say("", facts, as_json)
+        return
+    table = Table("state", "what happens", "partitions", "rows")
+    rows: dict[tuple[str, str], list[int]] = {}
+    for entry in plan.entries:
+        rows.setdefault((entry.state, _ACTIONS[entry.action]), []).append(entry.rows)
+    for (state, action), counts in sorted(rows.items()):
+        table.add_row(state, action, f"{len(counts):,}", f"{sum(counts):,}")
+    stdout = Console()
+    stdout.print(table)
+    for remark in plan.remarks:
+        print(remark)
+    name = f"run {plan.run_id}" if plan.resumes else "a new run"
+    cost = f", about {duration(seconds)} at {rate:,.0f} rows/s" if rate else "; how fast is not known here"
+    cost = cost if plan.to_do else ": nothing to do"
+    print(f"{name}: {len(plan.to_do):,} partitions, {plan.rows_to_do:,} rows to do{cost}")
+    if note:
+        print(note)
+
+
+_ACTIONS = {"keep": "stays", "link": "is linked", "work": "is done", "leave": "stays away"}
+
+
+def tell_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
+    """Say what became of a run; exits with 1 where it is not whole."""
+    from ojala.pipeline.quality.gates import read_gates
+    from ojala.pipeline.runs.record import run_folder
+    from ojala.pipeline.runs.releases import pointers
+
+    run = run_folder(UPath(config.out), record.run_id)
+    published = pointers(UPath(config.out)).get(record.main) == record.run_id
+    report = read_gates(run)
+    facts = {
+        **record.model_dump(),
+        "folder": str(run),
+        "report": f"{run}/report/index.html",
+        "published": published,
+        "gates": report.outcomes(),
+    }
+    text = (
+        f"run {record.run_id} is {record.status}{' and published' if published else ', not published'}: "
+        f"{record.rows_out:,} of {record.rows_in:,} rows in {record.partitions:,} partitions"
+        f"{f', {record.linked:,} of them linked' if record.linked else ''}\n"
+        f"catalogue: {run}/{record.main}\nreport:    {run}/report/index.html"
+    )
+    say(text, facts, as_json)
+    for gate in report.gates:
+        if gate.outcome == "warn" and not as_json:
+            complain(f"quality gate {gate.name} warns: {gate.text}")
+    if record.failed:
+        for name, error in islice(record.failed.items(), MAX_NAMED):
+            complain(f"partition {name}: {error}")
+        complain(f"{len(record.failed)} partitions failed; give the command again to retry them")
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""The demonstration on the bundled patch of sky, and its data."""

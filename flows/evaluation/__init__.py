@@ -1,0 +1,1 @@
+"""Evaluations of the models; they give the numbers of the model cards."""

@@ -1,0 +1,209 @@
+"""What each part of the network is worth: variants trained on the same draws, checked on the same objects.
+
+``python -m ojala.flows.evaluation.ablation --library FILE --out DIR`` trains each of `VARIANTS` with the same
+seed, number of draws and schedule, checks it on the same held-out draws, and writes the table
+``DIR/ablation.md`` and ``DIR/ablation.json``. A variant that is finished is not trained again; one that was
+interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from upath import UPath
+
+from ojala.flows.mocks.library import load_sky
+from ojala.flows.mocks.real_objects import PATCH
+from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry
+from ojala.models.checkpoint import WeightsError, file_sha256
+from ojala.models.ojala.checkpoint import load_weights
+from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
+from ojala.models.ojala.tokens import N_BANDS, tokenise
+from ojala.models.ojala.training import Sky, TrainingConfig, config_from, train
+from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
+from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.storage.files import write_whole
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to answer.
+
+    Attributes
+    ----------
+    shape : OjalaConfig
+        Of the network.
+    discrepancy : float
+        Weight of the mean discrepancy against the bundled real objects' photometry, whose labels are not
+        looked at.
+    """
+
+    shape: OjalaConfig
+    discrepancy: float = 0.0
+
+
+_BASE = PRESETS["base"]
+VARIANTS: dict[str, Variant] = {
+    "base": Variant(_BASE),
+    "without-chain": Variant(replace(_BASE, chain=False)),
+    "without-errors": Variant(replace(_BASE, reads_errors=False)),
+    "gaussian-redshift": Variant(replace(_BASE, redshift_pdf=False)),
+    "discrepancy": Variant(_BASE, discrepancy=0.2),
+    "deeper": Variant(replace(_BASE, encoder=_BASE.encoder[:1] * 6)),
+    "wider": Variant(replace(_BASE, width=192, encoder=((6, 768),) * 4, decoder=((6, 768),) * 2)),
+    "narrower": Variant(replace(_BASE, width=64, encoder=((4, 256),) * 4, decoder=((4, 256),) * 2)),
+    "published": Variant(PRESETS["published"], discrepancy=0.2),
+}
+"""`base` is the shape of the weights that come along. Each of the next four changes one thing in it, the
+three after these its size; `published` has the published shape, redshift and losses."""
+
+DRAWS = 51_200
+"""Draws of each training unless told."""
+
+_shares = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
+SETTINGS = TrainingConfig(
+    warm_up=40,
+    averaging=0.99,
+    seed=1,
+    held_out=4096,
+    checkpoint_minutes=10.0,
+    class_weights=(float(_shares[0]), float(_shares[1]), float(_shares[2])),
+)
+"""What all trainings have in common."""
+
+COLUMNS: tuple[tuple[str, str, str, str], ...] = (
+    ("weighted F1", "class", "f1_weighted", ".4f"),
+    ("galaxies: sigma_NMAD", "z_gal", "sigma_nmad", ".4f"),
+    ("i < 19", "z_gal 0-19", "sigma_nmad", ".4f"),
+    ("i 20-21", "z_gal 20-21", "sigma_nmad", ".4f"),
+    ("beyond 0.15", "z_gal", "outliers_15", ".1%"),
+    ("quasars: sigma_NMAD", "z_qso", "sigma_nmad", ".4f"),
+    ("beyond 0.15", "z_qso", "outliers_15", ".1%"),
+    ("log M", "log_mass", "nmad", ".3f"),
+    ("log SFR", "log_sfr", "nmad", ".3f"),
+    ("EW(Ha) [A]", "ew_halpha", "nmad", ".2f"),
+    ("log Teff", "teff", "nmad", ".4f"),
+    ("[Fe/H]", "fe_h", "nmad", ".3f"),
+)
+"""Heading, sample and measure of `ojala.models.evaluation.metrics.catalogue_metrics`, and format."""
+
+
+def ablate(
+    sky: Sky, held_out: Sky, folder: Path, settings: TrainingConfig, names: Iterable[str] = VARIANTS
+) -> dict[str, dict[str, Any]]:
+    """Train and check variants.
+
+    Parameters
+    ----------
+    sky, held_out : Sky
+        Draws to learn from, and of other objects to check with.
+    folder : Path
+        Gets a folder for each variant.
+    settings : TrainingConfig
+        Of all trainings; name, preset and discrepancy are set here.
+    names : iterable of str
+        Variants to train.
+
+    Returns
+    -------
+    dict of dict
+        For each variant that the folder holds, the unfinished ones too: ``parameters``,
+        ``mflop_per_object`` (of a forward pass with all bands and requests), ``draws`` so far, ``seconds``
+        and ``held_out``, the measures.
+
+    Raises
+    ------
+    ValueError
+        The folder holds a training with other settings.
+    """
+    for name in names:
+        variant = VARIANTS[name]
+        PRESETS[f"ablation {name}"] = variant.shape
+        config = replace(settings, name=name, preset=f"ablation {name}", discrepancy=variant.discrepancy)
+        if _is_finished(folder / name / f"{name}.safetensors", config):
+            continue
+        if settings.compiled:
+            torch.compiler.reset()  # it gives up on a function that was compiled for eight other networks
+        unlabelled = _bundled_photometry() if variant.discrepancy else None
+        train(config, sky, held_out, folder / name, partial(_tell, name), unlabelled)
+    trained = {name: folder / name / f"{name}.safetensors" for name in VARIANTS}
+    return {name: _figures(weights) for name, weights in trained.items() if weights.exists()}
+
+
+def _bundled_photometry() -> ObservedPhotometry:
+    with tempfile.TemporaryDirectory() as folder:
+        ingest([UPath(PATCH / "real_objects.csv")], UPath(folder) / "photometry")
+        return ObservedPhotometry(UPath(folder) / "photometry")
+
+
+def _is_finished(weights: Path, config: TrainingConfig) -> bool:
+    try:
+        training: dict[str, Any] = load_weights(weights)[1].training
+    except WeightsError:
+        return False
+    return (config_from(training["config"]), training["draws"]) == (config, config.steps * config.batch_size)
+
+
+def _figures(weights: Path) -> dict[str, Any]:
+    model, info = load_weights(weights)
+    summary = {name: info.training[name] for name in ("draws", "seconds", "held_out")}
+    size = sum(p.numel() for p in model.parameters())
+    return {"parameters": size, "mflop_per_object": _flop(model) / 1e6} | summary
+
+
+def _flop(model: Ojala) -> int:
+    """Floating-point operations of a forward pass of one object; a multiply-add counts two."""
+    one = np.ones((1, N_BANDS), np.float32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(tokenise(one, 0.1 * one, np.zeros(1, np.float32)))
+    return int(counter.get_total_flops())
+
+
+def _tell(name: str, record: dict[str, object]) -> None:
+    print(f"{name}: step {record['step']}, {record['seconds']} s", flush=True)
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """The figures as a Markdown table."""
+    head = ["variant", "parameters", "MFLOP per object", "draws", "s", *(column[0] for column in COLUMNS)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, of in found.items():
+        cells = [name, f"{of['parameters']:,}", f"{of['mflop_per_object']:.0f}", f"{of['draws']:,}"]
+        cells += [f"{of['seconds']:.0f}"]
+        cells += [format(of["held_out"].get(part, {}).get(m, np.nan), form) for _, part, m, form in COLUMNS]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, check and write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and the table")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of each training")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
+    asked = parser.parse_args(arguments)
+    settings = replace(
+        SETTINGS,
+        steps=max(1, asked.draws // SETTINGS.batch_size),
+        note=f"Library {file_sha256(asked.library)}",
+    )
+    sky = load_sky(asked.library)
+    found = ablate(sky, HeldOutSky(sky), asked.out, settings, asked.only)
+    write_whole(UPath(asked.out / "ablation.json"), json.dumps(found, indent=1).encode())
+    write_whole(UPath(asked.out / "ablation.md"), f"{table(found)}\n".encode())
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How well novelty finds what a network has never seen: a small network is trained without rare kinds.
+
+``python -m ojala.flows.evaluation.novelty --library FILE --out DIR`` trains on a sky without extreme
+emitters, white dwarfs and quasars at z > 4 (`ojala.models.simulation.skies.photometric.RARE`), records what
+known objects look like, and prints how well the score tells each of the kinds from held-out objects of the
+sky that it knows. A quarter of an hour with one thread on a shared machine; `LEFT_OUT.md` beside this file
+has what came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ojala.flows.mocks.library import load_sky
+from ojala.flows.training.ojala import HeldOutSky
+from ojala.models.ojala.checkpoint import load_weights
+from ojala.models.ojala.network import PRESETS, OjalaConfig
+from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
+from ojala.models.ojala.outputs import RawAnswers, ask
+from ojala.models.ojala.training import TrainingConfig, train
+from ojala.models.simulation.skies.photometric import RARE
+
+SMALL = OjalaConfig(
+    width=64, encoder=((4, 192),) * 3, decoder=((4, 192),), trunk=(192,), pre_norm=True, reads_errors=True
+)
+"""Shape of the network."""
+
+DRAWS = 204_800
+"""Draws of the training unless told."""
+
+BRIGHT = 3.0
+"""Depth (median signal-to-noise ratio of 10) above which objects are also counted apart."""
+
+
+def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[str, float]]:
+    """Train without the rare kinds, and score them.
+
+    Returns
+    -------
+    dict of dict
+        For each kind, and for it among bright objects: ``n``, ``auc``, the chance that one of it has a higher
+        novelty than an object of the sky, and ``novel``, the share with a novelty above 1.
+    """
+    PRESETS["left-out"] = SMALL
+    sky = load_sky(library, without=frozenset(RARE))
+    config = TrainingConfig(
+        name="left-out",
+        preset="left-out",
+        steps=max(1, draws // 256),
+        batch_size=256,
+        compiled=False,
+        warm_up=100,
+        averaging=0.99,
+        held_out=1000,
+    )
+    model, _ = load_weights(train(config, sky, HeldOutSky(sky), folder))
+    draw = np.random.default_rng(1)
+    known = ask(model, sky.draw(5000, draw))
+    novelty = fit_novelty(known, ask(model, sky.draw(3000, draw, held_out=True)))
+    usual = ask(model, sky.draw(3000, draw, held_out=True))
+    kinds = {"known objects": usual} | {kind: ask(model, sky.draw_rare(kind, 500, draw)) for kind in RARE}
+    found = {}
+    for kind, raw in kinds.items():
+        for label, faintest in (("", -np.inf), (", bright", BRIGHT)):
+            score, reference = (_score(novelty, r.rows(r.depth > faintest)) for r in (raw, usual))
+            found[f"{kind}{label}"] = {
+                "n": float(len(score)),
+                "auc": chance_above(score, reference),
+                "novel": float((score > 1).mean()),
+            }
+    return found
+
+
+def _score(novelty: Novelty, raw: RawAnswers) -> np.ndarray:
+    vector = raw_vector(raw.class_logits, raw.scalars)
+    return np.asarray(novelty.score(raw.embedding, vector, raw.depth))
+
+
+def chance_above(score: np.ndarray, reference: np.ndarray) -> float:
+    """Chance that a score is above one of the reference, equal ones counting half (area under the ROC)."""
+    ordered = np.sort(reference)
+    below, up_to = (np.searchsorted(ordered, score, side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(reference)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the training")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of the training")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name, values in measure_left_out(arguments.library, arguments.out, arguments.draws).items():
+        print(
+            f"{name:28s} n {values['n']:5.0f}  AUC {values['auc']:.3f}  novel {100 * values['novel']:.1f} %"
+        )

@@ -1,0 +1,163 @@
+"""What trained SpecPT is worth, on held-out mock spectra and on real ones.
+
+``python -m ojala.flows.evaluation.specpt --weights FILE --library FILE --out DIR`` and, for real objects,
+``--spectra DIR`` (see `ojala.pipeline.ingest.surveys.folder`) writes ``<weights>.json`` and the model card
+``<weights>.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ojala.catalogs_schema.specpt import SpecPTFlag
+from ojala.flows.mocks.library import load_sky
+from ojala.flows.training.specpt import TARGETS
+from ojala.models.data import Spectra
+from ojala.models.evaluation.metrics import redshift_metrics
+from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
+from ojala.models.simulation.spectroscopy.night_sky import SKY_LINES
+from ojala.models.specpt.card import specpt_card
+from ojala.models.specpt.checkpoint import load_specpt
+from ojala.models.specpt.losses import nmad_loss
+from ojala.models.specpt.network import standardise
+from ojala.models.specpt.predictor import KEPT, SpecPTPredictor
+from ojala.models.specpt.wavelength_grid import GRIDS, Grid, rebin
+from ojala.pipeline.ingest.surveys.folder import read_folder
+from ojala.pipeline.ingest.surveys.spectrum import Spectrum
+
+BRIGHT_SKY = 20.0
+"""Equivalent width over the sky's continuum from which a line of the sky counts as bright [Angstrom]."""
+
+DOUBTFUL = (
+    SpecPTFlag.Z_MULTIMODAL | SpecPTFlag.Z_UNCERTAIN | SpecPTFlag.POOR_RECONSTRUCTION | SpecPTFlag.FEW_PIXELS
+)
+"""Flags of answers that are not to be trusted."""
+
+Report = dict[str, dict[str, float]]
+
+
+def on_mock_spectra(predictor: SpecPTPredictor, sky: SpectraSky, n: int) -> Report:
+    """Redshifts and reconstructions of ``n`` held-out objects of each kind of target."""
+    found: Report = {}
+    desi = INSTRUMENTS["DESI"]
+    well_calibrated = replace(desi, calibration=0.0)
+    for targets in TARGETS:
+        rng = np.random.default_rng(17)
+        objects = sky.choose(n, rng, held_out=True, targets=targets)
+        truth = sky.noiseless(objects, desi)
+        drawn = sky.observe(objects, desi, rng)
+        found[targets] = measures(predictor.predict(drawn.spectra), drawn.labels["z"])
+        exact = sky.observe(objects, well_calibrated, rng)  # deviations from the truth are noise alone
+        found[targets] |= at_sky_lines(exact.spectra, truth, predictor.predict(exact.spectra))
+        found[targets]["truth nmad"] = _loss_of_truth(exact.spectra, truth, GRIDS[predictor.grid])
+    return found
+
+
+def _loss_of_truth(spectra: Spectra, truth: np.ndarray, grid: Grid) -> float:
+    """Median over the spectra of the loss that a perfect reconstruction would have."""
+    exact = replace(spectra, flux=truth.ravel())
+    flux, ivar, median = standardise(*rebin(spectra, grid))
+    tensors = (torch.from_numpy(a) for a in (flux, ivar, rebin(exact, grid)[0] / median[:, None]))
+    return float(nmad_loss(*tensors).nanmedian())
+
+
+def on_real_spectra(predictor: SpecPTPredictor, objects: Sequence[Spectrum]) -> Report:
+    """Redshifts of real objects against those of their surveys, by survey and class."""
+    found = {}
+    spectra = Spectra.of([(s.wavelength, s.flux, s.ivar) for s in objects])
+    answers = predictor.predict(spectra)
+    kinds = np.array([f"{s.survey} {s.object_class}" for s in objects])
+    z = np.array([s.z for s in objects])
+    for kind in sorted(set(kinds)):
+        rows = kinds == kind
+        found[kind] = measures({name: values[rows] for name, values in answers.items()}, z[rows])
+    return found
+
+
+def measures(answers: dict[str, np.ndarray], z: np.ndarray) -> dict[str, float]:
+    """Redshift measures of all rows with an answer, and of those without a flag of doubt."""
+    z = np.asarray(z, np.float64)
+    sure = (answers["flags"] & int(DOUBTFUL)) == 0
+    found = {
+        "rows": float(len(z)),
+        "answered": float(np.isfinite(answers["z"]).mean()),
+        "median snr": float(np.nanmedian(answers["snr"])),
+        "sure": float(sure.mean()),
+        "reconstruction_chi2": float(np.nanmedian(answers["reconstruction_chi2"])),
+        "reconstruction_nmad": float(np.nanmedian(answers["reconstruction_nmad"])),
+        **redshift_metrics(answers["z"].astype(np.float64), z),
+    }
+    if sure.any():
+        of_sure = redshift_metrics(answers["z"][sure].astype(np.float64), z[sure])
+        found |= {f"sure {name}": value for name, value in of_sure.items()}
+    pull = np.abs(answers["z"] - z) / answers["z_err"]
+    return found | {"within z_err": float(np.nanmean(pull < 1.0))}
+
+
+def at_sky_lines(spectra: Spectra, truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, float]:
+    """Whether the lines of the night sky are reconstructed.
+
+    On the grid of the stored reconstructions, beyond 7200 A, at bright lines of the sky and elsewhere: which
+    share of the spectra's noise is in the reconstructions. It is the slope of a fit of the deviations of the
+    reconstruction from the noiseless spectrum to those of the observed one, what is smooth in either taken
+    away first; spectra should be without errors of calibration.
+    """
+    unit = answers["flux_median"][:, None]
+    exact = rebin(replace(spectra, flux=truth.ravel()), KEPT)[0] / unit  # with the weights of the observed
+    observed, ivar = rebin(spectra, KEPT)
+    used = (ivar > 0.0) & np.isfinite(unit) & np.isfinite(answers["reconstruction"])
+    noise, repeated = (
+        _without_smooth(np.where(used, flux - exact, 0.0), used)
+        for flux in (observed / unit, answers["reconstruction"].astype(np.float32))
+    )
+    on_line = np.zeros(KEPT.size, bool)
+    on_line[np.searchsorted(KEPT.edges, [line for line, width in SKY_LINES if width > BRIGHT_SKY]) - 1] = True
+    red = (KEPT.wavelength > 7200.0) & (KEPT.wavelength < 9800.0)
+    weight = np.where(used, ivar * np.where(used, unit, 1.0) ** 2, 0.0)
+    found = {}
+    for name, pixels in (("at sky lines", on_line & red), ("elsewhere", ~on_line & red)):
+        n, r, w = (array[:, pixels] for array in (noise, repeated, weight))
+        found[f"noise reconstructed {name}"] = float((w * n * r).sum() / (w * n * n).sum())
+    return found
+
+
+def _without_smooth(values: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Values (N, P) less their mean over the used of the 41 pixels around; 0 where not used."""
+    kernel = np.ones(41)
+    mean = np.zeros(values.shape)
+    for row, (value, use) in enumerate(zip(values, used, strict=True)):
+        total, count = np.convolve(value, kernel, "same"), np.convolve(use.astype(float), kernel, "same")
+        mean[row] = total / np.maximum(count, 1.0)
+    return np.where(used, values - mean, 0.0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True, help="weights of SpecPT")
+    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--spectra", type=Path, help="folder with real spectra")
+    parser.add_argument("--objects", type=int, default=2000, help="held-out objects of each kind")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    predictor = SpecPTPredictor.load(arguments.weights, precision="bf16", batch_size=32)
+    report = on_mock_spectra(predictor, SpectraSky(load_sky(arguments.library).population), arguments.objects)
+    if arguments.spectra:
+        report |= on_real_spectra(predictor, read_folder(arguments.spectra))
+    report = {kind: {name: round(value, 6) for name, value in row.items()} for kind, row in report.items()}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    name = arguments.weights.stem
+    (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1))
+    command = (
+        f"python -m ojala.flows.evaluation.specpt --weights {name}.safetensors --library FILE --spectra DIR"
+    )
+    card = specpt_card(load_specpt(arguments.weights)[1], report, f"{command} --objects {arguments.objects}")
+    (arguments.out / f"{name}.md").write_text(card)
+    print(json.dumps(report, indent=1))

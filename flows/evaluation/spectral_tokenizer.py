@@ -1,0 +1,154 @@
+"""What a trained tokenizer is worth, on held-out mock spectra and on real ones.
+
+``python -m ojala.flows.evaluation.spectral_tokenizer --weights FILE --library FILE --out DIR`` and, for real
+objects, ``--spectra DIR`` (see `ojala.pipeline.ingest.surveys.folder`) and ``--stars CSV`` (LAMOST's stellar
+parameters) writes ``<weights>.json`` and the model card ``<weights>.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from upath import UPath
+
+from ojala.flows.mocks.library import load_sky
+from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
+from ojala.models.data import LabelledSpectra, Spectra
+from ojala.models.quantities import CLASSES
+from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
+from ojala.models.spectral_tokenizer.card import tokenizer_card
+from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer
+from ojala.models.spectral_tokenizer.evaluation import between, likeness, quality, retrieval
+from ojala.models.spectral_tokenizer.heads import STELLAR
+from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
+from ojala.pipeline.ingest.surveys.folder import read_folder
+from ojala.pipeline.ingest.surveys.label_tables import KnownObjects, read_lamost_table
+from ojala.pipeline.ingest.surveys.lamost import read_lamost
+from ojala.pipeline.ingest.surveys.spectrum import Spectrum
+
+HALVES = {"whole": (0.0, np.inf), "blue half": (0.0, 6712.0), "red half": (6712.0, np.inf)}
+"""Ranges of wavelength [Angstrom] of DESI's spectra: what is left of them."""
+
+CLEAR = 3.0
+"""Median signal-to-noise ratio of a pixel above which spectra are also judged apart."""
+
+BRIGHT = (20.0, 100.0)
+"""Signal-to-noise ratios of the spectra in which objects are sought for a second time."""
+
+Report = dict[str, dict[str, float]]
+
+
+def on_mock_spectra(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: int) -> Report:
+    """Quality on ``n`` held-out objects of each instrument, and on DESI's with half of the range cut away."""
+    rng = np.random.default_rng(7)
+    found = {}
+    for name in SIGNAL_TO_NOISE:
+        drawn = draw_spectra(sky, name, n, rng, rng, held_out=True)
+        answers = predictor.predict(drawn.spectra)
+        found[name] = quality(answers, drawn.class_code, drawn.labels)
+        clear = np.array([np.median(flux * np.sqrt(ivar)) > CLEAR for _, flux, ivar in drawn.spectra])
+        found[f"{name}, S/N > {CLEAR:g}"] = quality(
+            {key: values[clear] for key, values in answers.items()},
+            drawn.class_code[clear],
+            {key: values[clear] for key, values in drawn.labels.items()},
+        )
+        if name == "DESI":
+            found |= _in_halves(predictor, drawn)
+    return found
+
+
+def _in_halves(predictor: SpectralTokenizerPredictor, drawn: LabelledSpectra) -> Report:
+    """Quality with half of the range cut away, and how well each half is reconstructed then."""
+    found = {}
+    for label, limits in HALVES.items():
+        left = between(drawn.spectra, *limits)
+        measures = quality(predictor.predict(left), drawn.class_code, drawn.labels)
+        made = predictor.reconstruct(left, [wavelength for wavelength, _, _ in drawn.spectra])
+        for part, part_limits in HALVES.items():
+            like = likeness(drawn.spectra, made, *part_limits)
+            measures |= {f"{measure} of the {part}": value for measure, value in like.items()}
+        found["DESI" if label == "whole" else f"DESI, {label}"] = measures
+    return found
+
+
+def same_objects(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: int) -> Report:
+    """How well ``n`` held-out objects are found again by their embedding from another instrument."""
+    rng = np.random.default_rng(8)
+    objects = sky.choose(n, rng, held_out=True)
+    found = {}
+    for label, wanted in (("", SIGNAL_TO_NOISE), (", bright", dict.fromkeys(SIGNAL_TO_NOISE, BRIGHT))):
+        embedding = {}
+        for name, signal in wanted.items():
+            drawn = sky.observe(objects, INSTRUMENTS[name], rng, signal_to_noise=signal)
+            embedding[name] = predictor.predict(drawn.spectra)["embedding"]
+        for one, other in combinations(wanted, 2):
+            found[f"{one} in {other}{label}"] = retrieval(embedding[one], embedding[other])
+    return found
+
+
+def on_real_spectra(predictor: SpectralTokenizerPredictor, folder: Path, stars: Path | None) -> Report:
+    """Quality on real spectra by survey, the truth being the surveys' own class, redshift and parameters."""
+    spectra = read_folder(folder)
+    found = {}
+    for survey in sorted({spectrum.survey for spectrum in spectra}):
+        found[f"real {survey}"] = _quality_of(predictor, [s for s in spectra if s.survey == survey])
+    if stars is not None:
+        known = KnownObjects([read_lamost_table(UPath(stars))])
+        lamost = [read_lamost(UPath(path), known) for path in sorted(folder.glob("lamost/spec-*.fits*"))]
+        found["real LAMOST with parameters"] = _quality_of(predictor, [s for s in lamost if s.labels])
+    return found
+
+
+def _quality_of(predictor: SpectralTokenizerPredictor, spectra: Sequence[Spectrum]) -> dict[str, float]:
+    flat = Spectra.of([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in spectra])
+    labels = {"z": np.array([s.z for s in spectra])}
+    nothing = (np.nan, np.nan)
+    for quantity in STELLAR:
+        labels[quantity.name] = np.array([s.labels.get(quantity.name, nothing)[0] for s in spectra])
+    class_code = np.array([CLASSES.index(s.object_class) for s in spectra])
+    return quality(predictor.predict(flat), class_code, labels)
+
+
+def as_text(report: Report) -> Iterable[str]:
+    """One line per sample and measure."""
+    for sample, measures in report.items():
+        yield sample
+        yield from (f"    {name:32s} {value:.4f}" for name, value in measures.items())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
+    parser.add_argument("--spectra", type=Path, help="folder of real spectra")
+    parser.add_argument("--stars", type=Path, help="LAMOST's table of stellar parameters")
+    parser.add_argument(
+        "--objects", type=int, default=1000, help="held-out mock objects of each kind of test"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the measures and the card")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    asked = SpectralTokenizerPredictor.load(arguments.weights, precision="bf16")
+    mock = SpectraSky(load_sky(arguments.library).population)
+    measured = on_mock_spectra(asked, mock, arguments.objects)
+    measured |= same_objects(asked, mock, arguments.objects)
+    if arguments.spectra is not None:
+        measured |= on_real_spectra(asked, arguments.spectra, arguments.stars)
+    *_, info = load_tokenizer(arguments.weights)
+    real = " --spectra DIR --stars CSV" if arguments.stars else ""
+    command = (
+        f"python -m ojala.flows.evaluation.spectral_tokenizer --weights {arguments.weights.name}"
+        " --library FILE --out DIR"
+        f" --objects {arguments.objects}{real}"
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    stem = arguments.weights.stem
+    (arguments.out / f"{stem}.json").write_text(json.dumps(measured, indent=1))
+    (arguments.out / f"{stem}.md").write_text(tokenizer_card(info, measured, command))
+    print("\n".join(as_text(measured)))

@@ -1,0 +1,1 @@
+"""Comparison of OJALA with photometric redshifts from template fitting."""

@@ -1,0 +1,230 @@
+"""Synthesis: build the library of spectra, draw mock photometry with truth from it.
+
+library = build_library(Path("library.npz"), templates=..., curves=..., n_galaxies=34_000)
+sky = load_sky(Path("library.npz"))
+photometry = sky.draw(10_000, np.random.default_rng(1))
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from ojala.catalogs_schema.bands import BANDS, MODEL_BANDS
+from ojala.models.data import LabelledPhotometry
+from ojala.models.quantities import CLASSES
+from ojala.models.simulation.photometry.photometer import Curves, Photometer
+from ojala.models.simulation.populations import galaxies, quasars, stars
+from ojala.models.simulation.skies.photometric import SURVEY_SHARES, Libraries, MockSky
+from ojala.pipeline.ingest.reference.filter_curves import read_curves
+from ojala.pipeline.ingest.reference.templates import (
+    read_archetypes,
+    read_atmospheres,
+    read_quasar_templates,
+    read_single_stars,
+)
+from ojala.pipeline.storage.files import write_whole
+
+_DIGITS = 4
+_COLUMN = {band.name: i for i, band in enumerate(MODEL_BANDS)}
+
+
+def photometry_table(drawn: LabelledPhotometry, ra: np.ndarray, dec: np.ndarray, tile_id: int) -> pa.Table:
+    """Photometry as `ojala ingest` reads it, to four significant digits.
+
+    Parameters
+    ----------
+    drawn : LabelledPhotometry
+        N objects.
+    ra, dec : ndarray, shape (N,)
+        Their positions [deg].
+    tile_id : int
+        Tile of all of them; they are numbered from 1.
+    """
+    n = len(drawn)
+    columns: dict[str, pa.Array] = {**_key(n, tile_id), "ra": pa.array(ra), "dec": pa.array(dec)}
+    columns["ebv"] = _rounded(drawn.ebv)
+    columns["flags"] = columns["mask_flags"] = pa.array(np.zeros(n, np.int32))
+    nothing = np.full(n, np.nan, np.float32)
+    for band in BANDS:
+        at = _COLUMN.get(band.name)
+        flux, error = (nothing, nothing) if at is None else (drawn.flux[:, at], drawn.error[:, at])
+        columns[band.flux_column], columns[band.error_column] = _rounded(flux), _rounded(error)
+    return pa.table(columns)
+
+
+def truth_table(drawn: LabelledPhotometry, tile_id: int) -> pa.Table:
+    """Class, redshift (null for stars) and labels, by the key of `photometry_table`."""
+    z = np.where(np.isfinite(drawn.labels["z_gal"]), drawn.labels["z_gal"], drawn.labels["z_qso"])
+    return pa.table(
+        {
+            **_key(len(drawn), tile_id),
+            "class": pa.array([CLASSES[code] for code in drawn.class_code]),
+            "z": pa.array(z, mask=np.isnan(z)),
+            **{name: _rounded(values) for name, values in drawn.labels.items()},
+        }
+    )
+
+
+def _rounded(values: np.ndarray) -> pa.Array:
+    """Float32 to four significant digits, null where NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.abs(values.astype(np.float64)))))
+        short = np.where(np.isfinite(place), np.round(values * place) / place, values)
+    return pa.array(short.astype(np.float32), mask=np.isnan(values))
+
+
+def _key(n: int, tile_id: int) -> dict[str, pa.Array]:
+    return {
+        "tile_id": pa.array(np.full(n, tile_id, np.int32)),
+        "number": pa.array(np.arange(1, n + 1, dtype=np.int32)),
+    }
+
+
+ARCHETYPES = ("M", "K", "G", "F", "A", "B", "WD")
+"""Classes of stellar archetypes in the library."""
+
+
+def build_library(
+    out: Path,
+    *,
+    templates: Path,
+    curves: Path,
+    n_galaxies: int = 34_000,
+    n_stars: int = 8_000,
+    n_quasars: int = 7_000,
+    seed: int = 1,
+) -> None:
+    """Make the library of spectra from which mock skies are drawn; half a minute for each thousand galaxies.
+
+    Parameters
+    ----------
+    out : Path
+        The ``.npz`` to write: spectra, labels and transmission curves, about 25 kB a member.
+    templates : Path
+        Folder with the ck04 atmospheres, the redrock templates, the Pickles library and the data files
+        of the quasar model.
+    curves : Path
+        Folder with the transmission curves.
+    n_galaxies, n_stars, n_quasars : int
+        Members of each library; the stellar archetypes come on top.
+    seed : int
+        Seed of all draws.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        bagpipes (extra ``training``) is not installed.
+    FileNotFoundError
+        A template or curve is missing.
+    """
+    rng_galaxies, rng_stars, rng_quasars = np.random.default_rng(seed).spawn(3)
+    quasar_templates = read_quasar_templates(templates)
+    libraries = Libraries(
+        galaxies=galaxies.simulate(n_galaxies, rng_galaxies),
+        stars=stars.simulate(
+            read_atmospheres(templates),
+            [read_archetypes(templates, kind) for kind in ARCHETYPES],
+            read_single_stars(templates),
+            n_stars,
+            rng_stars,
+        ),
+        quasars={
+            **quasars.simulate(quasar_templates, n_quasars, rng_quasars),
+            "igm": quasars.igm_transmission(quasar_templates),
+        },
+    )
+    save_library(out, libraries, read_curves(curves))
+
+
+def save_library(path: Path, libraries: Libraries, curves: Curves) -> None:
+    """Write libraries and curves to one ``.npz``; the file appears whole or not at all."""
+    arrays = {
+        f"{kind}/{name}": values
+        for kind in ("galaxies", "stars", "quasars")
+        for name, values in getattr(libraries, kind).items()
+    }
+    for band, curve in curves.items():
+        arrays[f"curves/{band}"] = np.array(curve)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+
+
+def load_sky(path: Path, *, without: frozenset[str] = frozenset()) -> MockSky:
+    """Open a library as a sky to draw from; takes seconds and the library's size in memory.
+
+    Parameters
+    ----------
+    path : Path
+        The library, as from `build_library`.
+    without : frozenset of str
+        Rare kinds that the sky never draws; see `ojala.models.simulation.skies.photometric.RARE`.
+
+    Raises
+    ------
+    ValueError
+        The file is no library, or was made by an older version.
+    """
+    groups: dict[str, dict[str, np.ndarray]] = {"galaxies": {}, "stars": {}, "quasars": {}, "curves": {}}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            group, _, name = key.partition("/")
+            if group not in groups:
+                raise ValueError(f"{path} is not a library of spectra: unexpected entry {key!r}")
+            groups[group][name] = arrays[key]
+    absent = [group for group, members in groups.items() if not members]
+    if absent:
+        raise ValueError(f"{path} is not a library of spectra: it has no {', '.join(absent)}")
+    curves = groups.pop("curves")
+    photometer = Photometer({band: (c[0], c[1]) for band, c in curves.items()})
+    try:
+        return MockSky(Libraries(**groups), photometer, without=without)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_mock_catalogue(
+    sky: MockSky,
+    out: Path,
+    truth: Path,
+    *,
+    positions: tuple[np.ndarray, np.ndarray],
+    tile_id: int,
+    rng: np.random.Generator,
+) -> None:
+    """Draw held-out objects in the survey's mix and write them in the photometry contract's columns.
+
+    Parameters
+    ----------
+    sky : MockSky
+        The sky to draw from.
+    out, truth : Path
+        Parquet files to write: the photometry [uJy, four digits] and, by the same key, ``class``, ``z``
+        (null for stars) and the labels.
+    positions : tuple of ndarray
+        Right ascension and declination of each object [deg].
+    tile_id : int
+        Tile of all objects; they are numbered from 1.
+    rng : Generator
+        Source of randomness.
+    """
+    ra, dec = positions
+    drawn = sky.draw(len(ra), rng, shares=SURVEY_SHARES, held_out=True)
+    _write_parquet(photometry_table(drawn, ra, dec, tile_id), out)
+    _write_parquet(truth_table(drawn, tile_id), truth)
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=19)
+    write_whole(UPath(path), memoryview(sink.getvalue()))

@@ -1,0 +1,198 @@
+"""Pairs of mock spectra and images, drawn as they are needed or kept in a folder.
+
+``python -m ojala.flows.mocks.pairs --library FILE --out DIR --shards 96`` keeps pairs in shards of 2,048 for
+a training, every fourth with spectra of SDSS in place of DESI's; shards that are there already stay. A shard
+holds pixels and nothing else: no class, no redshift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ojala.flows.mocks.library import load_sky
+from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE
+from ojala.models.data import Images, Pairs, Spectra
+from ojala.models.simulation.skies.imaging import ImageSky, MockImages
+from ojala.models.simulation.skies.photometric import MockSky
+from ojala.models.simulation.skies.spectroscopic import Objects, SpectraSky
+from ojala.models.simulation.spectroscopy.instruments import INSTRUMENTS
+
+SHARD = 2048
+"""Pairs in a shard."""
+
+SEEN_BY = ("DESI", "DESI", "DESI", "SDSS")
+"""Instruments of the spectra in successive shards."""
+
+_DRAWN = 256  # at a time
+
+
+@dataclass(frozen=True, slots=True)
+class MockPairs:
+    """Pairs with what is known of their objects.
+
+    Attributes
+    ----------
+    pairs : Pairs
+        The pairs.
+    objects : Objects
+        Their objects, with class, redshift and labels.
+    images : MockImages
+        The images once more, with total fluxes and sizes.
+    """
+
+    pairs: Pairs
+    objects: Objects
+    images: MockImages
+
+
+class PairSky:
+    """Draws objects of a mock sky and sees each through a spectrograph and a camera.
+
+    Parameters
+    ----------
+    sky : MockSky
+        The sky, as from `ojala.flows.mocks.library.load_sky`.
+    """
+
+    def __init__(self, sky: MockSky) -> None:
+        self._spectra, self._images = SpectraSky(sky.population), ImageSky(sky.photometer)
+
+    def draw(
+        self, n: int, rng: np.random.Generator, *, instrument: str = "DESI", held_out: bool = False
+    ) -> MockPairs:
+        """Draw ``n`` objects, held out or not, and observe each as an instrument and the Legacy Survey do."""
+        objects = self._spectra.choose(n, rng, held_out=held_out)
+        signal = SIGNAL_TO_NOISE[instrument]
+        drawn = self._spectra.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=signal)
+        spectra = drawn.spectra
+        images = self._images.observe(objects, rng)
+        return MockPairs(Pairs(spectra, images.images), objects, images)
+
+
+class KeptPairs:
+    """Pairs in a folder, each of which is seen once before any is seen again.
+
+    Parameters
+    ----------
+    folder : Path
+        As `keep_pairs` fills it.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no shard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(folder.glob("pairs-*.npz"))
+        if not self._paths:
+            raise FileNotFoundError(
+                f"{folder} holds no pairs; fill it with python -m ojala.flows.mocks.pairs"
+            )
+        self._at, self._shard = -1, dict[str, np.ndarray]()
+
+    def __len__(self) -> int:
+        return SHARD * len(self._paths)
+
+    def batch(self, step: int, n: int, seed: int) -> Pairs:
+        """The ``n`` pairs that a seed gives to a step: a divisor of the shard's 2,048."""
+        of_shard = SHARD // n
+        epoch, place = divmod(step, of_shard * len(self._paths))
+        which, part = divmod(place, of_shard)
+        rng = np.random.default_rng([seed, epoch])
+        at = int(rng.permutation(len(self._paths))[which])
+        if at != self._at:
+            with np.load(self._paths[at]) as arrays:
+                self._shard = {name: arrays[name] for name in arrays.files}
+            self._at = at
+        order = np.random.default_rng([seed, epoch, at]).permutation(SHARD)
+        return _unpack(self._shard, order[n * part : n * (part + 1)])
+
+
+def keep_pairs(
+    sky: PairSky, folder: Path, shards: int, seed: int, report: Callable[[int], None] = lambda done: None
+) -> None:
+    """Draw shards of pairs for training into a folder, each a file that is written whole.
+
+    Parameters
+    ----------
+    sky : PairSky
+        The sky.
+    folder : Path
+        Gets ``pairs-00000.npz`` and so on; 115 MB each.
+    shards : int
+        How many.
+    seed : int
+        With the number of a shard, decides what it holds.
+    report : callable
+        Is given the number of each shard that was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(shards):
+        path, instrument = folder / f"pairs-{k:05d}.npz", SEEN_BY[k % len(SEEN_BY)]
+        if path.exists():
+            continue
+        seeds = ([seed, k, part] for part in range(SHARD // _DRAWN))
+        parts = [sky.draw(_DRAWN, np.random.default_rng(one), instrument=instrument).pairs for one in seeds]
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        with unfinished.open("wb") as file:
+            np.savez(file, **_packed(parts))
+        unfinished.rename(path)
+        report(k)
+
+
+def _packed(parts: list[Pairs]) -> dict[str, Any]:
+    """What is kept: fluxes and errors in half precision, an infinite error where a pixel was lost.
+
+    Rounding is far below the noise of all but the brightest objects. Errors of an image are one a band.
+    """
+    size = parts[0].spectra.sizes[0]
+    with np.errstate(divide="ignore", over="ignore"):
+        return {
+            "wavelength": parts[0].spectra.wavelength[:size],
+            "flux": np.concatenate([p.spectra.flux.reshape(-1, size).astype(np.float16) for p in parts]),
+            "error": np.concatenate(
+                [(p.spectra.ivar.reshape(-1, size) ** -0.5).astype(np.float16) for p in parts]
+            ),
+            "image": np.concatenate([p.images.flux.astype(np.float16) for p in parts]),
+            "image_ivar": np.concatenate([p.images.ivar[:, :, 0, 0] for p in parts]),
+            "psf_fwhm": np.concatenate([p.images.psf_fwhm for p in parts]),
+        }
+
+
+def _unpack(shard: dict[str, np.ndarray], rows: np.ndarray) -> Pairs:
+    n, size = len(rows), len(shard["wavelength"])
+    flux, error = (shard[name][rows].astype(np.float32).ravel() for name in ("flux", "error"))
+    lost = ~(np.isfinite(flux) & np.isfinite(error) & (error > 0.0))
+    error[lost] = np.inf
+    flux[lost] = 0.0
+    offsets = np.arange(n + 1, dtype=np.int64) * size
+    spectra = Spectra(offsets, np.tile(shard["wavelength"], n), flux, error**-2)
+    image = np.nan_to_num(shard["image"][rows].astype(np.float32), posinf=6e4)
+    ivar = np.broadcast_to(shard["image_ivar"][rows][:, :, None, None], image.shape)
+    return Pairs(spectra, Images(image, ivar, shard["psf_fwhm"][rows]))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the pairs")
+    parser.add_argument("--shards", type=int, default=96, help="of 2,048 pairs each")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_pairs(
+        PairSky(load_sky(arguments.library)),
+        arguments.out,
+        arguments.shards,
+        arguments.seed,
+        lambda done: print(f"shard {done}", flush=True),
+    )

@@ -1,0 +1,32 @@
+"""The mock spectra that the tokenizer learns from and is measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ojala.models.data import LabelledSpectra
+from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
+
+SIGNAL_TO_NOISE: Mapping[str, tuple[float, float] | None] = {
+    "DESI": None,
+    "SDSS": (1.0, 50.0),
+    "LAMOST": (2.0, 100.0),
+    "GALAH": (3.0, 100.0),
+}
+"""Median signal-to-noise ratios of spectra by instrument; None for exposures as DESI's own of its targets."""
+
+
+def draw_spectra(
+    sky: SpectraSky,
+    instrument: str,
+    n: int,
+    of: np.random.Generator,
+    rng: np.random.Generator,
+    *,
+    held_out: bool = False,
+) -> LabelledSpectra:
+    """Spectra of new objects, which ``of`` chooses, through an instrument."""
+    objects = sky.choose(n, of, held_out=held_out)
+    return sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=SIGNAL_TO_NOISE[instrument])

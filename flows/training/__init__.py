@@ -1,0 +1,1 @@
+"""Training, calibration and fine-tuning of each model; `configs` holds their settings."""

@@ -1,0 +1,91 @@
+"""What is fitted after a training and stored with its weights: calibration and novelty.
+
+measures = calibrate_weights(Path("ojala-base.safetensors"), load_sky(Path("library.npz")))
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from upath import UPath
+
+from ojala.models.ojala.calibration import Calibration, calibration_measures, fit_calibration
+from ojala.models.ojala.card import model_card
+from ojala.models.ojala.checkpoint import load_weights, save_weights
+from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
+from ojala.models.ojala.outputs import RawAnswers, ask
+from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
+from ojala.pipeline.storage.files import write_whole
+
+DRAWN_SHARES = (0.50, 0.20, 0.30)
+"""Shares of galaxies, stars and quasars to calibrate with, so that there are enough of each."""
+
+FIT_SHARE = 2.0 / 3.0
+"""Share of the held-out draws that is fitted; the rest measures what came of it."""
+
+
+def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed: int = 0) -> dict[str, Any]:
+    """Fit calibration and novelty, and write both into the file of weights, which is renewed whole.
+
+    So is the model card beside it, where there is one.
+
+    Parameters
+    ----------
+    weights : Path
+        Weights; a calibration that they hold is replaced. Their hash changes, so heads for them have to be
+        made again.
+    sky : MockSky
+        The sky that they were trained on. The calibration is fitted to its held-out members.
+    draws : int
+        Held-out objects; half as many of the training's are drawn for the novelty.
+    seed : int
+        Decides the draws.
+
+    Returns
+    -------
+    dict
+        ``before``, ``fitted`` (without the broadening by `ojala.models.ojala.calibration.MISMATCH`) and
+        ``after``, as of `ojala.models.ojala.calibration.calibration_measures`, on draws that were not fitted;
+        ``novel``, the share of these with a novelty above 1.
+    """
+    model, info = load_weights(weights)
+    held_out = sky.draw(draws, np.random.default_rng([seed, 0]), shares=DRAWN_SHARES, held_out=True)
+    raw = ask(model, held_out)
+    chosen = torch.arange(draws) < int(draws * FIT_SHARE)
+    fit, test = raw.rows(chosen), raw.rows(~chosen)
+    galaxy, star, quasar = np.array(SURVEY_SHARES) / np.array(DRAWN_SHARES)
+    to_survey = (float(galaxy), float(star), float(quasar))
+    calibration = fit_calibration(fit, to_survey)
+
+    known = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
+    novelty = fit_novelty(ask(model, known), fit)
+    fitted = replace(calibration, redshift_kernel=torch.ones(1))
+    measures = {
+        "draws": draws,
+        "before": calibration_measures(test, Calibration.none(), to_survey),
+        "fitted": calibration_measures(test, fitted, to_survey),
+        "after": calibration_measures(test, calibration, to_survey),
+        "novel": _share_novel(novelty, test),
+    }
+    save_weights(
+        weights,
+        model,
+        name=info.name,
+        version=info.version,
+        training=info.training | {"calibrated": measures},
+        calibration=calibration,
+        novelty=novelty,
+    )
+    card = weights.with_suffix(".md")
+    if card.exists():  # it states the hash
+        write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
+    return measures
+
+
+def _share_novel(novelty: Novelty, raw: RawAnswers) -> float:
+    vector = raw_vector(raw.class_logits, raw.scalars)
+    return float((novelty.score(raw.embedding, vector, raw.depth) > 1).float().mean())

@@ -1,0 +1,254 @@
+"""Fine-tuning: a table of labels and a TOML file in, a head on the frozen network and its card out.
+
+settings = Path("flows/training/configs/finetune_log_mbh.toml")
+head = finetune(settings, weights=..., out=..., labels=mock_labels(load_sky(...)))
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from astropy.cosmology import Planck18
+from upath import UPath
+
+from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
+from ojala.models.data import LabelledPhotometry
+from ojala.models.ojala.checkpoint import WeightsInfo, load_weights
+from ojala.models.ojala.heads import (
+    FineTuning,
+    Head,
+    correct_errors,
+    fit_head,
+    head_measures,
+    load_head,
+    save_head,
+)
+from ojala.models.ojala.network import Ojala
+from ojala.models.ojala.outputs import embed
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.quantities import CLASSES, Transform
+from ojala.models.simulation.skies.photometric import MockSky
+from ojala.pipeline.inference.photometry import read_photometry
+from ojala.pipeline.storage.files import write_whole
+from ojala.pipeline.storage.hats import read_leaves
+
+HELD_OUT = 0.2
+"""Objects that a head does not learn from, as a share of its learning objects (mocks) or of all (a table).
+
+One half of them sets the size of its errors, the other measures it.
+"""
+
+BASELINE_ROWS = 4000
+"""Objects to which the baseline is fitted; its redshifts cost a whole prediction each."""
+
+_REFERENCE = [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Photometry with labels to learn from, and with labels to measure with."""
+
+    learn: LabelledPhotometry
+    measure: LabelledPhotometry
+
+
+def mock_labels(sky: MockSky, tuning: FineTuning) -> Labels:
+    """Draws of the quantity's class, to measure with those of held-out members.
+
+    Raises
+    ------
+    ValueError
+        If the library's objects have no such label.
+    """
+    galaxy, star, quasar = (float(name == tuning.object_class) for name in CLASSES)
+    learn, measure = (
+        sky.draw(n, np.random.default_rng([tuning.seed, k]), shares=(galaxy, star, quasar), held_out=bool(k))
+        for k, n in enumerate((tuning.draws, max(int(HELD_OUT * tuning.draws), 1)))
+    )
+    if tuning.name not in learn.labels or not np.isfinite(learn.labels[tuning.name]).any():
+        raise ValueError(
+            f"the library's objects of class {tuning.object_class} have no {tuning.name}: make the library "
+            "again, or give a photometry catalogue and a truth file with that column"
+        )
+    return Labels(learn, measure)
+
+
+def table_labels(photometry: UPath, truth: Path, tuning: FineTuning) -> Labels:
+    """The rows of a photometry catalogue for which a truth file knows the quantity; a fifth is held out.
+
+    Parameters
+    ----------
+    photometry : UPath
+        Made by `ojala ingest`.
+    truth : Path
+        Parquet or CSV with ``tile_id``, ``number``, the quantity and, if known, its ``_err``.
+    tuning : FineTuning
+        Names the quantity and seeds the split.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or no row of the catalogue has a label.
+    """
+    known = pq.read_table(truth) if truth.suffix == ".parquet" else pyarrow.csv.read_csv(truth)
+    if missing := [name for name in ("tile_id", "number", tuning.name) if name not in known.column_names]:
+        raise ValueError(f"{truth}: no column {', '.join(missing)}; it has {', '.join(known.column_names)}")
+    wanted = [name for name in (tuning.name, f"{tuning.name}_err") if name in known.column_names]
+    key = np.stack([known[name].to_numpy() for name in ("tile_id", "number")], axis=1).astype(np.int64)
+    row_of = {(tile, number): row for row, (tile, number) in enumerate(key.tolist())}
+    tables, rows = list[pa.Table](), list[int]()
+    for partition in read_leaves(photometry):
+        with (photometry / partition.leaf).open("rb") as file:
+            table = pq.read_table(file)
+        pairs = zip(table["tile_id"].to_pylist(), table["number"].to_pylist(), strict=True)
+        found = [row_of.get(pair, -1) for pair in pairs]
+        tables.append(table.filter(pa.array([row >= 0 for row in found])))
+        rows += [row for row in found if row >= 0]
+    if not rows:
+        raise ValueError(f"{truth}: none of its objects is in {photometry}; the key is tile_id and number")
+    seen = read_photometry(pa.concat_tables(tables))
+    labels = {name: known[name].to_numpy(zero_copy_only=False)[rows].astype(np.float32) for name in wanted}
+    code = np.full(len(rows), CLASSES.index(tuning.object_class), np.int64)
+    objects = LabelledPhotometry(seen.flux, seen.error, seen.ebv, code, labels)
+    held_out = np.random.default_rng(tuning.seed).random(len(rows)) < HELD_OUT
+    return Labels(_rows(objects, ~held_out), _rows(objects, held_out))
+
+
+def _rows(photometry: LabelledPhotometry, chosen: np.ndarray | slice) -> LabelledPhotometry:
+    flux, error, ebv, code = (
+        part[chosen] for part in (photometry.flux, photometry.error, photometry.ebv, photometry.class_code)
+    )
+    labels = {name: values[chosen] for name, values in photometry.labels.items()}
+    return LabelledPhotometry(flux, error, ebv, code, labels)
+
+
+def read_settings(settings: Path) -> FineTuning:
+    """Settings of a fine-tuning from TOML.
+
+    Raises
+    ------
+    ValueError
+        A setting is unknown, missing or wrong.
+    """
+    try:
+        return FineTuning.of(tomllib.loads(settings.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{settings}: {error}") from error
+
+
+def finetune(
+    tuning: FineTuning,
+    labels: Labels,
+    *,
+    weights: Path,
+    out: Path,
+    report: Callable[[dict[str, float]], None] = lambda record: None,
+) -> Head:
+    """Train a head on the frozen network and write it, with its card beside it.
+
+    Parameters
+    ----------
+    tuning : FineTuning
+        What to learn, and how.
+    labels : Labels
+        From `mock_labels` or `table_labels`.
+    weights : Path
+        Of the network.
+    out : Path
+        The head to write (safetensors); its card has the same name and ends in ``.md``. Beside the weights as
+        ``<weights>-<name>.safetensors`` a head of a catalogue's quantity is used whenever they are; any other
+        is handed to a run.
+    report : callable
+        Is given each epoch's mean loss.
+
+    Returns
+    -------
+    Head
+        As written.
+    """
+    model, info = load_weights(weights)
+    name = tuning.name
+    unknown = np.full(len(labels.learn), np.nan, np.float32)
+    head = fit_head(
+        embed(model, labels.learn).embedding,
+        labels.learn.labels[name],
+        labels.learn.labels.get(f"{name}_err", unknown),
+        tuning,
+        info.sha256,
+        report,
+    )
+    embedding, value = embed(model, labels.measure).embedding, labels.measure.labels[name]
+    half = len(value) // 2
+    correct_errors(head, embedding[:half], value[:half])
+    baseline = _from_luminosity(model, info, tuning, labels)
+    measures = head_measures(head, embedding[half:], value[half:], baseline[half:])
+    head = replace(head, measures=measures)
+    save_head(out, head)
+    head = load_head(out, info.sha256)
+    write_whole(UPath(out.with_suffix(".md")), head_card(head, info).encode())
+    return head
+
+
+def _from_luminosity(model: Ojala, info: WeightsInfo, tuning: FineTuning, labels: Labels) -> np.ndarray:
+    """The quantity of ``labels.measure`` from a straight line in the log of the luminosity in iSDSS.
+
+    The redshift is the network's own; of stars there is none, and the line is in the log of the flux.
+    """
+    predictor = OjalaPredictor(model, info, device="cpu", precision="fp32", batch_size=128)
+
+    def log_luminosity(objects: LabelledPhotometry) -> np.ndarray:
+        log_flux = np.log10(np.maximum(np.nan_to_num(objects.flux[:, _REFERENCE], nan=0.0), 1e-3))
+        if tuning.object_class == "STAR":
+            return np.asarray(log_flux)
+        answers = predictor.predict(objects.flux, objects.error, objects.ebv)
+        z = np.maximum(answers["z_qso" if tuning.object_class == "QSO" else "z_gal"], 1e-3)
+        return np.asarray(log_flux + 2.0 * np.log10(Planck18.luminosity_distance(z).to_value("Mpc")))
+
+    few = _rows(labels.learn, slice(BASELINE_ROWS))
+    log10 = Transform(tuning.transform) is Transform.LOG10
+    value = np.log10(few.labels[tuning.name]) if log10 else few.labels[tuning.name]
+    known = np.isfinite(value)
+    line = np.polynomial.Polynomial.fit(log_luminosity(few)[known], value[known].astype(np.float64), 1)
+    found = line(log_luminosity(labels.measure))
+    return np.asarray(10.0**found if log10 else found)
+
+
+def head_card(head: Head, info: WeightsInfo) -> str:
+    """The card of a head, as Markdown."""
+    tuning, found, base = head.tuning, head.measures["head"], head.measures["baseline"]
+    unit = "dex" if Transform(tuning.transform) is Transform.LOG10 else tuning.unit or "the quantity's unit"
+    rows = [
+        "| from | n | bias | NMAD | std | R2 | range ratio |",
+        "|" + "---|" * 7,
+        *(
+            f"| {label} | {m['n']:.0f} | {m['bias']:+.3f} | {m['nmad']:.3f} | {m['std']:.3f} | {m['r2']:.3f} "
+            f"| {m['range_ratio']:.2f} |"
+            for label, m in (("the head", found), ("luminosity alone", base))
+        ),
+    ]
+    lines = [
+        f"# {tuning.name}: a head on {info.name} {info.version}",
+        "",
+        f"{tuning.description[0].upper()}{tuning.description[1:]}. Belongs to the weights with SHA-256",
+        f"`{head.base_sha256}` and to no others.",
+        "",
+        f"Trained for {tuning.epochs} epochs on the frozen network's embeddings of objects of class",
+        f"{tuning.object_class}, batches of {tuning.batch_size}, learning rate {tuning.learning_rate:g}.",
+        "",
+        f"On held-out objects, in {unit} (luminosity alone: a straight line in the log of the luminosity in",
+        "iSDSS at the network's own redshift):",
+        "",
+        *rows,
+        "",
+        f"{100 * found['within_err']:.1f} % of the truths lie within one stated error (68.3 % is right).",
+        "An answer for an object of another class has no meaning.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""Training: a library of spectra and a TOML file in, weights and their model card out.
+
+settings = Path("flows/training/configs/ojala.toml")
+weights = train_from(settings, library=Path("library.npz"), folder=Path("runs/ojala-base"))
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from ojala.flows.mocks.library import load_sky
+from ojala.flows.mocks.observed import open_observed_sky
+from ojala.models.data import LabelledPhotometry
+from ojala.models.ojala.card import model_card
+from ojala.models.ojala.checkpoint import load_weights
+from ojala.models.ojala.training import Sky, config_from, train
+from ojala.models.simulation.skies.mixed import MixedSky
+from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
+from ojala.pipeline.inference.photometry import read_photometry
+from ojala.pipeline.inference.products.ojala import FEW_BANDS
+from ojala.pipeline.storage.files import write_whole
+from ojala.pipeline.storage.hats import read_leaves
+
+OBSERVED_SHARE = 0.2
+"""Share of the draws that are from observed spectra, where a training is given any."""
+
+
+@dataclass(frozen=True)
+class HeldOutSky:
+    """The held-out members of a mock sky, in the mix of a survey."""
+
+    sky: MockSky
+
+    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
+        """Photometry of n objects that no training draw shares a spectrum with."""
+        return self.sky.draw(n, rng, held_out=True, shares=SURVEY_SHARES)
+
+
+class ObservedPhotometry:
+    """The rows of a photometry catalogue, without labels.
+
+    Parameters
+    ----------
+    catalogue : UPath
+        Made by `ojala ingest`; its partitions are read in random order until ``most`` rows are in memory.
+    most : int
+        Rows to draw from.
+    """
+
+    def __init__(self, catalogue: UPath, most: int = 200_000) -> None:
+        partitions = list(read_leaves(catalogue))
+        tables, rows = list[pa.Table](), 0
+        for k in np.random.default_rng(0).permutation(len(partitions)):
+            if rows >= most:
+                break
+            with (catalogue / partitions[k].leaf).open("rb") as file:
+                tables.append(pq.read_table(file))
+            rows += tables[-1].num_rows
+        photometry = read_photometry(pa.concat_tables(tables))
+        seen = np.flatnonzero(photometry.usable.sum(axis=1) >= FEW_BANDS)
+        if len(seen) == 0:
+            raise ValueError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
+        self._flux, self._error, self._ebv = (
+            part[seen] for part in (photometry.flux, photometry.error, photometry.ebv)
+        )
+
+    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
+        """Photometry of n rows, each for itself at random; nothing is known of them."""
+        row = rng.integers(0, len(self._flux), n)
+        unknown = np.full(n, -1, np.int64)
+        return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
+
+
+def sky_to_train_on(mock: MockSky, spectra: UPath | None, curves: Path | None) -> tuple[Sky, str]:
+    """The sky whose objects are learnt from, and what the model card has to say of it.
+
+    Parameters
+    ----------
+    mock : MockSky
+        Simulated objects.
+    spectra : UPath or None
+        Spectra catalogue; its held-out objects and cells are left alone.
+    curves : Path or None
+        Folder with the transmission curves that its spectra are seen through.
+
+    Raises
+    ------
+    ValueError
+        There are spectra but no curves.
+    """
+    if spectra is None:
+        return mock, ""
+    if curves is None:
+        raise ValueError("spectra are seen through transmission curves: name their folder as well")
+    observed = open_observed_sky(spectra, curves, held_out=False)
+    objects = len(np.unique(observed.members.primary_id))
+    said = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects."
+    return MixedSky(mock, observed, OBSERVED_SHARE), said
+
+
+def train_from(
+    settings: Path,
+    *,
+    library: Path,
+    folder: Path,
+    report: Callable[[dict[str, object]], None] = lambda record: None,
+    unlabelled: UPath | None = None,
+    spectra: UPath | None = None,
+    curves: Path | None = None,
+) -> Path:
+    """Train as a TOML file says, or go on with the training that ``folder`` holds.
+
+    Parameters
+    ----------
+    settings : Path
+        TOML with fields of `ojala.models.ojala.training.TrainingConfig`.
+    library : Path
+        Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
+    folder : Path
+        Gets weights, state, metrics and the model card ``<name>.md``.
+    report : callable
+        Is given each record of the metrics.
+    unlabelled : UPath, optional
+        Photometry catalogue that the encodings are adapted to (setting ``discrepancy``).
+    spectra : UPath, optional
+        Spectra catalogue: `OBSERVED_SHARE` of the draws are from its spectra, but those held out.
+    curves : Path, optional
+        Folder with the transmission curves that those are seen through.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+
+    Raises
+    ------
+    ValueError
+        A setting is unknown or wrong, or the folder holds a training with other settings.
+    """
+    try:
+        config = config_from(tomllib.loads(settings.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{settings}: {error}") from error
+    galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
+    config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
+    mock = load_sky(library)
+    sky, said = sky_to_train_on(mock, spectra, curves)
+    config = replace(config, note=f"{config.note} {said}".strip())
+    observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
+    weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
+    card = weights.with_suffix(".md")
+    write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
+    return weights

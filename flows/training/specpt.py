@@ -1,0 +1,97 @@
+"""Training of SpecPT: a library of spectra and a TOML file in, weights out.
+
+settings = Path("flows/training/configs/specpt.toml")
+weights = train_specpt_from(settings, library=Path("library.npz"), folder=Path("specpt"))
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ojala.flows.mocks.library import load_sky
+from ojala.models.data import LabelledSpectra
+from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky, Targets
+from ojala.models.specpt.training import SpecPTTraining, train_specpt
+
+TARGETS: tuple[Targets, ...] = ("bgs", "elg")
+"""What SpecPT is trained on and measured with."""
+
+SHARES = {"bgs": 0.35, "elg": 0.35, "faint": 0.1, "bright": 0.1, "SDSS": 0.1}
+"""Shares of the draws: three kinds of targets as DESI exposes them, and bright galaxies in long exposures of
+DESI and of SDSS, so that spectra of high signal to noise and of another resolution are not new."""
+
+LONG_EXPOSURES = (2.0, 60.0)
+"""Range of the median signal-to-noise ratio of the latter."""
+
+HELD_OUT = 512
+"""Held-out spectra of each of `TARGETS` that are measured at each save."""
+
+_HELD_OUT_DRAW = 2**31
+
+
+def specpt_spectra(
+    sky: SpectraSky, n: int, rng: np.random.Generator, targets: Targets, *, held_out: bool = False
+) -> LabelledSpectra:
+    """Spectra as DESI takes them of its bright and of its emission-line galaxies."""
+    return sky.draw(n, rng, INSTRUMENTS["DESI"], held_out=held_out, targets=targets)
+
+
+def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> LabelledSpectra:
+    """Spectra to learn from, in the mix `SHARES`."""
+    counts = dict(zip(SHARES, rng.multinomial(n, list(SHARES.values())).tolist(), strict=True))
+    kinds: tuple[Targets, ...] = ("bgs", "elg", "faint")
+    parts = [specpt_spectra(sky, counts[targets], rng, targets) for targets in kinds]
+    for name, instrument in (("bright", "DESI"), ("SDSS", "SDSS")):
+        objects = sky.choose(counts[name], rng, targets="bgs")
+        parts.append(sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=LONG_EXPOSURES))
+    return LabelledSpectra.joined(parts)
+
+
+def train_specpt_from(
+    settings: Path,
+    *,
+    library: Path,
+    folder: Path,
+    report: Callable[[dict[str, object]], None] = lambda record: None,
+) -> Path:
+    """Train SpecPT as a TOML file says, or go on with the training that ``folder`` holds.
+
+    Parameters
+    ----------
+    settings : Path
+        TOML with fields of `ojala.models.specpt.training.SpecPTTraining`.
+    library : Path
+        Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
+    folder : Path
+        Gets weights, state and metrics.
+    report : callable
+        Is given each record of the metrics.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+
+    Raises
+    ------
+    ValueError
+        A setting is unknown or wrong, or the folder holds a training with other settings.
+    """
+    try:
+        config = SpecPTTraining.from_settings(tomllib.loads(settings.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{settings}: {error}") from error
+    sky = SpectraSky(load_sky(library).population)
+
+    def draw(n: int, rng: np.random.Generator) -> LabelledSpectra:
+        return training_spectra(sky, n, rng)
+
+    checks: dict[str, LabelledSpectra] = {
+        targets: specpt_spectra(sky, HELD_OUT, np.random.default_rng(_HELD_OUT_DRAW), targets, held_out=True)
+        for targets in TARGETS
+    }
+    return train_specpt(config, draw, checks, folder, report)

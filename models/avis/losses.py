@@ -1,0 +1,132 @@
+"""The objectives of AVIS' training; none of them reads a label.
+
+`look` asks each side for its own pixels, hidden or not, from its encoding or from its embedding
+alone. The joint objectives ask that the two sides of a pair agree: `contrastive` among all pairs of the batch
+(symmetric InfoNCE, Radford et al. 2021, arXiv:2103.00020), `variance` without comparing pairs, kept from
+collapse by the variance and the covariance of the embeddings (Bardes et al. 2022, arXiv:2105.04906). The
+contrast of two looks at a spectrum (Chen et al. 2020, arXiv:2002.05709) asks the spectrum's side for what
+other parts of it tell as well, such as where its lines lie, which no image can tell.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ojala.models.avis.augmentation import AvisLesson, Side
+from ojala.models.avis.inputs import ImagePatches
+from ojala.models.avis.network import Avis
+from ojala.models.spectral_tokenizer.objective import reconstruction_loss
+from ojala.models.spectral_tokenizer.patches import Patches
+
+Group = TypeVar("Group", Patches, ImagePatches, Side)
+
+LARGEST_SCALE = math.log(100.0)
+"""Bound of ln(1 / temperature)."""
+
+VARIANCE_WEIGHTS = (25.0, 25.0, 1.0)
+"""Of invariance, variance and covariance, as published."""
+
+CHUNK = 64
+"""Pairs that go through the towers at a time: their activations stay in the caches of a CPU."""
+
+
+def contrastive(of_spectrum: Tensor, of_image: Tensor, log_scale: Tensor) -> Tensor:
+    """Cross-entropy of finding the image of a spectrum, and the spectrum of an image, among those of N pairs.
+
+    Vectors (N, E) of any length; ``log_scale`` is ln(1 / temperature).
+    """
+    cosine = F.normalize(of_spectrum, dim=1) @ F.normalize(of_image, dim=1).T
+    logits = cosine * log_scale.clamp(max=LARGEST_SCALE).exp()
+    right = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right))
+
+
+def variance(of_spectrum: Tensor, of_image: Tensor) -> Tensor:
+    """Distance of the two sides of N pairs (N, E), with hinges on each number's scatter and covariances."""
+    invariance = F.mse_loss(of_spectrum, of_image)
+    scatter = covariance = of_spectrum.new_zeros(())
+    for vectors in (of_spectrum, of_image):
+        scatter = scatter + 0.5 * F.relu(1.0 - (vectors.var(dim=0) + 1e-4).sqrt()).mean()
+        centred = vectors - vectors.mean(dim=0)
+        matrix = centred.T @ centred / (len(vectors) - 1)
+        off_diagonal = matrix.square().sum() - matrix.diagonal().square().sum()
+        covariance = covariance + off_diagonal / vectors.shape[1]
+    parts = (invariance, scatter, covariance)
+    return torch.stack([w * part for w, part in zip(VARIANCE_WEIGHTS, parts, strict=True)]).sum()
+
+
+class Vectors(NamedTuple):
+    """Vectors of N pairs (N, E), not yet of length 1; ``again`` has no rows where there was no other look."""
+
+    spectrum: Tensor
+    image: Tensor
+    again: Tensor
+
+
+def look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Vectors]:
+    """Put a lesson through the towers.
+
+    Parameters
+    ----------
+    model : Avis
+        The network.
+    lesson : AvisLesson
+        N pairs.
+    from_embedding : float
+        Share of them that is reconstructed from the embeddings alone: the first ones of each chunk.
+
+    Returns
+    -------
+    losses : dict of str to Tensor
+        ``spectrum`` and ``image``: of the reconstruction.
+    vectors : Vectors
+        Of all N pairs.
+    """
+    found = [_look(model, part, from_embedding) for part in _chunks(lesson)]
+    losses = {name: torch.stack([one[name] for one, _ in found]).mean() for name in found[0][0]}
+    return losses, Vectors(*(torch.cat(parts) for parts in zip(*(one for _, one in found), strict=True)))
+
+
+def _chunks(lesson: AvisLesson) -> list[AvisLesson]:
+    """The lesson in parts of about `CHUNK` pairs."""
+    count = max(1, len(lesson.brightness) // CHUNK)
+
+    def parts(tensors: Group) -> list[Group]:
+        pieces = zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
+        return [type(tensors)(*piece) for piece in pieces]
+
+    groups = (parts(lesson.spectra), lesson.brightness.tensor_split(count), parts(lesson.images))
+    sides = (parts(lesson.of_spectra), parts(lesson.of_images))
+    again = [None] * count if lesson.again is None else parts(lesson.again)
+    return [AvisLesson(*part) for part in zip(*groups, *sides, again, strict=True)]
+
+
+def _look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Vectors]:
+    encoded, of_spectrum = model.see_spectra(lesson.spectra, lesson.brightness)
+    seen, valid, of_image = model.see_images(lesson.images)
+    alone = round(from_embedding * len(encoded))
+    asked = lesson.of_spectra
+    flux = torch.cat(
+        [
+            model.spectrum.reconstruct(*model.pool_spectrum.alone(of_spectrum[:alone]), asked.where[:alone]),
+            model.spectrum.reconstruct(encoded[alone:], lesson.spectra.valid[alone:], asked.where[alone:]),
+        ]
+    )
+    losses = {"spectrum": reconstruction_loss(flux, asked.flux, asked.weight)}
+    asked = lesson.of_images
+    flux = torch.cat(
+        [
+            model.image.reconstruct(*model.pool_image.alone(of_image[:alone]), asked.where[:alone]),
+            model.image.reconstruct(seen[alone:], valid[alone:], asked.where[alone:]),
+        ]
+    )
+    losses["image"] = reconstruction_loss(flux, asked.flux, asked.weight)
+    again = of_spectrum[:0]
+    if lesson.again is not None:
+        _, again = model.see_spectra(lesson.again, torch.zeros_like(lesson.brightness))
+    return losses, Vectors(of_spectrum, of_image, again)

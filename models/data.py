@@ -1,0 +1,182 @@
+"""Input of the models: spectra, images, pairs of both, and labelled objects for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Spectra:
+    """N spectra with P pixels in all.
+
+    Attributes
+    ----------
+    offsets : ndarray of int64, shape (N + 1,)
+        Spectrum i has the pixels from ``offsets[i]`` to ``offsets[i + 1]``.
+    wavelength, flux, ivar : ndarray of float32, shape (P,)
+        Vacuum wavelength [Angstrom], flux density f_lambda [1e-17 erg/s/cm2/Angstrom, or any scale] and its
+        inverse variance; zero where the pixel must not be used.
+    """
+
+    offsets: np.ndarray
+    wavelength: np.ndarray
+    flux: np.ndarray
+    ivar: np.ndarray
+
+    @classmethod
+    def of(cls, spectra: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Spectra:
+        """From wavelength, flux and inverse variance of each."""
+        sizes = [len(wavelength) for wavelength, _, _ in spectra]
+        parts = [
+            np.concatenate([one[k] for one in spectra], dtype=np.float32)
+            if spectra
+            else np.empty(0, np.float32)
+            for k in range(3)
+        ]
+        return cls(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), *parts)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for begin, end in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            yield self.wavelength[begin:end], self.flux[begin:end], self.ivar[begin:end]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Pixels of each spectrum; int64, shape (N,)."""
+        return np.diff(self.offsets)
+
+    def rows(self, begin: int, end: int) -> Spectra:
+        """Spectra ``begin`` to ``end``, without copying."""
+        pixels = slice(self.offsets[begin], self.offsets[end])
+        offsets = self.offsets[begin : end + 1] - self.offsets[begin]
+        return Spectra(offsets, self.wavelength[pixels], self.flux[pixels], self.ivar[pixels])
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPhotometry:
+    """Photometry of N objects with what is known of them.
+
+    Attributes
+    ----------
+    flux, error : ndarray of float32, shape (N, 63)
+        Flux densities f_nu and their standard errors [uJy] in the order of
+        `ojala.catalogs_schema.bands.MODEL_BANDS`; NaN where a band was not observed.
+    ebv : ndarray of float32, shape (N,)
+        Galactic E(B-V) [mag] that the fluxes still carry; NaN where not known.
+    class_code : ndarray of int64, shape (N,)
+        Index into `ojala.models.quantities.CLASSES`, -1 where not known.
+    labels : dict of str to ndarray of float32, shape (N,)
+        One entry per quantity other than the class, physical units as in `ojala.models.quantities`;
+        NaN where not known or without meaning for the object's class.
+    """
+
+    flux: np.ndarray
+    error: np.ndarray
+    ebv: np.ndarray
+    class_code: np.ndarray
+    labels: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.flux)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSpectra:
+    """Observed spectra of N objects with what is known of them.
+
+    Attributes
+    ----------
+    spectra : Spectra
+        The spectra.
+    class_code : ndarray of int64, shape (N,)
+        Index into `ojala.models.quantities.CLASSES`, -1 where not known.
+    labels : dict of str to ndarray of float32, shape (N,)
+        ``z`` (of stars: radial velocity over the speed of light) and others, physical units as in
+        `ojala.models.quantities`; NaN where not known or without meaning for the object's class.
+    member : ndarray of int64, shape (N,)
+        Row in the library of the object's class.
+    """
+
+    spectra: Spectra
+    class_code: np.ndarray
+    labels: dict[str, np.ndarray]
+    member: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.spectra)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LabelledSpectra]) -> LabelledSpectra:
+        """Several of these, with the same labels, one after the other."""
+        sizes = np.concatenate([part.spectra.sizes for part in parts])
+        pixels = (
+            np.concatenate([getattr(part.spectra, name) for part in parts])
+            for name in ("wavelength", "flux", "ivar")
+        )
+        return cls(
+            Spectra(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), *pixels),
+            np.concatenate([part.class_code for part in parts]),
+            {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels},
+            np.concatenate([part.member for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """N images in g, r and z of 64 x 64 pixels of 0.262 arcsec (see `ojala.catalogs_schema.cutouts`).
+
+    Attributes
+    ----------
+    flux : ndarray of float32, shape (N, 3, 64, 64)
+        Flux density f_nu of each pixel [uJy], sky subtracted; rows from south to north, columns from east to
+        west; 0 where not measured.
+    ivar : ndarray of float32, shape (N, 3, 64, 64)
+        Inverse variance of the sky's noise [1/uJy2], without the noise of the sources; 0 where the pixel must
+        not be used.
+    psf_fwhm : ndarray of float32, shape (N, 3)
+        Full width at half maximum of the point-spread function [arcsec]; NaN where not known.
+    """
+
+    flux: np.ndarray
+    ivar: np.ndarray
+    psf_fwhm: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.flux)
+
+    def rows(self, begin: int, end: int) -> Images:
+        """Images ``begin`` to ``end``, without copying."""
+        part = slice(begin, end)
+        return Images(self.flux[part], self.ivar[part], self.psf_fwhm[part])
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """N objects with a spectrum and an image each.
+
+    Attributes
+    ----------
+    spectra : Spectra
+        N spectra; one without a usable pixel has not been observed.
+    images : Images
+        N images in the same order; one without a usable pixel has not been observed.
+    """
+
+    spectra: Spectra
+    images: Images
+
+    def __post_init__(self) -> None:
+        if len(self.spectra) != len(self.images):
+            raise ValueError(f"{len(self.spectra)} spectra, but {len(self.images)} images")
+
+    def __len__(self) -> int:
+        return len(self.spectra)
+
+    def rows(self, begin: int, end: int) -> Pairs:
+        """Objects ``begin`` to ``end``, without copying."""
+        return Pairs(self.spectra.rows(begin, end), self.images.rows(begin, end))

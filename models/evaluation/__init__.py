@@ -1,0 +1,1 @@
+"""Metrics of redshifts and classes, and their bootstrap errors."""

@@ -1,0 +1,1 @@
+"""Layers, distributions and redshift PDFs that several networks share."""

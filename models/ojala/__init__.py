@@ -1,0 +1,1 @@
+"""OJALA: classes, redshifts and properties from photometry in 63 bands."""

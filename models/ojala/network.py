@@ -1,0 +1,339 @@
+"""OJALA: a photometric foundation model that is asked for quantities.
+
+Any subset of bands is the context: one value-gated token per band (flux, its error, its signal-to-noise
+ratio and the band's wavelength), an encoder with a relative-wavelength attention bias, and request tokens
+answered by cross-attention, each on its own. After Gimeno et al. (arXiv:2604.00661), whose network descends
+from Leung & Bovy (2024, MNRAS 527, 1494). What differs on purpose: slots are fixed and masked instead of
+shuffled (the same function, less work), there is one forward path for training and serving, all requests
+share the keys and values, errors are read, and a redshift is answered with a PDF instead of one Gaussian.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.models.layers.attention import Block, WavelengthBias
+from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
+from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
+from ojala.models.ojala.tokens import N_BANDS, N_FEATURES, Tokens
+from ojala.models.quantities import CLASSES, QUANTITIES, Kind
+
+
+@dataclass(frozen=True)
+class OjalaConfig:
+    """Shape of the network; `PRESETS` has the named ones.
+
+    Attributes
+    ----------
+    width : int
+        Width of every token.
+    encoder, decoder : tuple of (heads, feed-forward width)
+        One entry per self-attention block over bands, per cross-attention block of the requests.
+    trunk : tuple of int
+        Hidden layers between the decoder and the heads, shared by all requests.
+    pre_norm : bool
+        Place of the normalisation in the blocks.
+    reads_errors : bool
+        Whether a token holds the error and the signal-to-noise ratio besides the flux.
+    redshift_pdf : bool
+        Whether a redshift is answered with a free PDF over the bins, or (as first published) with the mean
+        and variance of one Gaussian in dz / (1 + z).
+    chain : bool
+        Whether the scalars are answered knowing the class and the redshift that the network has found:
+        class -> redshift -> properties.
+    """
+
+    width: int
+    encoder: tuple[tuple[int, int], ...]
+    decoder: tuple[tuple[int, int], ...]
+    trunk: tuple[int, ...]
+    pre_norm: bool
+    reads_errors: bool
+    redshift_pdf: bool = True
+    chain: bool = False
+
+    def to_json(self) -> str:
+        """The configuration as JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> OjalaConfig:
+        """The inverse of `to_json`."""
+        raw = json.loads(text)
+        for name in ("encoder", "decoder"):
+            raw[name] = tuple((int(heads), int(hidden)) for heads, hidden in raw[name])
+        return cls(**(raw | {"trunk": tuple(raw["trunk"])}))
+
+
+PRESETS: dict[str, OjalaConfig] = {
+    # The published shape: besides the fixed slots, only the brightness token is this project's.
+    "published": OjalaConfig(
+        width=128,
+        encoder=((16, 1024), (8, 512)),
+        decoder=((16, 2048), (8, 1024), (4, 512)),
+        trunk=(2048, 1024, 512, 256),
+        pre_norm=False,
+        reads_errors=False,
+        redshift_pdf=False,
+    ),
+    # What is trained here: deeper over bands, narrow heads, errors read, properties after the redshift.
+    "base": OjalaConfig(
+        width=128,
+        encoder=((4, 512),) * 4,
+        decoder=((4, 512),) * 2,
+        trunk=(512,),
+        pre_norm=True,
+        reads_errors=True,
+        chain=True,
+    ),
+}
+"""Named shapes."""
+
+REQUESTS: tuple[str, ...] = tuple(quantity.name for quantity in QUANTITIES)
+_KINDS: dict[str, Kind] = {quantity.name: quantity.kind for quantity in QUANTITIES}
+FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
+"""What a chain finds out before it answers scalars: class and redshifts."""
+
+_Z_WAVES = 12
+"""Cosines and sines of ln(1 + z) by which a chain knows a redshift; the shortest wave is 0.004 long."""
+
+
+class BandTokens(nn.Module):
+    """Features of each band -> tokens: GELU((E + MLP(wavelength)) * flux + E' * error + E'' * S/N + b).
+
+    The features are first standardised per band by their median and robust scatter over training draws
+    (`fit`). These and the bands' wavelengths are stored with the weights, so that a later correction to the
+    table of bands does not change what a trained network sees.
+    """
+
+    wavelength: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int, n_features: int) -> None:
+        super().__init__()
+        log_wavelength = torch.tensor([math.log(band.pivot) for band in MODEL_BANDS])
+        narrow = torch.tensor([float(band.is_narrow) for band in MODEL_BANDS])
+        position = (log_wavelength - math.log(6500.0)) / 0.5
+        self.register_buffer("wavelength", torch.stack([position, narrow], dim=-1))
+        self.register_buffer("center", torch.zeros(N_BANDS, N_FEATURES))
+        self.register_buffer("scale", torch.ones(N_BANDS, N_FEATURES))
+        self.embedding = nn.Parameter(0.5 * torch.randn(n_features, N_BANDS, width))
+        self.bias = nn.Parameter(0.5 * torch.randn(N_BANDS, width))
+        self.of_wavelength = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
+        self.brightness = nn.Parameter(0.5 * torch.randn(2, width))
+
+    @torch.no_grad()
+    def fit(self, tokens: Tokens) -> None:
+        """Set center and scale of each band's features from draws; bands never seen keep (0, 1)."""
+        nothing = torch.tensor(torch.nan)
+        features = torch.where(tokens.valid[..., None], tokens.features, nothing)
+        center = features.nanmedian(dim=0).values
+        scale = 1.4826 * (features - center).abs().nanmedian(dim=0).values
+        self.center.copy_(center.nan_to_num(0.0))
+        self.scale.copy_(scale.nan_to_num(1.0).clamp_min(0.05))
+
+    def forward(self, tokens: Tokens, bands: Tensor) -> Tensor:
+        """Tokens of slots that hold the given bands (S,), and the brightness token last: (N, S + 1, d)."""
+        features = (tokens.features - self.center[bands]) / self.scale[bands]
+        features = torch.where(tokens.valid[..., None], features, 0.0).clamp(-20.0, 20.0)
+        weight = self.embedding[:, bands]
+        gate = weight[0] + self.of_wavelength(self.wavelength[bands])
+        x = self.bias[bands] + gate * features[..., :1]
+        for channel in range(1, len(weight)):
+            x = x + weight[channel] * features[..., channel : channel + 1]
+        slope, offset = self.brightness
+        bright = slope * (tokens.brightness[:, None, None] - 1.0) + offset
+        return F.gelu(torch.cat([x, bright], dim=1))
+
+
+class GaussianRedshift(nn.Module):
+    """Mean and variance of ln(1 + z) -> logits of a Gaussian over the bins, so that one loss serves both.
+
+    Cross-entropy with it is the negative log-likelihood of dz / (1 + z) under a Gaussian.
+    """
+
+    bins: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.parameters_of = nn.Linear(width, 2)
+        self.register_buffer("bins", (torch.arange(N_REDSHIFT_BINS) + 0.5) * LOG1PZ_STEP, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (..., d) -> logits (..., B)."""
+        mean, log_sigma = self.parameters_of(features).float().unbind(-1)
+        sigma = 0.05 * torch.exp(log_sigma.clamp(-4.5, 2.5))
+        logits: Tensor = -0.5 * ((self.bins - 0.5 - mean[..., None]) / sigma[..., None]) ** 2
+        return logits
+
+
+class Found(nn.Module):
+    """What a chain has found, as an addition to the request tokens of scalars.
+
+    The class's probabilities and, for both redshifts, the mean over the PDF of cosines and sines of
+    ln(1 + z): a broad PDF averages the short waves away, so its width is known too. It starts at zero, as if
+    nothing were known, and passes no gradient back: properties do not bend the redshift.
+    """
+
+    waves: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        grid = (torch.arange(N_REDSHIFT_BINS) + 0.5) * LOG1PZ_STEP
+        phase = grid[:, None] * (2.0 * math.pi / torch.logspace(math.log10(4.0), math.log10(0.004), _Z_WAVES))
+        self.register_buffer("waves", torch.cat([phase.cos(), phase.sin()], dim=-1), persistent=False)
+        self.hidden = nn.Linear(len(CLASSES) + 2 * 2 * _Z_WAVES, width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, answers: dict[str, Tensor]) -> Tensor:
+        """Logits of class and redshifts -> (N, 1, d)."""
+        known = [F.softmax(answers["class"].detach().float(), dim=-1)]
+        known += [F.softmax(answers[z].detach().float(), dim=-1) @ self.waves for z in ("z_gal", "z_qso")]
+        out: Tensor = self.out(F.gelu(self.hidden(torch.cat(known, dim=-1))))[:, None]
+        return out
+
+
+class Ojala(nn.Module):
+    """The network.
+
+    Consumes `Tokens` (any subset of bands valid) and the names of requests; answers each request:
+
+    * ``class``: logits, shape (N, 3), in the order of `CLASSES`;
+    * ``z_gal``, ``z_qso``: logits over the bins of ln(1 + z), shape (N, 1825);
+    * a scalar: location and log-scale of a Student-t distribution (nu = 3) of the standardised value,
+      shape (N, 2).
+
+    An answer does not depend on what else is requested, nor on the other rows.
+    """
+
+    def __init__(self, config: OjalaConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, norm = config.width, config.pre_norm
+        self.tokens = BandTokens(width, N_FEATURES if config.reads_errors else 1)
+        self.wavelength_bias = WavelengthBias(
+            torch.tensor([math.log(band.pivot) for band in MODEL_BANDS]),
+            torch.tensor([band.is_narrow for band in MODEL_BANDS]),
+            tuple(heads for heads, _ in config.encoder),
+        )
+        self.encoder = nn.ModuleList(
+            Block(width, *shape, cross=False, pre_norm=norm) for shape in config.encoder
+        )
+        self.decoder = nn.ModuleList(
+            Block(width, *shape, cross=True, pre_norm=norm) for shape in config.decoder
+        )
+        self.norm_encoded = nn.LayerNorm(width) if norm else nn.Identity()
+        self.norm_decoded = nn.LayerNorm(width) if norm else nn.Identity()
+        self.request = nn.Parameter(0.5 * torch.randn(len(REQUESTS), width))
+        sizes = (width, *config.trunk)
+        layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.GELU())]
+        self.trunk = nn.Sequential(*layers)
+        self.heads = nn.ModuleDict(
+            {
+                Kind.CLASS.value: nn.Linear(sizes[-1], len(CLASSES)),
+                Kind.REDSHIFT.value: (
+                    nn.Linear(sizes[-1], N_REDSHIFT_BINS)
+                    if config.redshift_pdf
+                    else GaussianRedshift(sizes[-1])
+                ),
+                Kind.SCALAR.value: nn.Linear(sizes[-1], 2),
+            }
+        )
+        self.found = Found(width) if config.chain else None
+
+    def forward(
+        self, tokens: Tokens, requests: Sequence[str] = REQUESTS, bands: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Answer the requests from the tokens; see the class for the answers.
+
+        ``bands`` (S,) names the band in each slot; by default the slots are the 63 bands in order.
+        """
+        return self.answer(self.encode(tokens, bands), tokens.valid, requests)
+
+    def encode(self, tokens: Tokens, bands: Tensor | None = None) -> Tensor:
+        """Tokens -> encoded tokens (N, S + 1, d); the last is the brightness token."""
+        if bands is None:
+            bands = torch.arange(N_BANDS, device=tokens.valid.device)
+        hidden, x = _hide(tokens.valid), self.tokens(tokens, bands)
+        for block, bias in zip(self.encoder, self.wavelength_bias(bands), strict=True):
+            x = block(x, None, bias + hidden)
+        out: Tensor = self.norm_encoded(x)
+        return out
+
+    def answer(self, encoded: Tensor, valid: Tensor, requests: Sequence[str] = REQUESTS) -> dict[str, Tensor]:
+        """Encoded tokens (N, S + 1, d) and their validity (N, S) -> answers by name of request."""
+        memories = self.remember(encoded)
+        if self.found is None or all(name in FIRST for name in requests):
+            return self.decode(memories, valid, requests)
+        first = self.decode(memories, valid, FIRST)
+        scalars = [name for name in requests if name not in FIRST]
+        answers = first | self.decode(memories, valid, scalars, self.found(first))
+        return {name: answers[name] for name in requests}
+
+    def remember(self, encoded: Tensor) -> list[Tensor]:
+        """What each block of the decoder looks things up in; see `Attention.remember`."""
+        return [block.attention.remember(encoded) for block in cast("Iterable[Block]", self.decoder)]
+
+    def decode(
+        self, memories: list[Tensor], valid: Tensor, requests: Sequence[str], found: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Answer each request on its own, with what a chain has found (N, 1, d) added to its token."""
+        # Taken one by one: a list of indices would have to be copied to a GPU for each batch.
+        tokens = torch.stack([self.request[REQUESTS.index(name)] for name in requests])
+        x, hidden = tokens.expand(len(valid), -1, -1), _hide(valid)
+        if found is not None:
+            x = x + found
+        for block, memory in zip(cast("Iterable[Block]", self.decoder), memories, strict=True):
+            x = block.look_up(x, memory, hidden)
+        x = self.norm_decoded(x).to(next(self.trunk.parameters()).dtype)
+        features = self.trunk(x)
+        answers: dict[str, Tensor] = {}
+        for kind, head in self.heads.items():
+            names = [name for name in requests if _KINDS[name] == kind]
+            if names:
+                of_names = torch.stack([features[:, requests.index(name)] for name in names], dim=1)
+                of_kind = head(of_names).float()
+                answers |= dict(zip(names, of_kind.unbind(1), strict=True))
+        return {
+            name: _bound(answers[name]) if _KINDS[name] == Kind.SCALAR else answers[name] for name in requests
+        }
+
+    def shorten(self) -> None:
+        """Keep the weights of the matrix products of blocks, trunk and heads as bfloat16, for good.
+
+        What they are multiplied with is rounded to it too; the rest stays in single precision.
+        """
+        for part in (self.encoder, self.decoder, self.trunk, self.heads):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(torch.bfloat16)
+
+    def embed(self, encoded: Tensor, valid: Tensor) -> Tensor:
+        """Mean of the encoded tokens that are valid, the brightness token included: (N, d)."""
+        weight = F.pad(valid, (0, 1), value=True).unsqueeze(-1).float()
+        return (encoded.float() * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def _hide(valid: Tensor) -> Tensor:
+    """Additive mask (N, 1, 1, S + 1): 0 for valid slots and the brightness token, -inf for the rest."""
+    shown = F.pad(valid, (0, 1), value=True)
+    return torch.zeros(shown.shape, device=valid.device).masked_fill(~shown, -math.inf)[:, None, None, :]
+
+
+def _bound(answer: Tensor) -> Tensor:
+    """Location and log-scale (N, 2) within their bounds."""
+    mean, log_scale = answer.unbind(-1)
+    return torch.stack([mean.clamp(-MEAN_LIMIT, MEAN_LIMIT), log_scale.clamp(*LOG_SCALE_RANGE)], dim=-1)

@@ -1,0 +1,271 @@
+"""From photometry to a catalogue's numbers with trained weights."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ojala.catalogs_schema.ojala import CLASS_FLOOR, PDF_MASS
+from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
+from ojala.models.layers.redshift_pdf import RedshiftSummary, most_probable_bins, summarise
+from ojala.models.ojala.calibration import Calibration
+from ojala.models.ojala.checkpoint import WeightsInfo, load_weights
+from ojala.models.ojala.heads import Head, heads_beside, in_units, load_head
+from ojala.models.ojala.losses import REDSHIFTS
+from ojala.models.ojala.network import Ojala
+from ojala.models.ojala.novelty import raw_vector
+from ojala.models.ojala.outputs import depth_of
+from ojala.models.ojala.tokens import N_BANDS, Tokens, require_photometry, tokens_of
+from ojala.models.quantities import CLASSES, FINE_TUNED, SCALARS
+from ojala.models.serving.batching import LANES, Conveyor, HostTray
+from ojala.models.serving.cuda_graph import GraphTray, RecordedFunction
+from ojala.models.serving.precision import Precision
+from ojala.models.serving.predictor import Served
+
+QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
+_CLASS_OF = tuple(CLASSES.index(name) for name in ("GALAXY", "QSO"))  # of `REDSHIFTS`
+_FINE_TUNED = {quantity.name for quantity in FINE_TUNED}
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
+"""Where the weights that come with the program lie."""
+
+
+class OjalaPredictor(Served):
+    """OJALA with trained weights, as the pipeline uses it.
+
+    Attributes
+    ----------
+    network : Ojala
+        The network, in evaluation mode.
+    heads : tuple of (str, str)
+        Names and SHA-256 of the heads on the network.
+    pdfs : bool
+        Whether redshift PDFs are among the answers.
+    lanes : int
+        Threads that may ask at a time.
+    """
+
+    def __init__(
+        self,
+        model: Ojala,
+        info: WeightsInfo,
+        *,
+        device: str,
+        precision: Precision,
+        batch_size: int,
+        heads: Sequence[Head] = (),
+        pdfs: bool = True,
+    ) -> None:
+        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
+        self.network = model.to(device).eval()
+        self._calibration = (info.calibration or Calibration.none()).to(device)
+        self._novelty = info.novelty.to(device) if info.novelty else None
+        self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
+        self._heads = heads
+        self.pdfs = pdfs
+        for head in heads:
+            head.mlp.to(device)
+        if precision == "bf16":
+            self.network = copy.deepcopy(self.network)  # a training goes on with what it has checked
+            self.network.shorten()
+        on_gpu = torch.device(device).type == "cuda"
+        self.lanes = LANES if on_gpu else 1
+        # Joining operations saves most of a GPU's traffic with its memory; a CPU's caches do as well.
+        self._ask = torch.compile(self.ask, dynamic=False, fullgraph=True) if on_gpu else self.ask
+        self._way: Conveyor | None = None
+        self._turn = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        weights_path: Path | str = WEIGHTS_FOLDER / "ojala-base.safetensors",
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        own_heads: Sequence[Path | str] = (),
+        pdfs: bool = True,
+    ) -> OjalaPredictor:
+        """Read weights, the heads for them that lie beside them (see `heads.heads_beside`), others.
+
+        128 rows a batch stay in the caches of a CPU, a GPU wants thousands. Without ``pdfs`` redshift PDFs
+        are not among the answers, which saves their time.
+
+        Raises
+        ------
+        ojala.models.checkpoint.WeightsError
+            If a file does not hold whole weights of this network, or a whole head.
+        """
+        weights_path = Path(weights_path)
+        model, info = load_weights(weights_path)
+        beside = heads_beside(weights_path, lambda: info.sha256)
+        heads = [load_head(Path(path), info.sha256) for path in (*beside.values(), *own_heads)]
+        return cls(
+            model, info, device=device, precision=precision, batch_size=batch_size, heads=heads, pdfs=pdfs
+        )
+
+    def halve_batch(self) -> None:
+        """See `Served`; the way through the device is made anew."""
+        self._way = None
+        super().halve_batch()
+
+    def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers for N objects.
+
+        Parameters
+        ----------
+        flux, error : ndarray, shape (N, 63)
+            Flux densities and standard errors [uJy] in the order of
+            `ojala.catalogs_schema.bands.MODEL_BANDS`, NaN where not observed; whatever cannot be a
+            measurement is not read. A row without any band gets the answer of the training's prior.
+        ebv : ndarray, shape (N,)
+            Galactic E(B-V) [mag].
+
+        Returns
+        -------
+        dict of str to ndarray, N rows each; float32 unless said
+            * ``class_code`` int8 (index into `CLASSES`) and ``p_galaxy``, ``p_star``, ``p_qso``.
+            * Of the most probable class, NaN for stars: ``z`` (mean of the PDF within 0.01 (1 + z) of its
+              highest mode), ``z_err`` (half the width between ``z_q16`` and ``z_q84``), ``z_q02 z_q16 z_q50
+              z_q84 z_q98`` (2.28, 15.87, 50, 84.13, 97.72 % quantiles: the median and one and two sigma of a
+              Gaussian), ``z_odds`` (mass within 0.03 (1 + z) of ``z``), ``z_mode2`` and ``z_mode2_p`` (second
+              mode and its mass; NaN and 0 where it holds less than 0.01).
+            * ``z_gal``, ``z_qso`` and their ``_err``: the same under the assumption of the class, for every
+              row.
+            * Each scalar quantity [its unit] and its ``_err``: half the width of the central 68.3 %
+              interval of the predictive distribution (a Student-t with nu = 3 in the quantity's transform,
+              whose ends are mapped to the unit), under the assumption of the class, for every row.
+            * Each of `FINE_TUNED` and its ``_err``, in the same way (one standard deviation of a Gaussian);
+              NaN without a head for these weights.
+            * ``head.NAME`` and ``head.NAME_err``: the same of each other head.
+            * ``novelty``: see `ojala.models.ojala.novelty`; NaN where the weights do not hold what it needs.
+            * ``z_gal_pdf`` float16 (M,) and ``z_gal_pdf_bin`` int16 (M,): probabilities of bins of 0.001 in
+              ln(1 + z) and the bins' numbers, those of all rows one after the other, ``z_gal_pdf_n`` int32
+              (N,) of each: the most probable bins, which hold 99.9 %, of the PDF from which ``z_gal`` comes.
+              None for rows whose ``p_galaxy`` is below 0.01. The same for ``z_qso``. Not without `pdfs`.
+            * ``embedding`` float16 (N, width): mean of the encoded tokens.
+
+            Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
+        """
+        require_photometry(flux, error, ebv)
+        return self._catalogue(self._conveyor().carry(flux, error, ebv))
+
+    def warm_up(self) -> None:
+        """Make the way through the device: on a GPU, compile and record the network for its batches."""
+        self._conveyor()
+
+    def _conveyor(self) -> Conveyor:
+        """The way through the device for batches of the size that is asked for now."""
+        with self._turn:
+            if self._way is None or self._way.size != self.batch_size:
+                self._way = None  # its memory is needed
+                self._way = self._make_conveyor(self.batch_size)
+            return self._way
+
+    def _make_conveyor(self, size: int) -> Conveyor:
+        if torch.device(self.device).type == "cuda":
+            function = RecordedFunction(self._answer, ((N_BANDS,), (N_BANDS,), ()), size)
+            return Conveyor(lambda: GraphTray(function), size, self.lanes, _pack_pdfs)
+        return Conveyor(lambda: HostTray(self._answer, size), size, self.lanes, _pack_pdfs)
+
+    @torch.no_grad()
+    def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
+        """The network alone: raw answers to all requests, and the embedding (N, d)."""
+        encoded = self.network.encode(tokens)
+        return self.network.answer(encoded, tokens.valid), self.network.embed(encoded, tokens.valid)
+
+    @torch.no_grad()
+    def _answer(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
+        """Answers for a batch, all on the device: nothing is copied from or to it, nothing waits."""
+        tokens = tokens_of(flux, error, ebv)
+        answers, embedding = self._ask(tokens)
+        depth = depth_of(tokens)
+        found = _class_and_redshift(answers, self._calibration, depth, pdfs=self.pdfs)
+        scalars = torch.stack([answers[q.name] for q in SCALARS])
+        if self._novelty is not None:
+            raw = raw_vector(answers["class"], scalars)
+            found["novelty"] = self._novelty.score(embedding, raw, depth)
+        scalars[..., 1] += self._calibration.scalar_log_factors(depth)
+        found |= {q.name: scalar for q, scalar in zip(SCALARS, scalars, strict=True)}
+        found["embedding"] = embedding.half()
+        return found | {f"head.{head.quantity.name}": head.mlp(embedding.float()) for head in self._heads}
+
+    def _catalogue(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What was found, with its quantities in their units."""
+        catalogue = dict(found)
+        for quantity in SCALARS:
+            mean, log_scale = found[quantity.name].astype(np.float64).T
+            half_width = STUDENT_T3_HALF_WIDTH * np.exp(log_scale)
+            interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
+            catalogue[quantity.name] = quantity.restore(mean).astype(np.float32)
+            catalogue[f"{quantity.name}_err"] = (0.5 * interval).astype(np.float32)
+        unknown = np.full(len(found["z"]), np.nan, np.float32)
+        catalogue.setdefault("novelty", unknown)
+        for quantity in FINE_TUNED:
+            catalogue[quantity.name] = catalogue[f"{quantity.name}_err"] = unknown
+        for head in self._heads:
+            value, half_interval = in_units(head, catalogue.pop(f"head.{head.quantity.name}"))
+            name = head.quantity.name if head.quantity.name in _FINE_TUNED else f"head.{head.quantity.name}"
+            catalogue[name] = value.astype(np.float32)
+            catalogue[f"{name}_err"] = half_interval.astype(np.float32)
+        return catalogue
+
+
+def _class_and_redshift(
+    answers: dict[str, Tensor], calibration: Calibration, depth: Tensor, *, pdfs: bool
+) -> dict[str, Tensor]:
+    """Class probabilities, and what follows from the two redshift PDFs; the PDFs (N, B) where asked for."""
+    probability = F.softmax(calibration.class_logits(answers["class"], depth), dim=-1)
+    code = probability.argmax(dim=-1)
+    found = {"class_code": code.to(torch.int8)}
+    found |= {f"p_{name.lower()}": probability[:, i] for i, name in enumerate(CLASSES)}
+    pdf = calibration.redshift_pdfs(torch.stack([answers[name] for name in REDSHIFTS]), depth)
+    summaries = [summarise(p) for p in pdf]
+    for name, summary in zip(REDSHIFTS, summaries, strict=True):
+        found |= {name: summary.z.float(), f"{name}_err": summary.error.float()}
+
+    is_qso, is_star = code == CLASSES.index("QSO"), code == CLASSES.index("STAR")
+    chosen = _choose(is_qso, is_star, *summaries)
+    found |= {name: values.float() for name, values in chosen.items()}
+    if pdfs:
+        for name, p, column in zip(REDSHIFTS, most_probable_bins(pdf, PDF_MASS), _CLASS_OF, strict=True):
+            possible = probability[:, column, None].double() >= CLASS_FLOOR
+            found[f"{name}_pdf"] = torch.where(possible, p, 0.0).half()
+    return found
+
+
+def _pack_pdfs(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Answers with the bins of redshift PDFs that are not zero in the place of all bins."""
+    packed = dict(answers)
+    for name in REDSHIFTS:
+        if f"{name}_pdf" in answers:
+            pdf = answers[f"{name}_pdf"]
+            place = np.flatnonzero(pdf)
+            packed[f"{name}_pdf"] = pdf.reshape(-1)[place]
+            packed[f"{name}_pdf_bin"] = (place % pdf.shape[1]).astype(np.int16)
+            packed[f"{name}_pdf_n"] = np.count_nonzero(pdf, axis=1).astype(np.int32)
+    return packed
+
+
+def _choose(
+    is_qso: Tensor, is_star: Tensor, galaxy: RedshiftSummary, quasar: RedshiftSummary
+) -> dict[str, Tensor]:
+    """The redshift columns of the most probable class; NaN (mass: 0) for stars."""
+    columns = {
+        "z": (galaxy.z, quasar.z),
+        "z_err": (galaxy.error, quasar.error),
+        "z_odds": (galaxy.odds, quasar.odds),
+    }
+    for i, name in enumerate(QUANTILE_NAMES):
+        columns[name] = (galaxy.quantiles[:, i], quasar.quantiles[:, i])
+    columns["z_mode2"] = (galaxy.mode2, quasar.mode2)
+    chosen = {
+        name: torch.where(is_qso, q, g).masked_fill(is_star, torch.nan) for name, (g, q) in columns.items()
+    }
+    chosen["z_mode2_p"] = torch.where(is_qso, quasar.mode2_p, galaxy.mode2_p).masked_fill(is_star, 0.0)
+    return chosen

@@ -1,0 +1,1 @@
+"""Images of galaxies: light profiles and morphologies."""

@@ -1,0 +1,1 @@
+"""Synthetic photometry: bands, depths, exposures, noise."""

@@ -1,0 +1,1 @@
+"""Populations of galaxies, stars and quasars: spectra, labels and priors."""

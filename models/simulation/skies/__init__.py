@@ -1,0 +1,1 @@
+"""Samplers of mock data: photometry, spectra, images, observed spectra."""

@@ -1,0 +1,1 @@
+"""Synthetic spectroscopy: instruments, night sky, stellar lines."""

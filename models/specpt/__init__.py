@@ -1,0 +1,1 @@
+"""SpecPT: redshifts and reconstructions from spectra."""

@@ -1,0 +1,342 @@
+"""SpecPT: a convolutional stem and a transformer that reconstruct a spectrum, and its redshift.
+
+After Pattnaik et al. (arXiv:2501.01070). What differs on purpose: the transformer reads the sequence of the
+stem's outputs instead of one token that holds them all, and attends within a spectrum, never across a batch;
+learned queries, one for each patch of the output, stand in place of a last layer of a billion parameters;
+inverse variance and mask are read; nothing is normalised over a batch. Besides the published head (a
+residual network that ends in a softplus) there is one that answers with a PDF: on pixels even in
+ln(wavelength), a redshift is a shift, and each shift's evidence is a learned correlation. And what moves with
+the redshift is reconstructed from learned rest-frame spectra.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ojala.models.layers.attention import Block
+from ojala.models.layers.redshift_pdf import LOG1PZ_STEP
+from ojala.models.specpt.wavelength_grid import GRIDS, Grid
+
+CHANNELS = 4
+"""Channels of the input: see `channels_of`."""
+
+N_BINS = 1000
+"""Bins of the redshift's PDF: bin i covers ln(1 + z) from i to i + 1 steps of 0.001, to z = 1.718."""
+
+
+@dataclass(frozen=True)
+class SpecPTConfig:
+    """Shape of the network; `PRESETS` has the named ones.
+
+    Attributes
+    ----------
+    grid : str
+        Wavelengths that it reads and writes, a key of `GRIDS`.
+    channels, kernels, strides : tuple of int
+        Outputs, kernel and stride of the stem's convolutions; a pooling by 2 follows them.
+    width, heads, hidden : int
+        Of the transformer: width of a token, attention heads, width of the feed-forward layers.
+    encoder, decoder : int
+        Number of blocks.
+    redshift : tuple of str
+        Heads: "softplus" as published, or "bins"; the first one's answers are served.
+    evidence : int
+        Channels that the bins' correlation reads; 0 without "bins".
+    rest : int
+        Rest-frame spectra in a reconstruction; 0 as published.
+    """
+
+    grid: str
+    channels: tuple[int, ...]
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    width: int
+    heads: int
+    hidden: int
+    encoder: int
+    decoder: int
+    redshift: tuple[str, ...]
+    evidence: int = 0
+    rest: int = 0
+
+    @property
+    def patch(self) -> int:
+        """Pixels that a token stands for."""
+        return 2 * math.prod(self.strides)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a spectrum."""
+        return math.ceil(GRIDS[self.grid].size / self.patch)
+
+    def to_json(self) -> str:
+        """The configuration as JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SpecPTConfig:
+        """The inverse of `to_json`."""
+        raw = json.loads(text)
+        sequences = {name: tuple(raw[name]) for name in ("channels", "kernels", "strides", "redshift")}
+        return cls(**(raw | sequences))
+
+
+PRESETS: Mapping[str, SpecPTConfig] = MappingProxyType(
+    {
+        # Widths, kernels and layers as published, the sequence instead of one token.
+        "published": SpecPTConfig(
+            grid="desi",
+            channels=(64, 128, 256),
+            kernels=(41, 21, 11),
+            strides=(2, 2, 2),
+            width=512,
+            heads=8,
+            hidden=2048,
+            encoder=3,
+            decoder=3,
+            redshift=("softplus",),
+        ),
+        # What is trained here.
+        "base": SpecPTConfig(
+            grid="log",
+            channels=(24, 48, 128),
+            kernels=(41, 21, 11),
+            strides=(2, 2, 4),
+            width=128,
+            heads=4,
+            hidden=512,
+            encoder=3,
+            decoder=3,
+            redshift=("bins", "softplus"),
+            evidence=24,
+            rest=24,
+        ),
+    }
+)
+"""Named shapes of the network."""
+
+
+class Stem(nn.Module):
+    """Strided convolutions, then a pooling by 2 and a projection to tokens."""
+
+    def __init__(self, config: SpecPTConfig) -> None:
+        super().__init__()
+        sizes = pairwise((CHANNELS, *config.channels))
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(nn.Conv1d(a, b, kernel, stride, kernel // 2), nn.ReLU())
+            for (a, b), kernel, stride in zip(sizes, config.kernels, config.strides, strict=True)
+        )
+        self.project = nn.Linear(config.channels[-1], config.width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Input (N, 4, P) -> features before the last convolution (N, C, P / s), tokens (N, T, d)."""
+        before = x
+        for convolution in self.convolutions:
+            before, x = x, convolution(x)
+        pooled = F.max_pool1d(x, 3, 2, 1)
+        return before, self.project(pooled.transpose(1, 2))
+
+
+class ResidualRedshift(nn.Module):
+    """The published head: pooling by attention, five residual layers of 512, softplus."""
+
+    def __init__(self, width: int, hidden: int = 512, depth: int = 5) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+        self.first = nn.Linear(width, hidden)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Dropout(0.2))
+            for _ in range(depth)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 256), nn.SiLU(), nn.Linear(256, 1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, T, d) -> redshift (N,)."""
+        x = self.first((self.score(tokens).float().softmax(dim=1).to(tokens.dtype) * tokens).sum(dim=1))
+        for block in self.blocks:
+            x = x + block(x)
+        return F.softplus(self.last(x).float())[:, 0]
+
+
+class CorrelationRedshift(nn.Module):
+    """A PDF over bins of ln(1 + z) by correlation with a learned rest-frame pattern.
+
+    Evidence at each observed wavelength, on steps of 0.001 in its logarithm, comes from the stem and from
+    the tokens; the logit of a redshift is its sum times the pattern shifted by that redshift, plus what the
+    spectrum as a whole says.
+    """
+
+    def __init__(self, config: SpecPTConfig, positions: int) -> None:
+        super().__init__()
+        self.channels = config.evidence
+        self.per_token = positions // config.tokens
+        self.local = nn.Linear(config.channels[-2], config.evidence)
+        self.context = nn.Linear(config.width, config.evidence * self.per_token)
+        # At k the pattern at k steps from the grid's blue end; what lies blueward counts from the other end.
+        self.size = 1 << (positions + N_BINS - 1).bit_length()
+        self.pattern = nn.Parameter(0.03 * torch.randn(config.evidence, self.size))
+        self.whole = nn.Sequential(nn.Linear(config.width, 128), nn.GELU(), nn.Linear(128, N_BINS))
+
+    def forward(self, local: Tensor, tokens: Tensor) -> Tensor:
+        """Features (N, C, X) and tokens (N, T, d) -> logits (N, N_BINS)."""
+        context = self.context(tokens).unflatten(-1, (self.per_token, self.channels)).flatten(1, 2)
+        evidence = F.gelu(self.local(local.transpose(1, 2)) + context).transpose(1, 2).float()
+        with torch.autocast(evidence.device.type, enabled=False):
+            spectrum = torch.fft.rfft(evidence, self.size) * torch.fft.rfft(self.pattern).conj()
+            logits = torch.fft.irfft(spectrum.sum(dim=1), self.size)[:, :N_BINS]
+        out: Tensor = logits + self.whole(tokens.mean(dim=1)).float()
+        return out
+
+
+class RestFrame(nn.Module):
+    """What moves with the redshift: a sum of learned rest-frame spectra, at the redshift that is given.
+
+    Patches alone learn continua within minutes and lines hardly at all. What is written here cannot follow
+    the noise, nor the lines of the night sky: these do not move.
+    """
+
+    def __init__(self, config: SpecPTConfig) -> None:
+        super().__init__()
+        self.grid = GRIDS[config.grid]
+        reach = math.ceil(N_BINS * LOG1PZ_STEP / self.grid.step)
+        # At k the spectrum at k pixels from the grid's blue end; what is blueward counts from the other end.
+        self.size = 1 << (self.grid.size + reach - 1).bit_length()
+        self.spectra = nn.Parameter(0.003 * torch.randn(config.rest, self.size))
+        self.score = nn.Linear(config.width, 1)
+        self.amount = nn.Sequential(nn.Linear(config.width, 128), nn.GELU(), nn.Linear(128, config.rest))
+
+    def forward(self, tokens: Tensor, z: Tensor) -> Tensor:
+        """Tokens (N, T, d) and redshifts (N,) -> flux over its median (N, P)."""
+        pooled = (self.score(tokens).float().softmax(dim=1).to(tokens.dtype) * tokens).sum(dim=1)
+        amount = self.amount(pooled).float()
+        with torch.autocast(amount.device.type, enabled=False):
+            waves = torch.fft.rfft(10.0 * self.spectra)
+            mixed = torch.complex(amount @ waves.real, amount @ waves.imag)
+            turn = 2.0 * math.pi / self.size * torch.arange(mixed.shape[1], device=z.device)
+            angle = -turn * (torch.log1p(z.float()) / self.grid.step)[:, None]
+            moved = mixed * torch.complex(angle.cos(), angle.sin())
+            out: Tensor = torch.fft.irfft(moved, self.size)[:, : self.grid.size]
+        return out
+
+
+class SpecPT(nn.Module):
+    """The network.
+
+    Consumes `channels_of` spectra on its grid; see `encode`, `reconstruct` and `redshift`. An answer depends
+    on nothing but its own spectrum.
+    """
+
+    def __init__(self, config: SpecPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, shape = config.width, (config.width, config.heads, config.hidden)
+        self.stem = Stem(config)
+        self.place = nn.Parameter(0.02 * torch.randn(config.tokens, width))
+        self.encoder = nn.ModuleList(Block(*shape, cross=False, pre_norm=True) for _ in range(config.encoder))
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Parameter(0.5 * torch.randn(config.tokens, width))
+        self.decoder = nn.ModuleList(Block(*shape, cross=True, pre_norm=True) for _ in range(config.decoder))
+        self.patch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.patch))
+        self.rest = RestFrame(config) if config.rest else None
+        heads: dict[str, nn.Module] = {}
+        if "softplus" in config.redshift:
+            heads["softplus"] = ResidualRedshift(width)
+        if "bins" in config.redshift:
+            grid, stride = self.grid, math.prod(config.strides[:-1])
+            if not grid.logarithmic or not math.isclose(stride * grid.step, LOG1PZ_STEP):
+                raise ValueError(
+                    f"bins need steps of {LOG1PZ_STEP} in ln(wavelength) before the last convolution"
+                )
+            heads["bins"] = CorrelationRedshift(config, grid.size // stride)
+        if config.rest and not self.grid.logarithmic:
+            raise ValueError("rest-frame spectra need pixels even in ln(wavelength)")
+        self.heads = nn.ModuleDict(heads)
+
+    @property
+    def grid(self) -> Grid:
+        """Wavelengths that it reads and writes."""
+        return GRIDS[self.config.grid]
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Input (N, 4, P) -> local features (N, C, X) and encoded tokens (N, T, d)."""
+        local, tokens = self.stem(x)
+        tokens = tokens + self.place
+        bias = torch.zeros(1, 1, 1, tokens.shape[1], device=x.device)
+        for block in self.encoder:
+            tokens = block(tokens, None, bias)
+        return local, self.norm(tokens)
+
+    def reconstruct(self, tokens: Tensor, z: Tensor) -> Tensor:
+        """Encoded tokens (N, T, d) -> flux over its median (N, P).
+
+        ``z`` (N,) is the redshift: the true one in training, the answer in serving.
+        """
+        x = self.query.expand(len(tokens), -1, -1)
+        bias = torch.zeros(1, 1, 1, tokens.shape[1], device=x.device)
+        for block in self.decoder:
+            x = block(x, tokens, bias)
+        out: Tensor = self.patch(x).flatten(1)[:, : self.grid.size].float()
+        return out if self.rest is None else out + self.rest(tokens, z)
+
+    def redshift(self, local: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Answer of each head: "bins" logits (N, N_BINS), "softplus" redshifts (N,)."""
+        found = {}
+        if "bins" in self.heads:
+            found["bins"] = self.heads["bins"](local, tokens)
+        if "softplus" in self.heads:
+            found["softplus"] = self.heads["softplus"](tokens)
+        return found
+
+
+def channels_of(flux: Tensor, ivar: Tensor) -> Tensor:
+    """What the network reads.
+
+    Parameters
+    ----------
+    flux, ivar : Tensor, shape (N, P)
+        Flux over its median, and its inverse variance; 0 where a pixel is not used.
+
+    Returns
+    -------
+    Tensor, shape (N, 4, P)
+        Flux, signal-to-noise ratio and inverse error (arsinh of each), and whether the pixel is used.
+    """
+    inverse_error = ivar.sqrt()
+    every = (flux.asinh(), (flux * inverse_error).asinh(), inverse_error.asinh(), (ivar > 0.0).float())
+    return torch.stack(every, dim=1) * (ivar > 0.0)[:, None]
+
+
+def standardise(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divide spectra by the median of their usable pixels.
+
+    Parameters
+    ----------
+    flux, ivar : ndarray of float32, shape (N, P)
+        Spectra on the grid of a network; 0 where a pixel is not used.
+
+    Returns
+    -------
+    flux, ivar : ndarray of float32, shape (N, P)
+        In units of the median; 0 where there is none.
+    median : ndarray of float32, shape (N,)
+        The median, NaN where it is not positive or no pixel is usable.
+    """
+    used = ivar > 0.0
+    count = used.sum(axis=1)
+    ordered = np.sort(np.where(used, flux, np.float32(np.inf)), axis=1)
+    median = ordered[np.arange(len(flux)), np.maximum(count - 1, 0) // 2]
+    known = (count > 0) & (median > 0.0) & np.isfinite(median)
+    unit = np.where(known, median, np.float32(1.0))[:, None]
+    zero = np.float32(0.0)
+    scaled = np.where(known[:, None], flux / unit, zero), np.where(known[:, None], ivar * unit * unit, zero)
+    return *scaled, np.where(known, median, np.float32(np.nan))

@@ -1,0 +1,211 @@
+"""From spectra to redshifts and reconstructions with SpecPT's trained weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ojala.catalogs_schema.specpt import (
+    RECONSTRUCTED_FIRST,
+    RECONSTRUCTED_SIZE,
+    RECONSTRUCTED_STEP,
+    SpecPTFlag,
+)
+from ojala.models.data import Spectra
+from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, summarise
+from ojala.models.serving.precision import Precision
+from ojala.models.serving.predictor import Served
+from ojala.models.specpt.checkpoint import SpecPTInfo, load_specpt
+from ojala.models.specpt.losses import LABEL_WIDTH, nmad_loss, point_of
+from ojala.models.specpt.network import SpecPT, channels_of, standardise
+from ojala.models.specpt.wavelength_grid import Grid, rebin
+
+FEW_PIXELS = 1.0 / 3.0
+LOW_SNR = 0.3
+MULTIMODAL = 0.1
+UNCERTAIN = 0.5
+POOR_CHI2, MODEL_ERROR = 2.5, 0.05
+OUTSIDE = 0.1
+"""Thresholds of the flags; see `ojala.catalogs_schema.specpt.MEANING`."""
+
+LABEL_SPREAD = math.hypot(LABEL_WIDTH, 12.0**-0.5) * LOG1PZ_STEP
+"""Standard deviation in ln(1 + z) of the PDF of an exact redshift: of the labels and of a bin."""
+
+LEAST_ERROR = 1e-4
+"""Least error of a redshift, over (1 + z): 30 km/s."""
+
+KEPT = Grid("kept", RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE, logarithmic=True)
+"""Grid of the reconstructions that are kept."""
+
+_PREDICTED = ("z", "z_err", "z_odds", "z_mode2", "z_mode2_p", "reconstruction_chi2", "reconstruction_nmad")
+
+
+class SpecPTPredictor(Served):
+    """SpecPT with trained weights, as the pipeline uses it.
+
+    Attributes
+    ----------
+    grid : str
+        Wavelengths that the network reads, a key of `ojala.models.specpt.wavelength_grid.GRIDS`.
+    """
+
+    def __init__(
+        self,
+        model: SpecPT,
+        info: SpecPTInfo,
+        *,
+        device: str,
+        precision: Precision,
+        batch_size: int,
+    ) -> None:
+        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
+        self._model = model.to(device).eval()
+        self._serves = info.config.redshift[0]
+        self.grid = info.config.grid
+
+    @classmethod
+    def load(
+        cls,
+        weights_path: Path | str,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        batch_size: int = 16,
+    ) -> SpecPTPredictor:
+        """Read weights. 16 spectra a batch stay in the caches of a CPU, a GPU wants hundreds.
+
+        Raises
+        ------
+        ojala.models.checkpoint.WeightsError
+            If the file does not hold whole weights of this network.
+        """
+        model, info = load_specpt(Path(weights_path))
+        return cls(model, info, device=device, precision=precision, batch_size=batch_size)
+
+    def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
+        """Answers for N spectra.
+
+        Parameters
+        ----------
+        spectra : Spectra
+            Of any instrument; they are brought to the network's grid by inverse variance, and what lies
+            outside of it is not read.
+
+        Returns
+        -------
+        dict of str to ndarray, N rows each
+            By the names of `ojala.catalogs_schema.specpt.SPECPT` and `SPECPT_SPECTRA` besides the key
+            columns: ``n_pixels`` and ``flags`` int32, ``reconstruction`` float16 (N, 1008), all else float32.
+            NaN where there is no answer: everywhere but in ``snr``, ``n_pixels`` and ``flags`` for a spectrum
+            without a positive median of usable pixels.
+        """
+        n, size = len(spectra), self.batch_size
+        found = {name: np.full(n, np.nan, np.float32) for name in (*_PREDICTED, "flux_median")}
+        found["reconstruction"] = np.full((n, RECONSTRUCTED_SIZE), np.nan, np.float16)
+        covered = np.zeros(n, np.float32)
+        for begin in range(0, n, size):
+            rows = slice(begin, min(begin + size, n))
+            flux, ivar = rebin(spectra.rows(rows.start, rows.stop), self._model.grid)
+            covered[rows] = (ivar > 0.0).mean(axis=1)
+            flux, ivar, median = standardise(flux, ivar)
+            known = np.isfinite(median)
+            found["flux_median"][rows] = median
+            if not known.any():
+                continue
+            for name, values in self._answers(flux, ivar).items():
+                found[name][rows] = np.where(_like(known, values), values, np.nan)
+        found |= _of_pixels(spectra, self._model.grid.edges[[0, -1]])
+        found["flags"] = _flags(found, covered, found.pop("outside"))
+        return found
+
+    @torch.inference_mode()
+    def _answers(self, flux: np.ndarray, ivar: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers for at most one batch of rows, padded with rows without a usable pixel."""
+        n, missing = len(flux), self.batch_size - len(flux)
+        x, weight = (
+            torch.from_numpy(np.pad(a, ((0, missing), (0, 0)))).to(self.device) for a in (flux, ivar)
+        )
+        with self._arithmetic():
+            local, tokens = self._model.encode(channels_of(x, weight))
+            answer = self._model.redshift(local, tokens)[self._serves]
+            reconstructed = self._model.reconstruct(tokens, point_of(answer))
+        used = weight > 0.0
+        chi2 = ((x - reconstructed) ** 2 * weight).sum(dim=1) / used.sum(dim=1).clamp_min(1)
+        answers = _redshifts(answer) | {
+            "reconstruction_chi2": chi2,
+            "reconstruction_nmad": nmad_loss(x, weight, reconstructed),
+        }
+        catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in answers.items()}
+        return catalogue | {"reconstruction": self._coarse(reconstructed[:n].cpu().numpy())}
+
+    def _coarse(self, reconstructed: np.ndarray) -> np.ndarray:
+        """Reconstructions (N, P) on the grid on which they are kept; float16 (N, 1008)."""
+        n, wavelength = len(reconstructed), self._model.grid.wavelength.astype(np.float32)
+        offsets = np.arange(n + 1, dtype=np.int64) * len(wavelength)
+        flux = reconstructed.ravel()
+        spectra = Spectra(offsets, np.tile(wavelength, n), flux, np.ones_like(flux))
+        coarse, weight = rebin(spectra, KEPT)
+        return np.where(weight > 0.0, np.clip(coarse, -6e4, 6e4), np.nan).astype(np.float16)
+
+
+def _redshifts(answer: Tensor) -> dict[str, Tensor]:
+    """Redshift columns from logits of a PDF (N, B), or from redshifts (N,), which come without an error."""
+    if answer.ndim == 1:
+        nothing = torch.full_like(answer, torch.nan)
+        return {name: answer if name == "z" else nothing for name in _PREDICTED[:5]}
+    summary = summarise(answer.softmax(dim=1))
+    stretch = 1.0 + summary.z
+    spread = (summary.error / stretch).square() - LABEL_SPREAD**2
+    return {
+        "z": summary.z.float(),
+        "z_err": (spread.clamp_min(LEAST_ERROR**2).sqrt() * stretch).float(),
+        "z_odds": summary.odds.float(),
+        "z_mode2": summary.mode2.float(),
+        "z_mode2_p": summary.mode2_p.float(),
+    }
+
+
+def _like(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rows (N,) in a shape that goes with values (N,) or (N, P)."""
+    return known if values.ndim == 1 else known[:, None]
+
+
+def _of_pixels(spectra: Spectra, ends: np.ndarray) -> dict[str, np.ndarray]:
+    """Number of usable pixels, their median signal to noise, and the share of them beyond ``ends``."""
+    n = len(spectra)
+    count, snr, outside = np.zeros(n, np.int32), np.full(n, np.nan, np.float32), np.zeros(n, np.float32)
+    for row, (wavelength, flux, ivar) in enumerate(spectra):
+        usable = (ivar > 0.0) & np.isfinite(ivar) & np.isfinite(flux)
+        count[row] = usable.sum()
+        if count[row]:
+            with np.errstate(over="ignore"):
+                snr[row] = np.median(flux[usable] * np.sqrt(ivar[usable]))
+            inside = (wavelength[usable] > ends[0]) & (wavelength[usable] < ends[1])
+            outside[row] = 1.0 - inside.mean()
+    return {"n_pixels": count, "snr": snr, "outside": outside}
+
+
+def _flags(found: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """The bit mask of each row; int32, shape (N,)."""
+    readable = covered > 0.0
+    positive = np.isfinite(found["flux_median"])
+    with np.errstate(invalid="ignore"):
+        remarks = {
+            SpecPTFlag.NO_PIXELS: ~readable,
+            SpecPTFlag.FEW_PIXELS: covered < FEW_PIXELS,
+            SpecPTFlag.LOW_SNR: ~(found["snr"] >= LOW_SNR),
+            SpecPTFlag.MEDIAN_NOT_POSITIVE: readable & ~positive,
+            SpecPTFlag.Z_MULTIMODAL: found["z_mode2_p"] >= MULTIMODAL,
+            SpecPTFlag.Z_UNCERTAIN: found["z_odds"] < UNCERTAIN,
+            SpecPTFlag.POOR_RECONSTRUCTION: found["reconstruction_chi2"]
+            > POOR_CHI2 * (1.0 + (MODEL_ERROR * found["snr"]) ** 2),
+            SpecPTFlag.OUT_OF_GRID: outside > OUTSIDE,
+            SpecPTFlag.NOT_PREDICTED: positive & ~np.isfinite(found["z"]),
+        }
+    flags = np.zeros(len(covered), np.int32)
+    for flag, where in remarks.items():
+        flags[where] |= int(flag)
+    return flags

@@ -1,0 +1,1 @@
+"""Execution of partitions on an engine: clusters, dispatch, retries."""

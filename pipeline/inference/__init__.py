@@ -1,0 +1,1 @@
+"""Inference on one partition: input, model, products, receipt."""

@@ -1,0 +1,1 @@
+"""Adapters between the pipeline and each model, and their registry."""

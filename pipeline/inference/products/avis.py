@@ -1,0 +1,105 @@
+"""Pairs as AVIS reads them, and its answers as a table that keeps the contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ojala.catalogs_schema.avis import AVIS, NOVEL, SCATTERED, AvisFlag
+from ojala.catalogs_schema.cutouts import CUTOUTS, CutoutFlag
+from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Summary
+from ojala.models.avis.atlas import SIDES, Atlas, no_places
+from ojala.models.data import Pairs
+from ojala.pipeline.inference.cutouts import has_cutout, images_beside
+from ojala.pipeline.inference.products.spectra import ANSWERED, read_spectra
+from ojala.pipeline.inference.products.table import contract_table
+
+_IMAGE = f"{CUTOUTS.name}.image"
+_DOUBTFUL = int(CutoutFlag.SATURATED | CutoutFlag.CENTRE_LOST)
+
+
+def read_pairs(table: pa.Table) -> Pairs:
+    """The pairs of N spectra, with the columns of their cut-outs beside them if there are any.
+
+    A spectrum without cut-out has an image without a usable pixel.
+    """
+    return Pairs(read_spectra(table), images_beside(table))
+
+
+def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | None) -> pa.Table:
+    """The rows of the product.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        N spectra, with the columns of their cut-outs beside them if there are any.
+    answers : dict of str to ndarray
+        The embeddings, (N, EMBEDDING_SIZE) each; NaN where there is none.
+    atlas : Atlas or None
+        Where the joint embeddings are placed; None leaves the columns of the atlas without values.
+    """
+    n = table.num_rows
+    places, flags = no_places(n), _of_inputs(table)
+    if atlas is not None:
+        fits = sides_of(answers) == atlas.sides
+        places = atlas.place(np.where(fits[:, None], answers["embedding"], np.nan))
+        flags |= _bits(~fits & ~_absent(answers["embedding"]), AvisFlag.NOT_PLACED)
+    flags |= _of_answers(answers, places)
+    if atlas is not None:
+        without_z = np.isfinite(places["novelty"]) & ~np.isfinite(places["z_nn"])
+        flags |= _bits(without_z, AvisFlag.FEW_REDSHIFTS)
+    return contract_table(AVIS, table, {**answers, **places, "flags": flags})
+
+
+def sides_of(answers: dict[str, np.ndarray]) -> np.ndarray:
+    """What was seen of each object, one of `ojala.models.avis.atlas.SIDES`; empty for nothing."""
+    spectrum, image = (~_absent(answers[f"embedding_{side}"]) for side in ("spectrum", "image"))
+    return np.select([spectrum & image, spectrum, image], SIDES, "")
+
+
+def summarise(main: pa.Table) -> Summary:
+    """Counts over rows of the product, for the receipt; those with an embedding count as answered."""
+    flags, z = main["flags"].to_numpy(), main["z_nn"].to_numpy()
+    answered = (flags & AvisFlag.NOT_EMBEDDED) == 0
+    counts = np.histogram(z[np.isfinite(z)], REDSHIFT_EDGES)[0]
+    return Summary(
+        classes={ANSWERED: int(answered.sum()), "none": int((~answered).sum())},
+        expected={},
+        flagged=int((flags != 0).sum()),
+        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in AvisFlag},
+        redshifts={ANSWERED: counts.tolist()} if counts.any() else {},
+        bands=[],
+    )
+
+
+def _of_inputs(table: pa.Table) -> np.ndarray:
+    """Flags that spectrum and cut-out tell."""
+    flags = _bits(table["snr"].to_numpy() < 1.0, AvisFlag.LOW_SIGNAL)
+    if _IMAGE not in table.column_names:
+        return flags | int(AvisFlag.NO_CUTOUT)
+    of_cutout = pc.fill_null(table[f"{CUTOUTS.name}.flags"], 0).to_numpy()
+    flags |= _bits(~has_cutout(table), AvisFlag.NO_CUTOUT)
+    flags |= _bits((of_cutout & CutoutFlag.BAND_MISSING) != 0, AvisFlag.BAND_MISSING)
+    return np.asarray(flags | _bits((of_cutout & _DOUBTFUL) != 0, AvisFlag.IMAGE_DOUBTFUL))
+
+
+def _of_answers(answers: dict[str, np.ndarray], places: dict[str, np.ndarray]) -> np.ndarray:
+    """Flags that embeddings and places tell."""
+    z, error = places["z_nn"], places["z_nn_err"]
+    told = {
+        AvisFlag.NO_SPECTRUM: _absent(answers["embedding_spectrum"]),
+        AvisFlag.NO_IMAGE: _absent(answers["embedding_image"]),
+        AvisFlag.NOT_EMBEDDED: _absent(answers["embedding"]),
+        AvisFlag.Z_SCATTERED: error > SCATTERED * (1.0 + z),
+        AvisFlag.NOVEL: places["novelty"] > NOVEL,
+    }
+    return np.asarray(sum(_bits(where, flag) for flag, where in told.items()))
+
+
+def _absent(embedding: np.ndarray) -> np.ndarray:
+    return np.asarray(~np.isfinite(embedding).all(axis=1))
+
+
+def _bits(where: np.ndarray, flag: AvisFlag) -> np.ndarray:
+    return np.where(where, int(flag), 0).astype(np.int32)

@@ -1,0 +1,219 @@
+"""A model's answers as tables that keep their contracts, with the flags of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ojala.catalogs_schema.contract import NONE
+from ojala.catalogs_schema.finetuned import OwnHead, own_heads_contract
+from ojala.catalogs_schema.ojala import CLASS_FLOOR, CLASSES, EMBEDDING_WIDTH, OJALA, OJALA_VECTORS, Flag
+from ojala.catalogs_schema.photometry import KEY_COLUMNS
+from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Summary
+from ojala.models.quantities import FINE_TUNED, SCALARS
+from ojala.pipeline.inference.photometry import Photometry
+from ojala.pipeline.inference.products.emission_lines import Columns, line_quantities
+
+FEW_BANDS = 10
+"""Fewer usable bands than this are flagged."""
+
+CERTAIN_CLASS = 0.7
+"""A lower probability of the most probable class is flagged."""
+
+SECOND_MODE = 0.2
+"""A second redshift mode with this probability or more is flagged."""
+
+FLAGGED_INPUT = 3
+"""SExtractor flags above this (saturated, truncated, incomplete) are flagged."""
+
+_NUMBERS = {column.name: column for column in OJALA if pa.types.is_float32(column.type)}
+_PROBABILITY = {"GALAXY": "p_galaxy", "STAR": "p_star", "QSO": "p_qso"}
+_CONDITIONAL = {
+    "p_galaxy": ["z_gal", *(q.name for q in SCALARS if q.applies_to == "GALAXY")],
+    "p_qso": ["z_qso", *(q.name for q in FINE_TUNED if q.applies_to == "QSO")],
+    "p_star": [q.name for q in SCALARS if q.applies_to == "STAR"],
+}
+_REDSHIFTS = ["z", "z_err", "z_q02", "z_q16", "z_q50", "z_q84", "z_q98", "z_odds", "z_mode2", "z_mode2_p"]
+
+
+def value_added_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
+    """The value-added catalogue's rows for a table of photometry.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Photometry, N rows.
+    photometry : Photometry
+        The same as arrays.
+    predicted : dict of str to ndarray
+        Answers of the model, N each.
+
+    Returns
+    -------
+    pyarrow.Table
+        N rows in the same order that keep the contract, whatever came in.
+    """
+    flags = _input_flags(table, photometry)
+    n_bands = photometry.usable.sum(axis=1)
+    probabilities = np.stack([predicted[_PROBABILITY[name]] for name in CLASSES], axis=1)
+    lost = (n_bands > 0) & ~np.isfinite(probabilities).all(axis=1)
+    flags |= np.where(lost, Flag.NOT_PREDICTED, 0)
+    known = (n_bands > 0) & ~lost
+
+    columns = {
+        name: np.asarray(values, dtype=np.float64)
+        for name, values in predicted.items()
+        if values.ndim == 1 and "_pdf" not in name
+    }
+    columns |= line_quantities(columns, *photometry.reference())
+    for probability, names in _CONDITIONAL.items():
+        applies = known & (columns[probability] >= CLASS_FLOOR)
+        for name in names:
+            for part in (name, f"{name}_err"):
+                columns[part] = np.where(applies, columns[part], np.nan)
+    _hide_lines(columns)
+
+    code = np.where(known, np.asarray(predicted["class_code"], dtype=np.int64), len(CLASSES))
+    words = np.array([*CLASSES, NONE], dtype=object)[code]
+    star = words == "STAR"
+    for name in _REDSHIFTS:
+        columns[name] = np.where(known & ~star, columns[name], np.nan)
+    for name in _PROBABILITY.values():
+        columns[name] = np.where(known, columns[name], np.nan)
+    columns["novelty"] = np.where(known, columns["novelty"], np.nan)
+    columns["z_mode2"] = np.where(columns["z_mode2_p"] > 0, columns["z_mode2"], np.nan)
+
+    best = np.where(known, probabilities.max(axis=1, initial=0.0), np.nan)
+    flags |= np.where(best < CERTAIN_CLASS, Flag.CLASS_UNCERTAIN, 0)
+    flags |= np.where(columns["z_mode2_p"] >= SECOND_MODE, Flag.Z_MULTIMODAL, 0)
+    flags |= np.where(columns["novelty"] > 1.0, Flag.NOVEL, 0)
+
+    values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
+    numbers, out_of_range = _bounded(columns)
+    values |= numbers
+    flags |= np.where(out_of_range, Flag.OUT_OF_RANGE, 0)
+    values["class"] = pa.array(words, pa.string())
+    for name in ("bpt_class", "whan_class"):
+        values[name] = pa.array(columns[name], pa.string())
+    values["n_bands"] = pa.array(n_bands, pa.int16())
+    values["flags"] = pa.array(flags, pa.int32())
+    return pa.table([values[name] for name in OJALA.names], schema=OJALA.schema())
+
+
+def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
+    """The vectors' rows for a table of photometry.
+
+    Where nothing is predicted, the PDFs have no bins and the embedding is NaN.
+    """
+    known = np.asarray(photometry.usable.any(axis=1))
+    values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
+    for name in ("z_gal_pdf", "z_qso_pdf"):
+        count = predicted[f"{name}_n"]
+        kept = np.repeat(known, count)
+        ends = np.cumsum(np.where(known, count, 0), dtype=np.int32)
+        offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
+        for part in (name, f"{name}_bin"):
+            values[part] = pa.ListArray.from_arrays(offsets, pa.array(predicted[part][kept]))
+    vectors = np.where(known[:, None], predicted["embedding"], np.nan).astype(np.float16)
+    values["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), EMBEDDING_WIDTH)
+    return pa.table([values[name] for name in OJALA_VECTORS.names], schema=OJALA_VECTORS.schema())
+
+
+def own_heads_table(heads: Sequence[OwnHead], main: pa.Table, predicted: Columns) -> pa.Table:
+    """The rows of one's own heads' product, N as in the value-added table ``main``.
+
+    ``predicted`` has ``head.NAME`` and ``head.NAME_err`` of each head, shape (N,). A value that is not
+    finite, or of an object that is hardly of the quantity's class, is null.
+    """
+    contract = own_heads_contract(heads)
+    values: dict[str, pa.Array] = {c.name: main[c.name] for c in KEY_COLUMNS}
+    for head in heads:
+        probability = main[_PROBABILITY[head.object_class]].to_numpy(zero_copy_only=False)
+        answers = [np.asarray(predicted[f"head.{head.name}{part}"], np.float32) for part in ("", "_err")]
+        known = np.isfinite(answers).all(axis=0) & (probability >= CLASS_FLOOR)
+        for name, answer in zip((head.name, f"{head.name}_err"), answers, strict=True):
+            values[name] = pa.array(answer, mask=~known)
+    return pa.table([values[name] for name in contract.names], schema=contract.schema())
+
+
+def summarise(table: pa.Table, photometry: Photometry) -> Summary:
+    """Counts over the rows of a value-added table, for the receipt."""
+    words = table["class"].to_numpy(zero_copy_only=False)
+    z = table["z"].to_numpy(zero_copy_only=False)
+    flags = table["flags"].to_numpy()
+    return Summary(
+        classes={("none" if name == NONE else name): int((words == name).sum()) for name in (*CLASSES, NONE)},
+        expected={
+            name: float(np.nansum(table[column].to_numpy(zero_copy_only=False), dtype=np.float64))
+            for name, column in _PROBABILITY.items()
+        },
+        flagged=int((flags != 0).sum()),
+        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in Flag},
+        redshifts={
+            name: np.histogram(z[(words == name) & np.isfinite(z)], REDSHIFT_EDGES)[0].tolist()
+            for name in ("GALAXY", "QSO")
+        },
+        bands=photometry.usable.sum(axis=0).tolist(),
+    )
+
+
+def _input_flags(table: pa.Table, photometry: Photometry) -> np.ndarray:
+    n_bands = photometry.usable.sum(axis=1)
+    with np.errstate(all="ignore"):
+        ratio = np.where(photometry.usable, photometry.flux / photometry.error, np.nan)
+    some = n_bands > 0
+    flagged = pc.or_(
+        pc.fill_null(pc.greater(table["flags"], FLAGGED_INPUT), False),
+        pc.fill_null(pc.not_equal(table["mask_flags"], 0), False),
+    ).to_numpy()
+    conditions = {
+        Flag.NO_BANDS: n_bands == 0,
+        Flag.FEW_BANDS: some & (n_bands < FEW_BANDS),
+        Flag.BAND_REJECTED: photometry.rejected,
+        Flag.NO_REFERENCE_BAND: np.isnan(photometry.reference()[0]),
+        Flag.NO_EBV: ~photometry.ebv_known,
+        Flag.FAINT: some & (_median(ratio, n_bands) < 1.0),
+        Flag.INPUT_FLAGGED: flagged,
+    }
+    mask = np.zeros(len(n_bands), dtype=np.int32)
+    for flag, condition in conditions.items():
+        mask |= np.where(condition, np.int32(flag), np.int32(0))
+    return mask
+
+
+def _median(values: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Median of each row's ``count`` numbers among NaNs, without numpy's masked arrays; NaN for none."""
+    ordered = np.sort(values, axis=1)  # NaN comes last
+    middle = np.stack([(count - 1) // 2, count // 2], axis=1).clip(0)
+    return np.asarray(np.take_along_axis(ordered, middle, axis=1).mean(axis=1))
+
+
+def _hide_lines(columns: Columns) -> None:
+    """Line quantities are there only where the predictions they are made from are given."""
+    hidden = np.isnan(columns["ew_halpha"])
+    for name, array in columns.items():
+        if name.startswith(("f_", "ha_hb", "log_l_halpha", "log_sfr_halpha")):
+            columns[name] = np.where(hidden, np.nan, array)
+    for name in ("bpt_class", "whan_class"):
+        columns[name] = np.where(hidden, NONE, columns[name])
+
+
+def _bounded(columns: Columns) -> tuple[dict[str, pa.Array], np.ndarray]:
+    """Columns of the contract with null for NaN and for values out of range; which rows have the latter.
+
+    All at once: in a small partition each call costs more than its rows.
+    """
+    names = [name for name in columns if name in _NUMBERS]
+    block = np.stack([columns[name] for name in names])
+    bounds = [(_NUMBERS[name].minimum, _NUMBERS[name].maximum) for name in names]
+    low = np.array([[-np.inf if least is None else least] for least, _ in bounds])
+    high = np.array([[np.inf if most is None else most] for _, most in bounds])
+    with np.errstate(over="ignore"):
+        narrow = block.astype(np.float32)
+    inside = np.isfinite(narrow) & (narrow >= low) & (narrow <= high)
+    outside = ~inside
+    arrays = {name: pa.array(narrow[i], mask=outside[i]) for i, name in enumerate(names)}
+    return arrays, (~np.isnan(block) & outside).any(axis=0)

@@ -1,0 +1,255 @@
+"""Ingest of cut-outs: images of the sky become a catalogue of what surrounds each object.
+
+A cut-out catalogue is made for a catalogue of spectra or photometry and has its partitions and, leaf by leaf,
+its rows in their order, so that the two join by row as well as by ``object_id``. An object without image
+keeps its row. Where fields overlap, an object is cut out of the one in which it lies farthest from the edge;
+of equals, bricks come before files, and names in their order. The catalogue is built beside its place and
+moved there at the end; what is written does not depend on the order of the sources.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow as pa
+from upath import UPath
+
+from ojala.catalogs_schema.cutouts import CUTOUTS, CutoutFlag
+from ojala.pipeline.ingest.build import check_request, staging
+from ojala.pipeline.ingest.errors import IngestError, SourceError
+from ojala.pipeline.ingest.images.detect import find_fields
+from ojala.pipeline.ingest.images.extract import CutoutRows, cut_out
+from ojala.pipeline.ingest.images.field import Field, OpenFiles
+from ojala.pipeline.ingest.images.targets import CutoutObjects, objects_of
+from ojala.pipeline.ingest.photometry import SOURCES_KEY
+from ojala.pipeline.storage.files import sha256_of, write_whole
+from ojala.pipeline.storage.hats import SKYMAP_ORDER, CatalogueError, finalise_catalogue
+from ojala.pipeline.storage.healpix import Partition, pixel_at
+from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
+
+PROVENANCE = "cutouts.json"
+"""Where a cut-out catalogue says what it was made from."""
+
+_FIELDS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """One file that pixels were taken from.
+
+    Attributes
+    ----------
+    name : str
+        Its name, without the folder.
+    sha256 : str
+        Hash of its content.
+    """
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutoutsSummary:
+    """What came in.
+
+    Attributes
+    ----------
+    objects : int
+        Rows, with and without image.
+    flags : dict of str to int
+        Rows that have each flag.
+    bands : dict of str to int
+        Rows by the bands that were measured, such as ``grz``.
+    partitions : dict of Partition to int
+        Rows of each leaf.
+    fields : int
+        Bricks and files that objects were cut out of.
+    inputs : tuple of ImageInput
+        Their files, sorted by name.
+    not_read : tuple of str
+        Files in the folders named that hold no images known here, with the reason.
+    """
+
+    objects: int
+    flags: dict[str, int]
+    bands: dict[str, int]
+    partitions: dict[Partition, int]
+    fields: int
+    inputs: tuple[ImageInput, ...]
+    not_read: tuple[str, ...]
+
+    @property
+    def without_image(self) -> int:
+        """Rows without any image."""
+        return self.flags[str(CutoutFlag.NO_IMAGE.name)]
+
+
+def ingest_cutouts(sources: Sequence[UPath], objects: UPath, out: UPath) -> CutoutsSummary:
+    """Make a cut-out catalogue.
+
+    Parameters
+    ----------
+    sources : sequence of UPath
+        Images, or folders whose files are all looked at: coadds of the Legacy Survey, cut-outs of its viewer.
+    objects : UPath
+        A catalogue of spectra or photometry, or a table, see
+        `ojala.pipeline.ingest.images.targets.objects_of`.
+    out : UPath
+        Folder of the catalogue, new or empty.
+
+    Returns
+    -------
+    CutoutsSummary
+
+    Raises
+    ------
+    IngestError
+        If images or objects are not understood or damaged: names the files. Also if the result cannot be
+        written. Nothing stays behind.
+    """
+    check_request(list(sources), out, tile_rows=1)
+    try:
+        with staging(out) as (root, scratch):
+            try:
+                wanted = objects_of(objects, scratch)
+            except CatalogueError as error:
+                raise IngestError(str(error)) from error
+            found, not_read = find_fields(sources)
+            fields = _Fields(
+                sorted(found, key=lambda field: (not field.brick, field.name, str(field.files[0])))
+            )
+            made = _Made(root, fields)
+            for partition in wanted.rows:
+                made.add(partition, wanted)
+            if sum(leaf.rows for leaf in made.leaves.values()) != sum(wanted.rows.values()):
+                raise IngestError(f"{objects} has changed while it was read: give the same command again")
+            summary = made.summary(not_read)
+            write_whole(root / PROVENANCE, _provenance(summary, wanted))
+            finalise_catalogue(root, CUTOUTS, made.leaves, name=out.name, skymap=made.skymap)
+    except OSError as error:
+        raise IngestError(f"{out} cannot be written: {error}") from error
+    return summary
+
+
+class _Fields:
+    """Fields on the sky."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self.fields = fields
+        centres = np.array([field.centre for field in fields])
+        self._directions = _directions(centres[:, 0], centres[:, 1])
+        self._reach = np.cos(np.radians([field.radius for field in fields]))
+
+    def best(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The field (-1 for none) in which each position lies farthest from the edge, and its pixel."""
+        chosen = np.full(len(ra), -1)
+        place = np.full((2, len(ra)), np.nan)
+        margin = np.zeros(len(ra))
+        for number, at in self._near(_directions(ra, dec)):
+            x, y = self.fields[number].pixels(ra[at], dec[at])
+            within = self.fields[number].margin(x, y)
+            better = within > margin[at]
+            rows = at[better]
+            chosen[rows], margin[rows] = number, within[better]
+            place[:, rows] = x[better], y[better]
+        return chosen, place[0], place[1]
+
+    def _near(self, directions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The fields that may hold any of the positions, and the rows of these."""
+        for begin in range(0, len(self.fields), _FIELDS_AT_ONCE):
+            part = slice(begin, begin + _FIELDS_AT_ONCE)
+            near = directions @ self._directions[part].T >= self._reach[part]
+            for number in np.flatnonzero(near.any(axis=0)).tolist():
+                yield begin + number, np.flatnonzero(near[:, number])
+
+
+def _directions(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Unit vectors (N, 3) of positions [deg]; NaN where there is none."""
+    ra, dec = np.radians(ra), np.radians(dec)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+class _Made:
+    """The catalogue as far as it has been made."""
+
+    def __init__(self, root: UPath, fields: _Fields) -> None:
+        self.leaves: dict[Partition, LeafRecord] = {}
+        self.skymap = np.zeros(12 * 4**SKYMAP_ORDER, np.int64)
+        self._root = root
+        self._fields = fields
+        self._used: set[int] = set()
+        self._flags: Counter[str] = Counter()
+        self._bands: Counter[str] = Counter()
+
+    def add(self, partition: Partition, wanted: CutoutObjects) -> None:
+        """Make the leaf of a partition."""
+        keys = wanted.keys(partition)
+        ra, dec = (np.asarray(keys[name].to_numpy(), np.float64) for name in ("ra", "dec"))
+        chosen, x, y = self._fields.best(ra, dec)
+        rows = CutoutRows(keys)
+        used = [int(number) for number in np.unique(chosen[chosen >= 0])]
+        for number in used:
+            field = self._fields.fields[number]
+            with _named(), OpenFiles() as files:
+                for row in np.flatnonzero(chosen == number):
+                    rows.put(int(row), cut_out(field, files, float(x[row]), float(y[row])))
+        table = rows.table()
+        names = sorted({path.name for number in used for path in self._fields.fields[number].files})
+        metadata = {SOURCES_KEY: json.dumps([{"name": name} for name in names])}
+        self.leaves[partition] = write_leaf(self._root / partition.leaf, table, CUTOUTS, metadata)
+        self._count(table)
+        self._used.update(used)
+
+    def _count(self, table: pa.Table) -> None:
+        flags = table["flags"].to_numpy()
+        self._flags.update({str(flag.name): int(((flags & flag) != 0).sum()) for flag in CutoutFlag})
+        self._bands.update(table["bands"].to_pylist())
+        pixels = pixel_at(table["_healpix_29"].to_numpy(), SKYMAP_ORDER)
+        self.skymap += np.bincount(pixels, minlength=len(self.skymap))
+
+    def summary(self, not_read: tuple[str, ...]) -> CutoutsSummary:
+        """What was made."""
+        files = {path for number in self._used for path in self._fields.fields[number].files}
+        inputs = [ImageInput(path.name, sha256_of(path)) for path in files]
+        rows = {partition: leaf.rows for partition, leaf in self.leaves.items()}
+        return CutoutsSummary(
+            objects=sum(rows.values()),
+            flags={str(flag.name): self._flags[str(flag.name)] for flag in CutoutFlag},
+            bands=dict(sorted(self._bands.items())),
+            partitions=rows,
+            fields=len(self._used),
+            inputs=tuple(sorted(inputs, key=lambda one: (one.name, one.sha256))),
+            not_read=not_read,
+        )
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Pass on the fault of a file, which names it, as a fault of the ingest."""
+    try:
+        yield
+    except SourceError as fault:
+        raise IngestError(str(fault)) from fault
+
+
+def _provenance(summary: CutoutsSummary, wanted: CutoutObjects) -> bytes:
+    record = {
+        "objects": summary.objects,
+        "objects_of": wanted.name,
+        "flags": summary.flags,
+        "bands": summary.bands,
+        "partitions": len(summary.partitions),
+        "contract": f"{CUTOUTS.name} {CUTOUTS.version}",
+        "fields": summary.fields,
+        "inputs": [asdict(one) for one in summary.inputs],
+        "not_read": list(summary.not_read),
+        "versions": {package: version(package) for package in ("astropy", "healpy", "numpy", "pyarrow")},
+    }
+    return (json.dumps(record, indent=2) + "\n").encode()

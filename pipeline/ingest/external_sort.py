@@ -1,0 +1,164 @@
+"""Sorting more rows than fit in memory: sorted runs on disk, read back one stretch of the sky at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from upath import UPath
+
+from ojala.pipeline.storage.hats import SKYMAP_ORDER
+from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, adaptive_partitions, pixel_at
+
+RUN_ROWS = 65_536
+"""Rows of photometry that are sorted in memory at a time (about 40 MB)."""
+
+FINEST_ORDER = 10
+"""Order below which the sky is not divided further (pixels of 3.4 arcmin)."""
+
+SOURCE = "_source"
+"""Column of a run that says which file a row came from."""
+
+_BUCKETS = 64
+_KEY = np.dtype([("object_id", "<i8"), ("source", "<i4"), ("row", "<i8")])
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A key that comes twice: (file, row) of its first two places."""
+
+    object_id: int
+    first: tuple[int, int]
+    second: tuple[int, int]
+
+
+class KeyLedger:
+    """All keys with the places they came from, in files of bounded size."""
+
+    def __init__(self, scratch: UPath) -> None:
+        self.folder = scratch
+
+    def add(self, object_id: np.ndarray, source: int, first_row: int) -> None:
+        """Note the keys of rows that follow each other in a file."""
+        keys = np.empty(len(object_id), dtype=_KEY)
+        keys["object_id"], keys["source"] = object_id, source
+        keys["row"] = np.arange(first_row, first_row + len(object_id))
+        bucket = object_id % _BUCKETS
+        order = np.argsort(bucket, kind="stable")
+        starts = np.searchsorted(bucket[order], np.arange(_BUCKETS + 1))
+        keys = keys[order]
+        for number in np.unique(bucket):
+            with self._file(int(number)).open("ab") as file:
+                file.write(keys[starts[number] : starts[number + 1]].tobytes())
+
+    def duplicates(self) -> Iterator[Duplicate]:
+        """Keys that come more than once; holds one part in 64 of all keys in memory."""
+        for number in range(_BUCKETS):
+            file = self._file(number)
+            if file.exists():
+                keys = np.sort(
+                    np.frombuffer(file.read_bytes(), dtype=_KEY), order=["object_id", "source", "row"]
+                )
+                again = np.flatnonzero(keys["object_id"][1:] == keys["object_id"][:-1])
+                for at in again:
+                    one, two = keys[at], keys[at + 1]
+                    yield Duplicate(
+                        int(one["object_id"]),
+                        (int(one["source"]), int(one["row"])),
+                        (int(two["source"]), int(two["row"])),
+                    )
+
+    def _file(self, number: int) -> UPath:
+        return self.folder / f"keys-{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    path: UPath
+    first: int
+    last: int
+
+
+class SortedRuns:
+    """Rows on their way from the order of the files to the order of the sky.
+
+    Parameters
+    ----------
+    scratch : UPath
+        Local folder for the runs.
+    run_rows : int, optional
+        Rows that are sorted in memory at a time, `RUN_ROWS` unless told.
+    """
+
+    def __init__(self, scratch: UPath, run_rows: int | None = None) -> None:
+        self.folder = scratch
+        self.rows = 0
+        self._run_rows = RUN_ROWS if run_rows is None else run_rows
+        self._runs: list[_Run] = []
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._pixels = np.empty(0, dtype=np.int64)
+        self._counts = np.empty(0, dtype=np.int64)
+
+    def add(self, table: pa.Table, source: int) -> None:
+        """Take rows that came from a file."""
+        origin = pa.array(np.full(table.num_rows, source, dtype=np.int32))
+        self._waiting.append(table.append_column(SOURCE, origin))
+        self._waiting_rows += table.num_rows
+        self.rows += table.num_rows
+        if self._waiting_rows >= self._run_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait in memory as a run."""
+        if not self._waiting_rows:
+            return
+        table = in_sky_order(pa.concat_tables(self._waiting))
+        self._waiting, self._waiting_rows = [], 0
+        index = table["_healpix_29"].to_numpy()
+        path = self.folder / f"run-{len(self._runs)}.arrow"
+        with pa.OSFile(path.path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        self._runs.append(_Run(path, int(index[0]), int(index[-1])))
+        pixels, counts = np.unique(pixel_at(index, FINEST_ORDER), return_counts=True)
+        self._pixels, places = np.unique(np.concatenate([self._pixels, pixels]), return_inverse=True)
+        both = np.concatenate([self._counts, counts])
+        self._counts = np.bincount(places, weights=both, minlength=len(self._pixels)).astype(np.int64)
+
+    def skymap(self) -> np.ndarray:
+        """Rows per pixel of the order of a catalogue's map, shape (12 * 4**SKYMAP_ORDER,)."""
+        pixels = self._pixels >> 2 * (FINEST_ORDER - SKYMAP_ORDER)
+        return np.bincount(pixels, weights=self._counts, minlength=12 * 4**SKYMAP_ORDER).astype(np.int64)
+
+    def partitions(self, tile_rows: int) -> list[Partition]:
+        """The coarsest partitions with at most `tile_rows` rows each.
+
+        Raises
+        ------
+        ValueError
+            If one pixel of `FINEST_ORDER` holds more.
+        """
+        return adaptive_partitions(self._pixels, self._counts, FINEST_ORDER, tile_rows)
+
+    def read(self, partition: Partition) -> pa.Table:
+        """Rows of a partition in the order of the sky, with the column `SOURCE`."""
+        shift = 2 * (INDEX_ORDER - partition.order)
+        low, high = partition.pixel << shift, (partition.pixel + 1) << shift
+        parts = []
+        for run in self._runs:
+            if run.first < high and run.last >= low:
+                # Mapped, not read: only the stretch that is sliced out comes from the disk.
+                with pa.memory_map(run.path.path) as mapped:
+                    table = pa.ipc.open_file(mapped).read_all()
+                    start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
+                    parts.append(table.slice(start, stop - start))
+        return in_sky_order(pa.concat_tables(parts))
+
+
+def in_sky_order(table: pa.Table) -> pa.Table:
+    """Rows by their position on the sky, and by their key where that is the same."""
+    keys = [("_healpix_29", "ascending"), ("object_id", "ascending")]
+    return table.take(pc.sort_indices(table, sort_keys=keys))

@@ -1,0 +1,1 @@
+"""Readers of table formats: CSV, FITS, Parquet, VOTable."""

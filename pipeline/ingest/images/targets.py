@@ -1,0 +1,197 @@
+"""The objects that cut-outs are made for: those of a catalogue, leaf by leaf, or of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from upath import UPath
+
+from ojala.catalogs_schema.cutouts import CUTOUTS
+from ojala.catalogs_schema.spectra import KEY_NAMES
+from ojala.pipeline.ingest.errors import IngestError, SourceError
+from ojala.pipeline.ingest.external_sort import FINEST_ORDER, in_sky_order
+from ojala.pipeline.ingest.formats.detect import open_table
+from ojala.pipeline.ingest.surveys.spectrum import name_key
+from ojala.pipeline.storage.hats import catalogue_name, read_leaves
+from ojala.pipeline.storage.healpix import (
+    INDEX_ORDER,
+    Partition,
+    adaptive_partitions,
+    pixel_at,
+    sky_order,
+    spatial_index,
+)
+
+LEAF_ROWS = 10_000
+"""Most rows of a leaf: 0.5 GB of images, which are in memory three times while a leaf is written."""
+
+TABLE_ROWS = 1_000
+"""Most rows of a leaf of a table's objects."""
+
+_NAMES = {
+    "object_id": ("object_id", "id", "targetid", "source_id"),
+    "ra": ("ra", "target_ra"),
+    "dec": ("dec", "target_dec"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CutoutObjects:
+    """Objects by partition.
+
+    Attributes
+    ----------
+    name : str
+        Of the catalogue, or of the table's file.
+    rows : mapping of Partition to int
+        Rows of each partition.
+    root : UPath or None
+        The catalogue; None where the objects are a table's.
+    table : pyarrow.Table or None
+        Keys of all of a table's objects, in the order of the sky.
+    """
+
+    name: str
+    rows: Mapping[Partition, int]
+    root: UPath | None = None
+    table: pa.Table | None = None
+
+    def keys(self, partition: Partition) -> pa.Table:
+        """Keys and positions of a partition's objects, in their order, as `CUTOUTS` has them.
+
+        Raises
+        ------
+        IngestError
+            If a leaf of the catalogue cannot be read.
+        """
+        if self.table is not None:
+            index = pixel_at(self.table["_healpix_29"].to_numpy(), partition.order)
+            start, stop = np.searchsorted(index, [partition.pixel, partition.pixel + 1])
+            return self.table.slice(start, stop - start)
+        assert self.root is not None
+        path = self.root / partition.leaf
+        try:
+            with path.open("rb") as raw, pq.ParquetFile(raw) as file:
+                names = [name for name in KEY_NAMES if name in file.schema_arrow.names]
+                table = file.read(columns=names)
+        except (OSError, pa.ArrowException) as problem:
+            raise IngestError(f"{path} cannot be read: {problem}") from problem
+        if "primary_id" not in names and "object_id" in names:
+            table = table.append_column("primary_id", table["object_id"])
+        missing = [name for name in KEY_NAMES if name not in table.column_names]
+        if missing:
+            raise IngestError(
+                f"{path} has no {', '.join(missing)}: name a catalogue of `ojala spectra` or `ojala ingest`"
+            )
+        return pa.table({name: table[name].cast(CUTOUTS[name].type) for name in KEY_NAMES})
+
+
+def objects_of(source: UPath, scratch: UPath) -> CutoutObjects:
+    """The objects of a catalogue of spectra or photometry, or of a table.
+
+    Parameters
+    ----------
+    source : UPath
+        Folder of the catalogue, or a file: CSV, FITS, Parquet or VOTable with the columns ``ra`` and ``dec``
+        [deg] and ``object_id``, ``id``, ``targetid`` or ``source_id``. A whole number is the key itself;
+        of a text, the key is the first 63 bits of its SHA-256.
+    scratch : UPath
+        Local folder for what has to be unpacked.
+
+    Raises
+    ------
+    IngestError
+        If it is neither, a column is missing or not understood, a key comes twice, or a leaf of the catalogue
+        is too large.
+    """
+    if source.is_dir():
+        rows = {partition: leaf.rows for partition, leaf in read_leaves(source).items()}
+        largest = max(rows, key=lambda p: rows[p], default=None)
+        if largest is not None and rows[largest] > LEAF_ROWS:
+            raise IngestError(
+                f"{source}: partition {largest.name} has {rows[largest]:,} objects, but cut-outs are made of "
+                f"{LEAF_ROWS:,} at most: make the catalogue with --tile-rows {LEAF_ROWS}"
+            )
+        return CutoutObjects(catalogue_name(source), rows, root=source)
+    try:
+        table = _table(source, scratch)
+        pixels, counts = np.unique(
+            pixel_at(table["_healpix_29"].to_numpy(), FINEST_ORDER), return_counts=True
+        )
+        partitions = adaptive_partitions(pixels, counts, FINEST_ORDER, TABLE_ROWS)
+    except SourceError as fault:
+        where = f"{source}, {fault}" if fault.row or fault.column else f"{source} {fault}"
+        raise IngestError(where) from fault
+    except ValueError as error:
+        raise IngestError(f"{source}: {error}") from error
+    made = CutoutObjects(source.name, {}, table=table)
+    return CutoutObjects(source.name, {p: made.keys(p).num_rows for p in sky_order(partitions)}, table=table)
+
+
+def _table(path: UPath, scratch: UPath) -> pa.Table:
+    """Keys and positions of a table's rows, in the order of the sky."""
+    with open_table(path, scratch) as source:
+        found = {}
+        for name, spellings in _NAMES.items():
+            spelling = next((word for word in spellings if word in source.columns), None)
+            if spelling is None:
+                raise SourceError(f"is missing; one of {', '.join(spellings)} is needed", column=name)
+            found[name] = spelling
+        wanted = list(found.values())
+        batches = [batch.select(wanted) for batch in source.batches(wanted)]
+    if not batches:
+        raise SourceError("has no rows")
+    cells = pa.Table.from_batches(batches).rename_columns(list(found))
+    ra, dec = _number(cells["ra"], "ra"), _number(cells["dec"], "dec")
+    key = _key(cells["object_id"])
+    placed = (ra >= 0.0) & (ra <= 360.0) & (np.abs(dec) <= 90.0)
+    index = key % (12 * 4**INDEX_ORDER)
+    index[placed] = spatial_index(ra[placed], dec[placed])
+    columns = {
+        "_healpix_29": pa.array(index),
+        "object_id": pa.array(key),
+        "primary_id": pa.array(key),
+        "ra": pa.array(ra, mask=~placed),
+        "dec": pa.array(dec, mask=~placed),
+    }
+    return in_sky_order(pa.table({name: columns[name] for name in KEY_NAMES}))
+
+
+def _number(cells: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Numbers; NaN where a cell is empty."""
+    try:
+        return np.asarray(_trimmed(cells).cast(pa.float64()).to_numpy(), np.float64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(f"cannot be read as degrees: {error}", column=name) from error
+
+
+def _trimmed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts without blanks around them, null where nothing is left; others as they are."""
+    if not pa.types.is_string(cells.type):
+        return cells
+    words = pc.utf8_trim_whitespace(cells)
+    return pc.if_else(pc.equal(words, ""), pa.scalar(None, pa.string()), words)
+
+
+def _key(cells: pa.ChunkedArray) -> np.ndarray:
+    cells = _trimmed(cells)
+    if cells.null_count:
+        raise SourceError(
+            "is empty", row=int(pc.index(pc.is_null(cells), True).as_py()) + 1, column="object_id"
+        )
+    try:
+        key = np.asarray(cells.cast(pa.int64()).to_numpy(), np.int64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        key = np.array([name_key(str(word)) for word in cells.to_pylist()], np.int64)
+    if (key < 0).any():
+        raise SourceError("is negative", row=int((key < 0).argmax()) + 1, column="object_id")
+    _, first, count = np.unique(key, return_index=True, return_counts=True)
+    if (count > 1).any():
+        twice = cells[int(first[count > 1][0])].as_py()
+        raise SourceError(f"{twice} comes more than once: an object has one cut-out", column="object_id")
+    return key

@@ -1,0 +1,1 @@
+"""Photometry tables of J-PAS: columns, units, conversion."""

@@ -1,0 +1,361 @@
+"""The archive's vocabulary: which columns of a file say what.
+
+Understood are the contract's own columns; the archive's key, position and flags; its array columns over
+the filters (magnitudes, or fluxes with relative errors) or single filters picked from them, such as
+``MAG_APER_COR_3_0[jpas::J0660]``; and the Legacy Survey's fluxes with inverse variances. A column that
+looks like a flux or a magnitude and is none of these is refused by name; other columns are left out and
+listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from astropy.units import UnitBase
+
+from ojala.catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, REFERENCE_BAND, Band, System
+from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource
+from ojala.pipeline.ingest.jpas import flux_units
+from ojala.pipeline.ingest.jpas.flux_units import Family, Measure
+
+APERTURE = "APER_COR_3_0"
+"""Aperture of the published catalogue: 3 arcsec, corrected to the total flux."""
+
+OTHER_FILTERS = ("uJPAS", "gSDSS", "rSDSS")
+"""Filters of miniJPAS that the survey does not use; left out where a file names them."""
+
+_POSITIONS = (("alpha_j2000", "delta_j2000"), ("ra", "dec"))
+_MORPH_TYPE = ("morph_type", "morphtype", "type")
+_COMPUTED = ("_healpix_29", "object_id")
+_LEGACY = {"g": "ls_g", "r": "ls_r", "i": "ls_i", "z": "ls_z", "w1": "W1", "w2": "W2", "w3": "W3", "w4": "W4"}
+_APERTURES = r"auto|petro|iso|psfcor|aper3_worstpsf|aper(?:_cor)?_\d+_\d+"
+_OF_FILTERS = re.compile(
+    rf"(?P<kind>mag_err|mag|flux_relerr|flux)_(?P<aperture>{_APERTURES})(?:\[(?:\w+::)?(?P<filter>\w+)\])?"
+)
+_ERROR_KIND = {"mag": "mag_err", "flux": "flux_relerr"}
+# SExtractor's names that begin like a flux and are none.
+_NO_FLUX = ("flux_radius",)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one column, with its errors, becomes the fluxes of one band or of several.
+
+    Attributes
+    ----------
+    value, error : str
+        Columns of the file (lower case); the error may be missing from it (None).
+    bands : tuple of Band or None
+        The band of each place of an array column, None where it is not kept; one band for single values.
+    is_array : bool
+        Whether cells are arrays.
+    measure : callable
+        Turns values and errors into uJy.
+    scale : tuple of float
+        uJy per unit of value, for each band.
+    """
+
+    value: str
+    error: str | None
+    bands: tuple[Band | None, ...]
+    is_array: bool
+    measure: Measure
+    scale: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where in a file each thing stands.
+
+    Attributes
+    ----------
+    position : tuple of str
+        Columns of right ascension and declination.
+    morph_type : str or None
+        Column of the morphological type.
+    filters : tuple of Band or None
+        Band of each place of the array columns.
+    readings : tuple of Reading
+        Where the fluxes come from.
+    read, ignored : tuple of str
+        Columns that are read (lower case) and those that are not (in the file's spelling).
+    """
+
+    position: tuple[str, str]
+    morph_type: str | None
+    filters: tuple[Band | None, ...]
+    readings: tuple[Reading, ...]
+    read: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    @property
+    def detection(self) -> int | None:
+        """Place of the detection band in the array columns; None where they leave it out."""
+        names = [band.name if band is not None else None for band in self.filters]
+        return names.index(REFERENCE_BAND) if REFERENCE_BAND in names else None
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands that the file has, in the contract's order."""
+        found = {band for reading in self.readings for band in reading.bands}
+        return tuple(band.name for band in BANDS if band in found)
+
+
+def resolve(source: TableSource, aperture: str = APERTURE, units: Family | None = None) -> Layout:
+    """Find out what the columns of a file mean.
+
+    Parameters
+    ----------
+    source : TableSource
+        The file's columns, units and notes.
+    aperture : str
+        Which aperture to read where a file has several.
+    units : {"fnu", "flambda"}, optional
+        Whether the archive's fluxes are those of FNuDualObj or FLambdaDualObj, for files that do not say.
+
+    Returns
+    -------
+    Layout
+
+    Raises
+    ------
+    SourceError
+        If the key, the position or all photometry is missing, or a flux or magnitude is not understood.
+    """
+    names = source.columns
+    for key in ("tile_id", "number"):
+        if key not in names:
+            raise SourceError(f"is missing: tile_id and number are the key; {_present(names)}", column=key)
+    position = next((pair for pair in _POSITIONS if all(name in names for name in pair)), None)
+    if position is None:
+        raise SourceError(
+            f"has no position: neither ALPHA_J2000 and DELTA_J2000 nor ra and dec; {_present(names)}"
+        )
+    for name in position:
+        if names[name].unit.strip().lower() not in ("", "deg", "degree", "degrees"):
+            raise SourceError(f"has the unit {names[name].unit!r}, expected deg", column=names[name].name)
+    morph_type = next((name for name in _MORPH_TYPE if name in names), None)
+    filters = _filters(source.notes.get("filters"))
+
+    scalars, survey = _sort_out(names)
+    readings = [*_contract_readings(scalars, names), *_legacy_readings(scalars, names)]
+    readings += _survey_readings(survey, source, filters, aperture.lower(), units)
+    _refuse_twice(readings, names)
+    if not readings:
+        raise SourceError(f"has no photometry: no column of fluxes or magnitudes; {_present(names)}")
+
+    read = ["tile_id", "number", *position]
+    read += [
+        name for name in ("ebv", morph_type, "flags", "mask_flags") if name in names and name is not None
+    ]
+    read += [name for r in readings for name in (r.value, r.error) if name is not None]
+    ignored = [c.name for key, c in names.items() if key not in read and key not in _COMPUTED]
+    return Layout(position, morph_type, filters, tuple(readings), tuple(read), tuple(ignored))
+
+
+def _filters(named: str | None) -> tuple[Band | None, ...]:
+    if named is None:
+        return JPAS_BANDS
+    words = named.replace(",", " ").split()
+    known = {band.name: band for band in JPAS_BANDS}
+    for word in words:
+        if word not in OTHER_FILTERS and word not in known:
+            raise SourceError(f"names the unknown filter {word!r} among its filters")
+        if words.count(word) > 1:
+            raise SourceError(f"names the filter {word!r} twice among its filters")
+    return tuple(known.get(word) for word in words)
+
+
+def _sort_out(
+    names: Mapping[str, SourceColumn],
+) -> tuple[set[str], dict[str, re.Match[str]]]:
+    """Columns with the flux of one band, and those of the archive."""
+    known = {c for band in BANDS for c in (band.flux_column, band.error_column)}
+    known |= {f"{kind}_{short}" for short in _LEGACY for kind in ("flux", "flux_ivar")}
+    scalars: set[str] = set()
+    survey: dict[str, re.Match[str]] = {}
+    for name, column in names.items():
+        if name in known:
+            scalars.add(name)
+        elif match := _OF_FILTERS.fullmatch(name):
+            survey[name] = match
+        elif name.startswith(("flux_", "mag_")) and name not in _NO_FLUX:
+            raise SourceError(
+                "names no known filter or aperture: fluxes are flux_<band> in uJy, arrays such as "
+                f"FLUX_{APERTURE} or MAG_{APERTURE}, or Legacy Survey fluxes such as flux_g with "
+                "flux_ivar_g; leave the column out if it is not photometry to be read",
+                column=column.name,
+            )
+    return scalars, survey
+
+
+def _contract_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[Reading]:
+    readings = []
+    for band in BANDS:
+        value, error = band.flux_column, band.error_column
+        legacy = f"flux_ivar_{band.name.lower()}" in scalars
+        if legacy and error in scalars:
+            raise SourceError(
+                f"has both {names[error].name} (uJy) and {names[f'flux_ivar_{band.name.lower()}'].name} "
+                "(nanomaggies) beside it; leave one out",
+                column=band.flux_column,
+            )
+        if legacy or not {value, error} & scalars:
+            continue
+        if value not in scalars:
+            raise SourceError(f"is the error of {value}, which is missing", column=names[error].name)
+        if band.system is System.WISE and error not in scalars:
+            raise SourceError(
+                f"has neither {error} (then it is in uJy) nor flux_ivar_{band.name.lower()} (then it is in "
+                "nanomaggies) beside it",
+                column=names[value].name,
+            )
+        if error in scalars and names[error].unit not in ("", names[value].unit):
+            raise SourceError(
+                f"has the unit {names[error].unit!r}, but {names[value].name} has {names[value].unit!r}",
+                column=names[error].name,
+            )
+        scale = _scalar_scale(names[value], band)
+        readings.append(
+            Reading(
+                value, error if error in scalars else None, (band,), False, flux_units.from_flux, (scale,)
+            )
+        )
+    return readings
+
+
+def _scalar_scale(column: SourceColumn, band: Band) -> float:
+    unit = _unit(column)
+    if unit is None:
+        return 1.0
+    if flux_units.family_of(unit) is None:
+        raise SourceError(f"has the unit {column.unit!r}, expected a flux density", column=column.name)
+    return flux_units.microjansky_per(unit, band.pivot)
+
+
+def _legacy_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[Reading]:
+    readings = []
+    for short, band_name in _LEGACY.items():
+        value, ivar = f"flux_{short}", f"flux_ivar_{short}"
+        band = BY_NAME[band_name]
+        if ivar not in scalars and (value not in scalars or value == band.flux_column):
+            continue
+        for name, other in ((value, ivar), (ivar, value)):
+            if name not in scalars:
+                raise SourceError(f"is missing beside {names[other].name}", column=name)
+        if names[value].unit.strip().lower() not in ("", "nanomaggy", "nanomaggies", "nmgy"):
+            raise SourceError(
+                f"has the unit {names[value].unit!r}, expected nanomaggies", column=names[value].name
+            )
+        readings.append(Reading(value, ivar, (band,), False, flux_units.from_nanomaggies, (1.0,)))
+    return readings
+
+
+def _survey_readings(
+    survey: dict[str, re.Match[str]],
+    source: TableSource,
+    filters: tuple[Band | None, ...],
+    aperture: str,
+    units: Family | None,
+) -> list[Reading]:
+    if not survey:
+        return []
+    values = {name: match for name, match in survey.items() if match["kind"] in _ERROR_KIND}
+    apertures = sorted({match["aperture"].upper() for match in values.values()})
+    chosen = {name: match for name, match in values.items() if match["aperture"] == aperture}
+    if not chosen:
+        raise SourceError(
+            f"has no aperture {aperture.upper()}; those it has, to be asked for with --aperture, are: "
+            f"{', '.join(apertures) or 'none'}"
+        )
+    # Fluxes say more than magnitudes, which cannot be negative.
+    kind = "flux" if any(match["kind"] == "flux" for match in chosen.values()) else "mag"
+    readings = []
+    for name, match in chosen.items():
+        if match["kind"] != kind:
+            continue
+        column = source.columns[name]
+        bands = filters if match["filter"] is None else (_picked(match["filter"], column),)
+        error = _ERROR_KIND[kind] + name.removeprefix(kind)
+        if error not in source.columns:
+            raise SourceError(f"is missing beside {column.name}", column=error.upper())
+        measure: Measure = flux_units.from_magnitude
+        scale: tuple[float, ...] = (1.0,) * len(bands)
+        if kind == "flux":
+            measure, scale = flux_units.from_relative_error, _flux_scale(column, bands, source, units)
+        readings.append(Reading(name, error, bands, match["filter"] is None, measure, scale))
+    return readings
+
+
+def _picked(name: str, column: SourceColumn) -> Band:
+    for band in JPAS_BANDS:
+        if band.name.lower() == name:
+            return band
+    raise SourceError(f"names the unknown filter {name!r}", column=column.name)
+
+
+def _flux_scale(
+    column: SourceColumn, bands: tuple[Band | None, ...], source: TableSource, units: Family | None
+) -> tuple[float, ...]:
+    """Microjansky per unit of the archive's flux columns, named alike in both of its flux tables."""
+    query = source.notes.get("select", "").lower()
+    tables: list[tuple[str, Family]] = [("fnudualobj", "fnu"), ("flambdadualobj", "flambda")]
+    said: dict[str, Family] = {
+        f"the query reads {table}": family for table, family in tables if table in query
+    }
+    if units is not None:
+        said["--units"] = units
+    stated = set(said.values())
+    unit = _unit(column)
+    if unit is not None:
+        family = flux_units.family_of(unit)
+        if family is None:
+            raise SourceError(f"has the unit {column.unit!r}, expected a flux density", column=column.name)
+        said[f"the unit is {column.unit!r}"] = family
+        if flux_units.is_bare_cgs(unit):
+            # The archive's numbers are in units of 1e-30 or 1e-19 of this; a file that leaves the power
+            # of ten out has to be vouched for.
+            unit = None
+    if len(set(said.values())) > 1:
+        contradiction = "; ".join(f"{where}: {family}" for where, family in said.items())
+        raise SourceError(f"is said to be in different units ({contradiction})", column=column.name)
+    if unit is None:
+        if not stated:
+            raise SourceError(
+                "does not say its units: name the archive's table it comes from with --units fnu "
+                "(FNuDualObj, 1e-30 erg/s/cm2/Hz) or --units flambda (FLambdaDualObj, 1e-19 erg/s/cm2/A)",
+                column=column.name,
+            )
+        unit = flux_units.parse_unit(flux_units.ARCHIVE_UNIT[stated.pop()])
+    return tuple(1.0 if band is None else flux_units.microjansky_per(unit, band.pivot) for band in bands)
+
+
+def _unit(column: SourceColumn) -> UnitBase | None:
+    try:
+        return flux_units.parse_unit(column.unit)
+    except ValueError:
+        raise SourceError(
+            f"has the unit {column.unit!r}, which is not understood", column=column.name
+        ) from None
+
+
+def _refuse_twice(readings: list[Reading], names: Mapping[str, SourceColumn]) -> None:
+    seen: dict[Band, Reading] = {}
+    for reading in readings:
+        for band in reading.bands:
+            if band is None:
+                continue
+            if band in seen:
+                raise SourceError(
+                    f"gives {band.name} a second time, beside {names[seen[band].value].name}; leave one out",
+                    column=names[reading.value].name,
+                )
+            seen[band] = reading
+
+
+def _present(names: Mapping[str, SourceColumn]) -> str:
+    shown = [column.name for column in names.values()][:12]
+    return f"its columns are {', '.join(shown)}{' ...' if len(names) > len(shown) else ''}"

@@ -1,0 +1,86 @@
+"""A Parquet file with one spectrum a row, as people gather them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.surveys.spectrum import Spectrum, class_word, double
+
+_NEEDED = ("id", "class", "subclass", "z", "ra", "dec", "wavelength", "flux", "ivar")
+_LINES = {"Hb": "ew_hbeta", "OIII5007": "ew_oiii_5007", "Ha": "ew_halpha", "NII6583": "ew_nii_6584"}
+_BATCH = 64
+
+EXPECTED = f"a Parquet file with the columns {', '.join(_NEEDED)}"
+
+
+def read_collection(path: UPath) -> Iterator[Spectrum]:
+    """Read spectra from a Parquet file with one row each.
+
+    Columns: ``id``, ``class``, ``subclass``, ``z``, ``ra``, ``dec`` and the lists ``wavelength``, ``flux``
+    and ``ivar``; observed-frame equivalent widths of SDSS's pipeline, positive in emission, as ``ew_Ha``,
+    ``ew_Hb``, ``ew_OIII5007``, ``ew_NII6583`` with ``_err``, where there are any. An ``id`` that starts with
+    ``lamost`` is LAMOST's; all others are SDSS's.
+
+    Raises
+    ------
+    SourceError
+        A column is missing, or a row's lists differ in length.
+    """
+    try:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
+            missing = [name for name in _NEEDED if name not in file.schema_arrow.names]
+            if missing:
+                raise SourceError(f"lacks the columns {', '.join(missing)}: expected {EXPECTED}")
+            lines = [f"ew_{line}{end}" for line in _LINES for end in ("", "_err")]
+            names = [*_NEEDED, *(name for name in lines if name in file.schema_arrow.names)]
+            rows = 0
+            for batch in file.iter_batches(batch_size=_BATCH, columns=names):
+                yield from _spectra(batch, rows)
+                rows += batch.num_rows
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"is a damaged Parquet file: {error}") from error
+
+
+def _spectra(batch: pa.RecordBatch, rows_before: int) -> Iterator[Spectrum]:
+    arrays = {name: batch.column(name) for name in ("wavelength", "flux", "ivar")}
+    facts = batch.drop_columns(list(arrays)).to_pylist()
+    for k, row in enumerate(facts):
+        wavelength, flux, ivar = (double(column[k].values.to_numpy(False)) for column in arrays.values())
+        if not len(wavelength) == len(flux) == len(ivar):
+            raise SourceError("has lists of different lengths", row=rows_before + k + 1, column="flux")
+        name, z = str(row["id"]), _number(row["z"])
+        lamost = name.startswith("lamost")
+        yield Spectrum(
+            source=name,
+            survey="LAMOST" if lamost else "SDSS",
+            wavelength=wavelength,
+            flux=flux,
+            ivar=ivar,
+            object_class=class_word(str(row["class"])),
+            subclass=row["subclass"] if isinstance(row["subclass"], str) else "",
+            z=z,
+            trusted=True,
+            ra=_number(row["ra"]),
+            dec=_number(row["dec"]),
+            labels=_equivalent_widths(row, z),
+            relative=lamost,
+        )
+
+
+def _equivalent_widths(row: Mapping[str, object], z: float) -> dict[str, tuple[float, float]]:
+    found = {}
+    for line, name in _LINES.items():
+        ew, error = _number(row.get(f"ew_{line}")), _number(row.get(f"ew_{line}_err"))
+        if np.isfinite(ew) and error > 0.0:
+            found[name] = (ew / (1.0 + z), error / (1.0 + z))
+    return found
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else np.nan

@@ -1,0 +1,283 @@
+"""Tables that say what objects are: redshifts, galaxy properties, stellar parameters, by object.
+
+They are joined to spectra by the survey's own key: DESI's TARGETID, and the visit (night, plan, spectrograph,
+fibre) of LAMOST.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from astropy.io import fits
+from upath import UPath
+
+from ojala.catalogs_schema.spectra import LABEL_NAMES
+from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.formats.table import opened
+from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.surveys.spectrum import Known, class_word, double, name_key
+
+EXPECTED = (
+    "a table of DESI by TARGETID (redrock REDSHIFTS, ZCATALOG, QSO_CAT, FastSpecFit, RVTAB) or of LAMOST's "
+    "stellar parameters"
+)
+
+H_100_TO_PLANCK18 = 2.0 * np.log10(1.0 / 0.6766)
+"""FastSpecFit's masses and rates are for H0 = 100 km/s/Mpc: what brings them to Planck 2018 [dex]."""
+
+_CLASS = ("SPECTYPE", "SUBTYPE", "Z", "ZERR", "ZWARN")
+_FASTSPEC_LINES = {
+    "HBETA": "ew_hbeta",
+    "OIII_5007": "ew_oiii_5007",
+    "HALPHA": "ew_halpha",
+    "NII_6584": "ew_nii_6584",
+}
+_STELLAR = {"TEFF": "teff", "LOGG": "logg", "FEH": "fe_h", "ALPHAFE": "alpha_fe"}
+_DESI_COLUMNS = (
+    *_CLASS,
+    *("TARGETID", "TARGET_RA", "TARGET_DEC", "RA", "DEC"),
+    *("LOGMSTAR", "LOGMSTAR_IVAR", "SFR", "SFR_IVAR"),
+    *(f"{line}_{what}" for line in _FASTSPEC_LINES for what in ("EW", "EW_IVAR")),
+    *(f"{name}{suffix}" for name in _STELLAR for suffix in ("", "_ERR")),
+    "RVS_WARN",
+)
+_LAMOST_KEY = ("lmjd", "planid", "spid", "fiberid")
+_LAMOST_LABELS = {"teff": "teff", "logg": "logg", "feh": "fe_h", "alpha_m": "alpha_fe"}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTable:
+    """One table, sorted by key.
+
+    Attributes
+    ----------
+    survey : str
+        Whose objects.
+    rank : int
+        Whose class and redshift prevail where several tables have them: the highest.
+    key : ndarray of int64, shape (N,)
+        Increasing.
+    columns : mapping of str to ndarray, shape (N,)
+        ``class``, ``subclass``, ``z``, ``z_err``, ``trusted``, ``ra``, ``dec``, and labels with ``_err``;
+        those of them that the table has.
+    """
+
+    survey: str
+    rank: int
+    key: np.ndarray
+    columns: Mapping[str, np.ndarray]
+
+
+class KnownObjects:
+    """All that the tables at hand say, by object.
+
+    Parameters
+    ----------
+    tables : iterable of KnownTable
+        In any order.
+    """
+
+    def __init__(self, tables: Iterable[KnownTable] = ()) -> None:
+        self._tables = sorted(tables, key=lambda table: table.rank)
+
+    def lookup(self, survey: str, keys: Sequence[int] | np.ndarray) -> list[Known | None]:
+        """What is known of objects; None for those that no table has."""
+        found: list[dict[str, object]] = [{} for _ in keys]
+        for table, rows in self._rows(survey, np.asarray(keys, np.int64)):
+            for here, row in enumerate(rows.tolist()):
+                if row >= 0:
+                    found[here] |= {
+                        name: values[row]
+                        for name, values in table.columns.items()
+                        if values.dtype.kind != "f" or np.isfinite(values[row])
+                    }
+        return [_known(entry) if entry else None for entry in found]
+
+    def positions(self, survey: str, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Right ascension and declination [deg] of objects, NaN where no table has them."""
+        ra, dec = np.full(len(keys), np.nan), np.full(len(keys), np.nan)
+        for table, rows in self._rows(survey, keys):
+            if "ra" in table.columns:
+                known = rows >= 0
+                ra[known] = table.columns["ra"][rows[known]]
+                dec[known] = table.columns["dec"][rows[known]]
+        return ra, dec
+
+    def _rows(self, survey: str, keys: np.ndarray) -> Iterable[tuple[KnownTable, np.ndarray]]:
+        """For each table the row of each key, -1 where it has none."""
+        for table in self._tables:
+            if table.survey == survey and len(table.key):
+                at = np.minimum(np.searchsorted(table.key, keys), len(table.key) - 1)
+                yield table, np.where(table.key[at] == keys, at, -1)
+
+
+def _known(entry: Mapping[str, object]) -> Known:
+    def number(name: str) -> float:
+        value = entry.get(name, np.nan)
+        return float(value) if isinstance(value, (float, np.floating)) else np.nan
+
+    return Known(
+        object_class=str(entry.get("class", "")),
+        subclass=str(entry.get("subclass", "")),
+        z=number("z"),
+        z_err=number("z_err"),
+        trusted=bool(entry.get("trusted", False)),
+        labels={name: (number(name), number(f"{name}_err")) for name in LABEL_NAMES if name in entry},
+    )
+
+
+def is_desi_table(hdus: fits.HDUList) -> bool:
+    """Whether a file holds tables of DESI objects and no spectra."""
+    if any(hdu.name.endswith("WAVELENGTH") for hdu in hdus):
+        return False
+    for hdu in hdus:
+        if isinstance(hdu, fits.BinTableHDU):
+            names = set(column_names(hdu))
+            told = {"Z", "SPECTYPE"} <= names or (hdu.name == "QSO_CAT" and "Z" in names)
+            if "TARGETID" in names and (told or names & {"LOGMSTAR", "HALPHA_EW", "TEFF"}):
+                return True
+    return False
+
+
+def read_desi_tables(path: UPath) -> list[KnownTable]:
+    """Read what a file of DESI says of its targets: each of its tables with TARGETID.
+
+    Stellar masses and star-formation rates of FastSpecFit come to the Planck 2018 cosmology; its rates are
+    those at the time of observation. Stellar parameters are left out where RVSpecFit warns. A target that
+    comes twice (in several surveys or programs of a release) is known by its last row.
+
+    Raises
+    ------
+    SourceError
+        The file has no such table.
+    """
+    tables = []
+    with open_hdus(path) as hdus:
+        if not is_desi_table(hdus):
+            raise SourceError(f"is no table of DESI objects: expected {EXPECTED}")
+        for hdu in hdus:
+            if isinstance(hdu, fits.BinTableHDU) and "TARGETID" in column_names(hdu):
+                raw = read_columns(hdu, _DESI_COLUMNS)
+                columns = _desi_columns(raw, is_quasar_catalogue=hdu.name == "QSO_CAT")
+                if columns:
+                    rank = 1 if hdu.name == "QSO_CAT" else 0
+                    tables.append(_sorted_table("DESI", rank, raw["TARGETID"], columns))
+    return tables
+
+
+def _desi_columns(raw: Mapping[str, np.ndarray], *, is_quasar_catalogue: bool) -> dict[str, np.ndarray]:
+    n = len(raw["TARGETID"])
+    found: dict[str, np.ndarray] = {}
+    if is_quasar_catalogue:
+        found |= {"class": np.full(n, "QSO"), "trusted": np.ones(n, bool), "z": double(raw["Z"])}
+    elif "SPECTYPE" in raw and "Z" in raw:
+        found |= {
+            "class": np.array([class_word(word) for word in raw["SPECTYPE"]]),
+            "subclass": raw.get("SUBTYPE", np.full(n, "")),
+            "z": double(raw["Z"]),
+            "trusted": raw["ZWARN"] == 0 if "ZWARN" in raw else np.zeros(n, bool),
+        }
+        if "ZERR" in raw:
+            found["z_err"] = double(raw["ZERR"])
+    for prefix in ("TARGET_", ""):
+        if f"{prefix}RA" in raw and f"{prefix}DEC" in raw and "ra" not in found:
+            found |= {"ra": double(raw[f"{prefix}RA"]), "dec": double(raw[f"{prefix}DEC"])}
+    return found | _galaxy_labels(raw) | _stellar_labels(raw)
+
+
+def _galaxy_labels(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    if "LOGMSTAR" in raw:
+        mass = double(raw["LOGMSTAR"])
+        found["log_mass"] = np.where(mass > 0.0, mass + H_100_TO_PLANCK18, np.nan)
+        found["log_mass_err"] = _error(raw.get("LOGMSTAR_IVAR"), len(mass))
+    if "SFR" in raw:
+        rate = double(raw["SFR"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found["log_sfr"] = np.where(rate > 0.0, np.log10(rate) + H_100_TO_PLANCK18, np.nan)
+            found["log_sfr_err"] = _error(raw.get("SFR_IVAR"), len(rate)) / (rate * np.log(10.0))
+    for line, name in _FASTSPEC_LINES.items():
+        if f"{line}_EW" in raw:
+            ew = double(raw[f"{line}_EW"])
+            error = _error(raw.get(f"{line}_EW_IVAR"), len(ew))
+            # A line that lies outside the spectrum stands as EW 0 with inverse variance 0.
+            found[name], found[f"{name}_err"] = np.where(np.isfinite(error), ew, np.nan), error
+    return found
+
+
+def _stellar_labels(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if "TEFF" not in raw:
+        return {}
+    good = raw["RVS_WARN"] == 0 if "RVS_WARN" in raw else np.ones(len(raw["TEFF"]), bool)
+    found = {}
+    for theirs, ours in _STELLAR.items():
+        if theirs in raw:
+            found[ours] = np.where(good, double(raw[theirs]), np.nan)
+            if f"{theirs}_ERR" in raw:
+                found[f"{ours}_err"] = double(raw[f"{theirs}_ERR"])
+    return found
+
+
+def _error(ivar: np.ndarray | None, n: int) -> np.ndarray:
+    """Standard error, NaN where there is none."""
+    if ivar is None:
+        return np.full(n, np.nan)
+    positive = np.where(ivar > 0.0, double(ivar), np.nan)
+    return np.asarray(positive**-0.5)
+
+
+def visit_of_lamost(lmjd: str, planid: str, spid: str, fiberid: str) -> int:
+    """The key of a visit of LAMOST; the same for ``6`` and ``06``."""
+    numbers = [str(int(float(part))) if part else "" for part in (lmjd, spid, fiberid)]
+    return name_key(f"{numbers[0]}-{planid}-{numbers[1]}-{numbers[2]}")
+
+
+def is_lamost_table(head: str) -> bool:
+    """Whether text begins like a table of LAMOST's stellar parameters."""
+    names = {name.strip().lower() for name in head.splitlines()[0].replace("|", ",").split(",")}
+    return {*_LAMOST_KEY, "teff", "logg", "feh"} <= names
+
+
+def read_lamost_table(path: UPath) -> KnownTable:
+    """Read stellar parameters of LAMOST, separated by commas or, as in its releases, by bars.
+
+    Raises
+    ------
+    SourceError
+        The file is cut off or has other columns.
+    """
+    with opened(path) as raw:
+        content = raw.read()
+    first = content[: content.find(b"\n")].decode(errors="replace")
+    if not is_lamost_table(first):
+        raise SourceError(f"is no table of LAMOST's stellar parameters: expected {EXPECTED}")
+    try:
+        table = pa_csv.read_csv(
+            io.BytesIO(content), parse_options=pa_csv.ParseOptions(delimiter="|" if "|" in first else ",")
+        )
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"is a damaged table: {error}") from error
+    by_name = {name.strip().lower(): table[name] for name in table.column_names}
+    key = [
+        visit_of_lamost(*map(str, row))
+        for row in zip(*(by_name[k].to_pylist() for k in _LAMOST_KEY), strict=True)
+    ]
+    columns = {}
+    for theirs, ours in _LAMOST_LABELS.items():
+        for suffix in ("", "_err"):
+            if f"{theirs}{suffix}" in by_name:
+                values = by_name[f"{theirs}{suffix}"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+                columns[f"{ours}{suffix}"] = np.where(values > -999.0, values, np.nan)  # -9999: not measured
+    return _sorted_table("LAMOST", 0, np.array(key, np.int64), columns)
+
+
+def _sorted_table(survey: str, rank: int, key: np.ndarray, columns: Mapping[str, np.ndarray]) -> KnownTable:
+    # The last of equal keys stays.
+    unique, first_from_end = np.unique(key[::-1], return_index=True)
+    rows = len(key) - 1 - first_from_end
+    return KnownTable(survey, rank, unique, {name: values[rows] for name, values in columns.items()})

@@ -1,0 +1,82 @@
+"""SDSS and BOSS spectra: ``spec-PLATE-MJD-FIBER.fits``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from astropy.io import fits
+from upath import UPath
+
+from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.surveys.spectrum import Spectrum, class_word, double
+
+EXPECTED = "an SDSS spectrum (a table with FLUX, LOGLAM and IVAR, and one with CLASS and Z)"
+
+_LINES = {
+    "H_beta": "ew_hbeta",
+    "[O_III] 5007": "ew_oiii_5007",
+    "H_alpha": "ew_halpha",
+    "[N_II] 6583": "ew_nii_6584",
+}
+_BEST = ("CLASS", "SUBCLASS", "Z", "Z_ERR", "ZWARNING", "PLUG_RA", "PLUG_DEC", "RA", "DEC")
+
+
+def is_sdss(hdus: fits.HDUList) -> bool:
+    """Whether a file is an SDSS spectrum."""
+    if len(hdus) < 3 or not all(isinstance(hdu, fits.BinTableHDU) for hdu in hdus[1:3]):
+        return False
+    return {"FLUX", "LOGLAM", "IVAR"} <= set(column_names(hdus[1])) and "CLASS" in column_names(hdus[2])
+
+
+def read_sdss(path: UPath) -> Spectrum:
+    """Read an SDSS or BOSS ``spec-PLATE-MJD-FIBER.fits``, with equivalent widths where it lists lines.
+
+    Raises
+    ------
+    SourceError
+        The file lacks the coadd's or the redshift's columns, or is damaged.
+    """
+    with open_hdus(path) as hdus:
+        if not is_sdss(hdus):
+            raise SourceError(f"is no SDSS spectrum: expected {EXPECTED}")
+        coadd = read_columns(hdus[1], ("FLUX", "LOGLAM", "IVAR", "AND_MASK"))
+        best = {name: values[0] for name, values in read_columns(hdus[2], _BEST).items()}
+        header = hdus[0].header
+        z = float(best["Z"])
+        lines = hdus[3] if len(hdus) > 3 and isinstance(hdus[3], fits.BinTableHDU) else None
+        labels = _equivalent_widths(lines, z) if lines is not None else {}
+    ra, dec = (
+        float(best.get(f"PLUG_{name}", header.get(f"PLUG_{name}", header.get(name, np.nan))))
+        for name in ("RA", "DEC")
+    )
+    mask = coadd.get("AND_MASK")
+    return Spectrum(
+        source=path.name.split(".fits")[0],
+        survey="SDSS",
+        wavelength=10.0 ** double(coadd["LOGLAM"]),
+        flux=double(coadd["FLUX"]),
+        ivar=double(coadd["IVAR"]),
+        object_class=class_word(str(best["CLASS"])),
+        subclass=str(best.get("SUBCLASS", "")).strip(),
+        z=z,
+        trusted=int(best.get("ZWARNING", 1)) == 0,
+        ra=ra,
+        dec=dec,
+        z_err=float(best.get("Z_ERR", np.nan)),
+        labels=labels,
+        mask=None if mask is None else mask.astype(np.int32),
+    )
+
+
+def _equivalent_widths(table: fits.BinTableHDU, z: float) -> Mapping[str, tuple[float, float]]:
+    """Rest-frame EWs [A], positive in emission; the pipeline's are line over continuum as observed."""
+    columns = read_columns(table, ("LINENAME", "LINEEW", "LINEEW_ERR"))
+    if len(columns) < 3:
+        return {}
+    found = {}
+    for name, ew, error in zip(columns["LINENAME"], columns["LINEEW"], columns["LINEEW_ERR"], strict=True):
+        if name in _LINES and error > 0.0:  # the pipeline's word for no measurement is a negative error
+            found[_LINES[name]] = (float(ew) / (1.0 + z), float(error) / (1.0 + z))
+    return found

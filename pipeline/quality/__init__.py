@@ -1,0 +1,1 @@
+"""Quality of a run: gates, verification, validation against a truth."""

@@ -1,0 +1,151 @@
+"""What the leaves of a product say, read column by column and leaf by leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from ojala.catalogs_schema.bands import BY_NAME, REFERENCE_BAND
+from ojala.catalogs_schema.ojala import CLASSES, OJALA, OJALA_VECTORS, PDF_COLUMNS
+from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
+from ojala.pipeline.quality.validation.truth import LUMINOSITY, Pdfs, Truth
+from ojala.pipeline.storage.hats import CatalogueError
+from ojala.pipeline.storage.healpix import Partition
+
+AB_ZERO = 23.9
+"""AB magnitude of a flux density of 1 uJy."""
+
+_ANSWERS = ["object_id", "tile_id", "number", "ra", "dec", "class", *(f"p_{c.lower()}" for c in CLASSES)]
+_DIAGRAMS = ["bpt_class", "whan_class"]
+_NOVELTY = "novelty"
+_LUMINOSITY = [LUMINOSITY, f"{LUMINOSITY}_err", "f_halpha"]
+_REDSHIFTS = [
+    "z",
+    "z_err",
+    "z_q02",
+    "z_q16",
+    "z_q50",
+    "z_q84",
+    "z_q98",
+    "z_odds",
+    "z_gal",
+    "z_gal_err",
+    "z_qso",
+    "z_qso_err",
+]
+
+
+def answers_for(
+    truth: Truth, catalogue: UPath, photometry: UPath | None, partitions: Iterable[Partition]
+) -> pa.Table:
+    """The catalogue's rows of the objects that a truth knows.
+
+    Leaves are read one at a time and only where they hold such an object, so that memory is bounded by
+    the truth and by one leaf.
+
+    Parameters
+    ----------
+    truth : Truth
+        Known objects.
+    catalogue : UPath
+        Root of the product.
+    photometry : UPath or None
+        Root of the photometry; None where the truth has the magnitudes.
+    partitions : iterable of Partition
+        Partitions whose leaves are there.
+
+    Returns
+    -------
+    pyarrow.Table
+        Answers with their errors, flags, and ``i_mag``, the observed AB magnitude in iSDSS (null where
+        the flux is missing or not positive). Columns that an older catalogue does not have are null.
+    """
+    known = truth.rows["object_id"].to_numpy()
+    errors = [f"{label}_err" for label in truth.labels]
+    columns = [*_ANSWERS, *_REDSHIFTS, *_DIAGRAMS, *truth.labels, *errors, "n_bands", "flags"]
+    if _NOVELTY in OJALA.names:
+        columns.append(_NOVELTY)
+    columns += [name for name in _LUMINOSITY if name not in columns]
+    flux = BY_NAME[REFERENCE_BAND].flux_column
+    found = [_none_of(columns)]
+    for partition in partitions:
+        rows = _rows_of(catalogue / partition.leaf, columns, known)
+        if rows is None:
+            continue
+        magnitudes = pa.nulls(rows.num_rows, pa.float64())
+        if photometry is not None:
+            own = rows["object_id"].to_numpy()
+            measured = _rows_of(photometry / partition.leaf, ["object_id", flux], own)
+            magnitudes = _magnitudes(own, measured, flux)
+        found.append(rows.append_column("i_mag", magnitudes))
+    return pa.concat_tables(found, promote_options="permissive")
+
+
+def pdfs_for(rows: pa.Table, vectors: UPath, partitions: Iterable[Partition]) -> Pdfs | None:
+    """The redshift PDFs of some rows of the catalogue; None where its vectors, of contract 1, have none.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        N rows with ``object_id``.
+    vectors : UPath
+        Root of the vectors' catalogue.
+    partitions : iterable of Partition
+        Partitions whose leaves are there.
+
+    Returns
+    -------
+    dict of str to RedshiftPdfs
+        By class, N rows each.
+    """
+    wanted = rows["object_id"].to_numpy()
+    columns = [part for name in PDF_COLUMNS.values() for part in (name, f"{name}_bin")]
+    parts = [
+        part
+        for partition in partitions
+        if (part := _rows_of(vectors / partition.leaf, ["object_id", *columns], wanted)) is not None
+    ]
+    if any(not set(columns) <= set(part.column_names) for part in parts):
+        return None
+    table = pa.concat_tables([OJALA_VECTORS.schema().empty_table().select(["object_id", *columns]), *parts])
+    there = table["object_id"].to_numpy()
+    order = np.argsort(there)
+    place = np.searchsorted(there, wanted, sorter=order).clip(0, max(0, len(there) - 1))
+    if not len(there) or (there[order[place]] != wanted).any():
+        raise CatalogueError(f"{vectors}: rows of the catalogue are missing: verify it with `ojala verify`")
+    return {
+        objects: RedshiftPdfs.from_table(table, name).take(order[place])
+        for objects, name in PDF_COLUMNS.items()
+    }
+
+
+def _rows_of(leaf: UPath, columns: list[str], object_ids: np.ndarray) -> pa.Table | None:
+    with leaf.open("rb") as file:
+        parquet = pq.ParquetFile(file)
+        hit = np.isin(parquet.read(columns=["object_id"])["object_id"].to_numpy(), object_ids)
+        if not hit.any():
+            return None
+        there = [name for name in columns if name in parquet.schema_arrow.names]
+        return parquet.read(columns=there).filter(pa.array(hit))
+
+
+def _magnitudes(object_ids: np.ndarray, measured: pa.Table | None, flux: str) -> pa.Array:
+    """AB magnitude of each object, null where its flux is missing or not positive."""
+    values = np.full(len(object_ids), np.nan)
+    if measured is not None:
+        order = np.argsort(object_ids)
+        place = order[np.searchsorted(object_ids[order], measured["object_id"].to_numpy())]
+        values[place] = measured[flux].to_numpy(zero_copy_only=False)
+    bright = values > 0
+    magnitudes = AB_ZERO - 2.5 * np.log10(np.where(bright, values, 1.0))
+    return pa.array(magnitudes, mask=~bright)
+
+
+def _none_of(columns: list[str]) -> pa.Table:
+    """A table without rows, so that there is something to join where no leaf knows an object."""
+    schema = pa.schema([pa.field(name, OJALA[name].type) for name in columns])
+    return schema.append(pa.field("i_mag", pa.float64())).empty_table()

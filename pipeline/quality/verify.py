@@ -1,0 +1,223 @@
+"""Is a catalogue whole? Checksums, contract and row accounts of what lies on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hats.catalog.dataset.collection_properties import CollectionProperties
+from hats.catalog.dataset.extension_properties import ExtensionProperties
+from hats.catalog.dataset.table_properties import TableProperties
+from hats.io.validation import is_valid_catalog
+from upath import UPath
+
+from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.cutouts import CUTOUTS
+from ojala.catalogs_schema.finetuned import OWN_HEADS
+from ojala.catalogs_schema.photometry import PHOTOMETRY
+from ojala.catalogs_schema.spectra import SPECTRA
+from ojala.pipeline.inference.adapters.registry import PRODUCTS
+from ojala.pipeline.runs.provenance import CHECKSUMS, read_checksums
+from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, read_record, run_folder
+from ojala.pipeline.storage.files import sha256_of
+from ojala.pipeline.storage.hats import LEAVES, CatalogueError, read_leaves
+
+_INGESTED = {contract.title: contract for contract in (PHOTOMETRY, SPECTRA, CUTOUTS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that is not as it should be.
+
+    Attributes
+    ----------
+    file : str
+        The file at fault.
+    problem : str
+        What is wrong with it.
+    """
+
+    file: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
+def verify(root: UPath) -> Iterator[Damage]:
+    """Check a collection, a run's folder or a catalogue; yields what is damaged, file by file.
+
+    Parameters
+    ----------
+    root : UPath
+        A collection (photometry and its published products), the folder of a run, or a catalogue of
+        photometry, spectra or cut-outs. Which of them it is shows in its files.
+
+    Raises
+    ------
+    CatalogueError
+        If there is nothing of the kind at `root`.
+    """
+    if (root / "collection.properties").exists():
+        yield from _collection(root)
+    elif (root / RECORD).exists():
+        yield from _run(root, photometry=None)
+    elif (root / "hats.properties").exists():
+        yield from _input(root)
+    else:
+        raise CatalogueError(
+            f"{root} is neither a collection, a run nor a catalogue: it has no collection.properties, no "
+            f"{RECORD} and no hats.properties"
+        )
+
+
+def _collection(root: UPath) -> Iterator[Damage]:
+    properties = CollectionProperties.read_from_file(root / "collection.properties")
+    photometry = _resolve(root, properties.hats_primary_table_url)
+    if not (photometry / "hats.properties").exists():
+        yield Damage(str(root / "collection.properties"), f"there is no photometry catalogue at {photometry}")
+        return
+    yield from _input(photometry)
+    runs: list[UPath] = []
+    for name in (properties.all_extensions or {}).values():
+        if not (root / name).exists():
+            yield Damage(str(root / name), "missing")
+            continue
+        extension = ExtensionProperties.read_from_file(root / name)
+        run = run_folder(root, _resolve(root, extension.join_catalog).parent.name)
+        if run not in runs:
+            runs.append(run)
+    for run in runs:
+        yield from _run(run, photometry)
+
+
+def _resolve(root: UPath, reference: str) -> UPath:
+    path = UPath(reference)
+    return path if path.is_absolute() else (root / reference).resolve()
+
+
+def _input(root: UPath) -> Iterator[Damage]:
+    """A catalogue that was ingested: of what its properties say, else of photometry."""
+    properties = TableProperties.read_from_dir(root).model_dump()
+    contract = _INGESTED.get(str(properties.get("obs_title")), PHOTOMETRY)
+    listed = (root / LEAVES).exists()
+    for partition, leaf in read_leaves(root).items():
+        path = root / partition.leaf
+        if not path.exists():
+            yield Damage(str(path), "missing")
+        elif listed and sha256_of(path) != leaf.sha256:
+            yield Damage(str(path), f"SHA-256 differs from {LEAVES}")
+        else:
+            yield from _leaf(path, contract, leaf.rows)
+    if not _is_hats(root):
+        yield Damage(str(root), "not a valid HATS catalogue")
+
+
+def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
+    record_path = run / RECORD
+    if not record_path.exists():
+        yield Damage(str(record_path), "missing")
+        return
+    try:
+        record = read_record(run)
+    except RecordError as problem:
+        yield Damage(str(record_path), str(problem))
+        return
+    if record.status not in ENDED:
+        yield Damage(str(record_path), f"run {record.run_id} is {record.status}, not complete")
+        return
+    if not (run / CHECKSUMS).exists():
+        yield Damage(str(run / CHECKSUMS), "missing")
+        return
+    damaged = set()
+    try:
+        sums = read_checksums(run)
+    except ValueError as problem:
+        yield Damage(str(run / CHECKSUMS), str(problem))
+        return
+    for name, sha256 in sums.items():
+        path = run / name
+        if not path.exists():
+            damaged.add(name)
+            yield Damage(str(path), "missing")
+        elif sha256_of(path) != sha256:
+            damaged.add(name)
+            yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
+    source = photometry if photometry is not None else UPath(record.source)
+    for product in (name for name in (*PRODUCTS, OWN_HEADS) if (run / name).exists()):
+        if record.products and product not in record.products:
+            yield Damage(str(run / product), "not a product of this run")
+            continue
+        yield from _product(run, product, record.contract(product), source, damaged, record.failed.keys())
+
+
+def _product(
+    run: UPath,
+    product: str,
+    contract: Contract,
+    photometry: UPath,
+    damaged: set[str],
+    missing: Collection[str],
+) -> Iterator[Damage]:
+    """Contract of each leaf, and its row accounts: the photometry's objects in the photometry's order.
+
+    Partitions that a partial release says are missing need not be there.
+    """
+    root = run / product
+    try:
+        leaves, expected = read_leaves(root), read_leaves(photometry)
+    except (CatalogueError, OSError) as problem:
+        yield Damage(str(root), str(problem))
+        return
+    for partition in [p for p in expected if p not in leaves and p.name not in missing]:
+        yield Damage(str(root / partition.leaf), "missing: the photometry has this partition")
+    for partition in [p for p in leaves if p not in expected]:
+        yield Damage(str(root / partition.leaf), "the photometry has no such partition")
+    for partition in [p for p in leaves if p in expected]:
+        path = root / partition.leaf
+        if f"{product}/{partition.leaf}" in damaged:
+            continue
+        faults = list(_leaf(path, contract, expected[partition].rows))
+        yield from faults
+        if faults:
+            continue
+        try:
+            same = _keys(path) == _keys(photometry / partition.leaf)
+        except (OSError, pa.ArrowException) as problem:
+            yield Damage(str(photometry / partition.leaf), f"cannot be read: {problem}")
+            continue
+        if not same:
+            yield Damage(str(path), "its objects are not those of the photometry's partition")
+    if not _is_hats(root):
+        yield Damage(str(root), "not a valid HATS catalogue")
+
+
+def _leaf(path: UPath, contract: Contract, rows: int) -> Iterator[Damage]:
+    try:
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file).read()
+    except (OSError, pa.ArrowException) as problem:
+        yield Damage(str(path), f"cannot be read: {problem}")
+        return
+    if table.num_rows != rows:
+        yield Damage(str(path), f"{table.num_rows} rows, expected {rows}")
+    for violation in contract.violations(table):
+        yield Damage(str(path), str(violation))
+
+
+def _is_hats(root: UPath) -> bool:
+    """Ask HATS itself, without its remarks that the optional ``_metadata`` is not there."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        return bool(is_valid_catalog(root, strict=True))
+    finally:
+        logging.disable(before)
+
+
+def _keys(path: UPath) -> pa.ChunkedArray:
+    with path.open("rb") as file:
+        return pq.ParquetFile(file).read(columns=["object_id"])["object_id"]

@@ -1,0 +1,88 @@
+"""Some rows of a run of AVIS, with the spectra and cut-outs that they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from upath import UPath
+
+from ojala.catalogs_schema.avis import AVIS
+from ojala.catalogs_schema.cutouts import CUTOUTS
+from ojala.catalogs_schema.spectra import SPECTRA
+from ojala.pipeline.inference.join import KEY, put_beside
+from ojala.pipeline.storage.healpix import Partition
+
+_SPECTRA = (
+    KEY,
+    "survey",
+    "source_id",
+    "class",
+    "subclass",
+    "z",
+    "trusted",
+    "snr",
+    "wavelength",
+    "flux",
+    "ivar",
+)
+_CUTOUTS = (KEY, "image", "ivar", "mask", "psf_fwhm_g", "psf_fwhm_r", "psf_fwhm_z", "x", "y")
+_AVIS = tuple(name for name in AVIS.names if not name.startswith("embedding"))
+
+
+def read_rows(
+    product: UPath, source: UPath, beside: UPath | None, chosen: Sequence[Partition], most: int
+) -> pa.Table:
+    """Rows with an embedding, as many of each partition.
+
+    Only the row groups that hold them are read of spectra and cut-outs.
+
+    Parameters
+    ----------
+    product, source : UPath
+        Roots of the product and of the spectra.
+    beside : UPath or None
+        Root of the cut-outs.
+    chosen : sequence of Partition
+        Partitions to take rows from.
+    most : int
+        Most rows in all.
+
+    Returns
+    -------
+    pyarrow.Table
+        The product's columns but the embeddings, the spectra's as ``spectra.column``, the cut-outs' as
+        ``cutouts.column``, null where there is none.
+    """
+    parts = []
+    for partition in chosen:
+        rows = _read(product / partition.leaf, _AVIS, None)
+        rows = rows.filter(pc.is_valid(rows["map_x"]))
+        take = np.linspace(0, rows.num_rows - 1, min(most // len(chosen) + 1, rows.num_rows)).astype(int)
+        rows = rows.take(take)
+        keys = rows[KEY].combine_chunks()
+        rows = put_beside(rows, _read(source / partition.leaf, _SPECTRA, keys), SPECTRA.name)
+        if beside is not None:
+            rows = put_beside(rows, _read(beside / partition.leaf, _CUTOUTS, keys), CUTOUTS.name)
+        parts.append(rows)
+    return pa.concat_tables(parts).slice(0, most)
+
+
+def _read(path: UPath, columns: Sequence[str], keys: pa.Array | None) -> pa.Table:
+    """Columns of a leaf, of the rows with these keys or of all."""
+    with path.open("rb") as raw, pq.ParquetFile(raw) as file:
+        if keys is None:
+            return file.read(columns=list(columns))
+        at = pc.index_in(keys, file.read(columns=[KEY])[KEY].combine_chunks()).drop_null().to_numpy()
+        sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups, of_group = np.unique(np.searchsorted(ends, at, side="right"), return_inverse=True)
+        if not len(groups):
+            return file.schema_arrow.empty_table().select(list(columns))
+        read = file.read_row_groups(groups.tolist(), columns=list(columns))
+        before = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])[:-1]])
+        begin = (ends - sizes)[groups]
+        return read.take(at - begin[of_group] + before[of_group])

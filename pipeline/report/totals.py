@@ -1,0 +1,286 @@
+"""A run in numbers: what its receipts say, added up."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.catalogs_schema.contract import NONE
+from ojala.catalogs_schema.ojala import CLASSES
+from ojala.catalogs_schema.receipt import REDSHIFT_BIN, REDSHIFT_EDGES, Receipt
+from ojala.pipeline.runs.receipts import seconds_at_work
+from ojala.pipeline.storage.healpix import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What one worker process did.
+
+    Attributes
+    ----------
+    host, pid : str, int
+        Machine and process.
+    partitions, rows : int
+        How much it finished.
+    seconds : float
+        Wall-clock seconds in which it was at a partition or at several, failed ones too.
+    peak_rss : int
+        Peak resident memory [bytes].
+    """
+
+    host: str
+    pid: int
+    partitions: int
+    rows: int
+    seconds: float
+    peak_rss: int
+
+
+@dataclass(frozen=True)
+class RunAccount:
+    """The receipts of a run, one entry per partition in the arrays.
+
+    Attributes
+    ----------
+    receipts : tuple of Receipt
+        In the order of the sky.
+    partitions : tuple of Partition
+        Their partitions.
+    rows_in, rows_out : ndarray of int64
+        Rows read and written.
+    done : ndarray of bool
+        Whether the partition was written whole.
+    seconds : ndarray of float
+        Wall-clock seconds of the last attempt.
+    stages : dict of str to ndarray of float
+        Wall-clock seconds per stage.
+    peak_rss : ndarray of float
+        Peak resident memory of the worker by then [bytes].
+    """
+
+    receipts: tuple[Receipt, ...]
+    partitions: tuple[Partition, ...]
+    rows_in: np.ndarray
+    rows_out: np.ndarray
+    done: np.ndarray
+    seconds: np.ndarray
+    stages: dict[str, np.ndarray]
+    peak_rss: np.ndarray
+
+    @cached_property
+    def unequal(self) -> list[str]:
+        """Names of the partitions whose rows out differ from their rows in, failed ones apart."""
+        wrong = self.done & (self.rows_in != self.rows_out)
+        return [self.partitions[i].name for i in np.flatnonzero(wrong)]
+
+    @cached_property
+    def failures(self) -> list[tuple[str, str]]:
+        """Name and last error of each partition that failed."""
+        found = []
+        for receipt in self.receipts:
+            if receipt.status == "failed":
+                error = receipt.attempts[-1].error if receipt.attempts else None
+                found.append((receipt.partition, error or "no error was recorded"))
+        return found
+
+    @cached_property
+    def flags(self) -> dict[str, int]:
+        """Rows per flag, all flags of the contract named."""
+        return {name: self._count("flags", name) for name in self._named("flags")}
+
+    @cached_property
+    def classes(self) -> dict[str, int]:
+        """Rows per most probable class (or that were answered, by a model that gives none), NONE last."""
+        named = [name for name in self._named("classes") if name not in ("none", NONE)]
+        counts = {name: self._count("classes", name) for name in named or CLASSES}
+        return counts | {NONE: self._count("classes", "none") + self._count("classes", NONE)}
+
+    @cached_property
+    def expected(self) -> dict[str, float]:
+        """Per class, its probability summed over all rows: how many objects of it are expected."""
+        return {
+            name: sum(r.summary.expected.get(name, 0.0) for r in self.receipts if r.summary)
+            for name in self._named("expected")
+        }
+
+    @cached_property
+    def flagged(self) -> int:
+        """Rows with any flag."""
+        return sum(r.summary.flagged for r in self.receipts if r.summary)
+
+    @cached_property
+    def redshifts(self) -> dict[str, np.ndarray]:
+        """Rows per redshift bin, per class that has redshifts."""
+        found = {}
+        for name in self._named("redshifts"):
+            counts = np.zeros(len(REDSHIFT_EDGES) - 1, dtype=np.int64)
+            for receipt in self.receipts:
+                if receipt.summary and name in receipt.summary.redshifts:
+                    counts += np.asarray(receipt.summary.redshifts[name], dtype=np.int64)
+            if counts.any():
+                found[name] = counts
+        return found
+
+    @cached_property
+    def bands(self) -> np.ndarray | None:
+        """Rows with a usable value per model band, shape (63,); None where spectra were read."""
+        found = [receipt.summary.bands for receipt in self.receipts if receipt.summary]
+        if found and not any(found):
+            return None
+        counts = np.zeros(len(MODEL_BANDS), dtype=np.int64)
+        for bands in found:
+            counts += np.asarray(bands, dtype=np.int64)
+        return counts
+
+    @cached_property
+    def rows_summarised(self) -> int:
+        """Rows of the partitions that carry a summary; the denominator of all fractions."""
+        return sum(r.rows_out for r in self.receipts if r.summary)
+
+    @cached_property
+    def workers(self) -> list[Worker]:
+        """Worker processes, the busiest first."""
+        found: dict[tuple[str, int], list[float]] = {}
+        for receipt in self.receipts:
+            for attempt in receipt.attempts:
+                found.setdefault((attempt.host, attempt.pid), [0, 0, 0.0, 0])
+            if receipt.attempts:
+                last = receipt.attempts[-1]
+                entry = found[last.host, last.pid]
+                entry[0] += receipt.status == "done"
+                entry[1] += receipt.rows_out
+                entry[3] = max(entry[3], receipt.peak_rss)
+        attempts = (attempt for receipt in self.receipts for attempt in receipt.attempts)
+        for worker, seconds in seconds_at_work(attempts).items():
+            found[worker][2] = seconds
+        workers = [
+            Worker(h, p, int(n), int(rows), s, int(rss)) for (h, p), (n, rows, s, rss) in found.items()
+        ]
+        return sorted(workers, key=lambda w: (-w.rows, w.host, w.pid))
+
+    def _named(self, table: str) -> list[str]:
+        """What the summaries count in one of their tables, in the order of the first that names it."""
+        tables = (getattr(receipt.summary, table) for receipt in self.receipts if receipt.summary)
+        return list(dict.fromkeys(name for one in tables for name in one))
+
+    def _count(self, table: str, key: str) -> int:
+        return sum(getattr(r.summary, table).get(key, 0) for r in self.receipts if r.summary)
+
+
+def account_of(receipts: Sequence[Receipt]) -> RunAccount:
+    """Add up the receipts of a run.
+
+    Parameters
+    ----------
+    receipts : sequence of Receipt
+        One per partition.
+
+    Raises
+    ------
+    ValueError
+        If two receipts are of the same partition; names it.
+    """
+    ordered = sorted(receipts, key=lambda r: _position(Partition.parse(r.partition)))
+    for first, second in itertools.pairwise(ordered):
+        if first.partition == second.partition:
+            raise ValueError(f"two receipts of partition {first.partition}: a run has one per partition")
+    stages = sorted({stage for r in ordered for stage in r.seconds}, key=_stage_order(ordered))
+    return RunAccount(
+        receipts=tuple(ordered),
+        partitions=tuple(Partition.parse(r.partition) for r in ordered),
+        rows_in=np.array([r.rows_in for r in ordered], dtype=np.int64),
+        rows_out=np.array([r.rows_out for r in ordered], dtype=np.int64),
+        done=np.array([r.status == "done" for r in ordered], dtype=bool),
+        seconds=np.array([_seconds(r) for r in ordered], dtype=np.float64),
+        stages={s: np.array([r.seconds.get(s, 0.0) for r in ordered]) for s in stages},
+        peak_rss=np.array([r.peak_rss for r in ordered], dtype=np.float64),
+    )
+
+
+def _position(partition: Partition) -> tuple[float, int]:
+    return partition.pixel / 4.0**partition.order, partition.order
+
+
+def _stage_order(receipts: Sequence[Receipt]) -> Callable[[str], tuple[int, str]]:
+    """Stages come in the order of the first receipt that has them: the order in which they ran."""
+    first: dict[str, int] = {}
+    for receipt in receipts:
+        for place, stage in enumerate(receipt.seconds):
+            first.setdefault(stage, place)
+    return lambda stage: (first[stage], stage)
+
+
+def _seconds(receipt: Receipt) -> float:
+    return receipt.attempts[-1].seconds if receipt.attempts else sum(receipt.seconds.values())
+
+
+def run_numbers(account: RunAccount, without_receipt: int, seconds: float) -> dict[str, Any]:
+    """What a run did.
+
+    Parameters
+    ----------
+    account : RunAccount
+        Its receipts, added up.
+    without_receipt : int
+        Partitions of the photometry of which there is no receipt.
+    seconds : float
+        From the run's first start to its end.
+    """
+    rows_in, rows_out = int(account.rows_in.sum()), int(account.rows_out.sum())
+    return {
+        "rows": {
+            "in": rows_in,
+            "out": rows_out,
+            "equal": rows_in == rows_out and not account.unequal,
+            "flagged": account.flagged,
+        },
+        "partitions": {
+            "done": int(account.done.sum()),
+            "failed": int((~account.done).sum()),
+            "without_receipt": without_receipt,
+            "unequal": account.unequal,
+            "failures": dict(account.failures),
+        },
+        "seconds": {
+            "wall": seconds,
+            "at_work": float(account.seconds.sum()),
+            "stages": {stage: float(values.sum()) for stage, values in account.stages.items()},
+        },
+        "rows_per_second": rows_out / seconds if seconds > 0 else None,
+        "peak_rss": int(account.peak_rss.max(initial=0.0)),
+        "classes": account.classes,
+        "expected_classes": account.expected,
+        "flags": account.flags,
+        "redshifts": {
+            "bin_width": REDSHIFT_BIN,
+            "rows": {name: counts.tolist() for name, counts in account.redshifts.items()},
+        },
+        "bands": {}
+        if account.bands is None
+        else {band.name: int(n) for band, n in zip(MODEL_BANDS, account.bands, strict=True)},
+        "rows_summarised": account.rows_summarised,
+    }
+
+
+def finite(value: object) -> object:
+    """The same with None for numbers that are not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def seconds_between(started: str, ended: str) -> float:
+    """Seconds from one ISO 8601 time to another; times without a zone are UTC."""
+    first, last = (dt.datetime.fromisoformat(text) for text in (started, ended))
+    first, last = (time if time.tzinfo else time.replace(tzinfo=dt.UTC) for time in (first, last))
+    return (last - first).total_seconds()

@@ -1,0 +1,1 @@
+"""Runs and releases: configuration, plan, record, receipts, workspace, provenance."""

@@ -1,0 +1,165 @@
+"""Where a run's results come from: a table of partitions, PROV-JSON and checksums.
+
+The terms are those of the IVOA Provenance Data Model (Activity, Entity, Agent and their relations).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prov.model import ProvDocument
+from upath import UPath
+
+from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline.runs.record import RECORD, RunRecord
+from ojala.pipeline.storage.files import hash_files, list_files, write_whole
+from ojala.pipeline.storage.healpix import Partition
+
+PARTITIONS = "provenance/partitions.parquet"
+PROV = "provenance/prov.json"
+CHECKSUMS = "checksums.sha256"
+
+_STAGES = ("read", "predict", "derive", "write")
+
+
+def partitions_table(receipts: Sequence[Receipt]) -> pa.Table:
+    """Receipts as a table, one row per partition in order of the sky."""
+    rows = []
+    for receipt in sorted(receipts, key=lambda r: Partition.parse(r.partition)):
+        partition = Partition.parse(receipt.partition)
+        last = receipt.attempts[-1]
+        rows.append(
+            {
+                "order": partition.order,
+                "pixel": partition.pixel,
+                "status": receipt.status,
+                "run_id": receipt.run_id,
+                "key": receipt.key,
+                **receipt.ingredients.model_dump(),
+                "model": receipt.model,
+                "rows_in": receipt.rows_in,
+                "rows_out": receipt.rows_out,
+                "sha256": receipt.leaves[0].sha256 if receipt.leaves else None,
+                "bytes": sum(leaf.bytes for leaf in receipt.leaves),
+                "attempts": len(receipt.attempts),
+                "error": last.error,
+                "host": last.host,
+                "device": receipt.device,
+                "started": last.started,
+                "seconds": last.seconds,
+                **{f"seconds_{stage}": receipt.seconds.get(stage) for stage in _STAGES},
+                "peak_rss": receipt.peak_rss,
+            }
+        )
+    return pa.Table.from_pylist(rows)
+
+
+def prov_document(record: RunRecord, photometry: str, products: dict[str, Contract]) -> ProvDocument:
+    """Describe a run in the terms of W3C PROV and the IVOA Provenance Data Model.
+
+    Parameters
+    ----------
+    record : RunRecord
+        The run.
+    photometry : str
+        Where the photometry lies.
+    products : dict of str to Contract
+        Contracts of what was generated.
+    """
+    document = ProvDocument()
+    document.add_namespace("voprov", "http://www.ivoa.net/documents/ProvenanceDM/")
+    document.add_namespace("ojala", "urn:ojala:")
+    run = document.activity(
+        f"ojala:run/{record.run_id}",
+        record.started,
+        record.ended,
+        {"prov:label": "run of the model over all partitions", "voprov:status": record.status},
+    )
+    for name, value in record.config.items():
+        parameter = document.entity(
+            f"ojala:run/{record.run_id}/parameter/{name}",
+            {"prov:type": "voprov:Parameter", "voprov:name": name, "prov:value": str(value)},
+        )
+        document.used(run, parameter)
+    agent = document.agent(
+        "ojala:software", {"prov:type": "prov:SoftwareAgent", "ojala:version": record.code_version}
+    )
+    document.wasAssociatedWith(run, agent)
+    source = document.entity(
+        "ojala:photometry", {"prov:label": "photometry catalogue", "prov:location": photometry}
+    )
+    weights = document.entity(
+        "ojala:weights", {"prov:label": record.model, "ojala:sha256": record.weights_sha256}
+    )
+    document.used(run, source)
+    if record.beside is not None:
+        beside = {"prov:label": "cut-out catalogue", "prov:location": record.beside}
+        document.used(run, document.entity("ojala:cutouts", beside))
+    document.used(run, weights)
+    if record.atlas_sha256:
+        atlas = {"prov:label": "atlas of embeddings", "ojala:sha256": record.atlas_sha256}
+        document.used(run, document.entity("ojala:atlas", atlas))
+    for head in record.heads:
+        used = document.entity(
+            f"ojala:head/{head.name}", {"prov:label": head.description, "ojala:sha256": head.sha256}
+        )
+        document.used(run, used)
+    for name, contract in products.items():
+        product = document.entity(
+            f"ojala:run/{record.run_id}/{name}",
+            {"prov:label": contract.title, "ojala:contract": contract.version, "ojala:rows": record.rows_out},
+        )
+        document.wasGeneratedBy(product, run)
+        document.wasDerivedFrom(product, source)
+    return document
+
+
+def write_provenance(
+    run: UPath,
+    record: RunRecord,
+    photometry: str,
+    products: dict[str, Contract],
+    receipts: Sequence[Receipt],
+) -> None:
+    """Write the table of partitions and PROV-JSON into a run's folder."""
+    sink = io.BytesIO()
+    pq.write_table(partitions_table(receipts), sink, compression="zstd")
+    write_whole(run / PARTITIONS, sink.getvalue())
+    document = prov_document(record, photometry, products)
+    write_whole(run / PROV, str(document.serialize(indent=1)).encode())
+
+
+def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:
+    """Write ``checksums.sha256`` over all files of a run, in the form that ``sha256sum -c`` reads.
+
+    The hashes of leaves are those of the receipts; all other files are read. The run's record is left out,
+    since it changes last.
+    """
+    sums = {leaf.path: leaf.sha256 for receipt in receipts for leaf in receipt.leaves}
+    others = [name for name in list_files(run) if name not in sums and name not in (RECORD, CHECKSUMS)]
+    sums |= dict(hash_files(run, others))
+    text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+    write_whole(run / CHECKSUMS, text.encode())
+
+
+def read_checksums(run: UPath) -> dict[str, str]:
+    """File -> SHA-256 of a run's ``checksums.sha256``.
+
+    Raises
+    ------
+    ValueError
+        If a line is none, or names a file outside of the run.
+    """
+    sums = {}
+    for number, line in enumerate((run / CHECKSUMS).read_text().splitlines(), start=1):
+        sha256, _, name = line.partition("  ")
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{run / CHECKSUMS}, line {number}: {name!r} is no file of this run")
+        sums[name] = sha256
+    return sums

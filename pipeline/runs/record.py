@@ -1,0 +1,142 @@
+"""The record of a run: one JSON file in its folder that says what it is and how far it came."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from upath import UPath
+
+from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.finetuned import OWN_HEADS, OwnHead, own_heads_contract
+from ojala.pipeline.inference.adapters.registry import PRODUCTS
+from ojala.pipeline.storage.files import write_whole
+
+RECORD = "run.json"
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of runs are names of folders, and cannot lead out of theirs."""
+
+
+class RecordError(ValueError):
+    """A run that is not there, or whose record cannot be read."""
+
+
+class Status(enum.StrEnum):
+    """How far a run came. A complete or partial run has ended for good and is never written to again."""
+
+    RUNNING = "running"
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+
+
+ENDED = (Status.COMPLETE, Status.PARTIAL)
+"""States in which a run has catalogues and stays as it is."""
+
+
+class RunRecord(BaseModel):
+    """What a run is and how far it came."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str = Field(description="name of the run and of its folder")
+    status: Status = Field(description="how far it came; `partial`: complete but for what `failed` names")
+    started: str = Field(description="UTC time of its first start")
+    ended: str | None = Field(default=None, description="UTC time of its end")
+    config: dict[str, str | int | float | bool | None] = Field(description="the resolved configuration")
+    products: tuple[str, ...] = Field(default=(), description="products that it writes, the main one first")
+    heads: tuple[OwnHead, ...] = Field(default=(), description="heads of the user's own that were asked too")
+    code_version: str = Field(description="version of the code")
+    packages: dict[str, str] = Field(description="versions of the packages it ran with")
+    model: str = Field(default="", description="name and version of the model")
+    weights_sha256: str = Field(description="SHA-256 of the weights")
+    atlas_sha256: str = Field(default="", description="SHA-256 of the atlas; empty if there was none")
+    base: str | None = Field(default=None, description="run whose leaves it links where they are as wanted")
+    region: str | None = Field(default=None, description="part of the sky that was done again; null for all")
+    partitions: int = Field(description="partitions of the photometry")
+    linked: int = Field(default=0, description="partitions whose leaves were made by earlier runs")
+    failed: dict[str, str] = Field(default={}, description="partitions that failed, with the error")
+    rows_in: int = Field(description="rows of the photometry")
+    rows_out: int = Field(default=0, description="rows of the value-added catalogue")
+    bytes: int = Field(default=0, description="size of all leaves")
+    mixture: dict[str, dict[str, int]] = Field(
+        default={},
+        description="partitions per weights, configuration, code and contract, where these are not the "
+        "same everywhere; only a reprocessed region mixes them",
+    )
+    rows_per_worker_second: float = Field(default=0.0, description="rate of one worker, from the receipts")
+
+    @property
+    def main(self) -> str:
+        """Name of the main product; runs of one main product follow each other."""
+        return self.products[0] if self.products else "ojala"
+
+    def contract(self, product: str) -> Contract:
+        """Contract of one of the run's products."""
+        return own_heads_contract(self.heads) if product == OWN_HEADS else PRODUCTS[product]
+
+    @property
+    def source(self) -> str:
+        """Root of the catalogue that the run read: photometry or spectra."""
+        return str(self.config.get("photometry") or self.config.get("spectra"))
+
+    @property
+    def beside(self) -> str | None:
+        """Root of the second catalogue that it read, of cut-outs; None if it read one."""
+        root = self.config.get("cutouts")
+        return None if root is None else str(root)
+
+
+def runs_folder(out: UPath) -> UPath:
+    """Where the runs of a collection lie."""
+    return out / "runs"
+
+
+def run_folder(out: UPath, run_id: str) -> UPath:
+    """Where a run lies.
+
+    Raises
+    ------
+    RecordError
+        If that is no name of a run.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise RecordError(f"{run_id!r} is no name of a run: letters, digits, '-', '_' and '.' make one")
+    return runs_folder(out) / run_id
+
+
+def write_record(run: UPath, record: RunRecord) -> None:
+    """Write the record of a run into its folder, replacing the one before."""
+    write_whole(run / RECORD, record.model_dump_json(indent=1).encode())
+
+
+def read_record(run: UPath) -> RunRecord:
+    """The record of a run.
+
+    Raises
+    ------
+    RecordError
+        If there is none or it cannot be read; says where.
+    """
+    try:
+        record = RunRecord.model_validate_json((run / RECORD).read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"{run} is no run: it has no {RECORD}") from None
+    except ValidationError as problem:
+        raise RecordError(
+            f"{run / RECORD} cannot be read: {problem.errors()[0]['msg']}; its leaves are taken over by the "
+            "next run where they are whole"
+        ) from problem
+    if record.run_id != run.name:
+        raise RecordError(f"{run / RECORD} is the record of {record.run_id!r}, not of this folder's run")
+    return record
+
+
+def find_runs(out: UPath) -> list[UPath]:
+    """Folders of all runs of a collection, in the order of their first start."""
+    folder = runs_folder(out)
+    if not folder.exists():
+        return []
+    return sorted((run for run in folder.iterdir() if _RUN_ID.fullmatch(run.name)), key=lambda run: run.name)

@@ -1,0 +1,257 @@
+"""Regions of the sky, as a person names them, and the partitions that they touch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import healpy
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import Latitude, Longitude
+from mocpy import MOC
+from upath import UPath
+
+from ojala.catalogs_schema.ojala import Flag
+from ojala.pipeline.runs.receipts import Known
+from ojala.pipeline.storage.files import is_local
+from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
+
+FORMS = (
+    "cone:RA,DEC,RADIUS  box:RA1,RA2,DEC1,DEC2  polygon:RA,DEC;RA,DEC;RA,DEC  moc:FILE  tiles:5/1234,5/1235  "
+    "flagged  flagged:NAME>0.1"
+)
+"""How a region can be given; angles in degrees, ICRS."""
+
+FINER = 4
+"""Orders by which the edge of a region is drawn finer than the finest partition."""
+
+_FINEST = 12
+"""Partitions finer than this do not make the edge of a region be drawn finer."""
+
+_CHILDREN = 3
+"""Orders by which the pixels that are tried in a partition are finer than it."""
+
+
+class RegionError(ValueError):
+    """A region that cannot be understood, or that holds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region: where it is on the sky, or which receipts it wants.
+
+    Attributes
+    ----------
+    text : str
+        As it was given.
+    overlaps : callable or None
+        Partitions -> for each of them, whether it is touched; None for ``flagged``.
+    flag : str
+        Flag whose share of rows counts; empty for partitions that failed.
+    share : float
+        Partitions above this share are meant.
+    """
+
+    text: str
+    overlaps: Callable[[Sequence[Partition]], np.ndarray] | None = None
+    flag: str = ""
+    share: float = 0.0
+
+    def touched(
+        self, partitions: Collection[Partition], known: Mapping[Partition, Known]
+    ) -> frozenset[Partition]:
+        """Those partitions that the region touches; a partition on its edge is touched.
+
+        Parameters
+        ----------
+        partitions : collection of Partition
+            To choose from.
+        known : mapping of Partition to Known
+            What the run that is reprocessed knows of them.
+
+        Raises
+        ------
+        RegionError
+            If there are none.
+        """
+        if self.overlaps is not None:
+            chosen = list(partitions)
+            found = frozenset(p for p, is_in in zip(chosen, self.overlaps(chosen), strict=True) if is_in)
+        else:
+            found = frozenset(p for p in partitions if self._is_flagged(known.get(p)))
+        if not found:
+            raise RegionError(
+                f"region {self.text!r} touches none of the {len(partitions):,} partitions: "
+                + ("none of them is flagged so" if self.overlaps is None else "there is no photometry there")
+            )
+        return found
+
+    def _is_flagged(self, known: Known | None) -> bool:
+        if not self.flag:
+            return known is None or known.status != "done"
+        return known is not None and known.flags.get(self.flag, 0.0) > self.share
+
+
+def _drawn(text: str, draw: Callable[[int], MOC]) -> Region:
+    """A region whose coverage is drawn at an order somewhat finer than the partitions."""
+
+    def overlaps(partitions: Sequence[Partition]) -> np.ndarray:
+        finest = max((p.order for p in partitions), default=0)
+        return _overlapping(draw(min(finest, _FINEST) + FINER), partitions)
+
+    return Region(text, overlaps)
+
+
+def _overlapping(moc: MOC, partitions: Sequence[Partition]) -> np.ndarray:
+    """Whether at least a part of each partition lies in a coverage."""
+    ranges = moc.to_depth29_ranges.astype(np.int64)
+    shift = np.array([2 * (INDEX_ORDER - p.order) for p in partitions], dtype=np.int64)
+    first = np.array([p.pixel for p in partitions], dtype=np.int64) << shift
+    end = first + (np.int64(1) << shift)
+    # The first range that ends behind the partition's first pixel is the only one to ask.
+    index = np.searchsorted(ranges[:, 1], first, side="right")
+    inside = index < len(ranges)
+    inside[inside] = ranges[index[inside], 0] < end[inside]
+    return inside
+
+
+def coverage(partitions: Collection[Partition]) -> MOC:
+    """The coverage of partitions, exact."""
+    order = max((p.order for p in partitions), default=0)
+    depth = np.array([p.order for p in partitions], dtype=np.uint8)
+    pixels = np.array([p.pixel for p in partitions], dtype=np.uint64)
+    return MOC.from_healpix_cells(pixels, depth, max_depth=order)
+
+
+def parse_region(text: str) -> Region:
+    """The region that a person means, see `FORMS`.
+
+    Raises
+    ------
+    RegionError
+        If it cannot be understood; says what was expected.
+    """
+    kind, _, rest = text.strip().partition(":")
+    if kind not in _KINDS:
+        raise RegionError(f"region {text!r} is none of: {FORMS}")
+    return _KINDS[kind](text, rest)
+
+
+def _cone(text: str, rest: str) -> Region:
+    ra, dec, radius = _numbers(text, rest, 3, "cone:RA,DEC,RADIUS")
+    _position(text, [ra], [dec])
+    if not 0.0 < radius <= 180.0:
+        raise RegionError(f"region {text!r}: the radius must be above 0 and at most 180 degrees")
+    lon, lat = Longitude(ra, u.deg), Latitude(dec, u.deg)
+    return _drawn(text, lambda order: MOC.from_cone(lon=lon, lat=lat, radius=radius * u.deg, max_depth=order))
+
+
+def _box(text: str, rest: str) -> Region:
+    ra1, ra2, dec1, dec2 = _numbers(text, rest, 4, "box:RA1,RA2,DEC1,DEC2")
+    _position(text, [ra1, ra2], [dec1, dec2])
+    if dec1 >= dec2:
+        raise RegionError(f"region {text!r}: DEC1 must be below DEC2")
+    if ra1 == ra2:
+        raise RegionError(f"region {text!r}: RA1 and RA2 must differ; RA1 above RA2 goes through RA 0")
+    return Region(text, lambda partitions: _touched_by_box(partitions, ra1, ra2, dec1, dec2))
+
+
+def _touched_by_box(
+    partitions: Sequence[Partition], ra1: float, ra2: float, dec1: float, dec2: float
+) -> np.ndarray:
+    """Partitions with a subpixel's centre in the box, or with its edge running through them.
+
+    mocpy 0.21 draws zones that begin at RA 0 too small, so boxes are not drawn with it.
+    """
+    width = ra2 - ra1 if ra1 < ra2 else ra2 - ra1 + 360.0  # from the first to the second, through 0
+    order = np.array([p.order for p in partitions])
+    pixel = np.array([p.pixel for p in partitions], dtype=np.int64)
+    touched = np.zeros(len(partitions), dtype=bool)
+    step = healpy.nside2resol(2 ** min(int(order.max(initial=0)), _FINEST)) * 180 / np.pi / 16
+    ra = np.linspace(ra1, ra1 + width, int(width / step) + 2) % 360.0
+    dec = np.linspace(dec1, dec2, int((dec2 - dec1) / step) + 2)
+    lon = np.concatenate([ra, ra, np.full_like(dec, ra1), np.full_like(dec, ra2)])
+    lat = np.concatenate([np.full_like(ra, dec1), np.full_like(ra, dec2), dec, dec])
+    for level in np.unique(order):
+        here = np.flatnonzero(order == level)
+        nside = 2 ** (int(level) + _CHILDREN)
+        children = (pixel[here, None] << 2 * _CHILDREN) + np.arange(4**_CHILDREN)
+        child_ra, child_dec = healpy.pix2ang(nside, children, nest=True, lonlat=True)
+        inside = ((child_ra - ra1) % 360.0 <= width) & (child_dec >= dec1) & (child_dec <= dec2)
+        edge = healpy.ang2pix(2 ** int(level), lon, lat, nest=True, lonlat=True)
+        touched[here] = inside.any(axis=1) | np.isin(pixel[here], edge)
+    return touched
+
+
+def _polygon(text: str, rest: str) -> Region:
+    corners = [_numbers(text, corner, 2, "polygon:RA,DEC;RA,DEC;RA,DEC") for corner in rest.split(";")]
+    if len(corners) < 3:
+        raise RegionError(f"region {text!r}: a polygon has at least three corners, divided by ';'")
+    ra, dec = (np.array(values) for values in zip(*corners, strict=True))
+    _position(text, ra, dec)
+    if len({(r % 360.0, d) for r, d in corners}) < len(corners):
+        raise RegionError(f"region {text!r}: a corner is given twice; the polygon closes itself")
+    return _drawn(text, lambda order: MOC.from_polygon(lon=ra * u.deg, lat=dec * u.deg, max_depth=order))
+
+
+def _moc(text: str, rest: str) -> Region:
+    path = UPath(rest)
+    if not is_local(path) or not path.is_file():
+        raise RegionError(f"region {text!r}: there is no file {rest!r} on this machine")
+    form = {".json": "json", ".txt": "ascii"}.get(path.suffix, "fits")
+    try:
+        moc = MOC.load(path.path, format=form)
+    except (OSError, ValueError, KeyError) as problem:
+        raise RegionError(f"region {text!r}: {rest} cannot be read as a MOC ({form}): {problem}") from problem
+    return _drawn(text, lambda order: moc)
+
+
+def _tiles(text: str, rest: str) -> Region:
+    try:
+        tiles = [Partition.parse(name.strip()) for name in rest.split(",")]
+    except ValueError as problem:
+        raise RegionError(f"region {text!r}: {problem}") from problem
+    return _drawn(text, lambda order: coverage(tiles))
+
+
+def _flagged(text: str, rest: str) -> Region:
+    if not rest:
+        return Region(text)
+    match = re.fullmatch(r"(\w+)>([0-9.]+(?:e-?[0-9]+)?)", rest.replace(" ", ""))
+    if match is None:
+        raise RegionError(f"region {text!r}: expected flagged or flagged:NAME>0.1")
+    name, share = match[1], float(match[2])
+    if name != "any" and name not in Flag.__members__:
+        raise RegionError(f"region {text!r}: there is no flag {name!r}: choose from any, {', '.join(_FLAGS)}")
+    return Region(text, flag=name, share=share)
+
+
+_FLAGS = tuple(Flag.__members__)
+
+_KINDS: dict[str, Callable[[str, str], Region]] = {
+    "cone": _cone,
+    "box": _box,
+    "polygon": _polygon,
+    "moc": _moc,
+    "tiles": _tiles,
+    "flagged": _flagged,
+}
+
+
+def _numbers(text: str, rest: str, count: int, form: str) -> list[float]:
+    try:
+        values = [float(value) for value in rest.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count or not np.isfinite(values).all():
+        raise RegionError(f"region {text!r}: expected {form} in degrees")
+    return values
+
+
+def _position(text: str, ra: Iterable[float], dec: Iterable[float]) -> None:
+    if any(not 0.0 <= value <= 360.0 for value in ra):
+        raise RegionError(f"region {text!r}: right ascensions lie between 0 and 360 degrees")
+    if any(not -90.0 <= value <= 90.0 for value in dec):
+        raise RegionError(f"region {text!r}: declinations lie between -90 and 90 degrees")

@@ -1,0 +1,349 @@
+"""Releases: which run of each product a collection points at, and which it pointed at before.
+
+Publishing and rolling back replace one file, ``collection.properties``, in one step; what else they write
+is written before and named by nobody until then. The history of publications is a file that only grows.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hats.catalog.dataset.collection_properties import CollectionProperties
+from hats.catalog.dataset.extension_properties import ExtensionProperties
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from upath import UPath
+
+from ojala.pipeline.runs.record import (
+    ENDED,
+    RecordError,
+    RunRecord,
+    Status,
+    find_runs,
+    read_record,
+    run_folder,
+)
+from ojala.pipeline.storage.files import utc_now, write_whole
+from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, write_collection
+from ojala.pipeline.storage.lock import POINTER, hold, living_holder
+
+HISTORY = "publications.jsonl"
+"""One line per publication and rollback, in the collection's folder."""
+
+PATIENCE = 60.0
+"""Seconds to wait for another one who is turning the collection's pointer."""
+
+
+class ReleaseError(ValueError):
+    """Something that cannot be published, rolled back or reprocessed; says why."""
+
+
+class Publication(BaseModel):
+    """One turn of a collection's pointer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    action: Literal["publish", "rollback"] = Field(description="what was done")
+    product: str = Field(description="main product whose pointer was turned")
+    run_id: str = Field(description="run that the pointer named afterwards")
+    before: str | None = Field(default=None, description="run that it named before")
+    when: str = Field(description="UTC time")
+    host: str = Field(description="machine")
+    partial: bool = Field(default=False, description="whether a part of the sky is missing")
+    gates: dict[str, str] = Field(default={}, description="outcome of each quality gate")
+    forced: tuple[str, ...] = Field(default=(), description="gates that failed and were overruled")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A run of a collection as `releases` lists it.
+
+    Attributes
+    ----------
+    run_id : str
+        The run.
+    product : str
+        Its main product; empty where its record cannot be read.
+    status : str
+        How far it came; ``damaged`` where its record cannot be read; ``at work`` where a process is.
+    published : str
+        ``published``, ``was published`` or ``no``.
+    date : str
+        UTC time of its end, or of its start.
+    rows, partitions, bytes : int
+        Size; partitions are those that are there.
+    missing : int
+        Partitions of the photometry that are not there: a partial sky.
+    weights : str
+        SHA-256 of the weights; ``mixed`` where there are several.
+    region, base : str or None
+        What was reprocessed of which run.
+    """
+
+    run_id: str
+    product: str
+    status: str
+    published: str
+    date: str
+    rows: int
+    partitions: int
+    bytes: int
+    missing: int
+    weights: str
+    region: str | None
+    base: str | None
+
+
+def read_history(out: UPath) -> list[Publication]:
+    """All publications and rollbacks of a collection, the first one first.
+
+    Raises
+    ------
+    ReleaseError
+        If the file is damaged; says where.
+    """
+    path = out / HISTORY
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            found.append(Publication.model_validate_json(line))
+        except ValidationError as problem:
+            raise ReleaseError(
+                f"{path}, line {number} cannot be read: {problem.errors()[0]['msg']}"
+            ) from problem
+    return found
+
+
+def pointers(out: UPath) -> dict[str, str]:
+    """Product -> run that the collection points at."""
+    found = {}
+    for product, name in _extensions(out).items():
+        if not (out / name).exists():
+            continue
+        extension = ExtensionProperties.read_from_file(out / name)
+        found[product] = UPath(extension.join_catalog).parent.name
+    return found
+
+
+def _extensions(out: UPath) -> dict[str, str]:
+    path = out / COLLECTION
+    if not path.exists():
+        return {}
+    return dict(CollectionProperties.read_from_file(path).all_extensions or {})
+
+
+def was_published(out: UPath, run_id: str) -> bool:
+    """Whether a run is or ever was published; nobody writes to it then."""
+    return run_id in pointers(out).values() or any(line.run_id == run_id for line in read_history(out))
+
+
+def published_run(out: UPath, product: str) -> UPath:
+    """The run that is published for a product; where none is, the last that ended.
+
+    Raises
+    ------
+    ReleaseError
+        If there is neither.
+    """
+    run_id = pointers(out).get(product)
+    if run_id is not None:
+        return run_folder(out, run_id)
+    for run in reversed(find_runs(out)):
+        try:
+            record = read_record(run)
+        except RecordError:
+            continue
+        if record.main == product and record.status in ENDED:
+            return run
+    raise ReleaseError(f"{out} has no finished run of {product}: `ojala run` makes one")
+
+
+def was_withdrawn(out: UPath, run_id: str) -> bool:
+    """Whether a rollback led away from a run and nobody has published it since."""
+    last = None
+    for line in read_history(out):
+        if line.run_id == run_id or line.before == run_id:
+            last = line
+    return last is not None and last.action == "rollback" and last.before == run_id
+
+
+def check_ended(record: RunRecord) -> None:
+    """Stop where a run has not ended with catalogues.
+
+    Raises
+    ------
+    ReleaseError
+        Says what is missing, and what to do.
+    """
+    if record.status in ENDED:
+        return
+    raise ReleaseError(
+        f"run {record.run_id} is not complete and cannot be published: "
+        + (
+            f"{len(record.failed):,} partitions are missing; do them with the command that began it, or "
+            "publish without them with --partial"
+            if record.status == Status.INCOMPLETE
+            else "it has not ended; give the command that began it again"
+        )
+    )
+
+
+def turn(
+    out: UPath,
+    record: RunRecord,
+    *,
+    action: Literal["publish", "rollback"] = "publish",
+    gates: Mapping[str, str] = {},
+    forced: Sequence[str] = (),
+) -> None:
+    """Point a collection at a run that has ended, for the products that the run has.
+
+    Products of other models stay as they are; those that came with this product's release before go with
+    it. Nothing is done for a run that is published.
+
+    Raises
+    ------
+    ReleaseError
+        If the run has not ended, or other products belong to another photometry catalogue.
+    LockedError
+        If another process is turning the pointer and does not end.
+    """
+    run = run_folder(out, record.run_id)
+    check_ended(record)
+    photometry = UPath(record.source)
+    with hold(out, POINTER, wait=PATIENCE):
+        now = pointers(out)
+        before = now.get(record.main)
+        if before == record.run_id:
+            return
+        keep = {
+            product: name
+            for product, name in _extensions(out).items()
+            if product not in record.products and (before is None or now.get(product) != before)
+        }
+        _check_photometry(out, photometry, keep)
+        publication = Publication(
+            action=action,
+            product=record.main,
+            run_id=record.run_id,
+            before=before,
+            when=utc_now(),
+            host=platform.node(),
+            partial=record.status == Status.PARTIAL,
+            gates=dict(gates),
+            forced=tuple(forced),
+        )
+        history = [*read_history(out), publication]
+        # The history first: a run that it names is never written to, whatever happens from here on.
+        write_whole(out / HISTORY, "".join(f"{line.model_dump_json()}\n" for line in history).encode())
+        write_collection(
+            out,
+            photometry,
+            {product: run / product for product in record.products},
+            name=catalogue_name(photometry),
+            keep=keep,
+        )
+
+
+def _check_photometry(out: UPath, photometry: UPath, keep: Mapping[str, str]) -> None:
+    """Products of other models hold only beside the photometry they were made from."""
+    for product in keep:
+        other = read_record(run_folder(out, pointers(out)[product])).source
+        if UPath(other).absolute() != photometry.absolute():
+            raise ReleaseError(
+                f"{out} publishes {product}, made from {other}; a run over {photometry} "
+                "belongs into a collection of its own"
+            )
+
+
+def run_before(out: UPath, product: str) -> str:
+    """The run to which a rollback leads: the one published before the one that is now.
+
+    Raises
+    ------
+    ReleaseError
+        If there is none.
+    """
+    now = pointers(out).get(product)
+    if now is None:
+        raise ReleaseError(f"{out} publishes no {product}: there is nothing to roll back")
+    stack: list[str] = []
+    for line in read_history(out):
+        if line.product == product and line.action == "rollback" and line.run_id in stack:
+            _cut(stack, line.run_id)
+        elif line.product == product:
+            stack.append(line.run_id)
+    # A crash between history and pointer leaves a last line that never came true.
+    if now in stack:
+        _cut(stack, now)
+    else:
+        stack.append(now)
+    earlier = [run_id for run_id in stack if run_id != now]
+    if not earlier:
+        raise ReleaseError(
+            f"before {now}, no run of {product} was published in {out}: nothing to roll back to"
+        )
+    return earlier[-1]
+
+
+def _cut(stack: list[str], run_id: str) -> None:
+    """Take away everything above the last place of a run."""
+    while stack[-1] != run_id:
+        stack.pop()
+
+
+def rollback(out: UPath, product: str) -> RunRecord:
+    """Point a collection at the run that was published before, and return its record.
+
+    Raises
+    ------
+    ReleaseError
+        If there is none, or it is not whole any more.
+    """
+    run = run_folder(out, run_before(out, product))
+    record = read_record(run)
+    for name in record.products:
+        if not (run / name / "hats.properties").exists():
+            raise ReleaseError(
+                f"run {record.run_id} has lost its catalogue {name}: it cannot be published again"
+            )
+    turn(out, record, action="rollback")
+    return record
+
+
+def releases(out: UPath) -> list[Release]:
+    """All runs of a collection, the oldest first."""
+    now = set(pointers(out).values())
+    ever = {line.run_id for line in read_history(out)}
+    found = []
+    for run in find_runs(out):
+        mark = "published" if run.name in now else "was published" if run.name in ever else "no"
+        try:
+            record = read_record(run)
+        except RecordError:
+            found.append(Release(run.name, "", "damaged", mark, "", 0, 0, 0, 0, "", None, None))
+            continue
+        holder = living_holder(out, record.main)
+        at_work = holder is not None and holder.run_id == run.name
+        weights = record.mixture.get("weights_sha256", {})
+        found.append(
+            Release(
+                run_id=run.name,
+                product=record.main,
+                status="at work" if at_work else str(record.status),
+                published=mark,
+                date=record.ended or record.started,
+                rows=record.rows_out,
+                partitions=record.partitions - len(record.failed),
+                bytes=record.bytes,
+                missing=len(record.failed),
+                weights="mixed" if len(weights) > 1 else record.weights_sha256,
+                region=record.region,
+                base=record.base,
+            )
+        )
+    return found

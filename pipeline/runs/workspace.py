@@ -1,0 +1,90 @@
+"""The folder of a run that begins: what stays in it, and which leaves of its base are linked into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from upath import UPath
+
+from ojala.pipeline.inference.process import receipt_path
+from ojala.pipeline.runs.plan import Plan
+from ojala.pipeline.runs.record import RECORD
+from ojala.pipeline.storage.files import READERS, is_local, list_files, write_whole
+from ojala.pipeline.storage.healpix import Partition
+
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+"""Errors of file systems that cannot link these two names."""
+
+
+def tidy(run: UPath, plan: Plan, products: tuple[str, ...]) -> None:
+    """Remove from a run's folder what is not part of the plan.
+
+    What stays: the record, the leaves of partitions that are kept, and the receipts of partitions that are
+    kept or worked on (those tell earlier attempts). What goes: leaves without a receipt or of products that
+    are not wanted any more, partitions that the photometry does not have any more, half-written files, and
+    everything that is made when a run ends.
+    """
+    keep = {RECORD}
+    for entry in plan.entries:
+        if entry.action in ("keep", "work"):
+            keep.add(_receipt_name(entry.partition))
+        if entry.action == "keep":
+            keep.update(f"{product}/{entry.partition.leaf}" for product in products)
+    strays = [name for name in list_files(run) if name not in keep]
+    if not is_local(run):
+        if strays:
+            run.fs.rm([(run / name).path for name in strays])
+        return
+    for name in strays:
+        Path(run.path, name).unlink()
+    for folder, _, _ in os.walk(run.path, topdown=False):
+        if folder != run.path and not os.listdir(folder):
+            os.rmdir(folder)
+
+
+def link(base: UPath, run: UPath, partitions: Iterable[Partition], products: tuple[str, ...]) -> None:
+    """Take leaves and receipts of partitions over from another run.
+
+    On a local file system they are hard links: the same file under a second name, which costs nothing and
+    goes on when the other run is removed. Where that is impossible, and on an object store, they are copied.
+    A receipt comes after its leaves, so that one that is there tells the truth.
+    """
+    chosen = list(partitions)
+    if is_local(run):
+        for partition in chosen:
+            for name in _names(partition, products):
+                _link_file(Path(base.path, name), Path(run.path, name))
+        return
+
+    def copy(partition: Partition) -> None:
+        for name in _names(partition, products):
+            run.fs.cp_file((base / name).path, (run / name).path)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for _ in pool.map(copy, chosen):
+            pass
+
+
+def _names(partition: Partition, products: tuple[str, ...]) -> list[str]:
+    return [*(f"{product}/{partition.leaf}" for product in products), _receipt_name(partition)]
+
+
+def _receipt_name(partition: Partition) -> str:
+    return receipt_path(UPath("run"), partition).relative_to("run").as_posix()
+
+
+def _link_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as problem:
+        if problem.errno not in _NO_LINKS:
+            raise
+        write_whole(UPath(target), source.read_bytes())
+        shutil.copystat(source, target)

@@ -1,0 +1,1 @@
+"""Storage: files, Parquet leaves, HATS catalogues, HEALPix, locks, code version."""

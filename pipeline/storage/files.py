@@ -1,0 +1,192 @@
+"""Files on disks and object stores: written whole or not at all, listed and hashed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from upath import UPath
+
+TEMPORARY = ".tmp"
+"""Ending of the names under which files are written before they are renamed."""
+
+_READ_BLOCK = 1 << 20
+
+
+class OutputError(OSError):
+    """Nothing can be written where the results should go; says why and what to do."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room or raise the quota",
+    errno.EROFS: "make it writable or name another folder",
+    errno.EACCES: "allow writing there or name another folder",
+    errno.EPERM: "allow writing there or name another folder",
+}
+"""What a person can do where nothing can be written."""
+
+
+def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write a file so that a reader sees all of it or none.
+
+    On a local file system the content goes to a temporary name beside the file, is flushed to the disk
+    and renamed. On an object store it is one request, or a multipart upload that is completed when all its
+    parts are there: an object becomes visible only when it is complete.
+
+    Parameters
+    ----------
+    path : UPath
+        Where to; folders are made, an existing file is replaced in one step.
+    content : bytes or memoryview
+        What.
+    durable : bool
+        Whether it must survive a power failure right after; what can be made again need not.
+
+    Raises
+    ------
+    OutputError
+        If nothing can be written there: no room, read-only, no permission. Says what to do.
+    OSError
+        If it cannot be written for another reason; the temporary file is removed in either case.
+    """
+    with remedies(path):
+        if is_local(path):
+            _write_and_rename(path, content, durable)
+        else:
+            path.fs.pipe_file(path.path, bytes(content))
+
+
+@contextmanager
+def remedies(path: UPath) -> Iterator[None]:
+    """Say what a person can do where the block finds that nothing can be written.
+
+    Raises
+    ------
+    OutputError
+        In the place of an `OSError` that has a remedy.
+    """
+    try:
+        yield
+    except OSError as problem:
+        # Object stores' refusals come without a number.
+        code = errno.EACCES if isinstance(problem, PermissionError) else problem.errno
+        if code in _REMEDIES:
+            what = f"{os.strerror(code)}: {_REMEDIES[code]}, then give the same command again"
+            raise OutputError(code, what, str(path)) from problem
+        raise
+
+
+def is_local(path: UPath) -> bool:
+    """Whether a path lies on a file system of this machine, not on an object store."""
+    return path.protocol in ("", "file", "local")
+
+
+def _write_and_rename(path: UPath, content: bytes | memoryview, durable: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary.path, path.path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(folder: UPath) -> None:
+    """Remove what processes that were killed while writing left under a folder; no one may write there."""
+    if not is_local(folder):
+        return  # an object store shows no object before it is complete
+    for stray in folder.rglob(f".*{TEMPORARY}"):
+        stray.unlink(missing_ok=True)
+
+
+def sha256_of(path: UPath) -> str:
+    """SHA-256 of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+READERS = 16
+"""Files that are read at a time from an object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file as a listing shows it.
+
+    Attributes
+    ----------
+    bytes : int
+        Size.
+    changed : int
+        Time of its last change, as its file system tells it [ns].
+    """
+
+    bytes: int
+    changed: int
+
+
+def list_files(folder: UPath) -> dict[str, Seen]:
+    """All files under a folder by their path in it; empty if there is no such folder.
+
+    One listing, not a question per file.
+    """
+    if is_local(folder):
+        return dict(_local_files(folder.path, ""))
+    folder.fs.invalidate_cache()
+    root = folder.path.rstrip("/") + "/"
+    found: dict[str, dict[str, Any]] = folder.fs.find(folder.path, detail=True)
+    return {
+        name.removeprefix(root): Seen(int(info["size"]), _changed(info))
+        for name, info in found.items()
+        if name.startswith(root)
+    }
+
+
+def _local_files(folder: str, prefix: str) -> Iterator[tuple[str, Seen]]:
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _local_files(entry.path, f"{prefix}{entry.name}/")
+        else:
+            stat = entry.stat()
+            yield prefix + entry.name, Seen(stat.st_size, stat.st_mtime_ns)
+
+
+def _changed(info: dict[str, Any]) -> int:
+    """Time of change in an object store's listing, whatever the store calls it [ns]."""
+    when = next((info[name] for name in ("LastModified", "mtime", "created") if info.get(name)), None)
+    return int(when.timestamp() * 1e9) if isinstance(when, datetime) else int(float(when or 0) * 1e9)
+
+
+def hash_files(run: UPath, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """SHA-256 of files in a run's folder, in their order; several at a time on an object store."""
+    if is_local(run):
+        yield from ((name, sha256_of(run / name)) for name in names)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from zip(names, pool.map(lambda name: sha256_of(run / name), names), strict=True)
+
+
+def utc_now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,227 @@
+"""HATS catalogues: the metadata around the leaves, and the collection that joins products to photometry.
+
+A catalogue without ``hats.properties`` cannot be opened, so finalising it is what makes it exist; see
+the IVOA Note "HATS".
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow.parquet as pq
+from hats.catalog.dataset.collection_properties import CollectionProperties
+from hats.catalog.dataset.extension_properties import ExtensionProperties
+from hats.catalog.dataset.table_properties import TableProperties
+from hats.catalog.partition_info import PartitionInfo
+from hats.io.skymap import read_skymap, write_skymap
+from hats.loaders.read_hats import read_hats
+from hats.pixel_math.healpix_pixel import HealpixPixel
+from upath import UPath
+
+from ojala.catalogs_schema import votable
+from ojala.catalogs_schema.contract import Contract
+from ojala.pipeline.storage.files import sha256_of, write_whole
+from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, sky_order
+from ojala.pipeline.storage.parquet import LeafRecord
+
+SKYMAP_ORDER = 8
+"""Order of the map of row counts that lies beside each catalogue (pixels of 14 arcmin)."""
+
+LEAVES = "leaves.csv"
+"""Our own list of the leaves with their rows, sizes and hashes, beside HATS's ``partition_info.csv``."""
+
+COLLECTION = "collection.properties"
+"""The one pointer of a collection: its photometry, and the file of each published product."""
+
+_LEAVES_HEADER = "order,pixel,rows,bytes,sha256"
+
+
+class CatalogueError(ValueError):
+    """A folder that is not the catalogue it should be."""
+
+
+def finalise_catalogue(
+    root: UPath,
+    contract: Contract,
+    leaves: dict[Partition, LeafRecord],
+    *,
+    name: str,
+    skymap: np.ndarray,
+    extra: dict[str, str] | None = None,
+) -> None:
+    """Write the HATS metadata of a catalogue whose leaves are all there.
+
+    Parameters
+    ----------
+    root : UPath
+        Root of the catalogue.
+    contract : Contract
+        Contract of its leaves.
+    leaves : dict of Partition to LeafRecord
+        The leaf of each partition.
+    name : str
+        Name of the catalogue (``obs_collection``).
+    skymap : ndarray of int64, shape (12 * 4**SKYMAP_ORDER,)
+        Rows per HEALPix pixel (nested).
+    extra : dict of str to str, optional
+        Further properties, such as provenance.
+    """
+    partitions = sky_order(leaves)
+    schema = contract.schema().with_metadata(votable.header(contract))
+    common = io.BytesIO()
+    pq.write_metadata(schema, common)
+    write_whole(root / "dataset" / "_common_metadata", common.getvalue())
+    PartitionInfo.from_healpix([HealpixPixel(p.order, p.pixel) for p in partitions]).write_to_file(
+        root / "partition_info.csv"
+    )
+    listing = [_LEAVES_HEADER]
+    for partition in partitions:
+        leaf = leaves[partition]
+        listing.append(f"{partition.order},{partition.pixel},{leaf.rows},{leaf.bytes},{leaf.sha256}")
+    write_whole(root / LEAVES, ("\n".join(listing) + "\n").encode())
+    write_skymap(skymap, root)
+    properties = {
+        "obs_collection": name,
+        "dataproduct_type": "object",
+        "hats_nrows": sum(leaf.rows for leaf in leaves.values()),
+        "hats_col_ra": "ra",
+        "hats_col_dec": "dec",
+        "hats_col_healpix": "_healpix_29",
+        "hats_col_healpix_order": INDEX_ORDER,
+        "hats_npix_suffix": ".parquet",
+        "hats_skymap_order": SKYMAP_ORDER,
+        "hats_max_rows": max((leaf.rows for leaf in leaves.values()), default=0),
+        "moc_sky_fraction": sum(p.area for p in partitions) / (4 * 180**2 / np.pi),
+        "hats_version": "v1.0",
+        "hats_builder": f"ojala, hats v{version('hats')}",
+        "hats_data_semver": contract.version,
+        "obs_title": contract.title,
+        "obs_description": contract.description,
+        **(extra or {}),
+    }
+    TableProperties.model_validate(properties).to_properties_file(root)
+
+
+def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
+    """The leaves of a catalogue by partition, in order of the sky.
+
+    For a catalogue that others made, rows, sizes and hashes are found by reading its leaves.
+
+    Raises
+    ------
+    CatalogueError
+        If there is no finished catalogue at `root`.
+    """
+    if not (root / "hats.properties").exists():
+        raise CatalogueError(
+            f"{root} is no HATS catalogue: it has no hats.properties (`ojala ingest` makes one)"
+        )
+    listing = root / LEAVES
+    if not listing.exists():
+        pixels = PartitionInfo.read_from_dir(root).get_healpix_pixels()
+        partitions = sky_order(Partition(pixel.order, pixel.pixel) for pixel in pixels)
+        return {p: _read_record(root, p) for p in partitions}
+    header, *lines = listing.read_text().splitlines()
+    if header != _LEAVES_HEADER:
+        raise CatalogueError(f"{listing}: expected the header {_LEAVES_HEADER!r}, found {header!r}")
+    leaves = {}
+    for line in lines:
+        try:
+            order, pixel, rows, size, sha256 = line.split(",")
+            partition = Partition.parse(f"{order}/{pixel}")
+            leaves[partition] = LeafRecord(partition.leaf, int(rows), int(size), sha256)
+        except ValueError as problem:
+            raise CatalogueError(f"{listing}: {line!r} is no leaf: {problem}") from problem
+    return leaves
+
+
+def _read_record(root: UPath, partition: Partition) -> LeafRecord:
+    path = root / partition.leaf
+    with path.open("rb") as file:
+        rows = int(pq.read_metadata(file).num_rows)
+    return LeafRecord(partition.leaf, rows, int(path.stat().st_size), sha256_of(path))
+
+
+def read_counts(root: UPath) -> np.ndarray:
+    """Rows per HEALPix pixel of order SKYMAP_ORDER of a catalogue, shape (12 * 4**SKYMAP_ORDER,)."""
+    return np.asarray(read_skymap(read_hats(root), SKYMAP_ORDER), dtype=np.int64)
+
+
+def catalogue_name(root: UPath) -> str:
+    """The name under which a catalogue was finalised."""
+    return str(TableProperties.read_from_dir(root).catalog_name)
+
+
+def read_names(root: UPath) -> set[str]:
+    """Names of a catalogue's columns."""
+    with (root / "dataset" / "_common_metadata").open("rb") as file:
+        return set(pq.read_schema(file).names)
+
+
+def write_collection(
+    out: UPath,
+    photometry: UPath,
+    products: Mapping[str, UPath],
+    *,
+    name: str,
+    keep: Mapping[str, str] = {},
+) -> None:
+    """Point a collection at a photometry catalogue and at the products made from it.
+
+    Each product becomes an extension: ``lsdb.open_catalog(out).load_extension("ojala")``. A file that
+    describes it is written for each run, ``ojala-RUN.properties``, and stays; ``collection.properties``,
+    which names those files, is replaced last and in one step. So a reader finds all of one release, or all
+    of the next.
+
+    Parameters
+    ----------
+    out : UPath
+        Root of the collection.
+    photometry : UPath
+        Root of the photometry catalogue.
+    products : mapping of str to UPath
+        Root of each product's catalogue in its run's folder, by the extension's name.
+    name : str
+        Name of the collection.
+    keep : mapping of str to str
+        Extensions that stay as they are, with their files.
+    """
+    files = dict(keep)
+    for product, root in products.items():
+        extension = {
+            "obs_collection": product,
+            "dataproduct_type": "extension",
+            "hats_primary_table_url": name,
+            "hats_col_assn_primary": "object_id",
+            "hats_assn_join_table_url": _reference(out, root),
+            "hats_col_assn_join": "object_id",
+            "hats_ext_join_style": "left",
+            "hats_ext_shares_primary_coords": True,
+        }
+        files[product] = f"{product}-{root.parent.name}.properties"
+        _store(ExtensionProperties.model_validate(extension), out / files[product], "HATS Extension")
+    collection = {
+        "obs_collection": name,
+        "hats_primary_table_url": _reference(out, photometry),
+        "all_extensions": dict(sorted(files.items())),
+    }
+    _store(CollectionProperties.model_validate(collection), out / COLLECTION, "HATS Collection")
+
+
+def _reference(out: UPath, root: UPath) -> str:
+    """How a collection names a catalogue: relative where both are local, so that both can be moved."""
+    if out.protocol in ("", "file", "local") and root.protocol == out.protocol:
+        return os.path.relpath(root.absolute().path, out.absolute().path)
+    return str(root)
+
+
+def _store(properties: CollectionProperties | ExtensionProperties, path: UPath, comment: str) -> None:
+    # HATS writes its properties in place; a reader must never see half of them.
+    temporary = path.with_name(f".{path.name}.new")
+    properties.to_properties_file_path(temporary, initial_comments=comment)
+    write_whole(path, temporary.read_bytes())
+    temporary.unlink()

@@ -1,0 +1,189 @@
+"""The whole way on s3://, against a real server, with connections that break in the middle of a write."""
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import lsdb
+import pyarrow.parquet as pq
+import pytest
+from upath import UPath
+
+from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline import run as survey_run
+from ojala.pipeline.inference.process import receipt_path
+from ojala.pipeline.ingest.errors import IngestError
+from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.quality.verify import verify
+from ojala.pipeline.runs.plan import make_plan
+from ojala.pipeline.storage.files import write_whole
+from tests.deploy.processes import BIN, free_port, running
+from tests.fault_injection.accounts import check, data_of, photometry_of, settle
+from tests.fault_injection.conftest import asking
+from tests.fault_injection.processes import frozen_ingest, kill
+from tests.helpers.pace import until
+from tests.helpers.survey import carry_through, ingest_table, photometry_table
+
+s3fs = pytest.importorskip("s3fs")
+SECRET = "a-secret-that-must-not-be-told"
+OBJECTS = photometry_table(90, 3)
+TILE_ROWS = 30
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory):
+    """Port of a real S3 server with the bucket ``survey``; credentials and address are in the environment."""
+    port, log = free_port(), tmp_path_factory.mktemp("s3") / "log"
+    with (
+        running([BIN / "moto_server", "-H", "127.0.0.1", "-p", port], log),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # s3fs tries five times above that
+        until(lambda: b"Running on" in log.read_bytes(), "the S3 server", seconds=60, log=log)
+        store = connect()
+        store.mkdir("survey")
+        yield port
+
+
+def connect():
+    """The object store, with nothing remembered."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    return s3fs.S3FileSystem()
+
+
+@contextmanager
+def cutting(port, mark, cuts, log, patch):
+    """All requests go through a proxy that cuts uploads; gives what tells how many it cut."""
+    with running([sys.executable, Path(__file__).with_name("cutting_proxy.py"), port, mark, cuts, log], log):
+        until(lambda: log.read_text().strip(), "the proxy", seconds=60, log=log)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{log.read_text().split()[0]}")
+        connect()
+        yield lambda: log.read_text().count("cut")
+        patch.undo()
+        connect()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """The same survey on a local disk: its photometry and the data of its run."""
+    folder = tmp_path_factory.mktemp("local")
+    photometry = ingest_table(OBJECTS, folder, tile_rows=TILE_ROWS)
+    return photometry, data_of(carry_through(asking(photometry, folder / "out")).run)
+
+
+@pytest.fixture(scope="module")
+def photometry(port, local, tmp_path_factory):
+    """A photometry catalogue on the object store, made from a file there."""
+    file = tmp_path_factory.mktemp("file") / "input.parquet"
+    pq.write_table(OBJECTS, file)
+    connect().put_file(str(file), "survey/input.parquet")
+    ingest([UPath("s3://survey/input.parquet")], UPath("s3://survey/photometry"), tile_rows=TILE_ROWS)
+    return UPath("s3://survey/photometry")
+
+
+def test_an_ingest_writes_the_same_as_on_a_disk(photometry, local):
+    assert photometry_of(photometry) == photometry_of(local[0])
+    assert list(verify(photometry)) == []
+    assert not (photometry / "ingest.unfinished").exists()
+
+
+def test_a_run_is_resumed_published_verified_and_read(photometry, local):
+    asked = asking(photometry, "s3://survey/out")
+    plan = make_plan(asked)
+    survey_run.begin(plan, asked)
+    receipts = survey_run.execute(plan, asked)
+    next(receipts)
+    receipts.close()
+    again = make_plan(asked)
+    assert again.run_id == plan.run_id
+    assert again.states() == {"done": 1, "missing": len(plan.entries) - 1}
+
+    finished = carry_through(asked)
+    assert finished.record.status == "complete"
+    assert data_of(finished.run) == local[1]
+    assert make_plan(asked).to_do == []
+    assert list(verify(finished.out)) == []
+    collection = lsdb.open_catalog("s3://survey/out", storage_options={"anon": False})
+    assert len(collection.load_extension("ojala").compute()) == OBJECTS.num_rows
+    store = connect()
+    told = [name for name in store.find("survey/out") if SECRET.encode() in store.cat_file(name)]
+    assert told == [], "credentials are nowhere in what is written"
+
+
+def test_an_upload_that_is_cut_shows_no_object_and_is_tried_again(
+    photometry, port, local, tmp_path, monkeypatch, ledger
+):
+    fault = ledger("connection to the object store cut in the middle of an upload")
+    asked = asking(photometry, "s3://survey/cut")
+    with cutting(port, "parquet", 7, tmp_path / "log", monkeypatch) as cuts:
+        plan = make_plan(asked)
+        survey_run.begin(plan, asked)
+        receipts = list(survey_run.execute(plan, asked))
+        fault.injected = cuts()
+    assert fault.injected == 7, "s3fs sends each upload up to five times"
+    assert {receipt.status for receipt in receipts} == {"done"}
+    attempts = [attempt for receipt in receipts for attempt in receipt.attempts]
+    assert len(attempts) > len(receipts), "an attempt failed"
+    assert {attempt.cause for attempt in attempts if attempt.error} == {"storage"}
+    check(fault, carry_through(asked), local[1])
+
+
+def test_a_connection_that_stays_broken_leaves_no_object_and_the_run_goes_on_later(
+    photometry, port, local, tmp_path, monkeypatch, ledger
+):
+    fault = ledger("object store that takes no more uploads")
+    asked = asking(photometry, "s3://survey/broken").model_copy(update={"attempts": 1})
+    with cutting(port, "parquet", 10**6, tmp_path / "log", monkeypatch) as cuts:
+        plan = make_plan(asked)
+        survey_run.begin(plan, asked)
+        receipt = next(survey_run.execute(plan, asked))
+        fault.injected = cuts()
+    assert (receipt.status, receipt.attempts[-1].cause) == ("failed", "storage")
+    visible = [name for name in connect().find("survey/broken") if "parquet" in name]
+    assert visible == [], "no half of a leaf can be seen"
+    finished = settle(fault, asked, local[1])
+    paths = [receipt_path(finished.run, entry.partition) for entry in finished.plan.entries]
+    tries = [len(Receipt.model_validate_json(path.read_bytes()).attempts) for path in paths]
+    assert max(tries) == 2, "the receipt keeps the attempt of the earlier start"
+
+
+def test_a_multipart_upload_that_is_cut_shows_no_object(request, port, tmp_path, monkeypatch, ledger):
+    if not request.config.getoption("--soak"):
+        pytest.skip("uploads of more than 100 MB go in parts; see make soak")
+    fault = ledger("connection cut in the middle of the third part of an upload in parts")
+    big, path = os.urandom(1 << 20) * 101, "s3://survey/big"
+    with (
+        cutting(port, "partNumber=3", 10**6, tmp_path / "log", monkeypatch) as cuts,
+        pytest.raises(Exception, match=r"(?i)connect|closed"),
+    ):
+        write_whole(UPath(path), big)
+    fault.injected = cuts()
+    assert fault.injected > 0
+    store = connect()
+    assert not store.exists(path)
+    with fault.recovered():
+        write_whole(UPath(path), big)
+    assert store.cat_file(path) == big
+    fault.survived = fault.injected
+    store.rm(path)
+
+
+def test_an_ingest_that_is_killed_on_an_object_store_is_cleaned_up_by_the_next(photometry, local, ledger):
+    fault = ledger("SIGKILL of an ingest on an object store")
+    source, out = "s3://survey/input.parquet", UPath("s3://survey/killed")
+    kill(frozen_ingest([source], str(out), TILE_ROWS))
+    fault.injected = 1
+    assert not (out / "hats.properties").exists(), "what is not whole cannot be opened"
+    connect()
+    with fault.recovered():
+        summary = ingest([UPath(source)], out, tile_rows=TILE_ROWS)
+    assert photometry_of(out) == photometry_of(local[0])
+    assert not connect().exists(f"{out}/ingest.unfinished")
+    fault.partitions, fault.rows, fault.survived = len(summary.partitions), summary.rows, 1
+    with pytest.raises(IngestError, match="is not empty"):
+        ingest([UPath(source)], out, tile_rows=TILE_ROWS)

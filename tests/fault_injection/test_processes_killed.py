@@ -1,0 +1,175 @@
+"""Processes are killed at any moment; the same command goes on, and the result tells nothing of it."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from ojala.pipeline import run as survey_run
+from ojala.pipeline.quality.verify import verify
+from ojala.pipeline.runs.plan import make_plan
+from ojala.pipeline.runs.record import read_record
+from ojala.pipeline.storage.hats import read_leaves
+from tests.fault_injection.accounts import check, data_of, photometry_of, settle, wide_table
+from tests.fault_injection.conftest import asking
+from tests.fault_injection.processes import (
+    frozen_ingest,
+    kill,
+    kill_group,
+    listening,
+    receipts,
+    start_ingest,
+    start_run,
+    workers_of,
+)
+from tests.helpers.pace import until
+from tests.helpers.survey import Finished, carry_through, ingest_table
+
+
+@pytest.mark.parametrize("end", [kill, kill_group], ids=["driver", "process group"])
+def test_a_run_whose_driver_is_killed_goes_on_where_it_was(asked, undisturbed, ledger, end):
+    fault = ledger(f"SIGKILL of the {'driver' if end is kill else 'whole process group'}")
+    process = start_run(asked.model_copy(update={"engine": "local", "workers": 1}))
+    until(lambda: receipts(asked.out) >= 5)
+    workers = workers_of(process)
+    addresses = listening(process)
+    end(process)
+    fault.injected = 1
+    assert len(workers) == 1
+    assert set(addresses) == {"127.0.0.1"}, "no other machine reaches scheduler, workers or a dashboard"
+    until(lambda: not any(worker.is_running() for worker in workers), seconds=60)
+    plan = make_plan(asked)
+    assert 0 < len(plan.to_do) <= len(plan.entries) - 5, "what was done is not done again"
+    settle(fault, asked, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("step", "file"),
+    [
+        ("catalogues are made", "runs/*/ojala/hats.properties"),
+        ("provenance is written", "runs/*/provenance/prov.json"),
+        ("checksums are written", "runs/*/checksums.sha256"),
+        ("it is published", "publications.jsonl"),
+    ],
+)
+def test_a_run_that_is_killed_while_it_ends_is_ended_by_the_next(
+    request, asked, undisturbed, ledger, step, file
+):
+    if step != "catalogues are made" and not request.config.getoption("--soak"):
+        pytest.skip("the end of a run takes long; see make soak")
+    fault = ledger(f"SIGKILL of a run while {step}")
+    process = start_run(asked)
+    until(lambda: [*UPath(asked.out).glob(file)] or not process.is_alive(), every=0.001)
+    kill(process)
+    fault.injected = 1
+    assert make_plan(asked).to_do == [], "no partition is done again"
+    finished = settle(fault, asked, undisturbed)
+    assert list(verify(finished.out)) == []
+
+
+def test_a_worker_that_stands_still_is_ended_and_its_partition_done_by_another(
+    request, asked, undisturbed, ledger
+):
+    if not request.config.getoption("--soak"):
+        pytest.skip("its time must run out; the short form is in tests/pipeline/execution/test_engines.py")
+    fault = ledger("SIGSTOP of a worker until its time limit of 30 s")
+    config = asked.model_copy(update={"engine": "local", "workers": 2, "partition_seconds": 30.0})
+    plan = make_plan(config)
+    survey_run.begin(plan, config)
+    running = survey_run.execute(plan, config)
+    done = [next(running) for _ in range(5)]
+    os.kill(done[-1].attempts[-1].pid, signal.SIGSTOP)
+    fault.injected = 1
+    with fault.recovered():
+        done += running
+    assert {receipt.status for receipt in done} == {"done"}
+    causes = [attempt.cause for receipt in done for attempt in receipt.attempts if attempt.error]
+    assert set(causes) == {"timeout"}
+    check(fault, carry_through(config), undisturbed)
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_time(asked, undisturbed, ledger):
+    fault = ledger("SIGKILL of a worker")
+    config = asked.model_copy(update={"engine": "local", "workers": 2})
+    plan = make_plan(config)
+    survey_run.begin(plan, config)
+    running = survey_run.execute(plan, config)
+    done = [next(running) for _ in range(5)]
+    os.kill(done[-1].attempts[-1].pid, signal.SIGKILL)
+    fault.injected = 1
+    with fault.recovered():
+        done += running
+    assert {receipt.status for receipt in done} == {"done"}
+    assert len(done) == len(plan.entries)
+    check(fault, carry_through(config), undisturbed)
+
+
+def test_many_partitions_with_random_kills(request, tmp_path, ledger):
+    """Workers and drivers are killed at random, seeded moments until the run is whole."""
+    long = request.config.getoption("--soak")
+    rows, side, kills = (8_000, 50.0, 12) if long else (240, 10.0, 2)
+    photometry = ingest_table(wide_table(rows, side), tmp_path, tile_rows=8)
+    expected = data_of(carry_through(asking(photometry, tmp_path / "undisturbed")).run)
+    assert len(expected) >= (2000 if long else 60)
+    asked = asking(photometry, tmp_path / "out").model_copy(update={"engine": "local", "workers": 2})
+    workers, drivers = ledger("soak: SIGKILL of workers"), ledger("soak: SIGKILL of drivers")
+    random = np.random.default_rng(20261120)
+    process, before = start_run(asked), 0
+    while workers.injected + drivers.injected < kills:
+        # Kills are spread over the work: each after some more partitions are done.
+        before += max(1, int(random.uniform(0.1, 0.6) * len(expected) / kills))
+        until(
+            lambda now=process, enough=before: receipts(asked.out) >= enough or not now.is_alive(),
+            every=0.3 if long else 0.01,
+        )
+        if not process.is_alive():
+            break
+        alive = workers_of(process)
+        if alive and random.random() < 0.7:
+            alive[random.integers(len(alive))].kill()
+            workers.injected += 1
+        else:
+            kill(process)
+            drivers.injected += 1
+            process = start_run(asked)
+    with drivers.recovered():
+        process.join()
+    plan = make_plan(asked)
+    assert (process.exitcode, plan.to_do) == (0, [])
+    finished = Finished(asked, plan, read_record(UPath(asked.out) / "runs" / plan.run_id))
+    assert workers.injected + drivers.injected == kills
+    for fault in (workers, drivers):
+        check(fault, finished, expected)
+
+
+def test_an_ingest_that_is_killed_leaves_nothing_to_the_next(tmp_path, many, ledger):
+    fault = ledger("SIGKILL of an ingest")
+    files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
+    kill(frozen_ingest(files, str(out), 40))
+    fault.injected = 1
+    assert not out.exists()
+    assert len(list(tmp_path.glob(".photometry.*"))) == 1
+    (stranger := tmp_path / ".photometry.notes").mkdir()
+    with fault.recovered():
+        again = start_ingest(files, str(out), 40)
+        again.join()
+    assert again.exitcode == 0
+    assert photometry_of(UPath(out)) == photometry_of(many)
+    assert sorted(tmp_path.iterdir()) == [stranger, out]
+    fault.partitions, fault.rows, fault.survived = len(read_leaves(UPath(out))), 1200, 1
+
+
+def test_the_folder_of_an_ingest_that_lives_is_left_alone(tmp_path, many):
+    files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
+    first = frozen_ingest(files, str(out), 40)
+    folder = next(tmp_path.glob(".photometry.*"))
+    second = start_ingest(files, str(out), 40)
+    second.join()
+    assert second.exitcode == 0
+    assert folder.exists()
+    os.kill(first.pid, signal.SIGCONT)
+    first.join()
+    assert first.exitcode != 0, "there is a catalogue already"
+    assert list(tmp_path.iterdir()) == [out]

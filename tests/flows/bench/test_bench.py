@@ -1,0 +1,146 @@
+"""The benchmark: that it runs, and that its arithmetic holds. How fast anything is, is not tested."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from ojala.flows.bench import Sizes, bench
+from ojala.flows.bench.agreement import InDouble, agreement, catalogue
+from ojala.flows.bench.flow import survey
+from ojala.flows.bench.machine import flops_of, multiply
+from ojala.flows.bench.network import leaves_of, one_request_at_a_time, predictor
+from ojala.flows.bench.report import Spread, ratios_of, roofline
+from ojala.flows.bench.team import Team
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.ojala.tokens import N_BANDS, tokenise
+from ojala.pipeline.inference.process import peak_memory
+
+TINY = Sizes(
+    repeats=1,
+    minutes=60.0,
+    rows=256,
+    tile_rows=128,
+    network_rows=128,
+    reference_rows=64,
+    small_rows=120,
+    spectra=2,
+    seconds=0.0,
+    file_bytes=1 << 20,
+    compiled=False,
+    memory_rows=(),
+)
+
+
+@pytest.fixture(scope="module")
+def report():
+    return bench(TINY, workers=1)
+
+
+def test_everything_that_was_measured_is_a_positive_number(report):
+    def numbers(part):
+        if isinstance(part, dict):
+            return [n for value in part.values() for n in numbers(value)]
+        if isinstance(part, list):
+            return [n for value in part for n in numbers(value)]
+        return [part] if isinstance(part, float) else []
+
+    found = json.loads(json.dumps(asdict(report)))
+    found["device"].pop("load")
+    assert len(numbers(found)) > 80
+    assert min(numbers(found)) > 0
+
+
+def test_the_flow_did_all_rows_in_all_partitions(report):
+    assert (report.flow.rows, report.flow.workers) == (256, 1)
+    assert report.flow.partitions >= 2
+    assert set(report.flow.stages) >= {"read", "predict", "derive", "write"}
+
+
+def test_models_of_spectra_are_held_against_the_matrix_rate(report):
+    assert report.spectra.keys() == {"specpt", "spectral-tokenizer"}
+    for model in report.spectra.values():
+        assert model.flops > 1e8
+        for precision, limit in model.roofline.items():
+            assert limit == report.machine.matrix[precision].median / model.flops
+
+
+def test_ratios_are_those_of_the_medians(report):
+    bare = report.network.forward[f"{report.flow.precision} eager"].median
+    assert report.ratios["flow / bare network"] == pytest.approx(report.flow.rate.median / bare)
+    twice = replace(report.flow, rate=Spread.of([2.0 * bare]))
+    ratios = ratios_of(report.network, report.machine, twice)
+    assert ratios["flow / bare network"] == pytest.approx(2.0)
+    assert ratios["flow / reference's way of serving"] == pytest.approx(
+        2.0 * ratios["bare network / reference's way of serving"]
+    )
+
+
+def test_the_table_names_every_ratio(report):
+    table = report.table()
+    for name in report.ratios:
+        assert f"| {name} |" in table
+
+
+def test_the_network_s_operations_are_those_of_its_shape(report):
+    """Counted by hand: four encoder blocks, keys and values, two passes of the decoder, trunk and heads."""
+    d, ff, tokens, asked = 128, 512, 64, 15
+    block = tokens * d * (4 * d + 2 * ff) + 2 * tokens * tokens * d
+    ask = asked * d * (2 * d + 2 * ff) + 2 * asked * (tokens + 1) * d
+    memory = tokens * d * 2 * d
+    heads = asked * d * ff + ff * (3 + 2 * 1825 + 12 * 2)
+    products = 4 * block + 2 * (memory + ask) + heads
+    assert report.network.flops == pytest.approx(2 * products, rel=0.02)
+    assert report.network.bytes_moved > report.network.bytes_least
+
+
+def test_a_roofline_is_set_by_the_scarcer_of_arithmetic_and_memory():
+    assert roofline(flops=100.0, least=1.0, matrix=1000.0, copy=1000.0) == 10.0
+    assert roofline(flops=100.0, least=500.0, matrix=1000.0, copy=1000.0) == 2.0
+
+
+def test_a_product_of_matrices_is_two_operations_for_each_of_its_terms():
+    shapes = {(2, 3, 5): 7, (1, 1, 1): 1}
+    assert flops_of(shapes) == 2 * 30 * 7 + 2
+    done, seconds = multiply(shapes, "bf16", 0.0)
+    assert done >= flops_of(shapes)
+    assert seconds > 0
+
+
+def test_the_reference_s_way_gives_the_same_answers():
+    network = predictor("fp32").network
+    tokens = _tokens()
+    with torch.inference_mode():
+        together = network(tokens)
+    for name, alone in one_request_at_a_time(network, tokens).items():
+        np.testing.assert_allclose(alone, together[name].numpy(), atol=2e-4, err_msg=name)
+
+
+def _tokens():
+    rng = np.random.default_rng(1)
+    flux = rng.lognormal(2.0, 1.0, (8, N_BANDS)).astype(np.float32)
+    return tokenise(flux, 0.1 * flux, np.zeros(8, np.float32))
+
+
+def test_members_of_a_team_work_at_the_same_time_and_errors_are_heard():
+    with Team(1) as team:
+        assert team.all(peak_memory)[0] > 0
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            team.all(divmod, 1, 0)
+        assert team.one(divmod, 7, 2) == (3, 1)
+
+
+def test_bf16_moves_no_quantity_by_a_tenth_of_its_error_in_most_rows(tmp_path):
+    """On eighty objects of the mock sky; ``flows/bench/BENCHMARK.md`` has the tails over many more."""
+    sky = leaves_of(str(survey(tmp_path / "sky", 80, 80)))
+    exact = catalogue(sky, InDouble.load())
+    found = agreement(catalogue(sky, OjalaPredictor.load(precision="bf16")), exact)
+    assert found.rows == 80
+    assert found.other_class <= 1
+    of_error = {one.column: one.median for one in found.columns if one.of_error}
+    assert {"z", "log_mass", "teff", "ew_halpha", "log_mbh"} <= set(of_error)
+    assert max(of_error.values()) < 0.1
+    single = agreement(catalogue(sky, OjalaPredictor.load(precision="fp32")), exact)
+    assert max(one.median for one in single.columns if one.of_error) < 1e-3

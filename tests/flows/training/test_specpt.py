@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ojala.flows.evaluation import specpt
+from ojala.flows.training.specpt import specpt_spectra, train_specpt_from, training_spectra
+from ojala.models.simulation.populations.population import Population
+from ojala.models.simulation.skies.spectroscopic import SpectraSky
+from ojala.models.specpt.card import specpt_card
+from ojala.models.specpt.checkpoint import load_specpt, save_specpt
+from ojala.models.specpt.network import PRESETS, SpecPT
+from ojala.models.specpt.predictor import SpecPTPredictor
+from tests.models.simulation.small_library import libraries
+
+SMALL = dataclasses.replace(
+    PRESETS["base"],
+    channels=(4, 8, 8),
+    width=16,
+    heads=2,
+    hidden=32,
+    encoder=1,
+    decoder=1,
+    evidence=4,
+    rest=3,
+)
+
+
+@pytest.fixture(scope="module")
+def sky() -> SpectraSky:
+    return SpectraSky(Population(libraries()))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("specpt") / "small.safetensors"
+    held_out = {"bgs": {"softplus sigma_nmad": 0.01, "softplus outliers_15": 0.02}}
+    config = {"reconstruction": 0.1, "device": "cpu", "batch_size": 4, "learning_rate": 1e-3, "seed": 1}
+    training = {"draws": 8, "seconds": 60.0, "threads": 1, "held_out": held_out, "config": config}
+    save_specpt(path, SpecPT(SMALL), name="small", version="1", training=training)
+    return path
+
+
+def test_spectra_to_learn_from_are_desi_s_with_some_of_sdss(sky):
+    drawn = training_spectra(sky, 40, np.random.default_rng(1))
+    assert len(drawn) == 40
+    assert set(drawn.spectra.sizes) == {7781, 4608}
+    assert (drawn.labels["z"] > 0.6).any()
+    assert (drawn.class_code == 0).all()
+
+
+def test_a_report_on_mock_spectra_fills_the_card(sky, weights):
+    predictor = SpecPTPredictor.load(weights, batch_size=8)
+    report = specpt.on_mock_spectra(predictor, sky, 12)
+    assert set(report) == {"bgs", "elg"}
+    assert all(np.isfinite(row["sigma_nmad"]) and row["rows"] == 12 for row in report.values())
+    card = specpt_card(load_specpt(weights)[1], report, "a command")
+    assert "| bgs | 12 |" in card
+    assert "0.0006, 0.20 % beyond 0.15" in card
+
+
+def test_a_reconstruction_that_repeats_the_noise_is_found_out(sky):
+    """What is compared: an answer that is the observed spectrum itself, and one that is the true one."""
+    rng = np.random.default_rng(3)
+    objects = sky.choose(6, rng, targets="bgs")
+    drawn = sky.observe(objects, specpt.INSTRUMENTS["DESI"], rng)
+    truth = sky.noiseless(objects, specpt.INSTRUMENTS["DESI"])
+    median = np.ones(6, np.float32)
+    kept = specpt.KEPT
+    observed, _ = specpt.rebin(drawn.spectra, kept)
+    exact = specpt.rebin(dataclasses.replace(drawn.spectra, flux=truth.ravel()), kept)[0]
+    for made, share in ((observed, 1.0), (exact, 0.0)):
+        found = specpt.at_sky_lines(drawn.spectra, truth, {"reconstruction": made, "flux_median": median})
+        for place in ("at sky lines", "elsewhere"):
+            assert found[f"noise reconstructed {place}"] == pytest.approx(share, abs=0.02)
+
+
+def test_held_out_spectra_are_of_held_out_members(sky):
+    drawn = specpt_spectra(sky, 30, np.random.default_rng(4), "bgs", held_out=True)
+    assert np.isin(drawn.member, sky.population.members(held_out=True).galaxies.rows).all()
+
+
+def test_a_wrong_setting_is_said_with_its_file(tmp_path):
+    settings = tmp_path / "specpt.toml"
+    settings.write_text('name = "x"\nepochs = 3\n')
+    with pytest.raises(ValueError, match=r"specpt\.toml: unknown training settings: epochs"):
+        train_specpt_from(settings, library=tmp_path / "none.npz", folder=tmp_path)

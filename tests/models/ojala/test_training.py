@@ -1,0 +1,238 @@
+"""A training learns, resumes as if it had never stopped, and leaves whole files."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ojala.models.checkpoint import WeightsError, file_sha256
+from ojala.models.data import LabelledPhotometry
+from ojala.models.ojala.card import model_card
+from ojala.models.ojala.checkpoint import load_weights
+from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.ojala.tokens import N_BANDS
+from ojala.models.ojala.training import (
+    FULL_CONTEXT,
+    TrainingConfig,
+    config_from,
+    drop_bands,
+    evaluate,
+    learning_rate,
+    train,
+)
+from ojala.models.training.trainer import METRICS_FILE, STATE_FILE
+from tests.helpers.pace import scaled
+
+TINY = OjalaConfig(
+    width=16, encoder=((2, 32),), decoder=((2, 32),), trunk=(32,), pre_norm=True, reads_errors=True
+)
+
+
+class TwoColours:
+    """A toy sky: galaxies are red and quasars blue, a galaxy's mass is its slope."""
+
+    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
+        slope = rng.uniform(0.5, 2.0, n)
+        is_qso = rng.random(n) < 0.4
+        position = np.linspace(-1.0, 1.0, N_BANDS)
+        flux = 20.0 * np.exp(np.where(is_qso, -slope, slope)[:, None] * position)
+        flux = (flux + rng.normal(0.0, 0.2, flux.shape)).astype(np.float32)
+        labels = {
+            "z_gal": np.where(is_qso, np.nan, slope / 3).astype(np.float32),
+            "z_qso": np.where(is_qso, slope, np.nan).astype(np.float32),
+            "log_mass": np.where(is_qso, np.nan, 9.5 + slope).astype(np.float32),
+        }
+        return LabelledPhotometry(
+            flux, np.full_like(flux, 0.2), np.zeros(n, np.float32), np.where(is_qso, 2, 0), labels
+        )
+
+
+@pytest.fixture
+def config(monkeypatch) -> TrainingConfig:
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    return TrainingConfig(
+        name="toy", preset="tiny", steps=60, batch_size=64, learning_rate=5e-3, warm_up=5, bf16=False,
+        compiled=False, averaging=0.9, held_out=128, checkpoint_minutes=1e9,
+    )  # fmt: skip
+
+
+def test_a_check_in_short_numbers_leaves_the_network_as_it_is():
+    torch.manual_seed(0)
+    model = Ojala(TINY)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    evaluate(model, TwoColours().draw(20, np.random.default_rng(1)), bf16=True)
+    after = model.state_dict()
+    assert {tensor.dtype for tensor in after.values() if tensor.is_floating_point()} == {torch.float32}
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+class StoppedError(Exception):
+    """The training was stopped from outside."""
+
+
+def stop_at(step: int):
+    def report(record):
+        if record["step"] == step and "loss" in record:
+            raise StoppedError
+
+    return report
+
+
+def records_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+
+
+def test_a_training_learns_and_its_weights_serve(config, tmp_path):
+    weights = train(config, TwoColours(), TwoColours(), tmp_path)
+    records = records_of(tmp_path)
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert losses[-1]["class"] < 0.5 * losses[0]["class"]
+    assert losses[-1]["log_mass"] < losses[0]["log_mass"]
+    assert losses[-1]["z_gal"] < losses[0]["z_gal"]
+    drawn = TwoColours().draw(200, np.random.default_rng(8))
+    found = OjalaPredictor.load(weights).predict(drawn.flux, drawn.error, drawn.ebv)
+    assert (found["class_code"] == drawn.class_code).mean() > 0.9
+    assert records[-1]["held_out"]["class"]["accuracy"] > 0.9
+    assert {file.name for file in tmp_path.iterdir()} == {"toy.safetensors", STATE_FILE, METRICS_FILE}
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_weights(config, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(config, TwoColours(), TwoColours(), whole)
+    often = dataclasses.replace(config, checkpoint_minutes=0.0)  # saves after every step
+    with pytest.raises(StoppedError):
+        train(often, TwoColours(), TwoColours(), stopped, stop_at(50))
+    assert [r["step"] for r in records_of(stopped) if "loss" in r] == [1, 50]
+    train(config, TwoColours(), TwoColours(), stopped)
+    first, second = (load_weights(folder / "toy.safetensors")[0].state_dict() for folder in (whole, stopped))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    steps = [record["step"] for record in records_of(stopped) if "loss" in record]
+    assert steps == [1, 50], "records of steps that were taken again are not doubled"
+
+
+def test_a_folder_of_another_training_is_refused(config, tmp_path):
+    short = dataclasses.replace(config, steps=2)
+    train(short, TwoColours(), TwoColours(), tmp_path)
+    with pytest.raises(ValueError, match="other settings"):
+        train(dataclasses.replace(short, learning_rate=1e-4), TwoColours(), TwoColours(), tmp_path)
+
+
+def test_a_damaged_state_is_refused(config, tmp_path):
+    short = dataclasses.replace(config, steps=2)
+    train(short, TwoColours(), TwoColours(), tmp_path)
+    state = tmp_path / STATE_FILE
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        train(short, TwoColours(), TwoColours(), tmp_path)
+
+
+def test_a_training_can_start_from_weights_without_the_chain(config, monkeypatch, tmp_path):
+    first = train(config, TwoColours(), TwoColours(), tmp_path / "first")
+    monkeypatch.setitem(PRESETS, "chain", dataclasses.replace(TINY, chain=True))
+    goes_on = dataclasses.replace(config, preset="chain", start=str(first), steps=1, learning_rate=1e-6)
+    second = train(goes_on, TwoColours(), TwoColours(), tmp_path / "second")
+    card = model_card(load_weights(second)[1])
+    assert f"began with the weights toy.safetensors (SHA-256 {file_sha256(first)})" in card
+    assert str(tmp_path) not in card
+    drawn = TwoColours().draw(100, np.random.default_rng(8))
+    before, after = (
+        OjalaPredictor.load(w).predict(drawn.flux, drawn.error, drawn.ebv) for w in (first, second)
+    )
+    np.testing.assert_allclose(after["p_qso"], before["p_qso"], atol=1e-3)
+    monkeypatch.setitem(PRESETS, "wide", dataclasses.replace(TINY, width=32))
+    with pytest.raises(ValueError, match="weights of another shape"):
+        train(dataclasses.replace(goes_on, preset="wide"), TwoColours(), TwoColours(), tmp_path / "third")
+
+
+def test_observed_photometry_without_labels_is_drawn_to_the_mocks(config, tmp_path):
+    class Observed(TwoColours):
+        """The same objects through a camera that sees everything a fifth brighter in the red."""
+
+        def draw(self, n, rng):
+            drawn = super().draw(n, rng)
+            tilt = np.linspace(0.8, 1.2, N_BANDS, dtype=np.float32)
+            return dataclasses.replace(drawn, flux=drawn.flux * tilt, labels={}, class_code=np.full(n, -1))
+
+    adapted = dataclasses.replace(config, discrepancy=5.0)
+    train(adapted, TwoColours(), TwoColours(), tmp_path, unlabelled=Observed())
+    found = [record["loss"]["discrepancy"] for record in records_of(tmp_path) if "loss" in record]
+    assert found[-1] < found[0]
+    with pytest.raises(ValueError, match="discrepancy needs observed photometry"):
+        train(adapted, TwoColours(), TwoColours(), tmp_path)
+
+
+def test_a_training_by_the_clock_ends_with_it(config, tmp_path):
+    timed = dataclasses.replace(config, minutes=0.02, steps=10**6)
+    train(timed, TwoColours(), TwoColours(), tmp_path)
+    last = records_of(tmp_path)[-1]
+    assert 1 < last["step"] < 10**6
+    assert last["seconds"] < scaled(30)
+
+
+def test_a_failing_sky_fails_the_training(config, tmp_path):
+    class Broken(TwoColours):
+        def draw(self, n, rng):
+            if n == config.batch_size:
+                raise OSError("library.npz: the disk is gone")
+            return super().draw(n, rng)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        train(config, Broken(), TwoColours(), tmp_path)
+
+
+def test_dropping_bands_leaves_most_rows_whole_and_five_slots_at_least():
+    n = 4000
+    drawn = TwoColours().draw(n, np.random.default_rng(1))
+    count = np.isfinite(drop_bands(drawn, np.random.default_rng(2)).flux).sum(axis=1)
+    assert count.min() == 5
+    assert (count == N_BANDS).mean() == pytest.approx(FULL_CONTEXT, abs=0.03)
+    dropped = count[count < N_BANDS]
+    assert np.median(dropped) == pytest.approx(N_BANDS / 2, abs=3)
+    assert np.isfinite(drawn.flux).all(), "the draw itself is left as it was"
+
+
+def test_the_rate_rises_then_falls_to_a_hundredth():
+    config = TrainingConfig(steps=1000, warm_up=100, learning_rate=1e-3)
+    rates = np.array([learning_rate(config, step, 0.0) for step in range(1001)])
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates.argmax() in range(95, 105)
+    assert (np.diff(rates[100:]) < 0).all()
+    assert rates[1000] == pytest.approx(1e-5)
+
+
+def test_the_rate_follows_the_clock_where_minutes_are_given():
+    config = TrainingConfig(steps=10**6, minutes=10.0, warm_up=1, learning_rate=1e-3)
+    assert learning_rate(config, 500, 300.0) == pytest.approx(0.505e-3, rel=1e-3)
+    assert learning_rate(config, 900, 600.0) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"stesp": 5}, "unknown training settings: stesp"),
+        ({"preset": "huge"}, "unknown preset 'huge'"),
+        ({"steps": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        config_from(settings)
+
+
+def test_the_model_card_states_budget_and_figures(config, tmp_path):
+    noted = dataclasses.replace(config, steps=3, note="The sky was a toy.")
+    weights = train(noted, TwoColours(), TwoColours(), tmp_path)
+    info = load_weights(weights)[1]
+    card = model_card(info)
+    assert card.startswith("# toy 0.1\n")
+    assert "192 draws" in card
+    assert "The sky was a toy." in card
+    assert info.sha256 in card
+    held_out = info.training["held_out"]
+    assert f"{held_out['class']['f1_weighted']:.3f}" in card
+    assert "| log_mass |" in card

@@ -1,0 +1,86 @@
+"""Errors that are stated in a wrong measure come true as often as they say, once they are scaled."""
+
+import numpy as np
+import pytest
+import torch
+
+from ojala.models.checkpoint import WeightsError
+from ojala.models.quantities import CLASSES
+from ojala.models.spectral_tokenizer.calibration import SCALED, ErrorScales, coverage, fit_error_scales
+from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer, save_tokenizer
+from ojala.models.spectral_tokenizer.heads import STELLAR, Heads
+from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
+from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
+from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
+
+SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
+N = 6000
+
+
+def stated(seed):
+    """Answers to galaxies, stars and quasars whose errors are half of what they should be; of stars, t(3)."""
+    rng = np.random.default_rng(seed)
+    code = rng.integers(0, 3, N)
+    labels = {name: rng.normal(0.0, 1.0, N) for name in ("z", *(q.name for q in STELLAR))}
+    answers = {"class": np.array(CLASSES)[code]}
+    for name, truth in labels.items():
+        error = rng.uniform(0.5, 2.0, N)
+        answers[f"{name}_err"] = (0.5 * error).astype(np.float32)
+        noise = rng.normal(0.0, 1.0, N) if name == "z" else rng.standard_t(3, N) / 1.1969
+        answers[name] = truth + error * noise
+    star = code == CLASSES.index("STAR")
+    answers["z"][star] = answers["z_err"][star] = np.nan
+    return answers, code, labels
+
+
+def test_scaled_errors_come_true_on_others():
+    scales = fit_error_scales(*stated(1))
+    np.testing.assert_allclose(scales.factor.numpy(), 2.0, rtol=0.08)
+    answers, code, labels = stated(2)
+    before = coverage(answers, code, labels)
+    scales.apply(answers)
+    after = coverage(answers, code, labels)
+    assert set(after) == {f"{name} of {kind}" for name, kind in SCALED}
+    for name, share in after.items():
+        assert before[name]["within_68"] < 0.5
+        assert share["within_68"] == pytest.approx(0.683, abs=0.04)
+        assert share["within_95"] == pytest.approx(0.954, abs=0.02)
+
+
+def test_what_was_taken_for_something_else_is_not_judged():
+    answers, code, labels = stated(3)
+    answers["z"] = answers["z"] + np.where(code == CLASSES.index("QSO"), 100.0, 0.0)
+    answers["class"] = np.where(code == CLASSES.index("QSO"), "GALAXY", answers["class"])
+    scales = fit_error_scales(answers, code, labels)
+    assert scales.factor[0].item() == pytest.approx(2.0, rel=0.1)
+    assert scales.factor[1].item() == 1.0  # of quasars nothing is known
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(2)
+    return SpectralTokenizer(SMALL), Heads(SMALL.width, SMALL.heads)
+
+
+def test_weights_keep_them_and_the_predictor_applies_them(parts, tmp_path):
+    scales = ErrorScales(torch.tensor([2.0, 3.0, 0.5, 4.0, 1.5]))
+    for name, kept in (("plain", None), ("scaled", scales)):
+        save_tokenizer(tmp_path / name, *parts, name="t", version="1", training={}, scales=kept)
+    assert load_tokenizer(tmp_path / "plain")[2].scales is None
+    rng = np.random.default_rng(4)
+    spectra = as_spectra([one_spectrum(GRIDS["SDSS"], rng) for _ in range(4)])
+    plain, scaled = (
+        SpectralTokenizerPredictor.load(tmp_path / name).predict(spectra) for name in ("plain", "scaled")
+    )
+    for column, factor in zip(("teff_err", "logg_err", "fe_h_err"), (0.5, 4.0, 1.5), strict=True):
+        np.testing.assert_allclose(scaled[column], factor * plain[column], rtol=1e-5)
+    of_class = np.select([plain["class"] == "GALAXY", plain["class"] == "QSO"], [2.0, 3.0], np.nan)
+    np.testing.assert_allclose(scaled["z_err"], of_class * plain["z_err"], rtol=1e-5)
+    np.testing.assert_array_equal(scaled["z"], plain["z"])
+
+
+@pytest.mark.parametrize("factor", [torch.ones(3), torch.tensor([1.0, 1.0, 1.0, -1.0, 1.0])])
+def test_factors_that_are_none_are_refused(parts, tmp_path, factor):
+    save_tokenizer(tmp_path / "w", *parts, name="t", version="1", training={}, scales=ErrorScales(factor))
+    with pytest.raises(WeightsError, match="5 positive numbers"):
+        load_tokenizer(tmp_path / "w")

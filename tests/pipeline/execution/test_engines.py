@@ -1,0 +1,141 @@
+"""Engines do the same work; a worker that dies takes one partition with it, not the run."""
+
+import os
+import signal
+
+import dask
+import psutil
+import pytest
+from dask.utils import parse_timedelta
+
+from ojala.pipeline.execution import clusters, engines
+from ojala.pipeline.execution.clusters import ClusterError
+from ojala.pipeline.execution.engines import ENGINES
+from ojala.pipeline.execution.retries import Limits
+from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.model_spec import ModelSpec
+from tests.helpers.pace import scaled, until
+from tests.helpers.survey import orders
+from tests.pipeline.execution.deadly import NeverLoaded, one_that_kills
+
+
+def outcome(receipts):
+    return {receipt.partition: [leaf.sha256 for leaf in receipt.leaves] for receipt in receipts}
+
+
+@pytest.fixture(scope="module")
+def expected(photometry, tmp_path_factory):
+    tasks = orders(photometry, tmp_path_factory.mktemp("serial"))
+    return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1, Limits()))
+
+
+def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path, expected):
+    receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2, Limits()))
+    assert outcome(receipts) == expected
+    assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
+
+
+def test_a_worker_that_is_just_starting_anew_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(clusters, "CLOSING", 1.0)
+    this = psutil.Process()
+    others = set(this.children(recursive=True))
+    with engines._processes(1) as client:
+        (worker,) = set(client.run(os.getpid).values())
+        os.kill(worker, signal.SIGKILL)
+        anew = until(
+            lambda: [p for p in set(this.children(recursive=True)) - others if is_new(p, worker)], every=0.005
+        )
+        anew[0].suspend()
+    assert not anew[0].is_running()
+
+
+def is_new(process, worker):
+    """Whether it is a process of a worker, and not this one."""
+    try:
+        return process.pid != worker and "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
+    tasks = orders(photometry, tmp_path)
+    guilty, spec = one_that_kills(tasks)
+    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=2)))
+    assert len(receipts) == len(tasks), "every partition has a receipt"
+    failed = [receipt for receipt in receipts if receipt.status == "failed"]
+    assert [receipt.partition for receipt in failed] == [guilty.partition.name]
+    assert [attempt.cause for attempt in failed[0].attempts] == ["worker lost"] * 2
+    others = [receipt for receipt in receipts if receipt.status == "done"]
+    assert all(len(receipt.attempts) == 1 for receipt in others), "the innocent lose nothing"
+    done = outcome(receipt for receipt in receipts if receipt.status == "done")
+    assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
+
+
+class Hanging(EmptyModel):
+    """Stops its own process when it meets one partition, until somebody wakes it."""
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def predict(self, flux, error, ebv):
+        if len(flux) == self._rows:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().predict(flux, error, ebv)
+
+
+class HangingSpec(ModelSpec):
+    """Loads the hanging model; its rows travel in the place of the batch size."""
+
+    def load(self):
+        return Hanging(self.batch_size)
+
+
+def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, expected):
+    tasks = orders(photometry, tmp_path)
+    rows = [task.rows for task in tasks]
+    guilty = next(task for task in tasks if rows.count(task.rows) == 1)
+    spec = HangingSpec("hanging", "", batch_size=guilty.rows)
+    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=1, seconds=scaled(20.0))))
+    (failed,) = [receipt for receipt in receipts if receipt.status == "failed"]
+    assert failed.partition == guilty.partition.name
+    (attempt,) = failed.attempts
+    assert (attempt.cause, attempt.host) == ("timeout", "127.0.0.1")
+    assert attempt.error == f"TimeoutError: took longer than {scaled(20.0):g} s; its worker was ended"
+    done = outcome(receipt for receipt in receipts if receipt.status == "done")
+    assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
+
+
+def test_workers_that_die_while_they_load_the_model_end_the_run(photometry, tmp_path):
+    with pytest.raises(ClusterError, match="workers in a row died before they had loaded the model"):
+        list(ENGINES["local"](orders(photometry, tmp_path), NeverLoaded("never", ""), 1, Limits()))
+
+
+def test_the_nanny_of_a_worker_that_starts_slowly_is_kept():
+    with dask.config.set(engines.DASK_SETTINGS):
+        patience = dask.config.get("distributed.deploy.lost-worker-timeout")
+    assert parse_timedelta(patience) > 3600
+
+
+class Flaky(EmptyModel):
+    """Loses the connection when it meets a partition for the first time."""
+
+    def __init__(self):
+        self._met = set()
+
+    def predict(self, flux, error, ebv):
+        if (partition := flux.tobytes()) not in self._met:
+            self._met.add(partition)
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return super().predict(flux, error, ebv)
+
+
+class FlakySpec(ModelSpec):
+    def load(self):
+        return Flaky()
+
+
+def test_what_passes_is_tried_again_in_one_process_too(photometry, tmp_path, expected):
+    receipts = list(ENGINES["serial"](orders(photometry, tmp_path), FlakySpec("flaky", ""), 1, Limits(3)))
+    assert outcome(receipts) == expected
+    tried = [attempt.cause for receipt in receipts for attempt in receipt.attempts if attempt.error]
+    assert tried == ["storage"] * len(receipts)

@@ -1,0 +1,248 @@
+"""Spectra and their cut-outs become embeddings with a place in the atlas, partition by partition."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import lsdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from upath import UPath
+
+from ojala.catalogs_schema.avis import AVIS, EMBEDDING_SIZE, AvisFlag
+from ojala.catalogs_schema.cutouts import CUTOUTS
+from ojala.models.avis.atlas import read_atlas
+from ojala.models.checkpoint import WeightsError
+from ojala.models.data import Pairs
+from ojala.pipeline.inference.join import put_beside
+from ojala.pipeline.inference.products.avis import avis_table, read_pairs
+from ojala.pipeline.ingest.cutouts import ingest_cutouts
+from ojala.pipeline.quality.verify import verify
+from ojala.pipeline.runs.config import ConfigError, read_config
+from ojala.pipeline.runs.plan import make_plan
+from ojala.pipeline.runs.region import parse_region
+from ojala.pipeline.runs.releases import ReleaseError
+from ojala.pipeline.storage.hats import CatalogueError, read_leaves
+from tests.helpers import image_files
+from tests.helpers.avis_survey import (
+    AvisSurvey,
+    make_avis_survey,
+    save_small_weights,
+    toy_atlas,
+    write_toy_atlas,
+)
+from tests.helpers.survey import Finished, carry_through, without_report
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory) -> AvisSurvey:
+    return make_avis_survey(tmp_path_factory.mktemp("avis"))
+
+
+@pytest.fixture(scope="module")
+def finished(survey, tmp_path_factory) -> Finished:
+    out = tmp_path_factory.mktemp("out")
+    write_toy_atlas(out / "atlas.safetensors", survey.weights)
+    return carry_through(survey.config(out, atlas=str(out / "atlas.safetensors")))
+
+
+def table_of(catalogue: UPath) -> pa.Table:
+    tables = [pq.read_table((catalogue / partition.leaf).path) for partition in read_leaves(catalogue)]
+    return pa.concat_tables(tables).sort_by("object_id")
+
+
+def vectors(table: pa.Table, name: str) -> np.ndarray:
+    return np.asarray(table[name].combine_chunks().flatten()).reshape(-1, EMBEDDING_SIZE)
+
+
+def test_every_spectrum_has_a_row_with_what_could_be_seen_of_it(finished, survey):
+    spectra, cutouts, made = (
+        table_of(root) for root in (survey.spectra, survey.cutouts, finished.run / "avis")
+    )
+    assert finished.record.status == "complete"
+    assert made["object_id"].to_pylist() == spectra["object_id"].to_pylist()
+    assert not AVIS.violations(made)
+    with_image = np.array([bands != "NONE" for bands in cutouts["bands"].to_pylist()])
+    assert with_image.sum() == 3
+    flags = made["flags"].to_numpy()
+    np.testing.assert_array_equal((flags & AvisFlag.NO_IMAGE) == 0, with_image)
+    np.testing.assert_array_equal(np.isfinite(vectors(made, "embedding_image")).all(axis=1), with_image)
+    joint, of_spectrum = vectors(made, "embedding"), vectors(made, "embedding_spectrum")
+    np.testing.assert_allclose(np.linalg.norm(joint, axis=1), 1.0, atol=1e-5)
+    np.testing.assert_array_equal(joint[~with_image], of_spectrum[~with_image])
+    assert not (flags & (AvisFlag.NO_CUTOUT | AvisFlag.NOT_EMBEDDED)).any()
+
+
+def test_places_are_those_of_the_atlas(finished):
+    made = table_of(finished.run / "avis")
+    both = np.isfinite(vectors(made, "embedding_image")).all(axis=1)
+    places = read_atlas(Path(finished.config.atlas)).place(vectors(made, "embedding")[both])
+    for name, expected in places.items():
+        # Of another batch than in the run: equal within rounding.
+        np.testing.assert_allclose(made[name].to_numpy()[both], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(np.isfinite(made["map3_z"].to_numpy()), both)
+
+
+def test_an_atlas_of_pairs_does_not_place_what_has_no_image(finished):
+    made = table_of(finished.run / "avis")
+    alone = (made["flags"].to_numpy() & AvisFlag.NO_IMAGE) != 0
+    np.testing.assert_array_equal((made["flags"].to_numpy() & AvisFlag.NOT_PLACED) != 0, alone)
+    assert (made["cluster"].to_numpy()[alone] == -1).all()
+    assert np.isnan(made["z_nn"].to_numpy()[alone]).all()
+
+
+def test_what_was_read_is_told(finished, survey):
+    assert finished.record.beside == str(survey.cutouts)
+    assert finished.record.atlas_sha256 == read_atlas(Path(finished.config.atlas)).sha256
+    document = json.loads((finished.run / "provenance" / "prov.json").read_text())
+    assert document["entity"]["ojala:cutouts"]["prov:location"] == str(survey.cutouts)
+    assert document["entity"]["ojala:atlas"]["ojala:sha256"] == finished.record.atlas_sha256
+    leaf = next((finished.run / "avis" / "dataset").rglob("Npix=*.parquet"))
+    footer = pq.read_metadata(leaf.path).metadata
+    assert footer[b"ojala.cutouts"] == b"cutouts"
+    assert len(footer[b"ojala.input_sha256"].split()) == 2
+    page = (finished.run / "report" / "index.html").read_text()
+    assert str(survey.cutouts) in page
+    assert finished.record.atlas_sha256 in page
+
+
+def test_a_release_is_verified_and_opened_with_its_spectra(finished):
+    assert list(verify(finished.out)) == []
+    found = lsdb.open_catalog(str(finished.out)).load_extension("avis").compute()
+    assert len(found) == 5
+    assert {"flux", "embedding", "z_nn"} <= set(found.columns)
+
+
+def test_another_cutout_makes_only_its_partition_stale(finished, survey, tmp_path):
+    image_files.make_brick(tmp_path / "new", brick="1510p020", ra=151.0)
+    ingest_cutouts([UPath(survey.brick), UPath(tmp_path / "new")], survey.spectra, UPath(tmp_path / "c"))
+    config = finished.config.model_copy(update={"cutouts": str(tmp_path / "c")})
+    plan = make_plan(config)
+    before, after = read_leaves(survey.cutouts), read_leaves(UPath(tmp_path / "c"))
+    changed = {p for p in before if before[p].sha256 != after[p].sha256}
+    assert len(changed) == 1
+    assert {entry.partition for entry in plan.to_do} == changed
+    assert plan.states() == {"done": len(before) - 1, "stale: input": 1}
+
+
+def test_another_atlas_makes_all_partitions_stale(finished, survey, tmp_path):
+    write_toy_atlas(tmp_path / "atlas.safetensors", survey.weights, seed=2)
+    config = finished.config.model_copy(update={"atlas": str(tmp_path / "atlas.safetensors")})
+    assert set(make_plan(config).states()) == {"stale: configuration"}
+
+
+def test_a_region_cannot_have_an_atlas_of_its_own(finished, survey, tmp_path):
+    write_toy_atlas(tmp_path / "atlas.safetensors", survey.weights, seed=2)
+    config = finished.config.model_copy(update={"atlas": str(tmp_path / "atlas.safetensors")})
+    with pytest.raises(ReleaseError, match="another atlas"):
+        make_plan(config, parse_region("cone:150,2,1"))
+
+
+def test_an_atlas_of_other_weights_is_refused(survey, tmp_path):
+    save_small_weights(tmp_path / "other.safetensors", seed=2)
+    write_toy_atlas(tmp_path / "atlas.safetensors", tmp_path / "other.safetensors")
+    config = survey.config(tmp_path / "out", atlas=str(tmp_path / "atlas.safetensors"))
+    with pytest.raises(WeightsError, match=r"is an atlas of the weights .* or make an atlas of these"):
+        make_plan(config)
+
+
+def test_a_worker_needs_the_very_atlas_of_the_plan(finished):
+    with pytest.raises(ValueError, match="every worker needs the same file"):
+        replace(finished.config.spec(), atlas_sha256="0" * 64).load()
+
+
+def test_the_atlas_beside_the_weights_is_taken(survey, tmp_path):
+    save_small_weights(tmp_path / "mine.safetensors")
+    weights = str(tmp_path / "mine.safetensors")
+    assert survey.config(tmp_path / "out", weights=weights).atlas == ""
+    write_toy_atlas(tmp_path / "mine-atlas.safetensors", tmp_path / "mine.safetensors")
+    config = survey.config(tmp_path / "out", weights=weights)
+    assert config.atlas == str(tmp_path / "mine-atlas.safetensors")
+    assert type(config).from_description(config.described()) == config
+
+
+def test_cutouts_of_other_partitions_are_refused(survey, tmp_path):
+    objects = image_files.write_objects(tmp_path / "objects.csv", {"1": (100.0, 100.0)})
+    ingest_cutouts([UPath(survey.brick)], UPath(objects), UPath(tmp_path / "cutouts"))
+    with pytest.raises(CatalogueError, match=f"ojala cutouts IMAGES --objects {survey.spectra} --out"):
+        make_plan(survey.config(tmp_path / "out", cutouts=str(tmp_path / "cutouts")))
+
+
+def test_what_holds_no_cutouts_is_refused(survey, tmp_path):
+    with pytest.raises(CatalogueError, match="is no catalogue of cutouts: it has no column"):
+        make_plan(survey.config(tmp_path / "out", cutouts=str(survey.spectra)))
+
+
+def test_spectra_alone_are_embedded_and_say_so(survey, tmp_path, monkeypatch):
+    without_report(monkeypatch)
+    alone = carry_through(survey.config(tmp_path / "out", cutouts=None))
+    made = table_of(alone.run / "avis")
+    flags = made["flags"].to_numpy()
+    assert (flags & AvisFlag.NO_CUTOUT != 0).all()
+    assert (flags & AvisFlag.NO_IMAGE != 0).all()
+    np.testing.assert_array_equal(vectors(made, "embedding"), vectors(made, "embedding_spectrum"))
+    assert set(made["cluster"].to_pylist()) == {-1}
+    assert made["z_nn"].null_count == made["map_x"].null_count == len(made)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"model": "avis", "cutouts": "c"}, "model avis reads spectra: say with --spectra"),
+        ({"model": "specpt", "spectra": "s", "cutouts": "c"}, "leave --cutouts out"),
+        ({"model": "specpt", "spectra": "s", "atlas": "a"}, "leave --atlas out"),
+    ],
+)
+def test_a_model_is_given_what_it_reads(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        read_config(None, {"out": "o", **flags})
+
+
+def test_rows_join_by_key_whatever_their_order(survey):
+    spectra, cutouts = table_of(survey.spectra), table_of(survey.cutouts)
+    shuffled = cutouts.take([3, 0, 4, 2])
+    joined = put_beside(spectra, shuffled, CUTOUTS.name)
+    assert joined["cutouts.object_id"].to_pylist() == [
+        key if key != cutouts["object_id"][1].as_py() else None for key in spectra["object_id"].to_pylist()
+    ]
+    same, given = read_pairs(joined), read_pairs(put_beside(spectra, cutouts, CUTOUTS.name))
+    rows = [0, 2, 3, 4]
+    np.testing.assert_array_equal(same.images.flux[rows], given.images.flux[rows])
+    assert given.images.ivar.any()
+    assert not same.images.ivar[1].any()
+    answers = {name: np.ones((5, EMBEDDING_SIZE), np.float32) for name in AVIS.names if "embed" in name}
+    flags = avis_table(joined, answers, None)["flags"].to_numpy()
+    np.testing.assert_array_equal((flags & AvisFlag.NO_CUTOUT) != 0, np.arange(5) == 1)
+
+
+def test_a_key_that_comes_twice_is_refused(survey):
+    cutouts = table_of(survey.cutouts)
+    with pytest.raises(ValueError, match="comes more than once"):
+        put_beside(cutouts, pa.concat_tables([cutouts, cutouts.slice(0, 1)]), CUTOUTS.name)
+
+
+def test_rows_in_doubt_are_flagged(survey):
+    spectra = put_beside(table_of(survey.spectra), table_of(survey.cutouts), CUTOUTS.name)
+    atlas = toy_atlas("w")
+    embedding = np.full((5, EMBEDDING_SIZE), np.nan, np.float32)
+    middle = atlas.embedding[:56].mean(axis=0)
+    embedding[0] = atlas.embedding[0]
+    embedding[1] = -middle / np.linalg.norm(middle)
+    embedding[2] = middle / np.linalg.norm(middle)
+    answers = dict.fromkeys(("embedding", "embedding_image", "embedding_spectrum"), embedding)
+    flags = avis_table(spectra, answers, atlas)["flags"].to_numpy()
+    assert not flags[0] & (AvisFlag.NOVEL | AvisFlag.Z_SCATTERED | AvisFlag.NOT_EMBEDDED)
+    assert flags[1] & AvisFlag.NOVEL
+    assert flags[2] & AvisFlag.Z_SCATTERED
+    missing = AvisFlag.NOT_EMBEDDED | AvisFlag.NO_IMAGE | AvisFlag.NO_SPECTRUM
+    assert (flags[3:] & missing == missing).all()
+
+
+def test_pairs_are_as_many_images_as_spectra(survey):
+    pairs = read_pairs(table_of(survey.spectra))
+    with pytest.raises(ValueError, match="5 spectra, but 3 images"):
+        Pairs(pairs.spectra, pairs.images.rows(0, 3))

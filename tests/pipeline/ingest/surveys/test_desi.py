@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from astropy.io import fits
+from upath import UPath
+
+from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.surveys.desi import read_desi
+from ojala.pipeline.ingest.surveys.label_tables import KnownObjects, read_desi_tables
+from tests.helpers.spectra_files import (
+    make_desi,
+    make_fastspec,
+    make_quasar_catalogue,
+    make_redrock,
+    make_stellar_table,
+)
+
+
+def tables(folder, *makers):
+    found = []
+    for k, make in enumerate(makers):
+        make(folder / f"table-{k}.fits")
+        found += read_desi_tables(UPath(folder / f"table-{k}.fits"))
+    return KnownObjects(found)
+
+
+def read(folder, known=None):
+    make_desi(folder / "coadd-main-dark-1.fits")
+    return list(read_desi(UPath(folder / "coadd-main-dark-1.fits"), known or KnownObjects()))
+
+
+def test_arms_are_joined_and_averaged_where_they_overlap(tmp_path):
+    first, second = read(tmp_path)
+    assert (np.diff(first.wavelength) > 0).all()
+    assert len(first.wavelength) == 25  # 5000.0 .. 5019.2 A in steps of 0.8
+    at = dict(zip(np.round(first.wavelength, 1), first.flux, strict=True))
+    assert (at[5000.0], at[5004.0], at[5008.0]) == (1.0, 2.0, 3.0)
+    assert not first.valid[-1]
+    assert first.mask is not None
+    assert first.mask[-1] == 4
+    assert second.valid.all()
+
+
+def test_fibermap_gives_position_reddening_and_imaging(tmp_path):
+    first, second = read(tmp_path)
+    assert (first.ra, second.ra, first.dec) == (30.0, 31.0, -5.0)
+    assert first.target == "7"
+    assert first.ebv == pytest.approx(0.02)
+    assert set(first.imaging) == {"W1"}
+    assert first.imaging["W1"] == pytest.approx((36.31, 3.631 / 2))
+
+
+def test_a_spectrum_without_redshift_is_kept_without_one(tmp_path):
+    first, second = read(tmp_path)
+    assert (first.object_class, first.trusted) == ("", False)
+    assert np.isnan(second.z)
+
+
+def test_redshifts_are_redrocks_and_the_quasar_catalogue_knows_better(tmp_path):
+    first, second = read(tmp_path, tables(tmp_path, make_quasar_catalogue, make_redrock))
+    assert (first.object_class, first.z, first.trusted) == ("QSO", 2.2, True)
+    assert (second.object_class, second.subclass, second.trusted) == ("STAR", "M", False)
+    assert second.z_err == pytest.approx(1e-5)
+
+
+def test_labels_come_from_the_value_added_tables(tmp_path):
+    first, second = read(tmp_path, tables(tmp_path, make_redrock, make_fastspec, make_stellar_table))
+    assert set(first.labels) == {"log_mass", "log_sfr", "ew_halpha"}
+    # FastSpecFit's 10**10 is for H0 = 100; with 67.66 distances squared are 2.18 times as large.
+    assert first.labels["log_mass"][0] == pytest.approx(10.339, abs=1e-3)
+    assert first.labels["log_sfr"][0] == pytest.approx(1.339, abs=1e-3)
+    assert first.labels["ew_halpha"] == (12.0, 0.5)
+    assert second.labels["teff"] == (3500.0, 20.0)
+    assert set(second.labels) == {"teff", "logg", "fe_h"}
+
+
+def test_positions_come_from_the_tables_where_the_coadd_has_none(tmp_path):
+    make_desi(tmp_path / "whole.fits")
+    with fits.open(tmp_path / "whole.fits") as hdus:
+        bare = fits.BinTableHDU.from_columns([fits.Column("TARGETID", "K", array=[7, 8])], name="FIBERMAP")
+        fits.HDUList([hdus[0], bare, *hdus[2:]]).writeto(tmp_path / "bare.fits")
+    known = tables(tmp_path, make_quasar_catalogue)
+    first, second = read_desi(UPath(tmp_path / "bare.fits"), known)
+    assert (first.ra, first.dec) == (33.0, 1.0)
+    assert np.isnan(second.ra)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    fits.HDUList([fits.PrimaryHDU()]).writeto(tmp_path / "image.fits")
+    with pytest.raises(SourceError, match=r"is no DESI coadd: expected .* it has PRIMARY"):
+        list(read_desi(UPath(tmp_path / "image.fits"), KnownObjects()))
+    make_desi(tmp_path / "whole.fits")
+    with fits.open(tmp_path / "whole.fits") as hdus:
+        fits.HDUList([hdu for hdu in hdus if hdu.name != "R_IVAR"]).writeto(tmp_path / "cut.fits")
+    with pytest.raises(SourceError, match="lacks R_IVAR"):
+        list(read_desi(UPath(tmp_path / "cut.fits"), KnownObjects()))
+
+
+def test_single_exposures_are_refused(tmp_path):
+    columns = [fits.Column("TARGETID", "K", array=[7, 7]), fits.Column("EXPID", "J", array=[1, 2])]
+    fibermap = fits.BinTableHDU.from_columns(columns, name="FIBERMAP")
+    hdus = [fits.PrimaryHDU(), fibermap, fits.ImageHDU(np.arange(3.0), name="B_WAVELENGTH")]
+    fits.HDUList(hdus).writeto(tmp_path / "spectra.fits")
+    with pytest.raises(SourceError, match="single exposures; name the coadd"):
+        list(read_desi(UPath(tmp_path / "spectra.fits"), KnownObjects()))
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    fits.HDUList([fits.PrimaryHDU()]).writeto(tmp_path / "other.fits")
+    with pytest.raises(SourceError, match="is no table of DESI objects"):
+        read_desi_tables(UPath(tmp_path / "other.fits"))

@@ -1,0 +1,51 @@
+"""More rows than fit in memory are sorted by the sky, and keys that come twice are found among them."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from upath import UPath
+
+from ojala.pipeline.ingest.external_sort import SOURCE, Duplicate, KeyLedger, SortedRuns
+from ojala.pipeline.storage.healpix import spatial_index
+
+
+def rows(count: int, seed: int) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    ra, dec = rng.uniform(0, 360, count), np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
+    return pa.table({"_healpix_29": spatial_index(ra, dec), "object_id": rng.permutation(count)})
+
+
+def test_rows_come_back_by_partition_in_the_order_of_the_sky(tmp_path, monkeypatch):
+    monkeypatch.setattr("ojala.pipeline.ingest.external_sort.RUN_ROWS", 300)
+    runs = SortedRuns(UPath(tmp_path))
+    tables = [rows(250, seed) for seed in range(5)]
+    for source, table in enumerate(tables):
+        runs.add(table, source)
+    runs.flush()
+    partitions = runs.partitions(100)
+    parts = [runs.read(partition) for partition in partitions]
+    assert all(0 < part.num_rows <= 100 for part in parts)
+    found = pa.concat_tables(parts)
+    wanted = np.sort(np.concatenate([table["_healpix_29"].to_numpy() for table in tables]))
+    np.testing.assert_array_equal(found["_healpix_29"].to_numpy(), wanted)
+    assert np.bincount(found[SOURCE].to_numpy()).tolist() == [250] * 5
+    assert runs.skymap().sum() == 1250
+
+
+def test_crowds_that_cannot_be_divided_are_refused(tmp_path):
+    runs = SortedRuns(UPath(tmp_path))
+    runs.add(pa.table({"_healpix_29": np.zeros(5, np.int64), "object_id": np.arange(5)}), 0)
+    runs.flush()
+    with pytest.raises(ValueError, match="10/0 alone holds 5 rows"):
+        runs.partitions(4)
+
+
+def test_keys_that_come_twice_are_found_wherever_they_are(tmp_path):
+    keys = KeyLedger(UPath(tmp_path))
+    keys.add(np.array([5, 70, 5 + (1 << 40)]), source=0, first_row=1)
+    keys.add(np.array([6, 7]), source=0, first_row=4)
+    keys.add(np.array([70, 8, 7]), source=1, first_row=1)
+    assert sorted(keys.duplicates(), key=lambda d: d.object_id) == [
+        Duplicate(7, first=(0, 5), second=(1, 3)),
+        Duplicate(70, first=(0, 2), second=(1, 1)),
+    ]

@@ -1,0 +1,138 @@
+"""Quality gates: which runs may be published, by their receipts and leaves."""
+
+import pytest
+
+from ojala.pipeline.quality.gates import GateError, judge, read_gates, refuse
+from ojala.pipeline.runs.config import GateLimits
+from ojala.pipeline.runs.receipts import all_receipts
+
+LIMITS = GateLimits(few_rows=0)
+
+
+@pytest.fixture(scope="module")
+def receipts(finished):
+    return all_receipts(finished.run)
+
+
+@pytest.fixture(scope="module")
+def rows(finished):
+    return {entry.partition.name: entry.rows for entry in finished.plan.entries}
+
+
+def judged(finished, receipts, rows, limits=LIMITS, before=None, **options):
+    published = (finished.run, before) if before is not None else None
+    report = judge(finished.run, finished.record, receipts, rows, limits, published, **options)
+    return {gate.name: gate for gate in report.gates}
+
+
+def changed(receipts, **summary):
+    """The same receipts with other summaries, as of leaves made anew."""
+    return [
+        receipt.model_copy(
+            update={
+                "summary": receipt.summary.model_copy(update=summary),
+                "leaves": [leaf.model_copy(update={"sha256": "0"}) for leaf in receipt.leaves],
+            }
+        )
+        for receipt in receipts
+    ]
+
+
+def many(receipts, factor=1000):
+    """The same shares in so many times the rows, so that chance plays no part."""
+    scaled = []
+    for receipt in receipts:
+        summary = receipt.summary
+        update = {
+            "classes": {name: factor * count for name, count in summary.classes.items()},
+            "flags": {name: factor * count for name, count in summary.flags.items()},
+            "flagged": factor * summary.flagged,
+            "redshifts": {n: [factor * count for count in c] for n, c in summary.redshifts.items()},
+        }
+        scaled.append(receipt.model_copy(update={"summary": summary.model_copy(update=update)}))
+    return scaled
+
+
+def test_a_whole_run_passes_all_gates_and_they_are_kept_with_it(finished, receipts, rows):
+    gates = judged(finished, receipts, rows)
+    assert {gate.outcome for gate in gates.values()} == {"pass"}
+    assert gates["rows"].numbers["rows_out"] == 300
+    assert read_gates(finished.run).outcomes() == {name: gate.outcome for name, gate in gates.items()}
+
+
+def test_a_missing_partition_fails_unless_a_partial_release_is_wanted(finished, receipts, rows):
+    assert judged(finished, receipts[1:], rows)["partitions"].outcome == "fail"
+    gate = judged(finished, receipts[1:], rows, partial=True)["partitions"]
+    assert (gate.outcome, gate.numbers["missing"]) == ("warn", 1)
+
+
+def test_rows_that_do_not_add_up_fail(finished, receipts, rows):
+    lost = [receipts[0].model_copy(update={"rows_out": receipts[0].rows_out - 1}), *receipts[1:]]
+    gate = judged(finished, lost, rows)["rows"]
+    assert gate.outcome == "fail"
+    assert receipts[0].partition in gate.text
+
+
+def test_a_leaf_that_differs_from_its_receipt_fails(finished, receipts, rows):
+    gate = judged(finished, changed(receipts[:1]) + receipts[1:], rows)["checksums"]
+    assert (gate.outcome, gate.numbers["different"]) == ("fail", len(receipts[0].leaves))
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.2, "warn"), (0.9, "fail")])
+def test_rows_without_a_class(finished, receipts, rows, share, outcome):
+    none = [round(share * receipt.rows_out) for receipt in receipts]
+    with_none = [
+        receipt.model_copy(
+            update={
+                "summary": receipt.summary.model_copy(
+                    update={"classes": {"GALAXY": receipt.rows_out - n, "none": n}}
+                )
+            }
+        )
+        for receipt, n in zip(receipts, none, strict=True)
+    ]
+    gate = judged(finished, with_none, rows)["answers"]
+    assert gate.outcome == outcome
+    assert gate.limits == {"warn": LIMITS.unanswered_warn, "fail": LIMITS.unanswered_fail}
+    few = judged(finished, with_none, rows, limits=GateLimits())["answers"]
+    assert few.outcome == ("warn" if outcome == "fail" else outcome), "few rows only warn"
+
+
+def test_classes_and_redshifts_that_drift_from_the_published_release_fail(finished, receipts, rows):
+    before = many(receipts)
+    counts = {"GALAXY": 16_000, "STAR": 24_000, "QSO": 0, "none": 0}
+    bins = len(receipts[0].summary.redshifts["GALAXY"])
+    redshifts = {"GALAXY": [0] * (bins - 1) + [20_000], "QSO": [0] * bins}
+    gates = judged(finished, changed(before, classes=counts, redshifts=redshifts), rows, before=before)
+    assert gates["class_drift"].outcome == gates["redshift_drift"].outcome == "fail"
+    assert "of the rows made anew" in gates["class_drift"].text
+    assert gates["class_drift"].numbers["drift"] == pytest.approx(0.6, abs=0.05)
+    assert gates["redshift_drift"].numbers["drift"] > 0.9
+    assert gates["nulls"].outcome == "pass"
+
+
+def test_flags_that_appear_fail(finished, receipts, rows):
+    before = many(receipts)
+    gates = judged(finished, changed(before, flags={"FAINT": 30_000}), rows, before=before)
+    assert gates["flag_drift"].outcome == "fail"
+    assert "FAINT" in gates["flag_drift"].text
+
+
+def test_chance_is_no_drift(finished, receipts, rows):
+    counts = dict(receipts[0].summary.classes)
+    counts |= {"GALAXY": counts["GALAXY"] - 1, "STAR": counts["STAR"] + 1}
+    one_other = changed(receipts[:1], classes=counts) + receipts[1:]
+    assert judged(finished, one_other, rows, before=receipts)["class_drift"].outcome == "pass"
+
+
+def test_what_was_not_made_anew_does_not_drift(finished, receipts, rows):
+    gates = judged(finished, receipts, rows, before=receipts)
+    assert "was made anew" in gates["class_drift"].text
+
+
+def test_a_gate_that_fails_is_refused_with_its_numbers_and_how_to_overrule_it(finished, receipts, rows):
+    report = judge(finished.run, finished.record, receipts[1:], rows, LIMITS, None)
+    assert report.outcome == "fail"
+    with pytest.raises(GateError, match=r"partitions: 1 of .* are missing.*--force-gate partitions"):
+        refuse(report, [])
+    refuse(report, ["partitions"])
