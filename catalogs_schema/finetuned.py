@@ -8,14 +8,14 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from ojala.catalogs_schema.contract import Column, Contract
-from ojala.catalogs_schema.ojala import CLASS_FLOOR, OJALA, OJALA_VECTORS
+from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, OJALA, OJALA_VECTORS
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
 OWN_HEADS = "ojala_heads"
 """Name of the product."""
 
 
-class OwnHead(BaseModel):
+class FinetunedHead(BaseModel):
     """What a head says of the quantity that it answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,7 +28,7 @@ class OwnHead(BaseModel):
     sha256: str = Field(description="SHA-256 of the head's file")
 
 
-def own_heads_contract(heads: Sequence[OwnHead]) -> Contract:
+def own_heads_contract(heads: Sequence[FinetunedHead]) -> Contract:
     """Keys, and for each head its quantity and the quantity's error.
 
     Raises
@@ -58,8 +58,8 @@ def own_heads_contract(heads: Sequence[OwnHead]) -> Contract:
     )
 
 
-def _columns(head: OwnHead) -> tuple[Column, Column]:
-    given = f"given where p_{head.object_class.lower()} >= {CLASS_FLOOR:g}"
+def _columns(head: FinetunedHead) -> tuple[Column, Column]:
+    given = f"given where p_{head.object_class.lower()} >= {MIN_CLASS_PROBABILITY:g}"
     text = f"{head.description.rstrip('.')}; {given}"
     error = f"half-width of the central 68.3 % interval of {head.name}"
     ucd = ";".join(filter(None, ("stat.error", head.ucd)))

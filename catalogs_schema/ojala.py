@@ -58,7 +58,7 @@ CLASSES: tuple[str, ...] = ("GALAXY", "STAR", "QSO")
 BPT_CLASSES: tuple[str, ...] = (NONE, "SF", "COMPOSITE", "AGN")
 WHAN_CLASSES: tuple[str, ...] = (NONE, "SF", "STRONG_AGN", "WEAK_AGN", "RETIRED")
 
-CLASS_FLOOR = 0.01
+MIN_CLASS_PROBABILITY = 0.01
 """Quantities of a class are given where the object's probability of that class is at least this."""
 
 Z_MAX = 5.2

@@ -20,7 +20,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Ingredients(_Record):
+class Fingerprint(_Record):
     """Everything that a partition's numbers depend on. Its hash is the partition's key."""
 
     input_sha256: str = Field(description="SHA-256 of the leaf that was read; of two leaves, both of them")
@@ -84,7 +84,7 @@ class Receipt(_Record):
     run_id: str = Field(default="", description="run that did the work; later runs link its leaves")
     status: Literal["done", "failed"] = Field(description="`done` only if every leaf was written whole")
     key: str = Field(description="hash of the ingredients; equal keys mean equal numbers")
-    ingredients: Ingredients = Field(
+    ingredients: Fingerprint = Field(
         description="hashes of input leaf, weights and configuration, code version, contract version"
     )
     model: str = Field(description="name and version of the model")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from ojala.catalogs_schema.contract import NONE, Column, Contract
-from ojala.catalogs_schema.ojala import CLASS_FLOOR, CLASSES, Z_MAX
+from ojala.catalogs_schema.ojala import CLASSES, MIN_CLASS_PROBABILITY, Z_MAX
 from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
 
 TOKENIZER_EMBEDDING_WIDTH = 192
@@ -51,7 +51,7 @@ def _probability(name: str, what: str) -> Column:
 
 
 def _stellar(name: str, unit: str, ucd: str, what: str, low: float, high: float) -> tuple[Column, Column]:
-    given = f"given where p_star >= {CLASS_FLOOR}"
+    given = f"given where p_star >= {MIN_CLASS_PROBABILITY}"
     return (
         Column(name, pa.float32(), unit, ucd, f"{what}; {given}", minimum=low, maximum=high),
         Column(

@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ojala.catalogs_schema.errors import OjalaError
+
 Config = TypeVar("Config")
 """What describes the shape of a network."""
 
@@ -42,7 +44,7 @@ class NetworkInfo(Generic[Config]):
     sha256: str
 
 
-class WeightsError(ValueError):
+class WeightsError(OjalaError, ValueError):
     """A file that does not hold whole weights of this network."""
 
 

@@ -11,9 +11,9 @@ import dask
 import numpy as np
 from upath import UPath
 
-from ojala.catalogs_schema.receipt import Ingredients, Receipt
+from ojala.catalogs_schema.receipt import Fingerprint, Receipt
 from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import Limits
+from ojala.pipeline.execution.retries import RetryPolicy
 from ojala.pipeline.inference.adapters.registry import PRODUCTS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.quality.gates import GateReport, judge, read_gates, refuse, write_gates
@@ -30,7 +30,7 @@ from ojala.pipeline.runs.releases import (
     pointers,
     turn,
     was_published,
-    was_withdrawn,
+    was_rolled_back,
 )
 from ojala.pipeline.runs.workspace import link, tidy
 from ojala.pipeline.storage.code_version import code_version, package_versions
@@ -77,7 +77,7 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
         run_id=plan.run_id,
         status=Status.RUNNING,
         started=started,
-        config=config.described(),
+        config=config.to_record(),
         products=config.products,
         heads=config.spec().described_heads(),
         code_version=code_version(),
@@ -133,7 +133,7 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     ]
     if not tasks:
         return
-    limits = Limits(config.attempts, config.partition_seconds)
+    limits = RetryPolicy(config.attempts, config.partition_seconds)
     # The hashes that stand in the leaves are the plan's: workers refuse any other weights and heads.
     spec = replace(
         config.spec(),
@@ -207,7 +207,7 @@ def publish(plan: Plan, config: RunConfig) -> GateReport:
         If its quality does not allow it.
     """
     out = UPath(config.out)
-    if was_withdrawn(out, plan.run_id):
+    if was_rolled_back(out, plan.run_id):
         raise ReleaseError(
             f"run {plan.run_id} was rolled back and is not published again by itself: "
             f"ojala publish {plan.run_id}"
@@ -266,7 +266,7 @@ def _report_for(out: UPath, run: UPath, record: RunRecord, again: bool) -> GateR
         report = read_gates(run)
         if present in (report.against, run.name):
             return report
-    config = RunConfig.from_description(record.config)
+    config = RunConfig.from_record(record.config)
     leaves = read_leaves(UPath(config.source))
     rows = {partition.name: leaf.rows for partition, leaf in leaves.items()}
     return judge(
@@ -285,7 +285,7 @@ def _end_partial(run: UPath) -> RunRecord:
     record = read_record(run)
     if record.status != Status.INCOMPLETE:
         return record
-    config = RunConfig.from_description(record.config)
+    config = RunConfig.from_record(record.config)
     known = {receipt.partition: receipt for receipt in all_receipts(run) if receipt.status == "done"}
     entries = []
     for partition, leaf in read_leaves(UPath(config.source)).items():
@@ -304,7 +304,7 @@ def _end_partial(run: UPath) -> RunRecord:
     return finalise(plan, config, partial=True)
 
 
-_UNKNOWN = Ingredients(
+_UNKNOWN = Fingerprint(
     input_sha256="", weights_sha256="", config_sha256="", code_version="", contract_version=""
 )
 
@@ -351,7 +351,7 @@ def _outcome(plan: Plan, config: RunConfig, receipts: Sequence[Receipt], partial
 
 
 def _mixture(done: Sequence[Receipt]) -> dict[str, dict[str, int]]:
-    names = [name for name in Ingredients.model_fields if name != "input_sha256"]
+    names = [name for name in Fingerprint.model_fields if name != "input_sha256"]
     counts = {name: Counter(getattr(receipt.ingredients, name) for receipt in done) for name in names}
     return {name: dict(values) for name, values in counts.items() if len(values) > 1}
 

@@ -19,14 +19,14 @@ from ojala.flows.bench.report import (
     Flow,
     Leaves,
     Machine,
+    MedianRange,
     Network,
     Report,
     Spectral,
-    Spread,
     ratios_of,
     roofline,
 )
-from ojala.flows.bench.team import Team
+from ojala.flows.bench.team import ProcessPool
 from ojala.pipeline.storage.hats import read_leaves
 
 SMALL_ROWS = 60
@@ -99,7 +99,7 @@ def bench(
     begin = time.monotonic()
     workers = workers or os.cpu_count() or 1
     device = machine.this_device()
-    with TemporaryDirectory(prefix="ojala-bench-") as name, Team(workers) as team:
+    with TemporaryDirectory(prefix="ojala-bench-") as name, ProcessPool(workers) as team:
         folder = Path(name)
         sky = flow.survey(folder / "sky", sizes.rows, sizes.tile_rows)
         small = flow.survey(folder / "small", sizes.small_rows, SMALL_ROWS)
@@ -129,7 +129,7 @@ def bench(
             timing = flow.run_flow(flow.config(one, folder / f"memory-{rows}", "ojala", 1))
             memory[rows] = timing.receipts[0].peak_rss >> 20
         partitions, small_partitions = len(read_leaves(sky)), len(read_leaves(small))
-    of = {what: Spread.of(values) for what, values in turns.items()}
+    of = {what: MedianRange.of(values) for what, values in turns.items()}
     limits = Machine(
         matrix={p: of[f"matrix {p}"] for p in machine.precisions()},
         matrix_of_network={p: of[f"products {p}"] for p in machine.precisions()},
@@ -157,14 +157,14 @@ def bench(
         partitions=partitions,
         workers=workers,
         precision=flow.config(sky, folder, "ojala", workers).precision,
-        rate=Spread.of([timing.rows / timing.seconds for timing in flows]),
-        startup=Spread.of([timing.startup for timing in flows]),
+        rate=MedianRange.of([timing.rows / timing.seconds for timing in flows]),
+        startup=MedianRange.of([timing.startup for timing in flows]),
         stages={
-            stage: Spread.of([r.seconds[stage] for timing in flows for r in timing.receipts])
+            stage: MedianRange.of([r.seconds[stage] for timing in flows for r in timing.receipts])
             for stage in flows[0].receipts[0].seconds
         },
-        partition_milliseconds=Spread.of([1e3 * t.seconds / small_partitions for t in empty]),
-        partition_cpu_milliseconds=Spread.of([1e3 * cpu / small_partitions for cpu in busy]),
+        partition_milliseconds=MedianRange.of([1e3 * t.seconds / small_partitions for t in empty]),
+        partition_cpu_milliseconds=MedianRange.of([1e3 * cpu / small_partitions for cpu in busy]),
         peak_memory=memory,
     )
     leaves = Leaves(sizes.tile_rows, of["read"], of["write"], of["read bytes"], of["write bytes"])
@@ -184,7 +184,7 @@ Turns = dict[str, list[float]]
 
 
 def _compile(
-    team: Team, root: str, folder: Path, sizes: Sizes, report: Callable[[str], None]
+    team: ProcessPool, root: str, folder: Path, sizes: Sizes, report: Callable[[str], None]
 ) -> tuple[float | None, float | None]:
     """Seconds to compile for the first time, and from the cache; then all the team has it compiled."""
     if not sizes.compiled:
@@ -193,7 +193,7 @@ def _compile(
     cache = str(folder / "compiled")
     *others, run = machine.precisions()
     first = team.one(network.compile_network, root, run, cache)
-    with Team(1) as other:
+    with ProcessPool(1) as other:
         again = other.one(network.compile_network, root, run, cache)
     for precision in (run, *others):
         team.all(network.compile_network, root, precision, cache)
@@ -201,7 +201,7 @@ def _compile(
 
 
 def _measure_machine(
-    team: Team, folder: Path, products: dict[machine.Shape, int], sizes: Sizes, turns: Turns
+    team: ProcessPool, folder: Path, products: dict[machine.Shape, int], sizes: Sizes, turns: Turns
 ) -> None:
     for precision in machine.precisions():
         squares = [{(n, n, n): 1} for n in machine.SQUARES]
@@ -215,7 +215,7 @@ def _measure_machine(
     turns["disk read"].append(read)
 
 
-def _measure_network(team: Team, root: str, sizes: Sizes, turns: Turns) -> None:
+def _measure_network(team: ProcessPool, root: str, sizes: Sizes, turns: Turns) -> None:
     for precision in machine.precisions():
         for how in ("eager", "compiled")[: 1 + sizes.compiled]:
             rate = team.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
@@ -224,7 +224,7 @@ def _measure_network(team: Team, root: str, sizes: Sizes, turns: Turns) -> None:
     turns["reference"].append(team.rate(network.serve_as_published, root, sizes.reference_rows))
 
 
-def _measure_leaves(team: Team, root: str, folder: Path, sizes: Sizes, turns: Turns) -> None:
+def _measure_leaves(team: ProcessPool, root: str, folder: Path, sizes: Sizes, turns: Turns) -> None:
     rows, size, taken = team.one(flow.read_leaf, root, sizes.seconds)
     turns["read"].append(rows / taken)
     turns["read bytes"].append(size / taken)
@@ -233,7 +233,7 @@ def _measure_leaves(team: Team, root: str, folder: Path, sizes: Sizes, turns: Tu
     turns["write bytes"].append(size / taken)
 
 
-def _measure_spectra(team: Team, sizes: Sizes, turns: Turns) -> None:
+def _measure_spectra(team: ProcessPool, sizes: Sizes, turns: Turns) -> None:
     for name in spectra.SPECTRAL:
         for precision in machine.precisions():
             turns[f"{name} {precision}"].append(team.rate(spectra.predict, name, sizes.spectra, precision))

@@ -19,7 +19,7 @@ from ojala.catalogs_schema.receipt import Receipt
 from ojala.flows.bench.machine import repeat
 from ojala.flows.demo.run import PATCH
 from ojala.pipeline import run as survey_run
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import value_added_table
 from ojala.pipeline.ingest.photometry import ingest
@@ -100,7 +100,7 @@ def write_leaves(root: str, folder: str, seconds: float) -> tuple[int, int, floa
     leaf = max(read_leaves(catalogue).values(), key=lambda leaf: leaf.rows)
     table = pq.ParquetFile((catalogue / leaf.path).path).read()
     inputs = read_photometry(table)
-    made = value_added_table(table, inputs, EmptyModel().predict(inputs.flux, inputs.error, inputs.ebv))
+    made = value_added_table(table, inputs, DummyModel().predict(inputs.flux, inputs.error, inputs.ebv))
     path = UPath(folder) / "leaf.parquet"
     size = write_leaf(path, made, OJALA, {}).bytes
     calls, taken = repeat(lambda: write_leaf(path, made, OJALA, {}), seconds)

@@ -19,8 +19,8 @@ from ojala.flows.bench.machine import repeat
 from ojala.flows.bench.report import roofline
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
-from ojala.models.serving.batching import Conveyor
-from ojala.models.serving.cuda_graph import GraphTray, RecordedFunction
+from ojala.models.serving.batching import BatchPipeline
+from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
 from ojala.pipeline.runs.config import GPU_BATCH, RunConfig
 
 SQUARE = 8192
@@ -190,8 +190,8 @@ def _forward(model: OjalaPredictor, columns: tuple[np.ndarray, ...], how: str) -
 
 def _predict(model: OjalaPredictor, columns: tuple[np.ndarray, ...]) -> tuple[float, float]:
     """Rows a second, and the share of the time in which the GPU computed."""
-    recorded = RecordedFunction(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
-    conveyor = Conveyor(lambda: GraphTray(recorded), model.batch_size)
+    recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
+    conveyor = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
     conveyor.carry(*columns)
     before, begin = recorded.busy, time.perf_counter()
     calls, _ = repeat(lambda: conveyor.carry(*columns), 2.0)

@@ -1,6 +1,6 @@
 """The network by itself: what it has to compute, and how fast it does so.
 
-The functions named after what is timed run in the processes of a `Team` and give rows and seconds.
+The functions named after what is timed run in the processes of a `ProcessPool` and give rows and seconds.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def one_request_at_a_time(network: Ojala, tokens: Tokens) -> dict[str, np.ndarra
     for request in REQUESTS:
         if network.found is not None and request not in FIRST and found is None:
             found = network.found(answers)
-        answers |= network.decode(network.remember(encoded), tokens.valid, (request,), found)
+        answers |= network.decode(network.precompute_kv(encoded), tokens.valid, (request,), found)
     return {name: answer.numpy() for name, answer in answers.items()}
 
 

@@ -11,7 +11,7 @@ from ojala.flows.bench.machine import Device
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class MedianRange:
     """Something measured several times: its median, the least and the largest value, and all in order."""
 
     median: float
@@ -41,11 +41,11 @@ class Machine:
         One file, down to the disk and from there [bytes/s].
     """
 
-    matrix: dict[str, Spread]
-    matrix_of_network: dict[str, Spread]
-    copy: Spread
-    disk_write: Spread
-    disk_read: Spread
+    matrix: dict[str, MedianRange]
+    matrix_of_network: dict[str, MedianRange]
+    copy: MedianRange
+    disk_write: MedianRange
+    disk_read: MedianRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,9 @@ class Network:
     bytes_moved: float
     bytes_least: float
     roofline: dict[str, float]
-    forward: dict[str, Spread]
-    predict: dict[str, Spread]
-    reference: Spread
+    forward: dict[str, MedianRange]
+    predict: dict[str, MedianRange]
+    reference: MedianRange
     compile_seconds: float | None
     compile_again_seconds: float | None
 
@@ -103,10 +103,10 @@ class Leaves:
     """
 
     rows: int
-    read: Spread
-    write: Spread
-    read_bytes: Spread
-    write_bytes: Spread
+    read: MedianRange
+    write: MedianRange
+    read_bytes: MedianRange
+    write_bytes: MedianRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +137,11 @@ class Flow:
     partitions: int
     workers: int
     precision: str
-    rate: Spread
-    startup: Spread
-    stages: dict[str, Spread]
-    partition_milliseconds: Spread
-    partition_cpu_milliseconds: Spread
+    rate: MedianRange
+    startup: MedianRange
+    stages: dict[str, MedianRange]
+    partition_milliseconds: MedianRange
+    partition_cpu_milliseconds: MedianRange
     peak_memory: dict[int, int]
 
 
@@ -160,7 +160,7 @@ class Spectral:
     """
 
     flops: float
-    predict: dict[str, Spread]
+    predict: dict[str, MedianRange]
     roofline: dict[str, float]
 
 
@@ -293,13 +293,13 @@ def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     return ["", f"| {title} | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
-def _spread(spread: Spread, unit: str) -> str:
+def _spread(spread: MedianRange, unit: str) -> str:
     """Median with the least and the largest."""
     digits = 0 if spread.median >= 100 else 1 if spread.median >= 10 else 3
     return f"{spread.median:,.{digits}f} ({spread.least:,.{digits}f} to {spread.largest:,.{digits}f}) {unit}"
 
 
-def _si(spread: Spread, unit: str) -> str:
+def _si(spread: MedianRange, unit: str) -> str:
     """The same in thousands of millions, or in millions."""
     factor, prefix = (1e9, "G") if spread.median >= 1e9 else (1e6, "M")
-    return _spread(Spread.of([value / factor for value in spread.values]), prefix + unit)
+    return _spread(MedianRange.of([value / factor for value in spread.values]), prefix + unit)

@@ -24,7 +24,7 @@ Work = Callable[P, tuple[float, float]]
 """What a member measures: units of work done, and the seconds that they took."""
 
 
-class Team:
+class ProcessPool:
     """So many processes on this machine, to be used as a context."""
 
     def __init__(self, size: int) -> None:

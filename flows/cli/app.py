@@ -36,11 +36,11 @@ from ojala.flows.cli.output import (
     MAX_NAMED,
     RUN_INTERRUPTED,
     AsJson,
-    complain,
+    echo,
     errors,
-    say,
     show_plan,
     tell_run,
+    warn,
 )
 from ojala.flows.cli.releases import Publish
 
@@ -153,7 +153,7 @@ def verify(
 
     with errors():
         damages = list(islice(damages_of(UPath(directory)), MAX_NAMED))
-    say(
+    echo(
         "\n".join(str(damage) for damage in damages) or f"{directory} is whole",
         {"directory": directory, "whole": not damages, "damages": [asdict(damage) for damage in damages]},
         as_json,
@@ -172,7 +172,7 @@ def demo(
         from ojala.flows.demo.run import run_demo
 
         facts = run_demo(out)
-    say(facts.pop("text"), facts, as_json)
+    echo(facts.pop("text"), facts, as_json)
 
 
 @app.command()
@@ -185,5 +185,5 @@ def bench(
         from ojala.flows.bench import FULL, QUICK
         from ojala.flows.bench import bench as measure
 
-        found = measure(QUICK if quick else FULL, report=complain)
-    say(found.table(), asdict(found), as_json)
+        found = measure(QUICK if quick else FULL, report=warn)
+    echo(found.table(), asdict(found), as_json)

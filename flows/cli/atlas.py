@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, errors, say
+from ojala.flows.cli.output import AsJson, echo, errors
 
 app = typer.Typer()
 
@@ -64,7 +64,7 @@ def atlas(
         "sha256": written.sha256,
         "weights_sha256": written.weights_sha256,
     }
-    say(
+    echo(
         f"an atlas of {len(written):,} objects (seen: {written.sides}), {with_z:,} of them with a redshift, "
         f"in {len(counts):,} clusters ({unclustered:.1%} in none): {out}",
         facts,
@@ -90,4 +90,4 @@ def atlas_page(
         facts = write_atlas_page(UPath(out), record.run_id, UPath(run), UPath(record.source), beside, done)
         if not facts["page"]:
             raise ValueError(facts["why"])
-    say(f"{facts['rows']:,} objects: {out}/{facts['page']}", facts, as_json)
+    echo(f"{facts['rows']:,} objects: {out}/{facts['page']}", facts, as_json)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, errors, say
+from ojala.flows.cli.output import AsJson, echo, errors
 
 app = typer.Typer()
 export = typer.Typer(help="Write a release in the form of other tools.", no_args_is_help=True)
@@ -58,4 +58,4 @@ def export_pdf(
         f"{to}: {made.rows:,} PDFs ({which}) of run {made.run_id}, {made.bytes / 2**20:,.1f} MiB; "
         f"{made.without:,} rows have none"
     )
-    say(text, {"file": to, "form": form.value, **asdict(made)}, as_json)
+    echo(text, {"file": to, "form": form.value, **asdict(made)}, as_json)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, errors, say
+from ojala.flows.cli.output import AsJson, echo, errors
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def spectra(
     if summary.not_read:
         lines.append("not read:")
         lines += [f"  {line}" for line in summary.not_read]
-    say("\n".join(lines), facts, as_json)
+    echo("\n".join(lines), facts, as_json)
 
 
 @app.command()
@@ -98,7 +98,7 @@ def cutouts(
     if summary.not_read:
         lines.append("not read:")
         lines += [f"  {line}" for line in summary.not_read]
-    say("\n".join(lines), facts, as_json)
+    echo("\n".join(lines), facts, as_json)
 
 
 class Units(StrEnum):
@@ -147,4 +147,4 @@ def ingest(
     )
     if ignored:
         text += f"\ncolumns that were not read: {', '.join(ignored)}"
-    say(text, facts, as_json)
+    echo(text, facts, as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ojala.pipeline.inference.adapters.registry import SYSTEMS
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 
 if TYPE_CHECKING:
     from ojala.pipeline.runs.config import RunConfig
@@ -40,7 +40,7 @@ Cutouts = Annotated[
 ]
 Out = Annotated[str, typer.Option(help="Collection that the results go into; made if it is not there.")]
 ModelName = Annotated[
-    str | None, typer.Option(help=f"Model to run: {', '.join(SYSTEMS)}; empty answers nothing.")
+    str | None, typer.Option(help=f"Model to run: {', '.join(ADAPTERS)}; empty answers nothing.")
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
 Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]

@@ -41,21 +41,21 @@ def errors(interrupted: str = "nothing was written") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        complain(f"interrupted; {interrupted}")
+        warn(f"interrupted; {interrupted}")
         raise typer.Exit(INTERRUPTED) from None
     except (ValueError, OSError) as problem:
-        complain(str(problem))
+        warn(str(problem))
         raise typer.Exit(1) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
+def echo(text: str, facts: dict[str, Any], as_json: bool) -> None:
     """Print for a person or for a machine."""
     print(json.dumps(facts, indent=1) if as_json else text)
 
 
-def complain(text: str) -> None:
+def warn(text: str) -> None:
     """Print an error."""
     print(f"ojala: {text}", file=sys.stderr, flush=True)
 
@@ -96,7 +96,7 @@ def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> N
         "to_do": [{"partition": e.partition.name, "rows": e.rows, "why": e.state} for e in plan.to_do],
     }
     if as_json:
-        say("", facts, as_json)
+        echo("", facts, as_json)
         return
     table = Table("state", "what happens", "partitions", "rows")
     rows: dict[tuple[str, str], list[int]] = {}
@@ -141,12 +141,12 @@ def tell_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
         f"{f', {record.linked:,} of them linked' if record.linked else ''}\n"
         f"catalogue: {run}/{record.main}\nreport:    {run}/report/index.html"
     )
-    say(text, facts, as_json)
+    echo(text, facts, as_json)
     for gate in report.gates:
         if gate.outcome == "warn" and not as_json:
-            complain(f"quality gate {gate.name} warns: {gate.text}")
+            warn(f"quality gate {gate.name} warns: {gate.text}")
     if record.failed:
         for name, error in islice(record.failed.items(), MAX_NAMED):
-            complain(f"partition {name}: {error}")
-        complain(f"{len(record.failed)} partitions failed; give the command again to retry them")
+            warn(f"partition {name}: {error}")
+        warn(f"{len(record.failed)} partitions failed; give the command again to retry them")
         raise typer.Exit(1)

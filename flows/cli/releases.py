@@ -12,7 +12,7 @@ from rich.table import Table
 from upath import UPath
 
 from ojala.flows.cli import signals
-from ojala.flows.cli.output import RUN_INTERRUPTED, AsJson, errors, say, show_plan, tell_run
+from ojala.flows.cli.output import RUN_INTERRUPTED, AsJson, echo, errors, show_plan, tell_run
 
 if TYPE_CHECKING:
     from ojala.pipeline.quality.gates import GateReport
@@ -106,7 +106,7 @@ def releases(out: Out, as_json: AsJson = False) -> None:
     with errors():
         found = list_releases(UPath(out))
     if as_json:
-        say("", {"releases": [asdict(one) for one in found]}, as_json)
+        echo("", {"releases": [asdict(one) for one in found]}, as_json)
         return
     if not found:
         print(f"{out} has no runs: `ojala run` makes one")
@@ -146,7 +146,7 @@ def publish(
 
     with errors():
         report = publish_run(UPath(out), run, forced=force_gate or (), partial=partial, again=True)
-    say(
+    echo(
         f"run {run} is published\n" + gate_lines(report),
         {"published": run, **report.model_dump(mode="json")},
         as_json,
@@ -163,7 +163,7 @@ def rollback(out: Out, product: Product = "ojala", as_json: AsJson = False) -> N
         before = pointers(UPath(out)).get(product)
         record = roll_back(UPath(out), product)
     facts = {"published": record.run_id, "before": before, "product": product}
-    say(f"{product}: run {record.run_id} is published again, {before} is not any more", facts, as_json)
+    echo(f"{product}: run {record.run_id} is published again, {before} is not any more", facts, as_json)
 
 
 def gate_lines(report: GateReport) -> str:

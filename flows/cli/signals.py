@@ -11,7 +11,7 @@ from types import FrameType
 import psutil
 from upath import UPath
 
-from ojala.flows.cli.output import INTERRUPTED, RUN_INTERRUPTED, complain
+from ojala.flows.cli.output import INTERRUPTED, RUN_INTERRUPTED, warn
 from ojala.pipeline.runs.record import run_folder
 from ojala.pipeline.storage.files import remove_unfinished
 from ojala.pipeline.storage.lock import held
@@ -41,7 +41,7 @@ def interruptible(out: UPath) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         if os.environ.get("PREFECT_API_URL"):
             raise KeyboardInterrupt
-        complain(f"interrupted; {RUN_INTERRUPTED}")
+        warn(f"interrupted; {RUN_INTERRUPTED}")
         _end_children()
         for lock in held():
             if lock.run_id:

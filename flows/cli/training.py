@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import RUN_INTERRUPTED, AsJson, errors, say
+from ojala.flows.cli.output import RUN_INTERRUPTED, AsJson, echo, errors
 
 app = typer.Typer()
 
@@ -29,7 +29,7 @@ def library(
 
     with errors():
         build_library(out, templates=templates, curves=curves, n_galaxies=galaxies)
-    say(f"library: {out}", {"library": str(out)}, as_json)
+    echo(f"library: {out}", {"library": str(out)}, as_json)
 
 
 @app.command()
@@ -76,9 +76,9 @@ def synthesise(
             draws=draws,
             held_out=held_out,
             seed=seed,
-            report=_telling(as_json),
+            report=lambda done: None if as_json else print(f"{done:,} draws", flush=True),
         )
-    say(
+    echo(
         f"{draws:,} draws: {out} ({files} files written)",
         {"draws": draws, "files_written": files, "out": str(out), "held_out": held_out},
         as_json,
@@ -99,7 +99,7 @@ def _each_once(
             spectra, curves, photometry, truth, magnitude=magnitude, galaxies_moved=moved
         )
     facts = {"objects": len(objects.spectra), "photometry": str(photometry), "truth": str(truth)}
-    say(f"{len(objects.spectra):,} objects: {photometry}, {truth}", facts, as_json)
+    echo(f"{len(objects.spectra):,} objects: {photometry}, {truth}", facts, as_json)
 
 
 def _telling(as_json: bool) -> Callable[[dict[str, object]], None]:
@@ -142,7 +142,7 @@ def train(
             spectra=UPath(spectra) if spectra else None,
             curves=curves,
         )
-    say(f"weights: {weights}", {"weights": str(weights)}, as_json)
+    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
 @app.command()
@@ -157,7 +157,7 @@ def train_specpt(
 
     with errors(RUN_INTERRUPTED):
         weights = train_specpt_from(settings, library=library, folder=out, report=_telling(as_json))
-    say(f"weights: {weights}", {"weights": str(weights)}, as_json)
+    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
 @app.command()
@@ -174,7 +174,7 @@ def train_tokenizer(
 
     with errors(RUN_INTERRUPTED):
         weights = train_tokenizer_from(settings, library=library, folder=out, report=_telling(as_json))
-    say(f"weights: {weights}", {"weights": str(weights)}, as_json)
+    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
 Library = Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")]
@@ -197,7 +197,7 @@ def calibrate(
 
     with errors():
         measures = calibrate_weights(weights, load_sky(library), draws=draws)
-    say(f"{calibration_table(measures)}\nweights: {weights}", measures, as_json)
+    echo(f"{calibration_table(measures)}\nweights: {weights}", measures, as_json)
 
 
 @app.command()
@@ -234,4 +234,4 @@ def finetune(
             raise ValueError("give either --library, or --photometry and --truth")
         head = train_head(tuning, labels, weights=weights, out=out)
         card = head_card(head, load_weights(weights)[1])
-    say(f"{card}\nhead: {out}", {"head": str(out), "sha256": head.sha256, **head.measures}, as_json)
+    echo(f"{card}\nhead: {out}", {"head": str(out), "sha256": head.sha256, **head.measures}, as_json)

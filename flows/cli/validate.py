@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, errors, say
+from ojala.flows.cli.output import AsJson, echo, errors
 
 app = typer.Typer()
 
@@ -42,4 +42,4 @@ def validate(
         found = judge(known, matched, str(place.product))
         page = write_validation(UPath(out), matched, found) if out else None
     text = tables(found) + (f"\n\npage: {page}" if page else "")
-    say(text, found.model_dump(mode="json"), as_json)
+    echo(text, found.model_dump(mode="json"), as_json)

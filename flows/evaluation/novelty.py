@@ -54,7 +54,7 @@ def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[
         batch_size=256,
         compiled=False,
         warm_up=100,
-        averaging=0.99,
+        ema_decay=0.99,
         held_out=1000,
     )
     model, _ = load_weights(train(config, sky, HeldOutSky(sky), folder))

@@ -35,7 +35,7 @@ SIDES: tuple[Sides, ...] = get_args(Sides)
 NEIGHBOURS = 16
 """Neighbours whose redshifts are looked at."""
 
-VOTERS = 10
+N_NEIGHBOURS = 10
 """Neighbours that vote for a cluster; the distance to the last of them is what novelty is judged by."""
 
 NEAREST = 5
@@ -71,7 +71,7 @@ class Atlas:
     z : ndarray of float32, shape (S,)
         Redshifts; NaN where not known.
     gaps : ndarray of float32, shape (STEPS,)
-        Quantiles of the distances of the sample's objects to their neighbour number `VOTERS`.
+        Quantiles of the distances of the sample's objects to their neighbour number `N_NEIGHBOURS`.
     mean : ndarray of float32, shape (EMBEDDING_SIZE,)
         Mean embedding.
     axes : ndarray of float32, shape (EMBEDDING_SIZE, R)
@@ -126,10 +126,10 @@ class Atlas:
         if not len(known):
             return found
         sample, wanted = (project(one, self.mean, self.axes) for one in (self.embedding, embedding[known]))
-        near, distance = nearest(sample, wanted, VOTERS + 1)
+        near, distance = nearest(sample, wanted, N_NEIGHBOURS + 1)
         found["cluster"][known], found["cluster_prob"][known] = self._vote(near, distance)
         found["novelty"][known] = np.interp(
-            without_itself(distance, distance)[:, VOTERS - 1], self.gaps, np.linspace(0.0, 1.0, STEPS)
+            without_itself(distance, distance)[:, N_NEIGHBOURS - 1], self.gaps, np.linspace(0.0, 1.0, STEPS)
         )
         for name, column in zip(_PLACES, self._maps(near, distance), strict=True):
             found[name][known] = column
@@ -143,13 +143,13 @@ class Atlas:
 
     def _vote(self, near: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cluster with the most weight among the neighbours, and its share, by the neighbours' membership."""
-        weight = _weights(distance[:, :VOTERS])
-        cluster = self.cluster[near[:, :VOTERS]]
+        weight = _weights(distance[:, :N_NEIGHBOURS])
+        cluster = self.cluster[near[:, :N_NEIGHBOURS]]
         same = cluster[:, :, None] == cluster[:, None, :]
         best = (same * weight[:, None, :]).sum(axis=2).argmax(axis=1)
         row = np.arange(len(near))
         winner = cluster[row, best]
-        member = weight * self.cluster_prob[near[:, :VOTERS]] * (cluster == winner[:, None])
+        member = weight * self.cluster_prob[near[:, :N_NEIGHBOURS]] * (cluster == winner[:, None])
         return winner, np.where(winner == UNCLUSTERED, 0.0, np.minimum(member.sum(axis=1), 1.0))
 
     def _maps(self, near: np.ndarray, distance: np.ndarray) -> list[np.ndarray]:
@@ -284,7 +284,7 @@ def read_atlas(path: Path, weights_sha256: str = "") -> Atlas:
         "mean": (EMBEDDING_SIZE,),
         "axes": (EMBEDDING_SIZE, shapes.get("axes", (0, 0))[-1]),
     }
-    if shapes != wanted or size <= VOTERS:
+    if shapes != wanted or size <= N_NEIGHBOURS:
         raise WeightsError(f"{path}: has other arrays than an atlas: {shapes}; make it again")
     arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
     arrays["cluster"] = tensors["cluster"].numpy().astype(np.int32)

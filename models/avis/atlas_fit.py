@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 
 from ojala.catalogs_schema.avis import UNCLUSTERED
-from ojala.models.avis.atlas import STEPS, VOTERS, Atlas, Sides, nearest, project, without_itself
+from ojala.models.avis.atlas import N_NEIGHBOURS, STEPS, Atlas, Sides, nearest, project, without_itself
 
 SAMPLE = 20_000
 """Most objects of an atlas."""
@@ -20,10 +20,10 @@ LEAST = 100
 COMPONENTS = 16
 """Principal components of the embedding in which neighbours are sought."""
 
-SMALLEST = 0.02
+MIN_CLUSTER_FRACTION = 0.02
 """Share of the sample that a cluster has at least."""
 
-DENSE = 20
+MIN_SAMPLES = 20
 """Neighbours by which HDBSCAN tells how dense a place is."""
 
 _NOTHING = 2e-4  # scatter along an axis that the rounding to half precision makes, ten times
@@ -72,8 +72,8 @@ def fit_atlas(
     points = project(embedding, mean, axes)
     map2, map3 = (map_of(points, dimensions, seed) for dimensions in (2, 3))
     cluster, prob = islands_of(map3)
-    _, distance = nearest(points, points, VOTERS + 1)
-    gap = without_itself(distance, distance)[:, VOTERS - 1]
+    _, distance = nearest(points, points, N_NEIGHBOURS + 1)
+    gap = without_itself(distance, distance)[:, N_NEIGHBOURS - 1]
     made_by = {name: version(name) for name in ("numpy", "pacmap", "scikit-learn")}
     return Atlas(
         embedding=embedding,
@@ -113,8 +113,8 @@ def islands_of(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     from sklearn.cluster import HDBSCAN
 
-    smallest = max(10, round(SMALLEST * len(places)))
-    found = HDBSCAN(min_cluster_size=smallest, min_samples=min(DENSE, smallest), copy=True).fit(places)
+    smallest = max(10, round(MIN_CLUSTER_FRACTION * len(places)))
+    found = HDBSCAN(min_cluster_size=smallest, min_samples=min(MIN_SAMPLES, smallest), copy=True).fit(places)
     labels = np.asarray(found.labels_)
     names, sizes = np.unique(labels[labels >= 0], return_counts=True)
     number = {int(name): rank for rank, name in enumerate(names[np.argsort(-sizes, kind="stable")])}

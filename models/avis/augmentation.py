@@ -18,7 +18,7 @@ from ojala.models.avis.inputs import (
     N_PATCHES,
     PATCH,
     ImagePatches,
-    facts_of,
+    brightness_features,
     in_patches,
     measured,
     read_images,
@@ -47,7 +47,7 @@ class AvisLessonConfig:
         Share of the lessons in which all patches are shown.
     asked : float
         Share of the patches of each side that are asked for.
-    from_embedding : float
+    p_bottleneck : float
         Share of the pairs whose sides are reconstructed from their embeddings alone.
     keep_centre : bool
         Hide no patch of the image near the object.
@@ -66,7 +66,7 @@ class AvisLessonConfig:
     image_shown: tuple[float, float] = (0.35, 0.75)
     whole: float = 0.1
     asked: float = 0.25
-    from_embedding: float = 0.4
+    p_bottleneck: float = 0.4
     keep_centre: bool = True
     noise: float = 0.7
     tilt: float = 0.05
@@ -152,7 +152,7 @@ def make_avis_lesson(
     whole = rng.random() < config.whole
     share = 1.0 if whole else rng.uniform(*config.spectrum_shown)
     shown, asked = show_and_ask([cuts[row] for row in rows], share, config.asked, rng)
-    brightness = facts_of(shown)
+    brightness = brightness_features(shown)
     brightness[torch.from_numpy(rng.random(len(rows)) < config.no_brightness)] = 0.0
     share = 1.0 if whole else rng.uniform(*config.image_shown)
     patches, of_images = _image_part(

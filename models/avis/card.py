@@ -226,7 +226,7 @@ def _training(training: Mapping[str, Any]) -> list[str]:
             ],
         ),
         "",
-        _RECONSTRUCTION % _share(training["config"]["lesson"]["from_embedding"]),
+        _RECONSTRUCTION % _share(training["config"]["lesson"]["p_bottleneck"]),
         "",
     ]
 

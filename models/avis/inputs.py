@@ -110,7 +110,7 @@ RANGE = (-4.0, 5.0)
 """Bounds of log10 of the brightness [1e-17 erg/s/cm2/Angstrom]."""
 
 
-def facts_of(cuts: Sequence[Cut]) -> Tensor:
+def brightness_features(cuts: Sequence[Cut]) -> Tensor:
     """log10 of the brightness, and whether it is known (0 and 0 where not); float32, shape (N, 2)."""
     brightness = np.array([one.brightness for one in cuts], np.float64)
     known = np.isfinite(brightness) & (brightness > 0.0)

@@ -68,7 +68,7 @@ class Vectors(NamedTuple):
     again: Tensor
 
 
-def look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Vectors]:
+def look(model: Avis, lesson: AvisLesson, p_bottleneck: float) -> tuple[dict[str, Tensor], Vectors]:
     """Put a lesson through the towers.
 
     Parameters
@@ -77,7 +77,7 @@ def look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[s
         The network.
     lesson : AvisLesson
         N pairs.
-    from_embedding : float
+    p_bottleneck : float
         Share of them that is reconstructed from the embeddings alone: the first ones of each chunk.
 
     Returns
@@ -87,7 +87,7 @@ def look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[s
     vectors : Vectors
         Of all N pairs.
     """
-    found = [_look(model, part, from_embedding) for part in _chunks(lesson)]
+    found = [_look(model, part, p_bottleneck) for part in _chunks(lesson)]
     losses = {name: torch.stack([one[name] for one, _ in found]).mean() for name in found[0][0]}
     return losses, Vectors(*(torch.cat(parts) for parts in zip(*(one for _, one in found), strict=True)))
 
@@ -106,10 +106,10 @@ def _chunks(lesson: AvisLesson) -> list[AvisLesson]:
     return [AvisLesson(*part) for part in zip(*groups, *sides, again, strict=True)]
 
 
-def _look(model: Avis, lesson: AvisLesson, from_embedding: float) -> tuple[dict[str, Tensor], Vectors]:
+def _look(model: Avis, lesson: AvisLesson, p_bottleneck: float) -> tuple[dict[str, Tensor], Vectors]:
     encoded, of_spectrum = model.see_spectra(lesson.spectra, lesson.brightness)
     seen, valid, of_image = model.see_images(lesson.images)
-    alone = round(from_embedding * len(encoded))
+    alone = round(p_bottleneck * len(encoded))
     asked = lesson.of_spectra
     flux = torch.cat(
         [

@@ -169,7 +169,7 @@ class Avis(nn.Module):
     def see_spectra(self, patches: Patches, brightness: Tensor) -> tuple[Tensor, Tensor]:
         """Encoding (N, S, d) and vectors (N, E) of spectra.
 
-        Their brightness (N, 2) is what `ojala.models.avis.inputs.facts_of` gives.
+        Their brightness (N, 2) is what `ojala.models.avis.inputs.brightness_features` gives.
         """
         encoded = self.spectrum.encode(patches)
         return encoded, self.pool_spectrum(encoded, patches.valid, brightness)

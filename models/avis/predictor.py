@@ -9,15 +9,15 @@ import torch
 
 from ojala.models.avis.atlas import Atlas
 from ojala.models.avis.checkpoint import AvisInfo, load_avis
-from ojala.models.avis.inputs import facts_of, read_images
+from ojala.models.avis.inputs import brightness_features, read_images
 from ojala.models.avis.network import Avis
 from ojala.models.data import Images, Pairs, Spectra
 from ojala.models.serving.precision import Precision
-from ojala.models.serving.predictor import Served
+from ojala.models.serving.predictor import BasePredictor
 from ojala.models.spectral_tokenizer.patches import cut, in_batches
 
 
-class AvisPredictor(Served):
+class AvisPredictor(BasePredictor):
     """A trained network, as the pipeline uses it.
 
     Spectra are batched with others of about as many patches, images among themselves, in batches of a fixed
@@ -88,7 +88,7 @@ class AvisPredictor(Served):
         shape = self._model.config.spectrum
         cuts = cut(spectra, shape.patch, shape.width)
         found = np.full((len(cuts), self._model.config.size), np.nan, np.float32)
-        facts = facts_of(cuts)
+        facts = brightness_features(cuts)
         for rows, batch in in_batches(cuts, self.batch_size, self.device):
             beside = torch.zeros(len(batch.valid), facts.shape[1], device=self.device)
             beside[: len(rows)] = facts[rows].to(self.device)

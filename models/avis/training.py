@@ -24,7 +24,7 @@ from ojala.models.avis.augmentation import AvisLessonConfig, make_avis_lesson
 from ojala.models.avis.checkpoint import load_avis, save_avis
 from ojala.models.avis.network import PRESETS, Avis
 from ojala.models.data import Pairs
-from ojala.models.training.trainer import Fit, Record, carry_through, share_of_rate
+from ojala.models.training.trainer import Record, Trainer, carry_through, warmup_cosine
 
 Objective = Literal["towers", "contrastive", "variance"]
 """What is learned: each side alone, or that both agree."""
@@ -86,7 +86,7 @@ class AvisTraining:
     weight_decay: float = 0.02
     clip: float = 1.0
     warm_up: int = 40
-    averaging: float = 0.99
+    ema_decay: float = 0.99
     joint: float = 1.0
     spectrum: float = 1.0
     image: float = 1.0
@@ -158,7 +158,7 @@ def train_avis(
         network, info = load_avis(Path(config.start))
         network.train()
         before = info.training
-    fit = Fit(_Learning(network).to(config.device), _MUON, weight_decay=config.weight_decay)
+    fit = Trainer(_Learning(network).to(config.device), _MUON, weight_decay=config.weight_decay)
 
     def check_average() -> object:
         return check(fit.average.network)
@@ -180,7 +180,7 @@ def train_avis(
     return carry_through(fit, config, folder, steps(), check_average, write, every=10, report=report)
 
 
-def _step(fit: Fit[_Learning], config: AvisTraining, draw: Draw) -> dict[str, float]:
+def _step(fit: Trainer[_Learning], config: AvisTraining, draw: Draw) -> dict[str, float]:
     """One step of the optimizers; returns the losses."""
     rng = np.random.default_rng([config.seed, fit.step])
     network = fit.model.network
@@ -188,7 +188,7 @@ def _step(fit: Fit[_Learning], config: AvisTraining, draw: Draw) -> dict[str, fl
     again = config.again > 0.0
     lesson = make_avis_lesson(pairs, network.config.spectrum, config.lesson, rng, again=again)
     with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-        found, seen = losses.look(network, lesson.to(config.device), config.lesson.from_embedding)
+        found, seen = losses.look(network, lesson.to(config.device), config.lesson.p_bottleneck)
     loss = config.spectrum * found["spectrum"] + config.image * found["image"]
     if config.objective == "contrastive":
         found["joint"] = losses.contrastive(seen.spectrum, seen.image, fit.model.log_scale[0])
@@ -200,7 +200,9 @@ def _step(fit: Fit[_Learning], config: AvisTraining, draw: Draw) -> dict[str, fl
         found["again"] = losses.contrastive(seen.spectrum, seen.again, fit.model.log_scale[1])
         loss = loss + config.again * found["again"]
     done = fit.seconds / (60.0 * config.minutes)
-    rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
+    rate = config.learning_rate * warmup_cosine(done, fit.step, config.warm_up)
     apart = (network.spectrum, network.image, network.pool_spectrum, network.pool_image)
-    norm = fit.take_step([(loss, found)], rate, clip=config.clip, averaging=config.averaging, apart=apart)
+    norm = fit.optimizer_step(
+        [(loss, found)], rate, clip=config.clip, ema_decay=config.ema_decay, apart=apart
+    )
     return {name: value.item() for name, value in found.items()} | {"norm": norm}

@@ -37,9 +37,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, bias: Tensor) -> Tensor:
         """Attend; x (N, Q, d), context (N, S, d), bias broadcastable to (N, heads, Q, S) -> (N, Q, d)."""
-        return self.look_up(x, self.remember(context), bias)
+        return self.cross_attend(x, self.precompute_kv(context), bias)
 
-    def remember(self, context: Tensor) -> Tensor:
+    def precompute_kv(self, context: Tensor) -> Tensor:
         """Keys and values of a context (N, S, d), to be looked up as often as one likes: (2, N, heads, S, c).
 
         With an extra key there are S + 1.
@@ -52,8 +52,8 @@ class Attention(nn.Module):
         memory: Tensor = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
         return memory
 
-    def look_up(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """Attend to what `remember` gave; the bias is that of the context, without the extra key."""
+    def cross_attend(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """Attend to what `precompute_kv` gave; the bias is that of the context, without the extra key."""
         if self.extra is not None:
             bias = F.pad(bias, (0, 1))
         query = self.query(x.to(self.query.weight.dtype)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -87,9 +87,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None, bias: Tensor) -> Tensor:
         """One block; x (N, Q, d), context (N, S, d) if cross, bias as in `Attention` -> (N, Q, d)."""
-        return self.look_up(x, None if context is None else self.attention.remember(context), bias)
+        return self.cross_attend(x, None if context is None else self.attention.precompute_kv(context), bias)
 
-    def look_up(self, x: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
+    def cross_attend(self, x: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
         """One block on what its attention remembers of the context; None stands for the input itself."""
         if self.pre_norm:
             x = x + self._attend(self.norm_attention(x), memory, bias)
@@ -100,7 +100,7 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
         attention = self.attention
-        return attention.look_up(x, attention.remember(x) if memory is None else memory, bias)
+        return attention.cross_attend(x, attention.precompute_kv(x) if memory is None else memory, bias)
 
     def _feed(self, x: Tensor) -> Tensor:
         out: Tensor = self.feed_forward(x.to(self.attention.query.weight.dtype))

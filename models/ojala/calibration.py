@@ -123,13 +123,13 @@ class Calibration:
 
     def class_logits(self, logits: Tensor, depth: Tensor) -> Tensor:
         """Calibrated logits of the classes (N, 3) of objects with the given depth (N,)."""
-        near = nearness(depth, self.knots)
+        near = interpolation_weights(depth, self.knots)
         temperature = (near @ self.class_log_temperature).exp()
         return logits / temperature[:, None] + self.class_bias
 
     def redshift_pdfs(self, logits: Tensor, depth: Tensor) -> Tensor:
         """Calibrated probabilities over bins, from logits (2, N, B) of z_gal and z_qso."""
-        near = nearness(depth, self.knots).T
+        near = interpolation_weights(depth, self.knots).T
         temperature = (self.redshift_log_temperature @ near).exp()[..., None]
         floor = (self.redshift_floor @ near).sigmoid()[..., None]
         p = torch.lerp(F.softmax(logits / temperature, dim=-1), self.redshift_population[:, None], floor)
@@ -139,7 +139,7 @@ class Calibration:
 
     def scalar_log_factors(self, depth: Tensor) -> Tensor:
         """What is added to the log-scale of each of `SCALARS`: (12, N)."""
-        return self.scalar_log_factor @ nearness(depth, self.knots).T
+        return self.scalar_log_factor @ interpolation_weights(depth, self.knots).T
 
 
 def smooth(p: Tensor, kernel: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def gaussian(sigma: float) -> Tensor:
     return kernel / kernel.sum()
 
 
-def nearness(depth: Tensor, knots: Tensor) -> Tensor:
+def interpolation_weights(depth: Tensor, knots: Tensor) -> Tensor:
     """Weights (N, K) of linear interpolation between knots (K,), constant beyond them."""
     inside = depth.clamp(knots[0], knots[-1])[:, None]
     place = ((inside - knots[:-1]) / knots.diff()).clamp(0.0, 1.0)
@@ -209,7 +209,7 @@ def fit_calibration(raw: RawAnswers, class_weights: ClassWeights) -> Calibration
 
 def _fit_classes(raw: RawAnswers, knots: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Temperature and biases that maximise the weighted likelihood of the true classes."""
-    near, code = nearness(raw.depth, knots), raw.targets.class_code
+    near, code = interpolation_weights(raw.depth, knots), raw.targets.class_code
     log_temperature, bias = torch.zeros(len(knots)), torch.zeros(len(CLASSES))
 
     def loss() -> Tensor:
@@ -228,7 +228,7 @@ def _fit_redshift(raw: RawAnswers, which: int, knots: Tensor) -> tuple[Tensor, T
     bins = raw.targets.redshift[which]
     known = torch.isfinite(bins)
     truth, logits = bins[known].long(), raw.redshift_logits[which]
-    near, population = nearness(raw.depth[known], knots), _population(truth)
+    near, population = interpolation_weights(raw.depth[known], knots), _population(truth)
     at_truth = logits.gather(-1, truth[:, None])[:, 0]
     log_temperature, floor = torch.zeros(len(knots)), torch.full((len(knots),), -4.0)
 
@@ -257,7 +257,7 @@ def _scalar_factor(raw: RawAnswers, index: int, knots: Tensor) -> Tensor:
     if int(known.sum()) < _FEWEST:
         return torch.zeros(len(knots))
     pull = ((target - mean).abs() / log_scale.exp() / STUDENT_T3_HALF_WIDTH)[known]
-    near = nearness(raw.depth[known], knots)
+    near = interpolation_weights(raw.depth[known], knots)
     everywhere = weighted_quantile(pull, torch.ones_like(pull), 0.6827)
     factors = [
         weighted_quantile(pull, weight, 0.6827) if float(weight.sum()) >= _FEWEST else everywhere

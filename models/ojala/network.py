@@ -275,7 +275,7 @@ class Ojala(nn.Module):
 
     def answer(self, encoded: Tensor, valid: Tensor, requests: Sequence[str] = REQUESTS) -> dict[str, Tensor]:
         """Encoded tokens (N, S + 1, d) and their validity (N, S) -> answers by name of request."""
-        memories = self.remember(encoded)
+        memories = self.precompute_kv(encoded)
         if self.found is None or all(name in FIRST for name in requests):
             return self.decode(memories, valid, requests)
         first = self.decode(memories, valid, FIRST)
@@ -283,9 +283,9 @@ class Ojala(nn.Module):
         answers = first | self.decode(memories, valid, scalars, self.found(first))
         return {name: answers[name] for name in requests}
 
-    def remember(self, encoded: Tensor) -> list[Tensor]:
-        """What each block of the decoder looks things up in; see `Attention.remember`."""
-        return [block.attention.remember(encoded) for block in cast("Iterable[Block]", self.decoder)]
+    def precompute_kv(self, encoded: Tensor) -> list[Tensor]:
+        """What each block of the decoder looks things up in; see `Attention.precompute_kv`."""
+        return [block.attention.precompute_kv(encoded) for block in cast("Iterable[Block]", self.decoder)]
 
     def decode(
         self, memories: list[Tensor], valid: Tensor, requests: Sequence[str], found: Tensor | None = None
@@ -297,7 +297,7 @@ class Ojala(nn.Module):
         if found is not None:
             x = x + found
         for block, memory in zip(cast("Iterable[Block]", self.decoder), memories, strict=True):
-            x = block.look_up(x, memory, hidden)
+            x = block.cross_attend(x, memory, hidden)
         x = self.norm_decoded(x).to(next(self.trunk.parameters()).dtype)
         features = self.trunk(x)
         answers: dict[str, Tensor] = {}
@@ -311,7 +311,7 @@ class Ojala(nn.Module):
             name: _bound(answers[name]) if _KINDS[name] == Kind.SCALAR else answers[name] for name in requests
         }
 
-    def shorten(self) -> None:
+    def cast_bf16(self) -> None:
         """Keep the weights of the matrix products of blocks, trunk and heads as bfloat16, for good.
 
         What they are multiplied with is rounded to it too; the rest stays in single precision.

@@ -7,8 +7,8 @@ no known object gets (extreme emitters, white dwarfs), the first others (quasars
 `ojala.flows.evaluation.novelty`. An object's novelty is the larger of the two.
 
 Noise moves both more than anything else does, so what is usual at an object's depth (see
-`ojala.models.ojala.outputs.depth_of`) is taken away first, and an object's density is judged against those of
-known objects as deep: faint is not novel.
+`ojala.models.ojala.outputs.snr_level`) is taken away first, and an object's density is judged against those
+of known objects as deep: faint is not novel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ojala.models.ojala.calibration import knots_of, nearness, weighted_quantile
+from ojala.models.ojala.calibration import interpolation_weights, knots_of, weighted_quantile
 from ojala.models.ojala.outputs import RawAnswers
 
 COMPONENTS = 24
@@ -110,14 +110,14 @@ class Novelty:
         0 where both densities are those of a typical known object as deep, or higher; 1 is exceeded by 1 % of
         known objects; linear in the densities' logarithms.
         """
-        near = nearness(depth, self.knots).T
+        near = interpolation_weights(depth, self.knots).T
         typical, limit = self.typical @ near, self.limit @ near
         surprise = self.surprise(embedding, answers, depth)
         return ((surprise - typical) / (limit - typical)).amax(dim=0).clamp_min(0.0)
 
     def surprise(self, embedding: Tensor, answers: Tensor, depth: Tensor) -> Tensor:
         """-ln(density) (2, N) of embeddings and of raw answers, the latter but for a constant."""
-        near = nearness(depth, self.knots)
+        near = interpolation_weights(depth, self.knots)
         place = (embedding.float() - near @ self.mean) @ self.axes
         densities = _log_densities(place, self.center, self.whitening, self.log_norm)
         away = (answers - near @ self.answers_mean) @ self.answers_whitening
@@ -146,7 +146,7 @@ def fit_novelty(known: RawAnswers, held_out: RawAnswers) -> Novelty:
         Of objects of the same kinds that it was not trained on; they set the limit.
     """
     knots = knots_of(known.depth)
-    near = nearness(known.depth, knots)
+    near = interpolation_weights(known.depth, knots)
     mean, rest = _without_depth(known.embedding, near)
     variance, direction = torch.linalg.eigh(rest.T @ rest / len(rest))
     kept = min(COMPONENTS, len(variance))
@@ -161,7 +161,7 @@ def fit_novelty(known: RawAnswers, held_out: RawAnswers) -> Novelty:
     zero = torch.zeros(2, len(knots))
     found = Novelty(knots, mean, axes, *mixture, answers_mean, answers_whitening, zero, zero + 1.0)
     seen = (held_out.embedding, raw_vector(held_out.class_logits, held_out.scalars), held_out.depth)
-    surprise, weights = found.surprise(*seen), nearness(held_out.depth, knots).T
+    surprise, weights = found.surprise(*seen), interpolation_weights(held_out.depth, knots).T
     typical, limit = (
         torch.stack([torch.stack([weighted_quantile(part, w, share) for w in weights]) for part in surprise])
         for share in (0.5, LIMIT)

@@ -15,7 +15,7 @@ from ojala.models.ojala.tokens import Tokens, tokenise
 from ojala.models.quantities import SCALARS
 
 
-def depth_of(tokens: Tokens) -> Tensor:
+def snr_level(tokens: Tokens) -> Tensor:
     """Depth (N,): arcsinh of the median signal-to-noise ratio over the valid bands; 0 without any."""
     ratio = torch.where(tokens.valid, tokens.features[..., 2], torch.nan)
     return ratio.nanmedian(dim=1).values.nan_to_num(0.0)
@@ -30,7 +30,7 @@ class RawAnswers:
     targets : Targets
         The truth in the network's terms.
     depth : Tensor, shape (N,)
-        See `depth_of`.
+        See `snr_level`.
     embedding : Tensor, shape (N, d)
         Mean of the encoded tokens.
     class_logits : Tensor, shape (N, 3)
@@ -74,7 +74,7 @@ def ask(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> 
         tokens = tokenise(photometry.flux[rows], photometry.error[rows], photometry.ebv[rows]).to(device)
         encoded = model.encode(tokens)
         answers = model.answer(encoded, tokens.valid)
-        part = [depth_of(tokens), model.embed(encoded, tokens.valid), answers["class"]]
+        part = [snr_level(tokens), model.embed(encoded, tokens.valid), answers["class"]]
         part += [answers[name][k[rows].to(device)] for name, k in zip(REDSHIFTS, known, strict=True)]
         part.append(torch.stack([answers[q.name] for q in SCALARS], dim=1))
         parts.append([tensor.cpu() for tensor in part])
@@ -99,6 +99,6 @@ def embed(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -
     for begin in range(0, len(photometry), batch_size):
         rows = slice(begin, begin + batch_size)
         tokens = tokenise(photometry.flux[rows], photometry.error[rows], photometry.ebv[rows]).to(device)
-        parts.append((model.embed(model.encode(tokens), tokens.valid).cpu(), depth_of(tokens).cpu()))
+        parts.append((model.embed(model.encode(tokens), tokens.valid).cpu(), snr_level(tokens).cpu()))
     embedding, depth = (torch.cat(tensors).clone() for tensors in zip(*parts, strict=True))
     return Embedded(embedding, depth)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ojala.catalogs_schema.ojala import CLASS_FLOOR, PDF_MASS
+from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, PDF_MASS
 from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import RedshiftSummary, most_probable_bins, summarise
 from ojala.models.ojala.calibration import Calibration
@@ -21,13 +21,13 @@ from ojala.models.ojala.heads import Head, heads_beside, in_units, load_head
 from ojala.models.ojala.losses import REDSHIFTS
 from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import raw_vector
-from ojala.models.ojala.outputs import depth_of
+from ojala.models.ojala.outputs import snr_level
 from ojala.models.ojala.tokens import N_BANDS, Tokens, require_photometry, tokens_of
 from ojala.models.quantities import CLASSES, FINE_TUNED, SCALARS
-from ojala.models.serving.batching import LANES, Conveyor, HostTray
-from ojala.models.serving.cuda_graph import GraphTray, RecordedFunction
+from ojala.models.serving.batching import MAX_CONCURRENCY, BatchPipeline, CpuBuffer
+from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
 from ojala.models.serving.precision import Precision
-from ojala.models.serving.predictor import Served
+from ojala.models.serving.predictor import BasePredictor
 
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
 _CLASS_OF = tuple(CLASSES.index(name) for name in ("GALAXY", "QSO"))  # of `REDSHIFTS`
@@ -36,7 +36,7 @@ WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 """Where the weights that come with the program lie."""
 
 
-class OjalaPredictor(Served):
+class OjalaPredictor(BasePredictor):
     """OJALA with trained weights, as the pipeline uses it.
 
     Attributes
@@ -73,12 +73,12 @@ class OjalaPredictor(Served):
             head.mlp.to(device)
         if precision == "bf16":
             self.network = copy.deepcopy(self.network)  # a training goes on with what it has checked
-            self.network.shorten()
+            self.network.cast_bf16()
         on_gpu = torch.device(device).type == "cuda"
-        self.lanes = LANES if on_gpu else 1
+        self.max_concurrency = MAX_CONCURRENCY if on_gpu else 1
         # Joining operations saves most of a GPU's traffic with its memory; a CPU's caches do as well.
         self._ask = torch.compile(self.ask, dynamic=False, fullgraph=True) if on_gpu else self.ask
-        self._way: Conveyor | None = None
+        self._way: BatchPipeline | None = None
         self._turn = threading.Lock()
 
     @classmethod
@@ -110,7 +110,7 @@ class OjalaPredictor(Served):
         )
 
     def halve_batch(self) -> None:
-        """See `Served`; the way through the device is made anew."""
+        """See `BasePredictor`; the way through the device is made anew."""
         self._way = None
         super().halve_batch()
 
@@ -159,7 +159,7 @@ class OjalaPredictor(Served):
         """Make the way through the device: on a GPU, compile and record the network for its batches."""
         self._conveyor()
 
-    def _conveyor(self) -> Conveyor:
+    def _conveyor(self) -> BatchPipeline:
         """The way through the device for batches of the size that is asked for now."""
         with self._turn:
             if self._way is None or self._way.size != self.batch_size:
@@ -167,11 +167,11 @@ class OjalaPredictor(Served):
                 self._way = self._make_conveyor(self.batch_size)
             return self._way
 
-    def _make_conveyor(self, size: int) -> Conveyor:
+    def _make_conveyor(self, size: int) -> BatchPipeline:
         if torch.device(self.device).type == "cuda":
-            function = RecordedFunction(self._answer, ((N_BANDS,), (N_BANDS,), ()), size)
-            return Conveyor(lambda: GraphTray(function), size, self.lanes, _pack_pdfs)
-        return Conveyor(lambda: HostTray(self._answer, size), size, self.lanes, _pack_pdfs)
+            function = CudaGraphRunner(self._answer, ((N_BANDS,), (N_BANDS,), ()), size)
+            return BatchPipeline(lambda: CudaBuffer(function), size, self.max_concurrency, _pack_pdfs)
+        return BatchPipeline(lambda: CpuBuffer(self._answer, size), size, self.max_concurrency, _pack_pdfs)
 
     @torch.no_grad()
     def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
@@ -184,7 +184,7 @@ class OjalaPredictor(Served):
         """Answers for a batch, all on the device: nothing is copied from or to it, nothing waits."""
         tokens = tokens_of(flux, error, ebv)
         answers, embedding = self._ask(tokens)
-        depth = depth_of(tokens)
+        depth = snr_level(tokens)
         found = _class_and_redshift(answers, self._calibration, depth, pdfs=self.pdfs)
         scalars = torch.stack([answers[q.name] for q in SCALARS])
         if self._novelty is not None:
@@ -234,7 +234,7 @@ def _class_and_redshift(
     found |= {name: values.float() for name, values in chosen.items()}
     if pdfs:
         for name, p, column in zip(REDSHIFTS, most_probable_bins(pdf, PDF_MASS), _CLASS_OF, strict=True):
-            possible = probability[:, column, None].double() >= CLASS_FLOOR
+            possible = probability[:, column, None].double() >= MIN_CLASS_PROBABILITY
             found[f"{name}_pdf"] = torch.where(possible, p, 0.0).half()
     return found
 

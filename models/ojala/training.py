@@ -26,7 +26,7 @@ from ojala.models.ojala.losses import Targets, losses, mean_discrepancy, targets
 from ojala.models.ojala.network import PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import Tokens, tokenise
-from ojala.models.training.trainer import Fit, Record, carry_through, share_of_rate
+from ojala.models.training.trainer import Record, Trainer, carry_through, warmup_cosine
 
 FULL_CONTEXT = 0.7
 """Share of the training rows that keep every band they were drawn with."""
@@ -100,7 +100,7 @@ class TrainingConfig:
     weight_decay: float = 0.02
     clip: float = 1.0
     warm_up: int = 200
-    averaging: float = 0.998
+    ema_decay: float = 0.998
     class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     seed: int = 0
     device: str = "cpu"
@@ -135,18 +135,18 @@ def config_from(settings: dict[str, Any]) -> TrainingConfig:
     return TrainingConfig(**settings)
 
 
-def _start(config: TrainingConfig, first: Tokens) -> Fit[Ojala]:
+def _start(config: TrainingConfig, first: Tokens) -> Trainer[Ojala]:
     """Fresh weights with the input standardisation of the first draws, or those to start from."""
     torch.manual_seed(config.seed)
     model = Ojala(PRESETS[config.preset])
     if config.start:
-        adopt(model, load_weights(Path(config.start))[0])
+        load_compatible(model, load_weights(Path(config.start))[0])
     else:
         model.tokens.fit(first)
-    return Fit(model.to(config.device), _MUON, weight_decay=config.weight_decay)
+    return Trainer(model.to(config.device), _MUON, weight_decay=config.weight_decay)
 
 
-def adopt(model: Ojala, other: Ojala) -> None:
+def load_compatible(model: Ojala, other: Ojala) -> None:
     """Give a network the weights of another one; what the other does not have stays as it is.
 
     Raises
@@ -180,7 +180,7 @@ def learning_rate(config: TrainingConfig, step: int, seconds: float) -> float:
     done = step / config.steps
     if config.minutes is not None:
         done = max(done, seconds / (60.0 * config.minutes))
-    return config.learning_rate * share_of_rate(done, step, config.warm_up)
+    return config.learning_rate * warmup_cosine(done, step, config.warm_up)
 
 
 class Batch(NamedTuple):
@@ -323,7 +323,7 @@ def _losses_of(
     return total, found
 
 
-def _steps(fit: Fit[Ojala], config: TrainingConfig, sky: Sky, unlabelled: Sky | None) -> Iterator[Record]:
+def _steps(fit: Trainer[Ojala], config: TrainingConfig, sky: Sky, unlabelled: Sky | None) -> Iterator[Record]:
     """Steps of the optimizers until all are taken or the time is over; gives rate, norm and losses."""
     losses_of = torch.compile(_losses_of) if config.compiled else _losses_of
     weights = torch.tensor(config.class_weights, device=config.device)
@@ -333,6 +333,6 @@ def _steps(fit: Fit[Ojala], config: TrainingConfig, sky: Sky, unlabelled: Sky | 
         rate, batch = learning_rate(config, fit.step, fit.seconds), drawn.to(config.device)
         with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=config.bf16):
             total, found = losses_of(fit.model, batch, weights, config.discrepancy)
-        norm = fit.take_step([(total, found)], rate, clip=config.clip, averaging=config.averaging)
+        norm = fit.optimizer_step([(total, found)], rate, clip=config.clip, ema_decay=config.ema_decay)
         values = {name: round(loss.item(), 4) for name, loss in found.items()}
         yield {"rate": rate, "norm": round(norm, 3), "loss": values}

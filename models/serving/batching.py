@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TRAYS = 2
+BUFFERS_IN_FLIGHT = 2
 """Batches that each thread has on their way: one that is computed, one that is copied."""
 
-LANES = 2
+MAX_CONCURRENCY = 2
 """Threads whose batches are under way at a time: one begins as the other comes to its end."""
 
 Compute = Callable[..., dict[str, Tensor]]
 """Columns of a batch, N rows each, as tensors on the device -> answers, N rows each, on the device."""
 
 
-class Tray(Protocol):
+class BatchBuffer(Protocol):
     """The buffers of one batch on its way through a device."""
 
     def send(self, columns: Sequence[np.ndarray]) -> None:
@@ -36,7 +36,7 @@ class Tray(Protocol):
         """Wait for the batch and give its answers, as many rows as were sent; the tray is free then."""
 
 
-class Conveyor:
+class BatchPipeline:
     """Carries rows through a device; may be used by as many threads as there are lanes.
 
     Parameters
@@ -53,16 +53,16 @@ class Conveyor:
 
     def __init__(
         self,
-        make_tray: Callable[[], Tray],
+        make_tray: Callable[[], BatchBuffer],
         size: int,
-        lanes: int = LANES,
+        max_concurrency: int = MAX_CONCURRENCY,
         pack: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda answers: answers,
     ) -> None:
         self.size = size
         self._pack = pack
-        self._lanes: queue.SimpleQueue[list[Tray]] = queue.SimpleQueue()
-        for _ in range(lanes):
-            self._lanes.put([make_tray() for _ in range(TRAYS)])
+        self._lanes: queue.SimpleQueue[list[BatchBuffer]] = queue.SimpleQueue()
+        for _ in range(max_concurrency):
+            self._lanes.put([make_tray() for _ in range(BUFFERS_IN_FLIGHT)])
 
     def carry(self, *columns: np.ndarray) -> dict[str, np.ndarray]:
         """Answers for N rows.
@@ -73,13 +73,13 @@ class Conveyor:
             What the device reads.
         """
         trays = self._lanes.get()
-        under_way: deque[Tray] = deque()
+        under_way: deque[BatchBuffer] = deque()
         parts = []
         try:
             for number, start in enumerate(range(0, max(1, len(columns[0])), self.size)):
-                if len(under_way) == TRAYS:
+                if len(under_way) == BUFFERS_IN_FLIGHT:
                     parts.append(self._pack(under_way.popleft().fetch()))
-                tray = trays[number % TRAYS]
+                tray = trays[number % BUFFERS_IN_FLIGHT]
                 tray.send([column[start : start + self.size] for column in columns])
                 under_way.append(tray)
             parts += [self._pack(tray.fetch()) for tray in under_way]
@@ -88,7 +88,7 @@ class Conveyor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-class HostTray:
+class CpuBuffer:
     """A batch that the processor computes, when it is sent.
 
     Parameters
@@ -105,13 +105,13 @@ class HostTray:
         self._answers: dict[str, np.ndarray] = {}
 
     def send(self, columns: Sequence[np.ndarray]) -> None:
-        """See `Tray`."""
+        """See `BatchBuffer`."""
         rows = len(columns[0])
         answers = self._compute(*(torch.from_numpy(_filled(column, self._size)) for column in columns))
         self._answers = {name: answer[:rows].numpy() for name, answer in answers.items()}
 
     def fetch(self) -> dict[str, np.ndarray]:
-        """See `Tray`."""
+        """See `BatchBuffer`."""
         answers, self._answers = self._answers, {}
         return answers
 

@@ -20,7 +20,7 @@ WARM_UPS = 3
 """Calls before the recording, in which kernels are compiled and chosen."""
 
 
-class RecordedFunction:
+class CudaGraphRunner:
     """A function of batches of one size, as a CUDA graph.
 
     Parameters
@@ -68,7 +68,7 @@ class RecordedFunction:
             self.answers = compute(*self.columns)
         self._turn = threading.Lock()
 
-    def send(self, tray: GraphTray) -> None:
+    def send(self, tray: CudaBuffer) -> None:
         """Put a batch in line: copy it in, compute, copy the answers out; returns at once."""
         with self._turn:
             with torch.cuda.stream(self.inwards):
@@ -90,17 +90,17 @@ class RecordedFunction:
                     tray.pinned_answers[name].copy_(answer, non_blocking=True)
                 tray.left.record()
 
-    def count(self, tray: GraphTray) -> None:
+    def count(self, tray: CudaBuffer) -> None:
         """Add what a batch that has left has cost."""
         with self._turn:
             self.busy += 1e-3 * tray.began.elapsed_time(tray.ended)
 
 
-class GraphTray:
-    """Buffers of a batch on both sides; see `ojala.models.serving.batching.Tray`."""
+class CudaBuffer:
+    """Buffers of a batch on both sides; see `ojala.models.serving.batching.BatchBuffer`."""
 
     @torch.no_grad()
-    def __init__(self, function: RecordedFunction) -> None:
+    def __init__(self, function: CudaGraphRunner) -> None:
         self._function = function
         self._rows = 0
         self.columns = [torch.empty_like(column) for column in function.columns]
@@ -119,7 +119,7 @@ class GraphTray:
 
     @torch.no_grad()
     def send(self, columns: Sequence[np.ndarray]) -> None:
-        """See `ojala.models.serving.batching.Tray`."""
+        """See `ojala.models.serving.batching.BatchBuffer`."""
         self.left.synchronize()  # of a batch that nobody fetched
         self._rows = len(columns[0])
         for pinned, column in zip(self.pinned_columns, columns, strict=True):
@@ -130,7 +130,7 @@ class GraphTray:
 
     @torch.no_grad()
     def fetch(self) -> dict[str, np.ndarray]:
-        """See `ojala.models.serving.batching.Tray`."""
+        """See `ojala.models.serving.batching.BatchBuffer`."""
         self.left.synchronize()
         self._function.count(self)
         return {name: answer[: self._rows].numpy().copy() for name, answer in self.pinned_answers.items()}

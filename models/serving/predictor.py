@@ -10,7 +10,7 @@ from ojala.models.checkpoint import NetworkInfo
 from ojala.models.serving.precision import Precision
 
 
-class Served:
+class BasePredictor:
     """A network with trained weights, as the pipeline uses it.
 
     Batches have a fixed size, those that are not full being padded, so that a row's answer does not depend on

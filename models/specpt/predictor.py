@@ -18,7 +18,7 @@ from ojala.catalogs_schema.specpt import (
 from ojala.models.data import Spectra
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, summarise
 from ojala.models.serving.precision import Precision
-from ojala.models.serving.predictor import Served
+from ojala.models.serving.predictor import BasePredictor
 from ojala.models.specpt.checkpoint import SpecPTInfo, load_specpt
 from ojala.models.specpt.losses import LABEL_WIDTH, nmad_loss, point_of
 from ojala.models.specpt.network import SpecPT, channels_of, standardise
@@ -44,7 +44,7 @@ KEPT = Grid("kept", RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE,
 _PREDICTED = ("z", "z_err", "z_odds", "z_mode2", "z_mode2_p", "reconstruction_chi2", "reconstruction_nmad")
 
 
-class SpecPTPredictor(Served):
+class SpecPTPredictor(BasePredictor):
     """SpecPT with trained weights, as the pipeline uses it.
 
     Attributes

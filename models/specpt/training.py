@@ -23,7 +23,7 @@ from ojala.models.specpt.checkpoint import save_specpt
 from ojala.models.specpt.losses import nmad_loss, point_of, redshift_losses, residual_loss, total
 from ojala.models.specpt.network import PRESETS, SpecPT, channels_of, standardise
 from ojala.models.specpt.wavelength_grid import Grid, rebin
-from ojala.models.training.trainer import Fit, Record, carry_through, share_of_rate
+from ojala.models.training.trainer import Record, Trainer, carry_through, warmup_cosine
 
 ENDS_LOST, THIRD_LOST = 0.3, 0.05
 """Shares of the training spectra that end up to 14 % of the wavelength early, as other instruments' do, and
@@ -79,7 +79,7 @@ class SpecPTTraining:
     weight_decay: float = 0.02
     clip: float = 1.0
     warm_up: int = 100
-    averaging: float = 0.998
+    ema_decay: float = 0.998
     seed: int = 0
     device: str = "cpu"
     checkpoint_minutes: float = 5.0
@@ -233,7 +233,7 @@ def train_specpt(
     """
     torch.manual_seed(config.seed)
     model = SpecPT(PRESETS[config.preset]).to(config.device)
-    fit = Fit(model, _MUON, weight_decay=config.weight_decay)
+    fit = Trainer(model, _MUON, weight_decay=config.weight_decay)
     held_out = {name: Batch.of(drawn, model.grid).to(config.device) for name, drawn in checks.items()}
 
     def check() -> dict[str, dict[str, float]]:
@@ -247,7 +247,7 @@ def train_specpt(
     return carry_through(fit, config, folder, steps, check, write, every=50, report=report)
 
 
-def _steps(fit: Fit[SpecPT], config: SpecPTTraining, draw: Draw) -> Iterator[Record]:
+def _steps(fit: Trainer[SpecPT], config: SpecPTTraining, draw: Draw) -> Iterator[Record]:
     """Steps of the optimizers until the time is over; gives the losses."""
     for batch in _batches(draw, config, fit.step, fit.model.grid):
         done = fit.seconds / (60.0 * config.minutes)
@@ -257,6 +257,6 @@ def _steps(fit: Fit[SpecPT], config: SpecPTTraining, draw: Draw) -> Iterator[Rec
         decoded = config.decoded if redshift else config.batch_size
         with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
             found = losses(fit.model, batch.to(config.device), decoded=decoded, redshift=redshift)
-        rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
-        fit.take_step([(total(found), found)], rate, clip=config.clip, averaging=config.averaging)
+        rate = config.learning_rate * warmup_cosine(done, fit.step, config.warm_up)
+        fit.optimizer_step([(total(found), found)], rate, clip=config.clip, ema_decay=config.ema_decay)
         yield {"loss": {name: round(value.item(), 4) for name, value in found.items()}}

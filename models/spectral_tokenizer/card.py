@@ -110,8 +110,8 @@ def _training(training: Mapping[str, Any]) -> list[str]:
         "Objective, as published: reconstruct the usable pixels, weighted with their errors (Huber loss",
         f"from {HUBER:g} errors, errors of at least {100 * MODEL_ERROR:g} %). Added here:",
         f"* in {_share(1 - lesson['whole'])} of the lessons only a part of the patches is shown (from",
-        f"  {_share(lesson['least_shown'])} to all; any patches, or a range), and all may be asked for;",
-        f"* {_share(lesson['from_embedding'])} of the spectra are reconstructed from the embedding alone.",
+        f"  {_share(lesson['min_visible'])} to all; any patches, or a range), and all may be asked for;",
+        f"* {_share(lesson['p_bottleneck'])} of the spectra are reconstructed from the embedding alone.",
         "",
         "The heads learned beside the network, without a gradient to it.",
     ]
@@ -128,7 +128,7 @@ def _later(stage: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Then network and heads went on for {effort};",
         f"in {_share(1 - config['lesson']['whole'])} of the lessons only a part was shown, from "
-        f"{_share(config['lesson']['least_shown'])} of the patches to all.",
+        f"{_share(config['lesson']['min_visible'])} of the patches to all.",
     ]
     if config.get("contrast"):
         lines += [

@@ -51,22 +51,22 @@ class LessonConfig:
     ----------
     whole : float
         Share of the lessons in which every patch is shown, as published.
-    least_shown : float
+    min_visible : float
         Least share of the patches that are shown in the others; the share is uniform from there to 1. Of
         these, `RANGES` are shown in one range of wavelengths, half of them from an end: an arm is missing.
     asked : float
         Share of the patches that are asked for; 0 where the network is frozen and only the heads learn.
-    from_embedding : float
+    p_bottleneck : float
         Share of the spectra that are reconstructed from the embedding alone; 0 as published.
     """
 
     whole: float = 0.4
-    least_shown: float = 0.25
+    min_visible: float = 0.25
     asked: float = 0.34
-    from_embedding: float = 0.25
+    p_bottleneck: float = 0.25
 
 
-class Lesson(NamedTuple):
+class TrainingBatch(NamedTuple):
     """N spectra of one instrument, with what is asked of them.
 
     Attributes
@@ -96,19 +96,19 @@ class Lesson(NamedTuple):
     stellar: Tensor
     row: Tensor
 
-    def to(self, device: torch.device | str) -> Lesson:
+    def to(self, device: torch.device | str) -> TrainingBatch:
         """The same lesson on another device."""
         return self._replace(**{name: part.to(device) for name, part in self._asdict().items()})
 
 
-def make_lesson(
+def make_training_batch(
     spectra: Spectra,
     class_code: np.ndarray,
     labels: dict[str, np.ndarray],
     shape: TokenizerConfig,
     config: LessonConfig,
     rng: np.random.Generator,
-) -> Lesson:
+) -> TrainingBatch:
     """Choose what is shown and what is asked of labelled spectra of one instrument.
 
     Parameters
@@ -126,9 +126,9 @@ def make_lesson(
     """
     cuts = [one.kept(one.valid) for one in cut(spectra, shape.patch, shape.width)]
     rows = np.array([row for row, one in enumerate(cuts) if len(one.flux)])
-    share = 1.0 if rng.random() < config.whole else rng.uniform(config.least_shown, 1.0)
+    share = 1.0 if rng.random() < config.whole else rng.uniform(config.min_visible, 1.0)
     shown, asked = show_and_ask([cuts[row] for row in rows], share, config.asked, rng)
-    return Lesson(
+    return TrainingBatch(
         gather(shown, max(len(one.flux) for one in shown)),
         *targets(asked),
         torch.from_numpy(class_code[rows].astype(np.int64)),
@@ -179,7 +179,7 @@ def _some(n: int, share: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def targets(asked: Sequence[Cut]) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, flux and weight of the patches asked for, as in `Lesson`."""
+    """Codes, flux and weight of the patches asked for, as in `TrainingBatch`."""
     slots = max(len(one.flux) for one in asked)
     flux = np.zeros((len(asked), slots, asked[0].flux.shape[1]), np.float32)
     weight = np.zeros_like(flux)
@@ -210,14 +210,14 @@ def reconstruction_loss(flux: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
 
 
 def losses(
-    model: SpectralTokenizer, heads: Heads, lesson: Lesson, config: LessonConfig
+    model: SpectralTokenizer, heads: Heads, lesson: TrainingBatch, config: LessonConfig
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Loss of the reconstruction and of each head; and the embeddings (N, d)."""
     encoded, valid = model.encode(lesson.shown), lesson.shown.valid
     found, embedding = head_losses(heads(encoded, valid), lesson), model.embed(encoded, valid)
     if not config.asked:
         return found, embedding
-    alone = round(config.from_embedding * len(encoded))
+    alone = round(config.p_bottleneck * len(encoded))
     parts = [model.reconstruct(encoded[alone:], valid[alone:], lesson.code[alone:])]
     if alone:
         whole = torch.ones(alone, 1, dtype=torch.bool, device=embedding.device)
@@ -241,7 +241,7 @@ def contrast(one: Tensor, other: Tensor) -> Tensor:
     return 0.5 * (F.cross_entropy(likeness, right) + F.cross_entropy(likeness.T, right))
 
 
-def head_losses(answers: HeadAnswers, lesson: Lesson) -> dict[str, Tensor]:
+def head_losses(answers: HeadAnswers, lesson: TrainingBatch) -> dict[str, Tensor]:
     """Mean loss of each head over the spectra that have its label."""
     code = lesson.class_code
     loss = F.cross_entropy(answers.object_class, code.clamp_min(0), reduction="none")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ojala.catalogs_schema.contract import NONE
-from ojala.catalogs_schema.ojala import CLASS_FLOOR, CLASSES
+from ojala.catalogs_schema.ojala import CLASSES, MIN_CLASS_PROBABILITY
 from ojala.catalogs_schema.spectral_tokenizer import SpectrumFlag
 from ojala.models.data import Spectra
 from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.serving.precision import Precision
-from ojala.models.serving.predictor import Served
+from ojala.models.serving.predictor import BasePredictor
 from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo, load_tokenizer
 from ojala.models.spectral_tokenizer.heads import STELLAR, HeadAnswers, Heads
 from ojala.models.spectral_tokenizer.network import SpectralTokenizer
@@ -35,7 +35,7 @@ _NUMBERS = (
 )
 
 
-class SpectralTokenizerPredictor(Served):
+class SpectralTokenizerPredictor(BasePredictor):
     """A trained tokenizer with its heads, as the pipeline uses it.
 
     Spectra are batched with others of about as many patches, in batches of a fixed size: a row's answer does
@@ -190,7 +190,7 @@ def _settle(found: dict[str, np.ndarray]) -> np.ndarray:
         found[name][~predicted] = np.nan
     code = np.where(predicted, probability.argmax(axis=1), len(CLASSES))
     with np.errstate(invalid="ignore"):
-        no_star = ~(found["p_star"] >= CLASS_FLOOR)
+        no_star = ~(found["p_star"] >= MIN_CLASS_PROBABILITY)
     for name in ("z", "z_err", "z_odds"):
         found[name][code == CLASSES.index("STAR")] = np.nan
     for quantity in STELLAR:

@@ -23,13 +23,13 @@ from ojala.models.spectral_tokenizer.heads import Heads
 from ojala.models.spectral_tokenizer.network import PRESETS, SpectralTokenizer
 from ojala.models.spectral_tokenizer.objective import (
     HEAD_WEIGHTS,
-    Lesson,
     LessonConfig,
+    TrainingBatch,
     contrast,
     losses,
-    make_lesson,
+    make_training_batch,
 )
-from ojala.models.training.trainer import Fit, Record, carry_through, share_of_rate
+from ojala.models.training.trainer import Record, Trainer, carry_through, warmup_cosine
 
 Draw = Callable[[int, np.random.Generator, np.random.Generator], LabelledSpectra]
 """Draws so many labelled spectra of one instrument; the first generator alone decides of which objects."""
@@ -88,7 +88,7 @@ class TokenizerTraining:
     weight_decay: float = 0.02
     clip: float = 1.0
     warm_up: int = 100
-    averaging: float = 0.998
+    ema_decay: float = 0.998
     lesson: LessonConfig = field(default_factory=LessonConfig)
     seed: int = 0
     device: str = "cpu"
@@ -132,7 +132,7 @@ _MUON = tuple(
 )
 
 
-def _start(config: TokenizerTraining) -> tuple[Fit[_Both], dict[str, object]]:
+def _start(config: TokenizerTraining) -> tuple[Trainer[_Both], dict[str, object]]:
     """Fresh weights, or those of a frozen network; and the training that the latter had."""
     torch.manual_seed(config.seed)
     before: dict[str, object] = {}
@@ -143,7 +143,7 @@ def _start(config: TokenizerTraining) -> tuple[Fit[_Both], dict[str, object]]:
     else:
         shape = PRESETS[config.preset]
         model, heads = SpectralTokenizer(shape), Heads(shape.width, shape.heads)
-    return Fit(_Both(model, heads).to(config.device), _MUON, weight_decay=config.weight_decay), before
+    return Trainer(_Both(model, heads).to(config.device), _MUON, weight_decay=config.weight_decay), before
 
 
 def train_tokenizer(
@@ -202,19 +202,19 @@ def train_tokenizer(
     return carry_through(fit, config, folder, steps(), check_average, write, every=50, report=report)
 
 
-def _step(fit: Fit[_Both], config: TokenizerTraining, draws: Mapping[str, Draw]) -> dict[str, float]:
+def _step(fit: Trainer[_Both], config: TokenizerTraining, draws: Mapping[str, Draw]) -> dict[str, float]:
     """One step of the optimizers; returns the losses, mean over the instruments."""
     rng = np.random.default_rng([config.seed, fit.step])
     model, heads = fit.model.network, fit.model.heads
     total: dict[str, float] = {}
 
-    def lesson_through(name: str, objects: np.random.Generator) -> Lesson:
+    def lesson_through(name: str, objects: np.random.Generator) -> TrainingBatch:
         drawn = draws[name](config.batch_size, objects, rng)
-        return make_lesson(
+        return make_training_batch(
             drawn.spectra, drawn.class_code, drawn.labels, model.config, config.lesson, rng
         ).to(config.device)
 
-    def learn(lesson: Lesson) -> tuple[dict[str, Tensor], Tensor]:
+    def learn(lesson: TrainingBatch) -> tuple[dict[str, Tensor], Tensor]:
         with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
             return losses(model, heads, lesson, config.lesson)
 
@@ -242,7 +242,7 @@ def _step(fit: Fit[_Both], config: TokenizerTraining, draws: Mapping[str, Draw])
         yield loss, first | {"contrast": apart}
 
     done = fit.seconds / (60.0 * config.minutes)
-    rate = config.learning_rate * share_of_rate(done, fit.step, config.warm_up)
+    rate = config.learning_rate * warmup_cosine(done, fit.step, config.warm_up)
     terms = through_two() if config.contrast else each_by_itself()
-    fit.take_step(terms, rate, clip=config.clip, averaging=config.averaging, apart=(model, heads))
+    fit.optimizer_step(terms, rate, clip=config.clip, ema_decay=config.ema_decay, apart=(model, heads))
     return total

@@ -32,7 +32,7 @@ Record = dict[str, object]
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Fit(Generic[Network]):
+class Trainer(Generic[Network]):
     """A network under training, the running mean of its weights, and its optimizers.
 
     Parameters
@@ -68,13 +68,13 @@ class Fit(Generic[Network]):
         )
         self.step, self.seconds = 0, 0.0
 
-    def take_step(
+    def optimizer_step(
         self,
         losses: Iterable[tuple[Tensor, Mapping[str, Tensor]]],
         rate: float,
         *,
         clip: float,
-        averaging: float,
+        ema_decay: float,
         apart: Sequence[nn.Module] = (),
     ) -> float:
         """One step down the gradient of a sum of losses.
@@ -116,7 +116,7 @@ class Fit(Generic[Network]):
         muon, adamw = self._optimizers
         muon.step()  # type: ignore[no-untyped-call]  # torch leaves this one untyped
         adamw.step()
-        memory = min(averaging, (1.0 + self.step) / (10.0 + self.step))
+        memory = min(ema_decay, (1.0 + self.step) / (10.0 + self.step))
         for mean, parameter in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(parameter.detach(), 1.0 - memory)
         self.step += 1
@@ -158,7 +158,7 @@ class Fit(Generic[Network]):
 
 
 def same_as(config: DataclassInstance) -> Callable[[dict[str, Any]], bool]:
-    """Whether a configuration that was kept as JSON is this one; for `Fit.load`."""
+    """Whether a configuration that was kept as JSON is this one; for `Trainer.load`."""
     kept = json.loads(json.dumps(asdict(config)))
     return lambda saved: bool(saved == kept)
 
@@ -206,7 +206,7 @@ class Course(Protocol):
 
 
 def carry_through(
-    fit: Fit[Network],
+    fit: Trainer[Network],
     config: Course,
     folder: Path,
     steps: Iterator[Record],
@@ -280,7 +280,7 @@ def carry_through(
     return weights
 
 
-def share_of_rate(done: float, step: int, warm_up: int) -> float:
+def warmup_cosine(done: float, step: int, warm_up: int) -> float:
     """Rate relative to its peak: a linear rise over ``warm_up`` steps, a cosine to 1 % at ``done`` = 1."""
     fall = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
     return fall * min(1.0, (step + 1) / warm_up)

@@ -17,11 +17,12 @@ import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
 from distributed.worker import Worker
 
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
 
 
-class ClusterError(ValueError):
+class ClusterError(OjalaError, ValueError):
     """A cluster that cannot be reached or used, with what to do about it."""
 
 

@@ -25,8 +25,8 @@ from distributed import Client, Future, KilledWorker, get_worker
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.execution.clusters import ClusterError
-from ojala.pipeline.execution.retries import Agenda, Limits, Order, asks_to_stop, stop
-from ojala.pipeline.inference.adapters.base import Model, Shared
+from ojala.pipeline.execution.retries import QueuedTask, RetryPolicy, TaskQueue, is_fatal, stop
+from ojala.pipeline.inference.adapters.base import ConcurrentModel, Model
 from ojala.pipeline.inference.failures import Cause, WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, failed_receipt, process, warm_up
@@ -36,7 +36,7 @@ WAITING = 1
 
 
 @dataclass(slots=True)
-class Hand:
+class WorkerState:
     """The orders of one worker.
 
     Attributes
@@ -53,21 +53,21 @@ class Hand:
 
     host: str
     threads: int = 1
-    orders: dict[Key, Order] = field(default_factory=dict)
+    orders: dict[Key, QueuedTask] = field(default_factory=dict)
     begun: dict[Key, float] = field(default_factory=dict)
 
     @property
     def has_room(self) -> bool:
         """Whether it may get another order; a suspect is alone with its worker."""
-        suspected = any(order.suspect for order in self.orders.values())
+        suspected = any(order.quarantined for order in self.orders.values())
         return not suspected and len(self.orders) < self.threads + WAITING
 
-    def give(self, key: Key, order: Order, now: float) -> None:
+    def give(self, key: Key, order: QueuedTask, now: float) -> None:
         """Note that it got an order."""
         self.orders[key] = order
         self._begin(now)
 
-    def end(self, key: Key, now: float) -> tuple[Order, float]:
+    def end(self, key: Key, now: float) -> tuple[QueuedTask, float]:
         """Note that an order came to its end; gives it, and how long it took [s]."""
         began = self.begun.pop(key, now)
         order = self.orders.pop(key)
@@ -79,12 +79,12 @@ class Hand:
         return min(self.begun.values()) + seconds if self.begun else None
 
     @property
-    def at_work(self) -> list[Order]:
+    def at_work(self) -> list[QueuedTask]:
         """The orders that it is at, the one that it has been at for the longest first."""
         return [self.orders[key] for key in self.begun]
 
     @property
-    def waiting(self) -> list[Order]:
+    def waiting(self) -> list[QueuedTask]:
         """The orders that it has not begun."""
         return [order for key, order in self.orders.items() if key not in self.begun]
 
@@ -96,7 +96,7 @@ class Hand:
             self.begun.setdefault(key, now)
 
 
-ROLL_CALL = 1.0
+POLL_INTERVAL = 1.0
 """Seconds between two looks at which workers there are."""
 
 NO_WORKERS = 300.0
@@ -110,7 +110,7 @@ FETCH = 30.0
 
 
 def on_client(
-    client: Client, tasks: Sequence[Task], spec: ModelSpec, threads: int | None, limits: Limits
+    client: Client, tasks: Sequence[Task], spec: ModelSpec, threads: int | None, limits: RetryPolicy
 ) -> Iterator[Receipt]:
     """Work on the tasks with the workers of a Dask client.
 
@@ -145,61 +145,66 @@ def on_client(
     TimeoutError
         If all workers have gone and none comes back.
     """
-    agenda = Agenda(tasks, limits.attempts)
-    crew = Crew(client, agenda, spec, limits, threads)
+    agenda = TaskQueue(tasks, limits.attempts)
+    crew = Dispatcher(client, agenda, spec, limits, threads)
     refused: Receipt | None = None
     while crew.busy or (agenda and refused is None):
         if refused is None:
-            crew.hand_out()
+            crew.submit_tasks()
         for receipt in crew.wait():
             yield receipt
-            if asks_to_stop(receipt):
+            if is_fatal(receipt):
                 refused = receipt
     if refused is not None:
         stop(refused)
 
 
-class Crew:
+class Dispatcher:
     """The workers of a client and what each has to do."""
 
     def __init__(
-        self, client: Client, agenda: Agenda, spec: ModelSpec, limits: Limits, threads: int | None = None
+        self,
+        client: Client,
+        agenda: TaskQueue,
+        spec: ModelSpec,
+        limits: RetryPolicy,
+        threads: int | None = None,
     ) -> None:
         self._client = client
         self._agenda = agenda
         self._spec = spec
         self._limits = limits
         self._threads = threads
-        self._hands: dict[str, Hand] = {}
-        self._greetings: dict[str, Future[None]] = {}
+        self._workers: dict[str, WorkerState] = {}
+        self._model_loads: dict[str, Future[None]] = {}
         self._futures: dict[Key, Future[Receipt]] = {}
-        self._dismissed: set[str] = set()
+        self._dropped: set[str] = set()
         self._ended: queue.SimpleQueue[Future[Receipt]] = queue.SimpleQueue()
-        self._next_roll_call = 0.0
+        self._next_poll = 0.0
         self._last_seen: float | None = None
-        self._most_hands = 0
+        self._most_workers = 0
         self._failed_starts = 0
 
     @property
     def busy(self) -> bool:
         """Whether any worker has an order."""
-        return any(hand.orders for hand in self._hands.values())
+        return any(hand.orders for hand in self._workers.values())
 
-    def hand_out(self) -> None:
+    def submit_tasks(self) -> None:
         """Give every worker as many orders as it may have, one each by turns."""
         given = True
         while given:
             given = False
-            for address, hand in self._hands.items():
-                if self._greetings[address].status == "finished" and hand.has_room:
+            for address, hand in self._workers.items():
+                if self._model_loads[address].status == "finished" and hand.has_room:
                     given |= self._give(address, hand)
 
     def wait(self) -> Iterator[Receipt]:
         """Wait until something happens; gives the receipts of the tasks that are settled by it."""
         now = time.monotonic()
-        dues = [self._agenda.wait(now), *(hand.due(self._limits.seconds) for hand in self._hands.values())]
+        dues = [self._agenda.wait(now), *(hand.due(self._limits.seconds) for hand in self._workers.values())]
         pause, *ends = dues
-        moments = [self._next_roll_call, *(end for end in ends if end is not None)]
+        moments = [self._next_poll, *(end for end in ends if end is not None)]
         if pause is not None:
             moments.append(now + pause)
         try:
@@ -209,12 +214,12 @@ class Crew:
         else:
             yield from self._end(future)
         yield from self._end_overtime()
-        yield from self._call_roll()
+        yield from self._poll_workers()
 
-    def _give(self, address: str, hand: Hand) -> bool:
+    def _give(self, address: str, hand: WorkerState) -> bool:
         """Give a worker the next order that it may have; whether there was one."""
         now = time.monotonic()
-        order = self._agenda.take(address, now, idle=not hand.orders, others=len(self._hands) > 1)
+        order = self._agenda.take(address, now, idle=not hand.orders, others=len(self._workers) > 1)
         if order is None:
             return False
         future = self._client.submit(
@@ -228,44 +233,44 @@ class Crew:
 
     def _end(self, future: Future[Receipt]) -> Iterator[Receipt]:
         """An order came to an end, good or bad; those of workers that were given up are not heard."""
-        address = next((a for a, hand in self._hands.items() if future.key in hand.orders), None)
+        address = next((a for a, hand in self._workers.items() if future.key in hand.orders), None)
         if address is None:
-            self._see_greetings()
+            self._drop_unready()
             return
         problem = None if future.status == "finished" else future.exception()
         if future.status == "cancelled" or isinstance(problem, KilledWorker):
-            yield from self._lose(address)
+            yield from self._on_worker_lost(address)
             return
         receipt: Receipt | None = None
         if problem is None:
             # Else the work may be done, but no one can tell.
             with contextlib.suppress(OSError, KilledWorker):
                 receipt = future.result(timeout=FETCH)
-        hand = self._hands[address]
+        hand = self._workers[address]
         order, seconds = hand.end(future.key, time.monotonic())
         self._futures.pop(future.key).release()
         if problem is not None:
             receipt = self._failed(order, hand, problem, seconds)
         if receipt is None:
-            self._agenda.put_back(order, suspect=False)
+            self._agenda.requeue(order, quarantined=False)
         else:
             yield from self._settle(order, receipt, address)
 
-    def _see_greetings(self) -> None:
+    def _drop_unready(self) -> None:
         """Do without the workers whose model cannot be made ready, while there are others."""
-        for address, greeting in list(self._greetings.items()):
-            if greeting.status == "error":
-                problem = greeting.exception()
+        for address, model_load in list(self._model_loads.items()):
+            if model_load.status == "error":
+                problem = model_load.exception()
                 if isinstance(problem, KilledWorker):
-                    self._lose_unready(address)
+                    self._on_unready_worker_lost(address)
                     continue
-                self._dismiss(address)
-                self._dismissed.add(address)
-                if not self._hands:
+                self._drop_worker(address)
+                self._dropped.add(address)
+                if not self._workers:
                     raise ClusterError(f"no worker can make the model ready: {problem}") from problem
                 logging.getLogger(__name__).warning("no work for the worker at %s: %s", address, problem)
 
-    def _lose_unready(self, address: str) -> None:
+    def _on_unready_worker_lost(self, address: str) -> None:
         """A worker died before its model was loaded; another may be started in its place, but not for ever.
 
         Raises
@@ -273,28 +278,28 @@ class Crew:
         ClusterError
             If that happened too often in a row.
         """
-        self._dismiss(address)
+        self._drop_worker(address)
         self._failed_starts += 1
-        if self._failed_starts >= FAILED_STARTS * self._most_hands:
+        if self._failed_starts >= FAILED_STARTS * self._most_workers:
             raise ClusterError(
                 f"{self._failed_starts} workers in a row died before they had loaded the model, the last at "
                 f"{address}: is there memory for it (try fewer workers), and can the model be loaded there? "
                 "What is done is kept; the same command goes on from there"
             )
 
-    def _lose(self, address: str) -> Iterator[Receipt]:
+    def _on_worker_lost(self, address: str) -> Iterator[Receipt]:
         """A worker is gone. Who was alone with it did it; of several it must be found out."""
-        if not self._hands[address].orders and self._greetings[address].status != "finished":
-            self._lose_unready(address)
+        if not self._workers[address].orders and self._model_loads[address].status != "finished":
+            self._on_unready_worker_lost(address)
             return
-        hand = self._dismiss(address)
+        hand = self._drop_worker(address)
         orders = list(hand.orders.values())
         if len(orders) == 1:
             lost = WorkerLost(f"the worker at {address} died of this partition, or with it")
             yield from self._fail(orders[0], hand, lost, address)
         else:
             for order in orders:
-                self._agenda.put_back(order, suspect=True)
+                self._agenda.requeue(order, quarantined=True)
 
     def _end_overtime(self) -> Iterator[Receipt]:
         """End the workers that take too long with one order, by force.
@@ -302,66 +307,70 @@ class Crew:
         Of several orders that a worker was at, one may have held up the others: it must be found out.
         """
         now = time.monotonic()
-        for address, hand in list(self._hands.items()):
+        for address, hand in list(self._workers.items()):
             due = hand.due(self._limits.seconds)
             if due is None or now < due:
                 continue
-            self._dismiss(address)
-            self._dismissed.add(address)
+            self._drop_worker(address)
+            self._dropped.add(address)
             threading.Thread(target=_restart, args=(self._client, address), daemon=True).start()
             for order in hand.waiting:
-                self._agenda.put_back(order, suspect=False)
+                self._agenda.requeue(order, quarantined=False)
             if len(hand.at_work) == 1:
                 late = TimeoutError(f"took longer than {self._limits.seconds:g} s; its worker was ended")
                 yield from self._fail(hand.at_work[0], hand, late, address)
             else:
                 for order in hand.at_work:
-                    self._agenda.put_back(order, suspect=True)
+                    self._agenda.requeue(order, quarantined=True)
 
-    def _dismiss(self, address: str) -> Hand:
+    def _drop_worker(self, address: str) -> WorkerState:
         """Give up a worker and all that it has to do."""
-        hand = self._hands.pop(address)
-        del self._greetings[address]
+        hand = self._workers.pop(address)
+        del self._model_loads[address]
         for key in hand.orders:
             self._futures.pop(key).release()
         return hand
 
-    def _call_roll(self) -> Iterator[Receipt]:
+    def _poll_workers(self) -> Iterator[Receipt]:
         """See who has come and who is gone."""
         now = time.monotonic()
-        if now < self._next_roll_call:
+        if now < self._next_poll:
             return
         present = self._client.scheduler_info()["workers"]
-        self._next_roll_call = time.monotonic() + ROLL_CALL
-        for address in [address for address in self._hands if address not in present]:
-            yield from self._lose(address)
+        self._next_poll = time.monotonic() + POLL_INTERVAL
+        for address in [address for address in self._workers if address not in present]:
+            yield from self._on_worker_lost(address)
         for address, facts in present.items():
-            if address not in self._dismissed and address not in self._hands:
-                greeting = self._client.submit(
+            if address not in self._dropped and address not in self._workers:
+                model_load = self._client.submit(
                     _load, self._spec, self._threads, workers=[address], allow_other_workers=False, pure=False
                 )
-                self._hands[address] = Hand(facts["host"], facts["nthreads"])
-                self._greetings[address] = greeting
-                greeting.add_done_callback(self._ended.put)
-        if self._hands:
+                self._workers[address] = WorkerState(facts["host"], facts["nthreads"])
+                self._model_loads[address] = model_load
+                model_load.add_done_callback(self._ended.put)
+        if self._workers:
             self._last_seen = now
-            self._most_hands = max(self._most_hands, len(self._hands))
+            self._most_workers = max(self._most_workers, len(self._workers))
         elif self._last_seen is not None and now - self._last_seen > NO_WORKERS:
             raise TimeoutError(
                 f"all workers have gone, and none has come for {NO_WORKERS:g} s: start workers, then give "
                 "the same command again; what is done is kept"
             )
 
-    def _settle(self, order: Order, receipt: Receipt, address: str) -> Iterator[Receipt]:
-        if self._agenda.settles(order, receipt, address, time.monotonic()):
+    def _settle(self, order: QueuedTask, receipt: Receipt, address: str) -> Iterator[Receipt]:
+        if self._agenda.is_final(order, receipt, address, time.monotonic()):
             yield receipt
 
-    def _fail(self, order: Order, hand: Hand, problem: BaseException, address: str) -> Iterator[Receipt]:
+    def _fail(
+        self, order: QueuedTask, hand: WorkerState, problem: BaseException, address: str
+    ) -> Iterator[Receipt]:
         """Settle an order whose worker is gone."""
         seconds = time.monotonic() - min(hand.begun.values(), default=time.monotonic())
         yield from self._settle(order, self._failed(order, hand, problem, seconds), address)
 
-    def _failed(self, order: Order, hand: Hand, problem: BaseException, seconds: float) -> Receipt:
+    def _failed(
+        self, order: QueuedTask, hand: WorkerState, problem: BaseException, seconds: float
+    ) -> Receipt:
         return failed_receipt(order.task, self._spec, problem, host=hand.host, seconds=seconds)
 
 
@@ -402,8 +411,8 @@ def _load(spec: ModelSpec, threads: int | None) -> None:
     worker = get_worker()
     model = spec.load()
     warm_up(model)
-    lanes = model.lanes if isinstance(model, Shared) else 1
-    _loaded[worker.name] = model, threading.Semaphore(lanes) if worker.state.nthreads > 1 else None
+    max_concurrency = model.max_concurrency if isinstance(model, ConcurrentModel) else 1
+    _loaded[worker.name] = model, threading.Semaphore(max_concurrency) if worker.state.nthreads > 1 else None
 
 
 def _process_on_worker(task: Task) -> Receipt:

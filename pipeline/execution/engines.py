@@ -14,11 +14,11 @@ from distributed import Client, LocalCluster
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.execution.clusters import GPU_THREADS, close, local_gpus, running_scheduler, slurm_jobs
 from ojala.pipeline.execution.dispatcher import keep_freed_memory, on_client
-from ojala.pipeline.execution.retries import Agenda, Limits, asks_to_stop, stop
+from ojala.pipeline.execution.retries import RetryPolicy, TaskQueue, is_fatal, stop
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, process, warm_up
 
-Engine = Callable[[Sequence[Task], ModelSpec, int, Limits], Iterator[Receipt]]
+Engine = Callable[[Sequence[Task], ModelSpec, int, RetryPolicy], Iterator[Receipt]]
 """Tasks, how to load the model, the number of workers and how much patience to have with one partition ->
 one receipt for each task, in any order. Raises OutputError when nothing can be written any more."""
 
@@ -35,7 +35,7 @@ DASK_SETTINGS = {
 }
 
 
-def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:
+def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
     """Work on the tasks one after another in this process, with the processor's cores for the network.
 
     There is no one to end an attempt that takes too long.
@@ -43,20 +43,20 @@ def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits)
     keep_freed_memory()
     model = spec.load()
     warm_up(model)
-    agenda = Agenda(tasks, limits.attempts)
+    agenda = TaskQueue(tasks, limits.attempts)
     while agenda:
         order = agenda.take("", time.monotonic(), idle=True, others=False)
         if order is None:
             time.sleep(agenda.wait(time.monotonic()) or 0.0)
             continue
         receipt = process(order.task, model)
-        if agenda.settles(order, receipt, "", time.monotonic()):
+        if agenda.is_final(order, receipt, "", time.monotonic()):
             yield receipt
-        if asks_to_stop(receipt):
+        if is_fatal(receipt):
             stop(receipt)
 
 
-def local(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:
+def local(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
     """Work on the tasks in Dask processes on this machine, which share its cores evenly."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     # What happens to a partition is in its receipt; the comings and goings of workers are noise.
@@ -84,7 +84,7 @@ def _processes(workers: int) -> Iterator[Client]:
         close(cluster)
 
 
-def cuda(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:
+def cuda(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
     """Work on the tasks with this machine's GPUs, one worker process each.
 
     A worker reads, computes and writes several partitions at once, so that its GPU does not wait for files.
@@ -95,13 +95,13 @@ def cuda(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -
         yield from on_client(client, tasks, spec, threads, limits)
 
 
-def address(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:
+def address(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
     """Work on the tasks with all workers of a scheduler that runs already."""
     with running_scheduler() as client:
         yield from on_client(client, tasks, spec, None, limits)
 
 
-def slurm(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: Limits) -> Iterator[Receipt]:
+def slurm(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
     """Work on the tasks in jobs of a Slurm queue, each of which is a worker."""
     with dask.config.set(DASK_SETTINGS), slurm_jobs(workers) as client:
         yield from on_client(client, tasks, spec, None, limits)

@@ -24,7 +24,7 @@ LONGEST_PAUSE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetryPolicy:
     """How much patience a run has with one partition.
 
     Attributes
@@ -40,7 +40,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Order:
+class QueuedTask:
     """A task on its way through the engine.
 
     Attributes
@@ -61,21 +61,21 @@ class Order:
     failures: int = 0
     due: float = 0.0
     avoid: str = ""
-    suspect: bool = False
+    quarantined: bool = False
 
 
-class Agenda:
+class TaskQueue:
     """The orders of a run that no worker has at present."""
 
     def __init__(self, tasks: Iterable[Task], attempts: int) -> None:
-        self._new = deque(Order(task) for task in tasks)
-        self._again: list[Order] = []
+        self._new = deque(QueuedTask(task) for task in tasks)
+        self._again: list[QueuedTask] = []
         self._attempts = attempts
 
     def __len__(self) -> int:
         return len(self._new) + len(self._again)
 
-    def take(self, worker: str, now: float, *, idle: bool, others: bool) -> Order | None:
+    def take(self, worker: str, now: float, *, idle: bool, others: bool) -> QueuedTask | None:
         """The next order for a worker, if there is one.
 
         Parameters
@@ -90,16 +90,20 @@ class Agenda:
             Whether there are other workers, which can take what failed on this one.
         """
         for at, order in enumerate(self._again):
-            if order.due <= now and (idle or not order.suspect) and not (others and order.avoid == worker):
+            if (
+                order.due <= now
+                and (idle or not order.quarantined)
+                and not (others and order.avoid == worker)
+            ):
                 return self._again.pop(at)
         return self._new.popleft() if self._new else None
 
-    def put_back(self, order: Order, *, suspect: bool) -> None:
+    def requeue(self, order: QueuedTask, *, quarantined: bool) -> None:
         """Take back the order of a worker that was lost, at no cost to the order."""
-        order.suspect = suspect
+        order.quarantined = quarantined
         self._again.append(order)
 
-    def settles(self, order: Order, receipt: Receipt, worker: str, now: float) -> bool:
+    def is_final(self, order: QueuedTask, receipt: Receipt, worker: str, now: float) -> bool:
         """Whether a receipt is the last of its task; if not, the task is tried again later.
 
         Parameters
@@ -122,7 +126,7 @@ class Agenda:
         order.task = replace(order.task, attempts=tuple(receipt.attempts))
         order.due = now + min(FIRST_PAUSE * 2 ** (order.failures - 1), LONGEST_PAUSE)
         order.avoid = worker
-        order.suspect = cause is Cause.WORKER
+        order.quarantined = cause is Cause.WORKER
         self._again.append(order)
         return False
 
@@ -132,7 +136,7 @@ class Agenda:
         return min(times) - now if times else None
 
 
-def asks_to_stop(receipt: Receipt) -> bool:
+def is_fatal(receipt: Receipt) -> bool:
     """Whether a partition failed because nothing can be written, as all others would."""
     return receipt.status == "failed" and receipt.attempts[-1].cause == Cause.OUTPUT
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from ojala.catalogs_schema.cutouts import BLOCK, CUTOUTS, LETTERS, NOT_MEASURED, SIZE
 from ojala.models.data import Images
-from ojala.pipeline.inference.join import taken_apart
+from ojala.pipeline.inference.join import split_auxiliary
 
 
 def read_cutouts(table: pa.Table) -> Images:
@@ -38,11 +38,11 @@ def has_cutout(table: pa.Table) -> np.ndarray:
     return np.asarray(pc.is_valid(table[name]).to_numpy())
 
 
-def images_beside(table: pa.Table) -> Images:
+def joined_images(table: pa.Table) -> Images:
     """Images of N rows from the columns of their cut-outs, without a usable pixel where there is none."""
     there = has_cutout(table)
     if len(there) and there.all():
-        return read_cutouts(taken_apart(table, CUTOUTS.name))
+        return read_cutouts(split_auxiliary(table, CUTOUTS.name))
     planes = (table.num_rows, len(LETTERS), SIZE, SIZE)
     images = Images(
         flux=np.zeros(planes, np.float32),
@@ -50,6 +50,6 @@ def images_beside(table: pa.Table) -> Images:
         psf_fwhm=np.full(planes[:2], np.nan, np.float32),
     )
     if there.any():
-        read = read_cutouts(taken_apart(table.filter(pa.array(there)), CUTOUTS.name))
+        read = read_cutouts(split_auxiliary(table.filter(pa.array(there)), CUTOUTS.name))
         images.flux[there], images.ivar[there], images.psf_fwhm[there] = read.flux, read.ivar, read.psf_fwhm
     return images

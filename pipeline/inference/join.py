@@ -10,7 +10,7 @@ KEY = "object_id"
 """The key by which rows join."""
 
 
-def put_beside(table: pa.Table, other: pa.Table, name: str) -> pa.Table:
+def join_auxiliary(table: pa.Table, other: pa.Table, name: str) -> pa.Table:
     """A table with the columns of another.
 
     Parameters
@@ -47,7 +47,7 @@ def put_beside(table: pa.Table, other: pa.Table, name: str) -> pa.Table:
     return table
 
 
-def taken_apart(table: pa.Table, name: str) -> pa.Table:
-    """The columns that `put_beside` gave a table under this name, by their own names."""
+def split_auxiliary(table: pa.Table, name: str) -> pa.Table:
+    """The columns that `join_auxiliary` gave a table under this name, by their own names."""
     names = [column for column in table.column_names if column.startswith(f"{name}.")]
     return table.select(names).rename_columns([column.removeprefix(f"{name}.") for column in names])

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ojala.catalogs_schema.finetuned import OwnHead
+from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.pipeline.inference.adapters.base import Model
-from ojala.pipeline.inference.adapters.empty import EMPTY, EmptyModel
-from ojala.pipeline.inference.adapters.registry import SYSTEMS
+from ojala.pipeline.inference.adapters.empty import EMPTY, DummyModel
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ModelSpec:
     Attributes
     ----------
     name : str
-        One of `ojala.pipeline.inference.adapters.registry.SYSTEMS`.
+        One of `ojala.pipeline.inference.adapters.registry.ADAPTERS`.
     weights : str
         Path of the weights; not used by ``empty``.
     device : str
@@ -65,9 +65,9 @@ class ModelSpec:
             there is no such device here.
         """
         require_device(self.device)
-        if self.name not in SYSTEMS:
-            raise ValueError(f"there is no model {self.name!r}: choose from {', '.join(SYSTEMS)}")
-        model = SYSTEMS[self.name].load(self)
+        if self.name not in ADAPTERS:
+            raise ValueError(f"there is no model {self.name!r}: choose from {', '.join(ADAPTERS)}")
+        model = ADAPTERS[self.name].load(self)
         if self.name != EMPTY:
             self._require(model.weights_sha256)
         return model
@@ -81,7 +81,7 @@ class ModelSpec:
             If they are not those that are wanted.
         """
         if self.name == EMPTY:
-            return EmptyModel.weights_sha256
+            return DummyModel.weights_sha256
         found = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
         self._require(found)
         return found
@@ -110,7 +110,7 @@ class ModelSpec:
         found = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in beside.items()]
         return (*found, *((head.name, head.sha256) for head in self.described_heads()))
 
-    def described_heads(self) -> tuple[OwnHead, ...]:
+    def described_heads(self) -> tuple[FinetunedHead, ...]:
         """What one's own heads say of their quantities.
 
         Raises
@@ -125,7 +125,7 @@ class ModelSpec:
         base = self.weights_sha256()
         heads = [load_head(Path(path), base) for path in self.own_heads]
         return tuple(
-            OwnHead(
+            FinetunedHead(
                 name=head.tuning.name,
                 unit=head.tuning.unit,
                 ucd=head.tuning.ucd,

@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from upath import UPath
 
-from ojala.catalogs_schema.finetuned import OWN_HEADS, OwnHead, own_heads_contract
-from ojala.catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt, Summary
-from ojala.pipeline.inference.adapters.base import Inputs, Model, Shared, System
-from ojala.pipeline.inference.adapters.registry import PRODUCTS, SYSTEMS
+from ojala.catalogs_schema.finetuned import OWN_HEADS, FinetunedHead, own_heads_contract
+from ojala.catalogs_schema.receipt import Attempt, Fingerprint, Leaf, Receipt, Summary
+from ojala.pipeline.inference.adapters.base import ConcurrentModel, Inputs, Model, System
+from ojala.pipeline.inference.adapters.registry import ADAPTERS, PRODUCTS
 from ojala.pipeline.inference.failures import Cause, cause_of
-from ojala.pipeline.inference.join import put_beside
+from ojala.pipeline.inference.join import join_auxiliary
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.healpix import Partition
@@ -45,7 +45,7 @@ class Task:
     partition : Partition
         Which part of the sky.
     system : str
-        Name of the system in `ojala.pipeline.inference.adapters.registry.SYSTEMS`.
+        Name of the system in `ojala.pipeline.inference.adapters.registry.ADAPTERS`.
     source, run : str
         Roots of the catalogue that is read and of the run's folder.
     rows : int
@@ -54,7 +54,7 @@ class Task:
         What the numbers depend on.
     products : tuple of str
         Names of the products to write.
-    heads : tuple of OwnHead
+    heads : tuple of FinetunedHead
         What the user's own heads say of themselves.
     metadata : tuple of (str, str)
         Provenance for the leaves' footers.
@@ -69,9 +69,9 @@ class Task:
     source: str
     run: str
     rows: int
-    ingredients: Ingredients
+    ingredients: Fingerprint
     products: tuple[str, ...]
-    heads: tuple[OwnHead, ...] = ()
+    heads: tuple[FinetunedHead, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     attempts: tuple[Attempt, ...] = ()
     beside: str = ""
@@ -198,7 +198,7 @@ def _work(
     task: Task, model: Model, turns: AbstractContextManager[object] | None, stages: Stages
 ) -> tuple[list[Leaf], Summary, int]:
     """Leaves, counts over their rows, and how many rows a batch had."""
-    system = SYSTEMS[task.system]
+    system = ADAPTERS[task.system]
     with stages.measure("read"):
         table = _read(task, system)
         inputs = system.inputs(table)
@@ -240,7 +240,7 @@ _halving = threading.Lock()
 
 def warm_up(model: Model) -> None:
     """Let a model make ready what its first batch needs, if it needs anything."""
-    if not isinstance(model, Shared):
+    if not isinstance(model, ConcurrentModel):
         return
     try:
         model.warm_up()
@@ -260,7 +260,7 @@ def _read(task: Task, system: System[Inputs]) -> pa.Table:
         return table
     path = UPath(task.beside) / task.partition.leaf
     try:
-        return put_beside(table, _read_leaf(path, second[0], None), system.beside.name)
+        return join_auxiliary(table, _read_leaf(path, second[0], None), system.beside.name)
     except ValueError as problem:
         raise DamagedInput(f"{path}: {problem}") from problem
 

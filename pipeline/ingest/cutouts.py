@@ -125,7 +125,7 @@ def ingest_cutouts(sources: Sequence[UPath], objects: UPath, out: UPath) -> Cuto
             fields = _Fields(
                 sorted(found, key=lambda field: (not field.brick, field.name, str(field.files[0])))
             )
-            made = _Made(root, fields)
+            made = CutoutBuilder(root, fields)
             for partition in wanted.rows:
                 made.add(partition, wanted)
             if sum(leaf.rows for leaf in made.leaves.values()) != sum(wanted.rows.values()):
@@ -176,7 +176,7 @@ def _directions(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
-class _Made:
+class CutoutBuilder:
     """The catalogue as far as it has been made."""
 
     def __init__(self, root: UPath, fields: _Fields) -> None:

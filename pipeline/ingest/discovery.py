@@ -13,7 +13,7 @@ Kind = TypeVar("Kind")
 """What a file is found to be."""
 
 
-def look_through(
+def discover_files(
     sources: Sequence[UPath], kind_of: Callable[[UPath], Kind]
 ) -> tuple[dict[UPath, Kind], tuple[str, ...]]:
     """The kind of each file, and the files that are passed over.

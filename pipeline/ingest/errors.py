@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ojala.catalogs_schema.errors import OjalaError
 
-class IngestError(ValueError):
+
+class IngestError(OjalaError, ValueError):
     """Input that was refused; the message names each faulty file with its first fault."""
 
 
-class SourceError(ValueError):
+class SourceError(OjalaError, ValueError):
     """One fault of one file.
 
     Attributes

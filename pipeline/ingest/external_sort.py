@@ -35,7 +35,7 @@ class Duplicate:
     second: tuple[int, int]
 
 
-class KeyLedger:
+class DuplicateChecker:
     """All keys with the places they came from, in files of bounded size."""
 
     def __init__(self, scratch: UPath) -> None:

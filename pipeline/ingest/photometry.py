@@ -27,12 +27,12 @@ from ojala.catalogs_schema.bands import BANDS
 from ojala.catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
 from ojala.pipeline.ingest.build import check_request, staging
 from ojala.pipeline.ingest.errors import IngestError, SourceError
-from ojala.pipeline.ingest.external_sort import SOURCE, Duplicate, KeyLedger, SortedRuns
+from ojala.pipeline.ingest.external_sort import SOURCE, Duplicate, DuplicateChecker, SortedRuns
 from ojala.pipeline.ingest.formats.detect import open_table
 from ojala.pipeline.ingest.formats.table import TableSource
 from ojala.pipeline.ingest.jpas import column_mapping
 from ojala.pipeline.ingest.jpas.convert import photometry
-from ojala.pipeline.ingest.jpas.flux_units import Family
+from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind
 from ojala.pipeline.storage.files import sha256_of, write_whole
 from ojala.pipeline.storage.hats import finalise_catalogue
 from ojala.pipeline.storage.healpix import Partition
@@ -111,7 +111,7 @@ def ingest(
     *,
     tile_rows: int = TILE_ROWS,
     aperture: str = column_mapping.APERTURE,
-    units: Family | None = None,
+    units: FluxDensityKind | None = None,
 ) -> IngestSummary:
     """Make a photometry catalogue from the survey's files.
 
@@ -164,9 +164,9 @@ def ingest(
 
 
 def _read_all(
-    files: Sequence[UPath], scratch: UPath, aperture: str, units: Family | None
+    files: Sequence[UPath], scratch: UPath, aperture: str, units: FluxDensityKind | None
 ) -> tuple[SortedRuns, list[Input]]:
-    runs, keys = SortedRuns(scratch), KeyLedger(scratch)
+    runs, keys = SortedRuns(scratch), DuplicateChecker(scratch)
     inputs: list[Input] = []
     faults: list[str] = []
     for number, file in enumerate(files):
@@ -186,10 +186,10 @@ def _read(
     file: UPath,
     number: int,
     runs: SortedRuns,
-    keys: KeyLedger,
+    keys: DuplicateChecker,
     scratch: UPath,
     aperture: str,
-    units: Family | None,
+    units: FluxDensityKind | None,
 ) -> Input:
     rows = 0
     with _reading(), open_table(file, scratch) as source:
@@ -208,7 +208,7 @@ def _read(
     return Input(file.name, sha256, size, rows, source.form, layout.bands, layout.ignored)
 
 
-def _rows_of(source: TableSource, layout: column_mapping.Layout) -> Iterator[pa.Table]:
+def _rows_of(source: TableSource, layout: column_mapping.TableMapping) -> Iterator[pa.Table]:
     rows = 0
     with _reading():
         for batch in source.batches(layout.read):
@@ -228,7 +228,7 @@ def _reading() -> Iterator[None]:
         raise SourceError(f"cannot be read: {error}") from error
 
 
-def _duplicates(keys: KeyLedger, files: Sequence[UPath]) -> list[str]:
+def _duplicates(keys: DuplicateChecker, files: Sequence[UPath]) -> list[str]:
     found = 0
 
     def counted() -> Iterator[Duplicate]:

@@ -25,7 +25,7 @@ from upath import UPath
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.spectra import SPECTRA
 from ojala.pipeline.ingest.build import check_request, staging
-from ojala.pipeline.ingest.discovery import look_through
+from ojala.pipeline.ingest.discovery import discover_files
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.external_sort import SOURCE, SortedRuns
 from ojala.pipeline.ingest.photometry import SOURCES_KEY
@@ -142,7 +142,7 @@ def ingest_spectra(sources: Sequence[UPath], out: UPath, *, tile_rows: int = TIL
         )
     try:
         with staging(out) as (root, scratch):
-            taken = _Taken(SortedRuns(scratch, RUN_ROWS))
+            taken = SpectraBuilder(SortedRuns(scratch, RUN_ROWS))
             taken.read(files, found.kinds)
             objects = taken.marked()
             try:
@@ -181,7 +181,7 @@ class _Found:
 
     @classmethod
     def of(cls, sources: Sequence[UPath]) -> _Found:
-        kinds, passed_over = look_through(sources, kind_of)
+        kinds, passed_over = discover_files(sources, kind_of)
         ordered = sorted(kinds, key=lambda path: (kinds[path] not in TABLES, str(path)))
         return cls({path: kinds[path] for path in ordered}, passed_over)
 
@@ -196,7 +196,7 @@ class _Objects:
 
 
 @dataclass(slots=True)
-class _Taken:
+class SpectraBuilder:
     """What has been read so far."""
 
     runs: SortedRuns
@@ -277,7 +277,9 @@ def _write(
     return write_leaf(root / partition.leaf, table.select(SPECTRA.names), SPECTRA, metadata)
 
 
-def _inputs(files: Sequence[UPath], kinds: dict[UPath, Kind], taken: _Taken) -> tuple[SpectraInput, ...]:
+def _inputs(
+    files: Sequence[UPath], kinds: dict[UPath, Kind], taken: SpectraBuilder
+) -> tuple[SpectraInput, ...]:
     inputs = [
         SpectraInput(path.name, str(kinds[path]), sha256_of(path), taken.per_file[number])
         for number, path in enumerate(files)

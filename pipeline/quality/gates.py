@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 from upath import UPath
 
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.receipt import Receipt, Summary
 from ojala.pipeline.runs.config import GateLimits
 from ojala.pipeline.runs.record import RunRecord
@@ -34,7 +35,7 @@ _KEY_OF_NONE = "none"
 Outcome = Literal["pass", "warn", "fail"]
 
 
-class GateError(ValueError):
+class GateError(OjalaError, ValueError):
     """A run that its quality gates keep from being published; says which, with numbers."""
 
 

@@ -24,7 +24,7 @@ from ojala.pipeline.report.svg import (
     draw,
     scatter,
 )
-from ojala.pipeline.report.totals import RunAccount
+from ojala.pipeline.report.totals import RunTotals
 
 SYSTEM_COLOURS = {System.JPAS: BLUE, System.LEGACY: GREEN, System.WISE: ORANGE}
 STAGE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
@@ -33,7 +33,7 @@ STACKS = 60
 """Bars of the figure of stages; more partitions than these share bars."""
 
 
-def redshift_drawing(account: RunAccount) -> Drawing | None:
+def redshift_drawing(account: RunTotals) -> Drawing | None:
     """N(z) per class; None where no row has a redshift."""
     found = account.redshifts
     if not found:
@@ -66,7 +66,7 @@ def redshift_drawing(account: RunAccount) -> Drawing | None:
     )
 
 
-def band_drawing(account: RunAccount) -> Drawing | None:
+def band_drawing(account: RunTotals) -> Drawing | None:
     """Part of the rows with a usable value in each band; None where no photometry was summarised."""
     if not account.rows_summarised or account.bands is None:
         return None
@@ -98,7 +98,7 @@ def band_drawing(account: RunAccount) -> Drawing | None:
     )
 
 
-def stage_drawing(account: RunAccount) -> Drawing | None:
+def stage_drawing(account: RunTotals) -> Drawing | None:
     """Seconds per partition by stage, and against rows; None where nothing was done."""
     chosen = np.flatnonzero(account.done)
     if not len(chosen):
@@ -154,7 +154,7 @@ def stage_drawing(account: RunAccount) -> Drawing | None:
     )
 
 
-def rate_drawing(account: RunAccount) -> Drawing | None:
+def rate_drawing(account: RunTotals) -> Drawing | None:
     """Distributions of rows per second and of peak memory; None where nothing was done."""
     timed = account.done & (account.seconds > 0)
     if not timed.any():
@@ -188,7 +188,7 @@ def rate_drawing(account: RunAccount) -> Drawing | None:
     )
 
 
-def class_drawing(account: RunAccount) -> Drawing | None:
+def class_drawing(account: RunTotals) -> Drawing | None:
     """Rows per class beside the summed probabilities; None where no row was summarised."""
     if not account.rows_summarised:
         return None

@@ -31,7 +31,7 @@ from ojala.pipeline.report.figures import (
 from ojala.pipeline.report.render import render
 from ojala.pipeline.report.skymap import sky_drawing
 from ojala.pipeline.report.spectra_section import spectra_section
-from ojala.pipeline.report.totals import RunAccount, account_of, finite, run_numbers, seconds_between
+from ojala.pipeline.report.totals import RunTotals, account_of, finite, run_numbers, seconds_between
 from ojala.pipeline.report.truth_section import objects_csv, truth_section
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_counts, read_leaves
@@ -171,7 +171,7 @@ def write_report(
     return page
 
 
-def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> dict[str, Any]:
+def _run_context(account: RunTotals, facts: RunFacts, numbers: dict[str, Any]) -> dict[str, Any]:
     rows = max(account.rows_summarised, 1)
     slowest = np.argsort(-account.seconds, kind="stable")[:SLOWEST]
     meanings = {flag.name: text for flag, text in PRODUCTS[facts.product].remarks.items()}
@@ -225,7 +225,7 @@ def _run_context(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) 
     }
 
 
-def _banners(account: RunAccount, numbers: dict[str, Any]) -> list[dict[str, str]]:
+def _banners(account: RunTotals, numbers: dict[str, Any]) -> list[dict[str, str]]:
     found = []
     if account.failures:
         names = [name for name, _ in account.failures]
@@ -253,7 +253,7 @@ def _banners(account: RunAccount, numbers: dict[str, Any]) -> list[dict[str, str
     return found
 
 
-def _cards(account: RunAccount, facts: RunFacts, numbers: dict[str, Any]) -> list[dict[str, str]]:
+def _cards(account: RunTotals, facts: RunFacts, numbers: dict[str, Any]) -> list[dict[str, str]]:
     rows, partitions = numbers["rows"], numbers["partitions"]
     flagged, rate = rows["flagged"], numbers["rows_per_second"]
     wall, busy = numbers["seconds"]["wall"], numbers["seconds"]["at_work"]
@@ -288,7 +288,7 @@ def _card(label: str, value: str, note: str, state: str = "") -> dict[str, str]:
     return {"label": label, "value": value, "note": note, "state": state}
 
 
-def _slow(account: RunAccount, i: int) -> dict[str, Any]:
+def _slow(account: RunTotals, i: int) -> dict[str, Any]:
     attempts = account.receipts[i].attempts
     seconds = float(account.seconds[i])
     return {

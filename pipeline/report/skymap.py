@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from ojala.pipeline.report.svg import FAINT, INK, MANY, SEQUENTIAL, VERMILION, Drawing, draw, plain_logs
-from ojala.pipeline.report.totals import RunAccount
+from ojala.pipeline.report.totals import RunTotals
 from ojala.pipeline.storage.hats import SKYMAP_ORDER
 from ojala.pipeline.storage.healpix import Partition
 
@@ -26,12 +26,12 @@ _BORDER = "#8a8f98"
 _NSIDE = healpy.order2nside(SKYMAP_ORDER)
 
 
-def sky_drawing(account: RunAccount, counts: np.ndarray) -> Drawing:
+def sky_drawing(account: RunTotals, counts: np.ndarray) -> Drawing:
     """The map of a run.
 
     Parameters
     ----------
-    account : RunAccount
+    account : RunTotals
         Its partitions and what became of them.
     counts : ndarray of int64, shape (12 * 4**SKYMAP_ORDER,)
         Rows of the photometry per HEALPix pixel (nested).
@@ -102,7 +102,7 @@ def _outline(partition: Partition, step: int) -> np.ndarray:
 
 
 def _whole_sky(
-    axes: Axes, account: RunAccount, counts: np.ndarray, centre: tuple[float, float], *, bar: bool
+    axes: Axes, account: RunTotals, counts: np.ndarray, centre: tuple[float, float], *, bar: bool
 ) -> None:
     coarse = counts.reshape(-1, 4 ** (SKYMAP_ORDER - ALL_SKY_ORDER)).sum(axis=1)
     # The map turns so that the footprint is not cut by its edge.
@@ -174,7 +174,7 @@ def _unbroken(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _patch(
-    axes: Axes, account: RunAccount, counts: np.ndarray, centre: tuple[float, float], radius: float
+    axes: Axes, account: RunTotals, counts: np.ndarray, centre: tuple[float, float], radius: float
 ) -> None:
     half = np.tan(np.radians(radius * 1.08))
     projection = GnomonicProj(rot=(*centre, 0.0), xsize=600, reso=np.degrees(2 * half) * 60.0 / 600)

@@ -45,7 +45,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class RunAccount:
+class RunTotals:
     """The receipts of a run, one entry per partition in the arrays.
 
     Attributes
@@ -175,7 +175,7 @@ class RunAccount:
         return sum(getattr(r.summary, table).get(key, 0) for r in self.receipts if r.summary)
 
 
-def account_of(receipts: Sequence[Receipt]) -> RunAccount:
+def account_of(receipts: Sequence[Receipt]) -> RunTotals:
     """Add up the receipts of a run.
 
     Parameters
@@ -193,7 +193,7 @@ def account_of(receipts: Sequence[Receipt]) -> RunAccount:
         if first.partition == second.partition:
             raise ValueError(f"two receipts of partition {first.partition}: a run has one per partition")
     stages = sorted({stage for r in ordered for stage in r.seconds}, key=_stage_order(ordered))
-    return RunAccount(
+    return RunTotals(
         receipts=tuple(ordered),
         partitions=tuple(Partition.parse(r.partition) for r in ordered),
         rows_in=np.array([r.rows_in for r in ordered], dtype=np.int64),
@@ -222,12 +222,12 @@ def _seconds(receipt: Receipt) -> float:
     return receipt.attempts[-1].seconds if receipt.attempts else sum(receipt.seconds.values())
 
 
-def run_numbers(account: RunAccount, without_receipt: int, seconds: float) -> dict[str, Any]:
+def run_numbers(account: RunTotals, without_receipt: int, seconds: float) -> dict[str, Any]:
     """What a run did.
 
     Parameters
     ----------
-    account : RunAccount
+    account : RunTotals
         Its receipts, added up.
     without_receipt : int
         Partitions of the photometry of which there is no receipt.

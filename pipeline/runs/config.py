@@ -15,10 +15,11 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.finetuned import OWN_HEADS, own_heads_contract
-from ojala.pipeline.inference.adapters.avis import AvisSystem
+from ojala.pipeline.inference.adapters.avis import AvisAdapter
 from ojala.pipeline.inference.adapters.base import System
-from ojala.pipeline.inference.adapters.registry import PRODUCTS, SYSTEMS
+from ojala.pipeline.inference.adapters.registry import ADAPTERS, PRODUCTS
 from ojala.pipeline.inference.model_spec import ModelSpec
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
@@ -35,7 +36,7 @@ ATLAS_ENDING = "-atlas.safetensors"
 """What the name of an atlas has in place of the ending of its weights."""
 
 
-class ConfigError(ValueError):
+class ConfigError(OjalaError, ValueError):
     """A configuration that cannot be understood."""
 
 
@@ -87,7 +88,9 @@ class RunConfig(BaseModel):
         description="root of the catalogue of cut-outs of these spectra, for models that read both",
     )
     out: str = Field(description="root of the collection that the results go into")
-    model: str = Field(default="ojala", description="model to run", json_schema_extra={"enum": list(SYSTEMS)})
+    model: str = Field(
+        default="ojala", description="model to run", json_schema_extra={"enum": list(ADAPTERS)}
+    )
     weights: str = Field(
         default="", description="weights of the model (safetensors); empty: those that come with the program"
     )
@@ -157,8 +160,8 @@ class RunConfig(BaseModel):
     @field_validator("model")
     @classmethod
     def _know_the_model(cls, name: str) -> str:
-        if name not in SYSTEMS:
-            raise ValueError(f"there is no model {name!r}: choose from {', '.join(SYSTEMS)}")
+        if name not in ADAPTERS:
+            raise ValueError(f"there is no model {name!r}: choose from {', '.join(ADAPTERS)}")
         return name
 
     @model_validator(mode="before")
@@ -167,10 +170,10 @@ class RunConfig(BaseModel):
         """Also the atlas beside them, which is their own."""
         if not isinstance(values, dict):
             return values
-        system = SYSTEMS.get(values.get("model", "ojala"))
+        system = ADAPTERS.get(values.get("model", "ojala"))
         if not values.get("weights"):
             values = values | {"weights": system.weights if system else ""}
-        if isinstance(system, AvisSystem) and not values.get("atlas"):
+        if isinstance(system, AvisAdapter) and not values.get("atlas"):
             weights = Path(values["weights"])
             beside = weights.with_name(f"{weights.stem}{ATLAS_ENDING}")
             values = values | {"atlas": str(beside) if beside.is_file() else ""}
@@ -178,7 +181,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _suit_the_device(cls, values: object) -> object:
+    def _apply_device_defaults(cls, values: object) -> object:
         """Settle what was not asked for by the device, so that keys and records hold what was used."""
         if not isinstance(values, dict):
             return values
@@ -186,9 +189,9 @@ class RunConfig(BaseModel):
         device = values.get("device") or ("cuda" if engine == "cuda" else "cpu")
         if engine == "cuda" and device != "cuda":
             raise ValueError(f"the engine cuda runs the network on cuda: leave --device {device} out")
-        system = SYSTEMS.get(values.get("model", "ojala"))
+        system = ADAPTERS.get(values.get("model", "ojala"))
         if device != "cuda":
-            return _usual_on_this_processor(system) | values
+            return _device_defaults(system) | values
         if values.get("engine", "local") == "local":
             raise ValueError(
                 "processes of the engine local would share one GPU: take --engine cuda, which has one per GPU"
@@ -210,7 +213,7 @@ class RunConfig(BaseModel):
             raise ValueError(f"model {self.model} reads {reads}, not {other}: leave --{other} out")
         if self.cutouts is not None and self.system.beside is None:
             raise ValueError(f"model {self.model} reads {reads}, not cutouts: leave --cutouts out")
-        if self.atlas and not isinstance(self.system, AvisSystem):
+        if self.atlas and not isinstance(self.system, AvisAdapter):
             raise ValueError(f"model {self.model} has no use for an atlas: leave --atlas out")
         return self
 
@@ -223,7 +226,7 @@ class RunConfig(BaseModel):
     @property
     def system(self) -> System[Any]:
         """The system that is run."""
-        return SYSTEMS[self.model]
+        return ADAPTERS[self.model]
 
     @property
     def source(self) -> str:
@@ -260,8 +263,8 @@ class RunConfig(BaseModel):
             vectors=self.vectors,
         )
 
-    def described(self) -> dict[str, str | int | float | bool | None]:
-        """All settings, without nesting: what a run's record keeps. `from_description` reads it.
+    def to_record(self) -> dict[str, str | int | float | bool | None]:
+        """All settings, without nesting: what a run's record keeps. `from_record` reads it.
 
         Paths on this machine are absolute, so that they hold in whatever folder a later command is given.
         """
@@ -275,7 +278,7 @@ class RunConfig(BaseModel):
         return settings | {f"gates.{name}": value for name, value in gates.items()}
 
     @classmethod
-    def from_description(cls, settings: Mapping[str, object]) -> RunConfig:
+    def from_record(cls, settings: Mapping[str, object]) -> RunConfig:
         """The configuration that a record keeps; settings that there are no more are left out."""
         gates = {name.removeprefix("gates."): v for name, v in settings.items() if name.startswith("gates.")}
         known = {name: value for name, value in settings.items() if name in cls.model_fields}
@@ -304,7 +307,7 @@ def visible_gpus() -> int:
     return torch.cuda.device_count() or 1
 
 
-def _usual_on_this_processor(system: System[Any] | None) -> dict[str, object]:
+def _device_defaults(system: System[Any] | None) -> dict[str, object]:
     """What bfloat16 costs in each column was checked for OJALA alone: see ``flows/bench/BENCHMARK.md``."""
     if system is None:
         return {}

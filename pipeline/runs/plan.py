@@ -13,11 +13,11 @@ from typing import Literal
 from upath import UPath
 
 from ojala.catalogs_schema.finetuned import OWN_HEADS, own_heads_contract
-from ojala.catalogs_schema.receipt import Ingredients
-from ojala.pipeline.inference.adapters.registry import SYSTEMS
+from ojala.catalogs_schema.receipt import Fingerprint
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.model_spec import ModelSpec, require_device
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.receipts import Known, known_partitions
+from ojala.pipeline.runs.receipts import Known, load_partition_status
 from ojala.pipeline.runs.record import (
     ENDED,
     RecordError,
@@ -30,7 +30,7 @@ from ojala.pipeline.runs.record import (
 from ojala.pipeline.runs.region import Region
 from ojala.pipeline.runs.releases import ReleaseError, published_run, was_published
 from ojala.pipeline.storage.code_version import code_version
-from ojala.pipeline.storage.files import Seen, list_files
+from ojala.pipeline.storage.files import FileStat, list_files
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves, read_names
 from ojala.pipeline.storage.healpix import Partition
 
@@ -73,7 +73,7 @@ class Entry:
 
     partition: Partition
     rows: int
-    ingredients: Ingredients
+    ingredients: Fingerprint
     state: str
     action: Action
 
@@ -131,15 +131,16 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class RunState:
     """What lies in a run's folder."""
 
     run: UPath
-    files: dict[str, Seen]
+    files: dict[str, FileStat]
     known: dict[Partition, Known]
     record: RunRecord | None
 
-    def state(self, partition: Partition, wanted: Ingredients, products: tuple[str, ...], check: bool) -> str:
+    def state(self, partition: Partition, wanted: Fingerprint, products: tuple[str, ...], check: bool) -> str:
+        """State of a partition against the fingerprint that it should have."""
         known = self.known.get(partition)
         if known is None:
             return "missing"
@@ -197,14 +198,14 @@ def make_plan(config: RunConfig, region: Region | None = None, *, check: bool = 
     return _plan_region(config, wanted, region, check)
 
 
-def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Ingredients]]:
+def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Fingerprint]]:
     weights_sha256 = config.spec().weights_sha256()
     config_sha256 = config.numbers_sha256()
     contracts = " ".join(f"{name} {contract.version}" for name, contract in config.contracts().items())
     return {
         partition: (
             rows,
-            Ingredients(
+            Fingerprint(
                 input_sha256=sha256,
                 weights_sha256=weights_sha256,
                 config_sha256=config_sha256,
@@ -233,7 +234,7 @@ def _inputs(config: RunConfig) -> dict[Partition, tuple[int, str]]:
     return {p: (leaf.rows, f"{leaf.sha256} {others[p].sha256}") for p, leaf in leaves.items()}
 
 
-def _plan_all(config: RunConfig, wanted: dict[Partition, tuple[int, Ingredients]], check: bool) -> Plan:
+def _plan_all(config: RunConfig, wanted: dict[Partition, tuple[int, Fingerprint]], check: bool) -> Plan:
     out = UPath(config.out)
     latest = _latest(out, config.products[0])
     if latest is None:
@@ -264,7 +265,7 @@ def _plan_all(config: RunConfig, wanted: dict[Partition, tuple[int, Ingredients]
 
 
 def _plan_region(
-    config: RunConfig, wanted: dict[Partition, tuple[int, Ingredients]], region: Region, check: bool
+    config: RunConfig, wanted: dict[Partition, tuple[int, Fingerprint]], region: Region, check: bool
 ) -> Plan:
     out, products = UPath(config.out), config.products
     run = published_run(out, products[0])
@@ -356,7 +357,7 @@ def _begun(out: UPath, product: str, base: str, region: str) -> UPath | None:
     return None
 
 
-def _base_of(out: UPath, record: RunRecord, wanted: Mapping[Partition, object]) -> _Held | None:
+def _base_of(out: UPath, record: RunRecord, wanted: Mapping[Partition, object]) -> RunState | None:
     if record.base is None:
         return None
     base = run_folder(out, record.base)
@@ -368,10 +369,10 @@ def _base_of(out: UPath, record: RunRecord, wanted: Mapping[Partition, object]) 
         return _held(base, None, wanted)
 
 
-def _held(run: UPath, record: RunRecord | None, wanted: Mapping[Partition, object]) -> _Held:
+def _held(run: UPath, record: RunRecord | None, wanted: Mapping[Partition, object]) -> RunState:
     files = list_files(run)
     ended = record is not None and record.status != Status.RUNNING
-    return _Held(run, files, known_partitions(run, wanted.keys(), files, ended=ended), record)
+    return RunState(run, files, load_partition_status(run, wanted.keys(), files, ended=ended), record)
 
 
 def _new_run_id(out: UPath) -> str:
@@ -412,7 +413,7 @@ def rows_per_second(plan: Plan, config: RunConfig) -> float:
 
 def measure_rate(spec: ModelSpec) -> float:
     """Rows a second of the bare model in this process."""
-    system, model = SYSTEMS[spec.name], spec.load()
+    system, model = ADAPTERS[spec.name], spec.load()
     rows = system.example(spec.batch_size)
     system.ask(model, rows)
     begin = time.perf_counter()

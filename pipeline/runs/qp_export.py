@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from ojala.catalogs_schema.ojala import CLASS_FLOOR, OJALA, OJALA_VECTORS, PDF_BINS, PDF_COLUMNS
+from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, OJALA, OJALA_VECTORS, PDF_BINS, PDF_COLUMNS
 from ojala.catalogs_schema.redshift_pdfs import Z_EDGES, RedshiftPdfs
 from ojala.pipeline.runs.record import RECORD, run_folder
 from ojala.pipeline.runs.releases import pointers
@@ -32,7 +33,7 @@ _KEYS = ["object_id", "tile_id", "number", "ra", "dec"]
 _PROBABILITY = {"GALAXY": "p_galaxy", "QSO": "p_qso"}
 
 
-class ExportError(ValueError):
+class ExportError(OjalaError, ValueError):
     """PDFs that cannot be exported; says why and what to do."""
 
 
@@ -153,7 +154,7 @@ def _chosen(main: pa.Table, which: WhichPdf) -> tuple[np.ndarray, np.ndarray]:
         return np.isin(words, list(PDF_COLUMNS)), words
     objects = {"galaxy": "GALAXY", "quasar": "QSO"}[which]
     probability = main[_PROBABILITY[objects]].to_numpy(zero_copy_only=False).astype(np.float64)
-    return probability >= CLASS_FLOOR, np.full(len(probability), objects, dtype=object)
+    return probability >= MIN_CLASS_PROBABILITY, np.full(len(probability), objects, dtype=object)
 
 
 def _parts(

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from upath import UPath
 
-from ojala.catalogs_schema.receipt import Attempt, Ingredients, Leaf, Receipt
-from ojala.pipeline.storage.files import READERS, Seen, is_local, list_files, sha256_of, write_whole
+from ojala.catalogs_schema.receipt import Attempt, Fingerprint, Leaf, Receipt
+from ojala.pipeline.storage.files import READERS, FileStat, is_local, list_files, sha256_of, write_whole
 from ojala.pipeline.storage.healpix import Partition
 
 RECEIPTS = "receipts"
@@ -63,13 +63,13 @@ class Known:
     run_id: str
     status: str
     key: str
-    ingredients: Ingredients | None
+    ingredients: Fingerprint | None
     leaves: tuple[Leaf, ...]
     flags: dict[str, float]
     changed: dict[str, int]
     written: int
 
-    def whole(self, run: UPath, files: dict[str, Seen], *, check: bool = False) -> bool:
+    def whole(self, run: UPath, files: dict[str, FileStat], *, check: bool = False) -> bool:
         """Whether the leaves are the files that the receipt tells of.
 
         A leaf of the receipt's size is trusted without reading it if its time of change is the one that
@@ -98,8 +98,8 @@ class Known:
         return True
 
 
-def known_partitions(
-    run: UPath, partitions: Collection[Partition], files: dict[str, Seen], *, ended: bool
+def load_partition_status(
+    run: UPath, partitions: Collection[Partition], files: dict[str, FileStat], *, ended: bool
 ) -> dict[Partition, Known]:
     """What a run knows of those of the given partitions that it has receipts of.
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.finetuned import OWN_HEADS, OwnHead, own_heads_contract
+from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.finetuned import OWN_HEADS, FinetunedHead, own_heads_contract
 from ojala.pipeline.inference.adapters.registry import PRODUCTS
 from ojala.pipeline.storage.files import write_whole
 
@@ -19,7 +20,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of runs are names of folders, and cannot lead out of theirs."""
 
 
-class RecordError(ValueError):
+class RecordError(OjalaError, ValueError):
     """A run that is not there, or whose record cannot be read."""
 
 
@@ -47,7 +48,9 @@ class RunRecord(BaseModel):
     ended: str | None = Field(default=None, description="UTC time of its end")
     config: dict[str, str | int | float | bool | None] = Field(description="the resolved configuration")
     products: tuple[str, ...] = Field(default=(), description="products that it writes, the main one first")
-    heads: tuple[OwnHead, ...] = Field(default=(), description="heads of the user's own that were asked too")
+    heads: tuple[FinetunedHead, ...] = Field(
+        default=(), description="heads of the user's own that were asked too"
+    )
     code_version: str = Field(description="version of the code")
     packages: dict[str, str] = Field(description="versions of the packages it ran with")
     model: str = Field(default="", description="name and version of the model")

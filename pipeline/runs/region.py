@@ -13,6 +13,7 @@ from astropy.coordinates import Latitude, Longitude
 from mocpy import MOC
 from upath import UPath
 
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.ojala import Flag
 from ojala.pipeline.runs.receipts import Known
 from ojala.pipeline.storage.files import is_local
@@ -34,7 +35,7 @@ _CHILDREN = 3
 """Orders by which the pixels that are tried in a partition are finer than it."""
 
 
-class RegionError(ValueError):
+class RegionError(OjalaError, ValueError):
     """A region that cannot be understood, or that holds nothing."""
 
 

@@ -16,6 +16,7 @@ from hats.catalog.dataset.extension_properties import ExtensionProperties
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.pipeline.runs.record import (
     ENDED,
     RecordError,
@@ -36,7 +37,7 @@ PATIENCE = 60.0
 """Seconds to wait for another one who is turning the collection's pointer."""
 
 
-class ReleaseError(ValueError):
+class ReleaseError(OjalaError, ValueError):
     """Something that cannot be published, rolled back or reprocessed; says why."""
 
 
@@ -162,7 +163,7 @@ def published_run(out: UPath, product: str) -> UPath:
     raise ReleaseError(f"{out} has no finished run of {product}: `ojala run` makes one")
 
 
-def was_withdrawn(out: UPath, run_id: str) -> bool:
+def was_rolled_back(out: UPath, run_id: str) -> bool:
     """Whether a rollback led away from a run and nobody has published it since."""
     last = None
     for line in read_history(out):

@@ -15,13 +15,15 @@ from typing import Any
 
 from upath import UPath
 
+from ojala.catalogs_schema.errors import OjalaError
+
 TEMPORARY = ".tmp"
 """Ending of the names under which files are written before they are renamed."""
 
 _READ_BLOCK = 1 << 20
 
 
-class OutputError(OSError):
+class OutputError(OjalaError, OSError):
     """Nothing can be written where the results should go; says why and what to do."""
 
 
@@ -127,7 +129,7 @@ READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FileStat:
     """A file as a listing shows it.
 
     Attributes
@@ -142,7 +144,7 @@ class Seen:
     changed: int
 
 
-def list_files(folder: UPath) -> dict[str, Seen]:
+def list_files(folder: UPath) -> dict[str, FileStat]:
     """All files under a folder by their path in it; empty if there is no such folder.
 
     One listing, not a question per file.
@@ -153,13 +155,13 @@ def list_files(folder: UPath) -> dict[str, Seen]:
     root = folder.path.rstrip("/") + "/"
     found: dict[str, dict[str, Any]] = folder.fs.find(folder.path, detail=True)
     return {
-        name.removeprefix(root): Seen(int(info["size"]), _changed(info))
+        name.removeprefix(root): FileStat(int(info["size"]), _changed(info))
         for name, info in found.items()
         if name.startswith(root)
     }
 
 
-def _local_files(folder: str, prefix: str) -> Iterator[tuple[str, Seen]]:
+def _local_files(folder: str, prefix: str) -> Iterator[tuple[str, FileStat]]:
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
@@ -169,7 +171,7 @@ def _local_files(folder: str, prefix: str) -> Iterator[tuple[str, Seen]]:
             yield from _local_files(entry.path, f"{prefix}{entry.name}/")
         else:
             stat = entry.stat()
-            yield prefix + entry.name, Seen(stat.st_size, stat.st_mtime_ns)
+            yield prefix + entry.name, FileStat(stat.st_size, stat.st_mtime_ns)
 
 
 def _changed(info: dict[str, Any]) -> int:

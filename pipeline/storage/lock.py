@@ -23,6 +23,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.pipeline.storage.files import is_local, remedies, utc_now, write_whole
 
 try:
@@ -45,7 +46,7 @@ POINTER = "collection"
 _log = logging.getLogger(__name__)
 
 
-class LockedError(ValueError):
+class LockedError(OjalaError, ValueError):
     """Somebody else is at work here; says who, since when and where."""
 
 

@@ -14,6 +14,7 @@ from upath import UPath
 
 from ojala.catalogs_schema import votable
 from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.pipeline.storage.files import write_whole
 
 ROW_GROUP_ROWS = 25_000
@@ -29,11 +30,11 @@ LONG_LIST = 1_000
 """Numbers from which a list of a fixed size is one of thousands."""
 
 
-class ContractError(ValueError):
+class ContractError(OjalaError, ValueError):
     """A table that does not keep its contract."""
 
 
-class DamagedInput(ValueError):
+class DamagedInput(OjalaError, ValueError):
     """A leaf that is not the file that its catalogue lists."""
 
 

@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from ojala.catalogs_schema.receipt import Attempt, Ingredients, Receipt
+from ojala.catalogs_schema.receipt import Attempt, Fingerprint, Receipt
 
-INGREDIENTS = Ingredients(
+INGREDIENTS = Fingerprint(
     input_sha256="a", weights_sha256="b", config_sha256="c", code_version="1", contract_version="ojala 1.0.0"
 )
 RECEIPT = Receipt(
@@ -23,13 +23,13 @@ RECEIPT = Receipt(
 )
 
 
-@pytest.mark.parametrize("name", list(Ingredients.model_fields))
+@pytest.mark.parametrize("name", list(Fingerprint.model_fields))
 def test_the_key_changes_with_every_ingredient(name):
     assert INGREDIENTS.model_copy(update={name: "other"}).key() != INGREDIENTS.key()
 
 
 def test_the_key_is_the_same_for_the_same_ingredients():
-    assert Ingredients(**INGREDIENTS.model_dump()).key() == INGREDIENTS.key()
+    assert Fingerprint(**INGREDIENTS.model_dump()).key() == INGREDIENTS.key()
 
 
 def test_a_receipt_survives_its_file():

@@ -12,7 +12,7 @@ import yaml
 
 from ojala.pipeline.execution.clusters import ClusterError, slurm_jobs
 from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import Limits
+from ojala.pipeline.execution.retries import RetryPolicy
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.deploy.processes import ROOT
 from tests.helpers.pace import until
@@ -71,7 +71,7 @@ def test_a_job_asks_for_what_the_profile_says(profile):
 
 def test_a_run_in_jobs_of_a_queue_is_whole_and_leaves_no_job_behind(profile, queue, photometry):
     tasks = orders(photometry, queue / "run")
-    receipts = list(ENGINES["slurm"](tasks, ModelSpec("empty", ""), 2, Limits()))
+    receipts = list(ENGINES["slurm"](tasks, ModelSpec("empty", ""), 2, RetryPolicy()))
     assert sorted(receipt.partition for receipt in receipts) == sorted(task.partition.name for task in tasks)
     assert {receipt.status for receipt in receipts} == {"done"}
     pids = {receipt.attempts[-1].pid for receipt in receipts}

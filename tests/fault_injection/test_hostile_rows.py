@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.process import process
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import FINEST_ORDER
@@ -105,7 +105,7 @@ def test_rows_that_can_be_understood_all_arrive_unchanged_and_are_answered(hosti
         ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
         found = []
         for task in orders(folder / "out", folder / "run"):
-            receipt = process(task, EmptyModel())
+            receipt = process(task, DummyModel())
             assert (receipt.status, receipt.rows_out) == ("done", task.rows), receipt.attempts
             answered = pq.read_table((folder / "run" / receipt.leaves[0].path).path, partitioning=None)
             found.append(pq.read_table((folder / "out" / task.partition.leaf).path, partitioning=None))

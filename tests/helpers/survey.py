@@ -12,7 +12,7 @@ import pytest
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BANDS
-from ojala.catalogs_schema.receipt import Ingredients
+from ojala.catalogs_schema.receipt import Fingerprint
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.ingest.photometry import ingest
@@ -114,7 +114,7 @@ def orders(photometry: UPath, run: Path, products: tuple[str, ...] = ("ojala",))
             source=str(photometry),
             run=str(run),
             rows=leaf.rows,
-            ingredients=Ingredients(
+            ingredients=Fingerprint(
                 input_sha256=leaf.sha256,
                 weights_sha256="w",
                 config_sha256="c",

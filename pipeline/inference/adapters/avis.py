@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class AvisSystem:
+class AvisAdapter:
     """AVIS, which reads spectra and, where there are any, their cut-outs."""
 
     name: str

@@ -36,7 +36,7 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class Shared(Protocol):
+class ConcurrentModel(Protocol):
     """A model that several partitions may ask at a time, from different threads; others are asked in turn.
 
     Attributes
@@ -45,7 +45,7 @@ class Shared(Protocol):
         How many partitions at a time it can use.
     """
 
-    lanes: int
+    max_concurrency: int
 
     def warm_up(self) -> None:
         """Make ready what the first batch needs, so that no partition has to wait for it."""

@@ -13,7 +13,7 @@ EMPTY = "empty"
 """Name of the model that answers nothing in no time; what a run costs without a network."""
 
 
-class EmptyModel:
+class DummyModel:
     """Answers every question with the same constants."""
 
     name = EMPTY

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PhotometricSystem:
+class PhotometricAdapter:
     """OJALA, or in its place the model that answers nothing."""
 
     name: str
@@ -38,9 +38,9 @@ class PhotometricSystem:
     def load(self, spec: ModelSpec) -> Model:
         """See `System`."""
         if self.name == EMPTY:
-            from ojala.pipeline.inference.adapters.empty import EmptyModel
+            from ojala.pipeline.inference.adapters.empty import DummyModel
 
-            return EmptyModel()
+            return DummyModel()
         from ojala.models.ojala.predictor import OjalaPredictor
 
         model = OjalaPredictor.load(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SpectralSystem:
+class SpectralAdapter:
     """A model of spectra whose answers have the names of its contracts' columns.
 
     Attributes

@@ -11,7 +11,7 @@ from ojala.catalogs_schema.cutouts import CUTOUTS, CutoutFlag
 from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Summary
 from ojala.models.avis.atlas import SIDES, Atlas, no_places
 from ojala.models.data import Pairs
-from ojala.pipeline.inference.cutouts import has_cutout, images_beside
+from ojala.pipeline.inference.cutouts import has_cutout, joined_images
 from ojala.pipeline.inference.products.spectra import ANSWERED, read_spectra
 from ojala.pipeline.inference.products.table import contract_table
 
@@ -24,7 +24,7 @@ def read_pairs(table: pa.Table) -> Pairs:
 
     A spectrum without cut-out has an image without a usable pixel.
     """
-    return Pairs(read_spectra(table), images_beside(table))
+    return Pairs(read_spectra(table), joined_images(table))
 
 
 def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | None) -> pa.Table:

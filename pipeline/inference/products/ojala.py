@@ -9,8 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ojala.catalogs_schema.contract import NONE
-from ojala.catalogs_schema.finetuned import OwnHead, own_heads_contract
-from ojala.catalogs_schema.ojala import CLASS_FLOOR, CLASSES, EMBEDDING_WIDTH, OJALA, OJALA_VECTORS, Flag
+from ojala.catalogs_schema.finetuned import FinetunedHead, own_heads_contract
+from ojala.catalogs_schema.ojala import (
+    CLASSES,
+    EMBEDDING_WIDTH,
+    MIN_CLASS_PROBABILITY,
+    OJALA,
+    OJALA_VECTORS,
+    Flag,
+)
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
 from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Summary
 from ojala.models.quantities import FINE_TUNED, SCALARS
@@ -70,7 +77,7 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
     }
     columns |= line_quantities(columns, *photometry.reference())
     for probability, names in _CONDITIONAL.items():
-        applies = known & (columns[probability] >= CLASS_FLOOR)
+        applies = known & (columns[probability] >= MIN_CLASS_PROBABILITY)
         for name in names:
             for part in (name, f"{name}_err"):
                 columns[part] = np.where(applies, columns[part], np.nan)
@@ -122,7 +129,7 @@ def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -
     return pa.table([values[name] for name in OJALA_VECTORS.names], schema=OJALA_VECTORS.schema())
 
 
-def own_heads_table(heads: Sequence[OwnHead], main: pa.Table, predicted: Columns) -> pa.Table:
+def own_heads_table(heads: Sequence[FinetunedHead], main: pa.Table, predicted: Columns) -> pa.Table:
     """The rows of one's own heads' product, N as in the value-added table ``main``.
 
     ``predicted`` has ``head.NAME`` and ``head.NAME_err`` of each head, shape (N,). A value that is not
@@ -133,7 +140,7 @@ def own_heads_table(heads: Sequence[OwnHead], main: pa.Table, predicted: Columns
     for head in heads:
         probability = main[_PROBABILITY[head.object_class]].to_numpy(zero_copy_only=False)
         answers = [np.asarray(predicted[f"head.{head.name}{part}"], np.float32) for part in ("", "_err")]
-        known = np.isfinite(answers).all(axis=0) & (probability >= CLASS_FLOOR)
+        known = np.isfinite(answers).all(axis=0) & (probability >= MIN_CLASS_PROBABILITY)
         for name, answer in zip((head.name, f"{head.name}_err"), answers, strict=True):
             values[name] = pa.array(answer, mask=~known)
     return pa.table([values[name] for name in contract.names], schema=contract.schema())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from astropy.io import fits
 from upath import UPath
 
-from ojala.pipeline.ingest.discovery import look_through
+from ojala.pipeline.ingest.discovery import discover_files
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.formats.table import opened
 from ojala.pipeline.ingest.images import bricks, cutout_files
@@ -41,7 +41,7 @@ def find_fields(sources: Sequence[UPath]) -> tuple[list[Field], tuple[str, ...]]
         If a file that is named is not understood, a file is damaged, planes of a brick do not belong
         together, or there is no image.
     """
-    found, passed_over = look_through(sources, image_of)
+    found, passed_over = discover_files(sources, image_of)
     planes = [one for one in found.values() if isinstance(one, BrickPlane)]
     cutouts = [one for one in found.values() if isinstance(one, Field)]
     fields = brick_fields(planes) + cutouts

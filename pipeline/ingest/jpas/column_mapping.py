@@ -19,7 +19,7 @@ from ojala.catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, REFERENCE_BA
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource
 from ojala.pipeline.ingest.jpas import flux_units
-from ojala.pipeline.ingest.jpas.flux_units import Family, Measure
+from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind, Measure
 
 APERTURE = "APER_COR_3_0"
 """Aperture of the published catalogue: 3 arcsec, corrected to the total flux."""
@@ -41,7 +41,7 @@ _NO_FLUX = ("flux_radius",)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ColumnMapping:
     """How one column, with its errors, becomes the fluxes of one band or of several.
 
     Attributes
@@ -67,7 +67,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TableMapping:
     """Where in a file each thing stands.
 
     Attributes
@@ -87,7 +87,7 @@ class Layout:
     position: tuple[str, str]
     morph_type: str | None
     filters: tuple[Band | None, ...]
-    readings: tuple[Reading, ...]
+    readings: tuple[ColumnMapping, ...]
     read: tuple[str, ...]
     ignored: tuple[str, ...]
 
@@ -104,7 +104,9 @@ class Layout:
         return tuple(band.name for band in BANDS if band in found)
 
 
-def resolve(source: TableSource, aperture: str = APERTURE, units: Family | None = None) -> Layout:
+def resolve(
+    source: TableSource, aperture: str = APERTURE, units: FluxDensityKind | None = None
+) -> TableMapping:
     """Find out what the columns of a file mean.
 
     Parameters
@@ -153,7 +155,7 @@ def resolve(source: TableSource, aperture: str = APERTURE, units: Family | None 
     ]
     read += [name for r in readings for name in (r.value, r.error) if name is not None]
     ignored = [c.name for key, c in names.items() if key not in read and key not in _COMPUTED]
-    return Layout(position, morph_type, filters, tuple(readings), tuple(read), tuple(ignored))
+    return TableMapping(position, morph_type, filters, tuple(readings), tuple(read), tuple(ignored))
 
 
 def _filters(named: str | None) -> tuple[Band | None, ...]:
@@ -192,7 +194,7 @@ def _sort_out(
     return scalars, survey
 
 
-def _contract_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[Reading]:
+def _contract_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[ColumnMapping]:
     readings = []
     for band in BANDS:
         value, error = band.flux_column, band.error_column
@@ -220,7 +222,7 @@ def _contract_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> 
             )
         scale = _scalar_scale(names[value], band)
         readings.append(
-            Reading(
+            ColumnMapping(
                 value, error if error in scalars else None, (band,), False, flux_units.from_flux, (scale,)
             )
         )
@@ -236,7 +238,7 @@ def _scalar_scale(column: SourceColumn, band: Band) -> float:
     return flux_units.microjansky_per(unit, band.pivot)
 
 
-def _legacy_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[Reading]:
+def _legacy_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[ColumnMapping]:
     readings = []
     for short, band_name in _LEGACY.items():
         value, ivar = f"flux_{short}", f"flux_ivar_{short}"
@@ -250,7 +252,7 @@ def _legacy_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> li
             raise SourceError(
                 f"has the unit {names[value].unit!r}, expected nanomaggies", column=names[value].name
             )
-        readings.append(Reading(value, ivar, (band,), False, flux_units.from_nanomaggies, (1.0,)))
+        readings.append(ColumnMapping(value, ivar, (band,), False, flux_units.from_nanomaggies, (1.0,)))
     return readings
 
 
@@ -259,8 +261,8 @@ def _survey_readings(
     source: TableSource,
     filters: tuple[Band | None, ...],
     aperture: str,
-    units: Family | None,
-) -> list[Reading]:
+    units: FluxDensityKind | None,
+) -> list[ColumnMapping]:
     if not survey:
         return []
     values = {name: match for name, match in survey.items() if match["kind"] in _ERROR_KIND}
@@ -286,7 +288,7 @@ def _survey_readings(
         scale: tuple[float, ...] = (1.0,) * len(bands)
         if kind == "flux":
             measure, scale = flux_units.from_relative_error, _flux_scale(column, bands, source, units)
-        readings.append(Reading(name, error, bands, match["filter"] is None, measure, scale))
+        readings.append(ColumnMapping(name, error, bands, match["filter"] is None, measure, scale))
     return readings
 
 
@@ -298,12 +300,12 @@ def _picked(name: str, column: SourceColumn) -> Band:
 
 
 def _flux_scale(
-    column: SourceColumn, bands: tuple[Band | None, ...], source: TableSource, units: Family | None
+    column: SourceColumn, bands: tuple[Band | None, ...], source: TableSource, units: FluxDensityKind | None
 ) -> tuple[float, ...]:
     """Microjansky per unit of the archive's flux columns, named alike in both of its flux tables."""
     query = source.notes.get("select", "").lower()
-    tables: list[tuple[str, Family]] = [("fnudualobj", "fnu"), ("flambdadualobj", "flambda")]
-    said: dict[str, Family] = {
+    tables: list[tuple[str, FluxDensityKind]] = [("fnudualobj", "fnu"), ("flambdadualobj", "flambda")]
+    said: dict[str, FluxDensityKind] = {
         f"the query reads {table}": family for table, family in tables if table in query
     }
     if units is not None:
@@ -342,8 +344,8 @@ def _unit(column: SourceColumn) -> UnitBase | None:
         ) from None
 
 
-def _refuse_twice(readings: list[Reading], names: Mapping[str, SourceColumn]) -> None:
-    seen: dict[Band, Reading] = {}
+def _refuse_twice(readings: list[ColumnMapping], names: Mapping[str, SourceColumn]) -> None:
+    seen: dict[Band, ColumnMapping] = {}
     for reading in readings:
         for band in reading.bands:
             if band is None:

@@ -12,7 +12,7 @@ from ojala.catalogs_schema.photometry import KEY_SHIFT, MORPH_TYPES, PHOTOMETRY
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import SourceColumn
 from ojala.pipeline.ingest.jpas import parsing
-from ojala.pipeline.ingest.jpas.column_mapping import Layout, Reading
+from ojala.pipeline.ingest.jpas.column_mapping import ColumnMapping, TableMapping
 from ojala.pipeline.storage.healpix import spatial_index
 
 _INT32 = 2**31 - 1
@@ -35,7 +35,7 @@ class _Faults:
         return True
 
 
-def photometry(batch: pa.RecordBatch, layout: Layout, names: Mapping[str, SourceColumn]) -> pa.Table:
+def photometry(batch: pa.RecordBatch, layout: TableMapping, names: Mapping[str, SourceColumn]) -> pa.Table:
     """Rows of a file as photometry.
 
     Parameters
@@ -97,7 +97,7 @@ def photometry(batch: pa.RecordBatch, layout: Layout, names: Mapping[str, Source
     )
 
 
-def _flags(values: pa.Array, column: str, layout: Layout) -> pa.Array:
+def _flags(values: pa.Array, column: str, layout: TableMapping) -> pa.Array:
     """Flags of the detection band, from flags of each filter or of the object."""
     chosen = pa.array(parsing.pick(values, column, len(layout.filters), layout.detection))
     found = parsing.whole_numbers(chosen, column, low=-_INT32 - 1, high=_INT32)
@@ -105,7 +105,7 @@ def _flags(values: pa.Array, column: str, layout: Layout) -> pa.Array:
 
 
 def _fluxes(
-    batch: pa.RecordBatch, reading: Reading, names: Mapping[str, SourceColumn]
+    batch: pa.RecordBatch, reading: ColumnMapping, names: Mapping[str, SourceColumn]
 ) -> dict[str, pa.Array]:
     value = _matrix(batch, reading.value, reading, names)
     error = np.full_like(value, np.nan)
@@ -121,7 +121,7 @@ def _fluxes(
 
 
 def _matrix(
-    batch: pa.RecordBatch, name: str, reading: Reading, names: Mapping[str, SourceColumn]
+    batch: pa.RecordBatch, name: str, reading: ColumnMapping, names: Mapping[str, SourceColumn]
 ) -> np.ndarray:
     if reading.is_array:
         return parsing.arrays(batch[name], names[name].name, len(reading.bands))

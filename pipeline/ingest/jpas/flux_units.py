@@ -15,7 +15,7 @@ from typing import Literal
 import astropy.units as u
 import numpy as np
 
-Family = Literal["fnu", "flambda"]
+FluxDensityKind = Literal["fnu", "flambda"]
 """Flux density per unit frequency or per unit wavelength."""
 
 MISSING_MAGNITUDE = 99.0
@@ -27,7 +27,7 @@ AB_ZERO_UJY = 3631.0e6
 NANOMAGGY_UJY = AB_ZERO_UJY * 1e-9
 """One nanomaggy [uJy]: the flux of AB magnitude 22.5."""
 
-ARCHIVE_UNIT: dict[Family, str] = {
+ARCHIVE_UNIT: dict[FluxDensityKind, str] = {
     "fnu": "1e-30 erg s-1 cm-2 Hz-1",
     "flambda": "1e-19 erg s-1 cm-2 Angstrom-1",
 }
@@ -93,7 +93,7 @@ def parse_unit(text: str) -> u.UnitBase | None:
         return u.Unit(plain)
 
 
-def family_of(unit: u.UnitBase) -> Family | None:
+def family_of(unit: u.UnitBase) -> FluxDensityKind | None:
     """Whether a unit is one per frequency or per wavelength; None where it is neither."""
     if unit.is_equivalent(u.Jy):
         return "fnu"

@@ -23,7 +23,7 @@ from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.cutouts import CUTOUTS, PIXEL_SCALE, SIZE
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.models.data import Images
-from ojala.pipeline.inference.cutouts import has_cutout, images_beside
+from ojala.pipeline.inference.cutouts import has_cutout, joined_images
 from ojala.pipeline.report.atlas.rows import read_rows
 from ojala.pipeline.report.atlas.thumbnails import ACROSS, half_light, morphology, sheet_of
 from ojala.pipeline.report.render import render
@@ -128,7 +128,7 @@ def _images(rows: pa.Table) -> tuple[Images, np.ndarray]:
     place = np.full((2, rows.num_rows), np.nan)
     if has_cutout(rows).any():
         place[:] = [np.asarray(rows[f"{CUTOUTS.name}.{axis}"].to_numpy(), float) for axis in "xy"]
-    return images_beside(rows), place
+    return joined_images(rows), place
 
 
 def objects_of(rows: pa.Table, images: Images, place: np.ndarray) -> dict[str, list[Any]]:

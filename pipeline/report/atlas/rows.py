@@ -13,7 +13,7 @@ from upath import UPath
 from ojala.catalogs_schema.avis import AVIS
 from ojala.catalogs_schema.cutouts import CUTOUTS
 from ojala.catalogs_schema.spectra import SPECTRA
-from ojala.pipeline.inference.join import KEY, put_beside
+from ojala.pipeline.inference.join import KEY, join_auxiliary
 from ojala.pipeline.storage.healpix import Partition
 
 _SPECTRA = (
@@ -64,9 +64,9 @@ def read_rows(
         take = np.linspace(0, rows.num_rows - 1, min(most // len(chosen) + 1, rows.num_rows)).astype(int)
         rows = rows.take(take)
         keys = rows[KEY].combine_chunks()
-        rows = put_beside(rows, _read(source / partition.leaf, _SPECTRA, keys), SPECTRA.name)
+        rows = join_auxiliary(rows, _read(source / partition.leaf, _SPECTRA, keys), SPECTRA.name)
         if beside is not None:
-            rows = put_beside(rows, _read(beside / partition.leaf, _CUTOUTS, keys), CUTOUTS.name)
+            rows = join_auxiliary(rows, _read(beside / partition.leaf, _CUTOUTS, keys), CUTOUTS.name)
         parts.append(rows)
     return pa.concat_tables(parts).slice(0, most)
 

@@ -11,7 +11,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.avis import AVIS, EMBEDDING_SIZE, AvisFlag
 from ojala.models.avis.atlas import SIDES, Sides
-from ojala.pipeline.inference.join import KEY, put_beside
+from ojala.pipeline.inference.join import KEY, join_auxiliary
 from ojala.pipeline.runs.record import RecordError, RunRecord, read_record
 from ojala.pipeline.storage.hats import read_leaves
 
@@ -101,7 +101,7 @@ def draw_sample(run: UPath, most: int, seed: int) -> AtlasSample:
         if not len(take):
             continue
         rows = _read(run / AVIS.name / partition.leaf, [KEY, "embedding"]).take(take)
-        rows = put_beside(rows, _read(source / partition.leaf, [KEY, "z", "trusted"]), "spectra")
+        rows = join_auxiliary(rows, _read(source / partition.leaf, [KEY, "z", "trusted"]), "spectra")
         flat = rows["embedding"].combine_chunks().flatten().to_numpy()
         embedding.append(flat.reshape(-1, EMBEDDING_SIZE))
         trusted = rows["spectra.trusted"].to_numpy(zero_copy_only=False).astype(bool)

@@ -95,8 +95,8 @@ def test_the_page_asks_for_an_atlas_first(finished, tmp_path):
 
 
 def test_an_atlas_is_made_used_and_shown(simple_maps, monkeypatch, finished, survey, tmp_path):
-    monkeypatch.setattr("ojala.models.avis.atlas.VOTERS", 1)
-    monkeypatch.setattr(atlas_fit, "VOTERS", 1)
+    monkeypatch.setattr("ojala.models.avis.atlas.N_NEIGHBOURS", 1)
+    monkeypatch.setattr(atlas_fit, "N_NEIGHBOURS", 1)
     atlas = tmp_path / "atlas.safetensors"
     monkeypatch.setattr(atlas_fit, "islands_of", lambda p: (np.zeros(3, np.int32), np.ones(3, np.float32)))
     made = ask("atlas", finished.run, "--out", atlas, "--json")

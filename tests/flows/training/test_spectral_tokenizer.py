@@ -31,7 +31,7 @@ batch_size = 2
 
 [heads.lesson]
 asked = 0.0
-from_embedding = 0.0
+p_bottleneck = 0.0
 """
 
 

@@ -63,16 +63,16 @@ def test_parts_of_a_lesson_give_what_the_whole_gives(monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("from_embedding", [0.0, 0.5, 1.0])
-def test_every_loss_is_finite_and_reaches_both_towers(from_embedding):
+@pytest.mark.parametrize("p_bottleneck", [0.0, 0.5, 1.0])
+def test_every_loss_is_finite_and_reaches_both_towers(p_bottleneck):
     torch.manual_seed(1)
     model = Avis(SMALL)
     lesson = make_avis_lesson(alike(8), SMALL.spectrum, AvisLessonConfig(), np.random.default_rng(1))
-    found, seen = look(model, lesson, from_embedding)
+    found, seen = look(model, lesson, p_bottleneck)
     total = found["spectrum"] + found["image"] + contrastive(seen.spectrum, seen.image, torch.tensor(2.0))
     torch.autograd.backward(total)
     felt = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
     left = {name for name, _ in model.named_parameters()} - felt
     assert torch.isfinite(total)
-    unused = ("pool_spectrum.back", "pool_image.back") if from_embedding == 0.0 else ()
+    unused = ("pool_spectrum.back", "pool_image.back") if p_bottleneck == 0.0 else ()
     assert {name for name in left if not name.startswith(unused)} <= set()

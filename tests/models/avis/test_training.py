@@ -30,7 +30,7 @@ def config(monkeypatch):
         warm_up=5,
         minutes=1.0,
         checkpoint_minutes=0.5,
-        averaging=0.9,
+        ema_decay=0.9,
         lesson=AvisLessonConfig(spectrum_shown=(0.8, 1.0), image_shown=(0.5, 0.8), move=0, tilt=0.0),
     )
 

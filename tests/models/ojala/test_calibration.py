@@ -12,13 +12,13 @@ from ojala.models.ojala.calibration import (
     calibration_measures,
     fit_calibration,
     gaussian,
-    nearness,
+    interpolation_weights,
     smooth,
     weights_by_class,
 )
 from ojala.models.ojala.losses import Targets
 from ojala.models.ojala.network import Ojala, OjalaConfig
-from ojala.models.ojala.outputs import RawAnswers, ask, depth_of
+from ojala.models.ojala.outputs import RawAnswers, ask, snr_level
 from ojala.models.ojala.tokens import tokenise
 from ojala.models.quantities import SCALARS
 from tests.models.ojala.test_training import TwoColours
@@ -132,7 +132,7 @@ def test_smoothing_keeps_the_mass_also_at_the_ends_of_the_grid():
 
 
 def test_between_knots_values_are_interpolated_and_beyond_them_they_hold():
-    near = nearness(torch.tensor([0.0, 1.0, 1.5, 2.0, 4.0, 9.0]), torch.tensor([1.0, 2.0, 6.0]))
+    near = interpolation_weights(torch.tensor([0.0, 1.0, 1.5, 2.0, 4.0, 9.0]), torch.tensor([1.0, 2.0, 6.0]))
     value = near @ torch.tensor([10.0, 20.0, 40.0])
     torch.testing.assert_close(value, torch.tensor([10.0, 10.0, 15.0, 20.0, 30.0, 40.0]))
 
@@ -162,7 +162,7 @@ def test_depth_is_that_of_the_bands_that_are_there():
     flux[0, 5:] = np.nan
     flux[1] = np.nan
     tokens = tokenise(flux, np.full_like(flux, 2.0), np.zeros(2, np.float32))
-    np.testing.assert_allclose(depth_of(tokens), [math.asinh(5.0), 0.0], rtol=1e-6)
+    np.testing.assert_allclose(snr_level(tokens), [math.asinh(5.0), 0.0], rtol=1e-6)
 
 
 def test_a_network_is_asked_for_what_its_objects_have_labels_for():

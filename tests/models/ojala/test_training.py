@@ -56,7 +56,7 @@ def config(monkeypatch) -> TrainingConfig:
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     return TrainingConfig(
         name="toy", preset="tiny", steps=60, batch_size=64, learning_rate=5e-3, warm_up=5, bf16=False,
-        compiled=False, averaging=0.9, held_out=128, checkpoint_minutes=1e9,
+        compiled=False, ema_decay=0.9, held_out=128, checkpoint_minutes=1e9,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ojala.models.serving.batching import LANES, TRAYS, Conveyor, HostTray
+from ojala.models.serving.batching import BUFFERS_IN_FLIGHT, MAX_CONCURRENCY, BatchPipeline, CpuBuffer
 
 DEADLINE = 30.0
 SIZE = 4
@@ -61,14 +61,14 @@ def doubled(columns):
 def test_rows_come_back_in_their_order(rows):
     column = np.arange(rows, dtype=np.float32)
     for conveyor in (
-        Conveyor(lambda: HostTray(twice, SIZE), SIZE),
-        Conveyor(Device(doubled).tray, SIZE),
+        BatchPipeline(lambda: CpuBuffer(twice, SIZE), SIZE),
+        BatchPipeline(Device(doubled).tray, SIZE),
     ):
         assert conveyor.carry(column)["twice"].tolist() == (2.0 * column).tolist()
 
 
 def test_a_processor_gets_batches_of_one_size_whatever_comes():
-    found = Conveyor(lambda: HostTray(twice, SIZE), SIZE).carry(np.ones(SIZE + 1, np.float32))
+    found = BatchPipeline(lambda: CpuBuffer(twice, SIZE), SIZE).carry(np.ones(SIZE + 1, np.float32))
     assert found["rows"].tolist() == [SIZE] * (SIZE + 1)
 
 
@@ -88,7 +88,7 @@ def test_a_batch_is_sent_while_the_one_before_is_computed():
                 sent.release()
 
     device = Device(compute)
-    conveyor = Conveyor(lambda: Noted(device), SIZE)
+    conveyor = BatchPipeline(lambda: Noted(device), SIZE)
     column = np.arange(5 * SIZE, dtype=np.float32)
     assert conveyor.carry(column)["twice"].tolist() == (2.0 * column).tolist()
 
@@ -102,18 +102,18 @@ def test_the_device_goes_on_with_another_thread_while_one_fetches_its_last_batch
             return super().fetch()
 
     device = Device(doubled)
-    conveyor = Conveyor(lambda: Meeting(device), SIZE)
-    with ThreadPoolExecutor(LANES) as threads:
-        found = list(threads.map(conveyor.carry, [np.ones(1, np.float32)] * LANES))
-    assert [answers["twice"].tolist() for answers in found] == [[2.0]] * LANES
+    conveyor = BatchPipeline(lambda: Meeting(device), SIZE)
+    with ThreadPoolExecutor(MAX_CONCURRENCY) as threads:
+        found = list(threads.map(conveyor.carry, [np.ones(1, np.float32)] * MAX_CONCURRENCY))
+    assert [answers["twice"].tolist() for answers in found] == [[2.0]] * MAX_CONCURRENCY
 
 
 def test_no_more_batches_are_under_way_than_there_are_trays():
     device = Device(doubled)
-    conveyor = Conveyor(device.tray, SIZE)
+    conveyor = BatchPipeline(device.tray, SIZE)
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(conveyor.carry, [np.ones(8 * SIZE, np.float32)] * 6))
-    assert device.most <= LANES * TRAYS
+    assert device.most <= MAX_CONCURRENCY * BUFFERS_IN_FLIGHT
     assert device.under_way == 0
 
 
@@ -123,7 +123,7 @@ def test_a_batch_that_fails_takes_no_other_along():
             raise RuntimeError("device-side assert")
         return doubled(columns)
 
-    conveyor = Conveyor(Device(compute).tray, SIZE, lanes=1)
+    conveyor = BatchPipeline(Device(compute).tray, SIZE, max_concurrency=1)
     with pytest.raises(RuntimeError, match="device-side"):
         conveyor.carry(np.arange(3 * SIZE, dtype=np.float32))
     assert conveyor.carry(np.ones(3, np.float32))["twice"].tolist() == [2.0] * 3

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
-from ojala.models.serving.batching import Conveyor
-from ojala.models.serving.cuda_graph import GraphTray, RecordedFunction
+from ojala.models.serving.batching import BatchPipeline
+from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
 
 ROWS = 4
 
@@ -110,14 +110,14 @@ def test_bf16_on_a_gpu_agrees_with_single_precision_on_a_processor():
 @pytest.mark.gpu
 @with_gpu
 def test_a_batch_that_does_not_fit_is_halved_until_it_does():
-    from ojala.pipeline.inference.adapters.registry import SYSTEMS
+    from ojala.pipeline.inference.adapters.registry import ADAPTERS
     from ojala.pipeline.inference.photometry import Photometry
     from ojala.pipeline.inference.process import _predict
 
     flux, error, ebv = photometry(100)
     model = OjalaPredictor.load(device="cuda", precision="bf16", batch_size=1 << 24)
     inputs = Photometry(flux, error, ebv, np.isfinite(flux))
-    answers, size = _predict(SYSTEMS["ojala"], model, inputs)
+    answers, size = _predict(ADAPTERS["ojala"], model, inputs)
     assert size < 1 << 24
     assert len(answers["z"]) == 100
 
@@ -127,8 +127,8 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
 def test_copies_do_not_keep_the_gpu_waiting():
     model = OjalaPredictor.load(device="cuda", precision="bf16", batch_size=16_384)
     columns = photometry(16 * 16_384)
-    recorded = RecordedFunction(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
-    conveyor = Conveyor(lambda: GraphTray(recorded), model.batch_size)
+    recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
+    conveyor = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
     conveyor.carry(*columns)
     before, begin = recorded.busy, time.perf_counter()
     conveyor.carry(*columns)

@@ -13,7 +13,7 @@ from ojala.models.spectral_tokenizer.objective import (
     LessonConfig,
     contrast,
     losses,
-    make_lesson,
+    make_training_batch,
     reconstruction_loss,
 )
 from ojala.models.spectral_tokenizer.patches import cut
@@ -37,7 +37,7 @@ def drawn(n=N):
 
 
 def lesson_of(config=None, seed=0):
-    return make_lesson(*drawn(), SMALL, config or LessonConfig(), np.random.default_rng(seed))
+    return make_training_batch(*drawn(), SMALL, config or LessonConfig(), np.random.default_rng(seed))
 
 
 def test_a_part_is_shown_and_a_part_is_asked_for():
@@ -75,7 +75,7 @@ def test_the_contrast_is_least_where_each_object_is_nearest_to_itself():
 def test_what_is_not_shown_does_not_set_the_unit():
     spectra, class_code, labels = drawn(1)
     config, rng = LessonConfig(whole=0.0), np.random.default_rng
-    lesson = make_lesson(spectra, class_code, labels, SMALL, config, rng(4))
+    lesson = make_training_batch(spectra, class_code, labels, SMALL, config, rng(4))
     places = list(lesson.shown.code[0][lesson.shown.valid[0]])
     own = cut(spectra, SMALL.patch, SMALL.width)[0]
     shown = np.repeat([any(np.allclose(code, p) for p in places) for code in own.code], SMALL.patch)[:1150]
@@ -83,7 +83,7 @@ def test_what_is_not_shown_does_not_set_the_unit():
     brighter = Spectra(
         spectra.offsets, spectra.wavelength, np.where(shown, 1.0, 9.0) * spectra.flux, spectra.ivar
     )
-    other = make_lesson(brighter, class_code, labels, SMALL, config, rng(4))
+    other = make_training_batch(brighter, class_code, labels, SMALL, config, rng(4))
     torch.testing.assert_close(other.shown.pixels, lesson.shown.pixels, rtol=1e-5, atol=1e-5)
 
 
@@ -99,7 +99,7 @@ def test_spectra_that_cannot_be_read_are_left_out():
     ivar = spectra.ivar.copy()
     ivar[spectra.offsets[1] : spectra.offsets[2]] = 0.0
     hidden = Spectra(spectra.offsets, spectra.wavelength, spectra.flux, ivar)
-    lesson = make_lesson(hidden, class_code, labels, SMALL, LessonConfig(), np.random.default_rng(0))
+    lesson = make_training_batch(hidden, class_code, labels, SMALL, LessonConfig(), np.random.default_rng(0))
     assert lesson.class_code.tolist() == lesson.row.tolist() == [0, 2]
 
 
@@ -118,15 +118,15 @@ def test_a_spectrum_that_is_dark_but_for_some_pixels_does_not_rule_a_step():
         {"z": np.zeros(1), **dict.fromkeys(("teff", "logg", "fe_h"), np.ones(1))},
     )
     config = LessonConfig(whole=1.0, asked=1.0)
-    lesson = make_lesson(spectra, np.array([1]), labels, SMALL, config, np.random.default_rng(0))
+    lesson = make_training_batch(spectra, np.array([1]), labels, SMALL, config, np.random.default_rng(0))
     assert reconstruction_loss(torch.zeros_like(lesson.flux), lesson.flux, lesson.weight) < 200.0
 
 
-@pytest.mark.parametrize("from_embedding", [0.0, 0.5, 1.0])
-def test_every_loss_is_finite_and_reaches_what_it_shall_teach(from_embedding):
+@pytest.mark.parametrize("p_bottleneck", [0.0, 0.5, 1.0])
+def test_every_loss_is_finite_and_reaches_what_it_shall_teach(p_bottleneck):
     torch.manual_seed(0)
     model, heads = SpectralTokenizer(SMALL), Heads(SMALL.width, SMALL.heads)
-    config = LessonConfig(from_embedding=from_embedding)
+    config = LessonConfig(p_bottleneck=p_bottleneck)
     found, embedding = losses(model, heads, lesson_of(config), config)
     assert embedding.shape == (N, SMALL.width)
     assert set(found) == {"reconstruction", "class", "z", *(q.name for q in STELLAR)}

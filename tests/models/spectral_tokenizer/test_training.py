@@ -11,7 +11,7 @@ from ojala.models.data import LabelledSpectra
 from ojala.models.spectral_tokenizer import training
 from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer
 from ojala.models.spectral_tokenizer.network import PRESETS, TokenizerConfig
-from ojala.models.spectral_tokenizer.objective import LessonConfig, losses, make_lesson
+from ojala.models.spectral_tokenizer.objective import LessonConfig, losses, make_training_batch
 from ojala.models.spectral_tokenizer.training import TokenizerTraining, train_tokenizer
 from ojala.models.training import trainer
 from tests.models.clock import Clock
@@ -48,7 +48,7 @@ def reconstruction(model, heads):
     drawn = DRAWS["SDSS"](32, *map(np.random.default_rng, (76, 77)))
     config = LessonConfig(whole=1.0)
     rng = np.random.default_rng(78)
-    lesson = make_lesson(drawn.spectra, drawn.class_code, drawn.labels, SMALL, config, rng)
+    lesson = make_training_batch(drawn.spectra, drawn.class_code, drawn.labels, SMALL, config, rng)
     return {"reconstruction": losses(model, heads, lesson, config)[0]["reconstruction"].item()}
 
 
@@ -91,7 +91,7 @@ def test_a_training_goes_on_from_its_last_save(config, tmp_path, monkeypatch):
 
 def test_a_frozen_network_stays_as_it_is_while_its_heads_learn(config, tmp_path):
     weights = run(dataclasses.replace(config, minutes=0.2), tmp_path / "both")
-    lesson = LessonConfig(asked=0.0, from_embedding=0.0)
+    lesson = LessonConfig(asked=0.0, p_bottleneck=0.0)
     frozen = dataclasses.replace(config, minutes=0.3, frozen=str(weights), lesson=lesson)
     after = run(frozen, tmp_path / "heads")
     (before_network, before_heads, _), (network, heads, _) = load_tokenizer(weights), load_tokenizer(after)

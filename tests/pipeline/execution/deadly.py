@@ -3,11 +3,11 @@
 import os
 import signal
 
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 
 
-class Deadly(EmptyModel):
+class Deadly(DummyModel):
     """Kills its own process when it meets one partition."""
 
     def __init__(self, rows):

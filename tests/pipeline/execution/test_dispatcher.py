@@ -8,11 +8,11 @@ import queue
 import pytest
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.execution import dispatcher as crew_module
+from ojala.pipeline.execution import dispatcher as dispatcher_module
 from ojala.pipeline.execution.clusters import ClusterError
-from ojala.pipeline.execution.dispatcher import Crew
-from ojala.pipeline.execution.retries import Agenda, Limits
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.execution.dispatcher import Dispatcher
+from ojala.pipeline.execution.retries import RetryPolicy, TaskQueue
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, process
 from tests.helpers.survey import orders
@@ -40,7 +40,7 @@ class Promise:
         return self.problem
 
     def result(self, timeout=None) -> Receipt:
-        return process(self.task, EmptyModel())
+        return process(self.task, DummyModel())
 
     def release(self):
         self.status = "released"
@@ -79,15 +79,15 @@ class Site:
 def clock(monkeypatch):
     """The crew's clock, which goes on when the test says so."""
     now = [1000.0]
-    monkeypatch.setattr(crew_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dispatcher_module.time, "monotonic", lambda: now[0])
     return now
 
 
-def step(crew, clock, seconds=crew_module.ROLL_CALL):
+def step(crew, clock, seconds=dispatcher_module.POLL_INTERVAL):
     """Let time go by, see what has happened, and hand out what can be; the receipts that were settled."""
     clock[0] += seconds
     settled = list(crew.wait())
-    crew.hand_out()
+    crew.submit_tasks()
     return settled
 
 
@@ -104,7 +104,7 @@ def at_once(site, address):
 
 def test_a_worker_gets_as_many_orders_as_it_has_threads_and_one_more(tasks, clock):
     site = Site("a")
-    crew = Crew(site, Agenda(tasks, 2), ModelSpec("empty", ""), Limits())
+    crew = Dispatcher(site, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
     step(crew, clock)
     assert at_once(site, "a") == tasks[: THREADS + 1]
     site.open("a")[0].end()
@@ -115,7 +115,7 @@ def test_a_worker_gets_as_many_orders_as_it_has_threads_and_one_more(tasks, cloc
 
 def test_orders_of_a_worker_that_died_are_tried_alone_until_it_is_known_which_did_it(tasks, clock):
     site = Site("a")
-    crew = Crew(site, Agenda(tasks[:4], 1), ModelSpec("empty", ""), Limits())
+    crew = Dispatcher(site, TaskQueue(tasks[:4], 1), ModelSpec("empty", ""), RetryPolicy())
     step(crew, clock)
     site.addresses = ["b"]  # a died; its nanny has started another
     assert step(crew, clock) == []
@@ -131,7 +131,9 @@ def test_orders_of_a_worker_that_died_are_tried_alone_until_it_is_known_which_di
 
 def test_behind_a_hung_device_only_the_partition_that_hangs_alone_fails(tasks, clock):
     site = Site("a")
-    crew = Crew(site, Agenda(tasks[: THREADS + 1], 1), ModelSpec("empty", ""), Limits(1, seconds=60.0))
+    crew = Dispatcher(
+        site, TaskQueue(tasks[: THREADS + 1], 1), ModelSpec("empty", ""), RetryPolicy(1, seconds=60.0)
+    )
     step(crew, clock)
     assert step(crew, clock, 61.0) == [], "each may be the one that holds up the others"
     assert site.restarted.get(timeout=30) == ["a"]
@@ -156,9 +158,9 @@ def test_behind_a_hung_device_only_the_partition_that_hangs_alone_fails(tasks, c
 
 def test_a_worker_that_cannot_make_its_model_ready_gets_nothing(tasks, clock, caplog):
     site = Site("a", "b")
-    crew = Crew(site, Agenda(tasks, 1), ModelSpec("empty", ""), Limits())
+    crew = Dispatcher(site, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
     list(crew.wait())
-    crew._greetings["a"].end("error", RuntimeError("no C compiler"))
+    crew._model_loads["a"].end("error", RuntimeError("no C compiler"))
     step(crew, clock)
     assert at_once(site, "a") == []
     assert len(at_once(site, "b")) == THREADS + 1
@@ -167,9 +169,9 @@ def test_a_worker_that_cannot_make_its_model_ready_gets_nothing(tasks, clock, ca
 
 def test_where_no_worker_can_the_run_ends_and_says_why(tasks, clock):
     site = Site("a")
-    crew = Crew(site, Agenda(tasks, 1), ModelSpec("empty", ""), Limits())
+    crew = Dispatcher(site, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
     list(crew.wait())
-    crew._greetings["a"].end("error", RuntimeError("no C compiler"))
+    crew._model_loads["a"].end("error", RuntimeError("no C compiler"))
     with pytest.raises(ClusterError, match="no worker can make the model ready: no C compiler"):
         step(crew, clock)
 
@@ -177,9 +179,9 @@ def test_where_no_worker_can_the_run_ends_and_says_why(tasks, clock):
 def test_workers_that_die_one_after_another_before_their_model_is_loaded_end_the_run(tasks, clock):
     site = Site("a")
     site.models_load = False
-    crew = Crew(site, Agenda(tasks, 2), ModelSpec("empty", ""), Limits())
+    crew = Dispatcher(site, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
     step(crew, clock)
-    for name in "bcd"[: crew_module.FAILED_STARTS - 1]:
+    for name in "bcd"[: dispatcher_module.FAILED_STARTS - 1]:
         site.addresses = [name]  # the one before died; its nanny has started another
         assert step(crew, clock) == []
     site.addresses = []
@@ -189,8 +191,8 @@ def test_workers_that_die_one_after_another_before_their_model_is_loaded_end_the
 
 def test_a_worker_that_loads_its_model_makes_up_for_those_that_did_not(tasks, clock):
     site = Site("a")
-    crew = Crew(site, Agenda(tasks, 2), ModelSpec("empty", ""), Limits())
-    for turn in range(3 * crew_module.FAILED_STARTS):
-        site.models_load = turn % crew_module.FAILED_STARTS == 1
+    crew = Dispatcher(site, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    for turn in range(3 * dispatcher_module.FAILED_STARTS):
+        site.models_load = turn % dispatcher_module.FAILED_STARTS == 1
         site.addresses = [f"w{turn}"]
         step(crew, clock)

@@ -11,8 +11,8 @@ from dask.utils import parse_timedelta
 from ojala.pipeline.execution import clusters, engines
 from ojala.pipeline.execution.clusters import ClusterError
 from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import Limits
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.execution.retries import RetryPolicy
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.helpers.pace import scaled, until
 from tests.helpers.survey import orders
@@ -26,11 +26,11 @@ def outcome(receipts):
 @pytest.fixture(scope="module")
 def expected(photometry, tmp_path_factory):
     tasks = orders(photometry, tmp_path_factory.mktemp("serial"))
-    return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1, Limits()))
+    return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1, RetryPolicy()))
 
 
 def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path, expected):
-    receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2, Limits()))
+    receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2, RetryPolicy()))
     assert outcome(receipts) == expected
     assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
 
@@ -60,7 +60,7 @@ def is_new(process, worker):
 def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
     tasks = orders(photometry, tmp_path)
     guilty, spec = one_that_kills(tasks)
-    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=2)))
+    receipts = list(ENGINES["local"](tasks, spec, 2, RetryPolicy(attempts=2)))
     assert len(receipts) == len(tasks), "every partition has a receipt"
     failed = [receipt for receipt in receipts if receipt.status == "failed"]
     assert [receipt.partition for receipt in failed] == [guilty.partition.name]
@@ -71,7 +71,7 @@ def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, exp
     assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
 
 
-class Hanging(EmptyModel):
+class Hanging(DummyModel):
     """Stops its own process when it meets one partition, until somebody wakes it."""
 
     def __init__(self, rows):
@@ -95,7 +95,7 @@ def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, 
     rows = [task.rows for task in tasks]
     guilty = next(task for task in tasks if rows.count(task.rows) == 1)
     spec = HangingSpec("hanging", "", batch_size=guilty.rows)
-    receipts = list(ENGINES["local"](tasks, spec, 2, Limits(attempts=1, seconds=scaled(20.0))))
+    receipts = list(ENGINES["local"](tasks, spec, 2, RetryPolicy(attempts=1, seconds=scaled(20.0))))
     (failed,) = [receipt for receipt in receipts if receipt.status == "failed"]
     assert failed.partition == guilty.partition.name
     (attempt,) = failed.attempts
@@ -107,7 +107,7 @@ def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, 
 
 def test_workers_that_die_while_they_load_the_model_end_the_run(photometry, tmp_path):
     with pytest.raises(ClusterError, match="workers in a row died before they had loaded the model"):
-        list(ENGINES["local"](orders(photometry, tmp_path), NeverLoaded("never", ""), 1, Limits()))
+        list(ENGINES["local"](orders(photometry, tmp_path), NeverLoaded("never", ""), 1, RetryPolicy()))
 
 
 def test_the_nanny_of_a_worker_that_starts_slowly_is_kept():
@@ -116,7 +116,7 @@ def test_the_nanny_of_a_worker_that_starts_slowly_is_kept():
     assert parse_timedelta(patience) > 3600
 
 
-class Flaky(EmptyModel):
+class Flaky(DummyModel):
     """Loses the connection when it meets a partition for the first time."""
 
     def __init__(self):
@@ -135,7 +135,9 @@ class FlakySpec(ModelSpec):
 
 
 def test_what_passes_is_tried_again_in_one_process_too(photometry, tmp_path, expected):
-    receipts = list(ENGINES["serial"](orders(photometry, tmp_path), FlakySpec("flaky", ""), 1, Limits(3)))
+    receipts = list(
+        ENGINES["serial"](orders(photometry, tmp_path), FlakySpec("flaky", ""), 1, RetryPolicy(3))
+    )
     assert outcome(receipts) == expected
     tried = [attempt.cause for receipt in receipts for attempt in receipt.attempts if attempt.error]
     assert tried == ["storage"] * len(receipts)

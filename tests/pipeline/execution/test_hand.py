@@ -2,18 +2,18 @@
 
 import pytest
 
-from ojala.pipeline.execution.dispatcher import Hand
-from ojala.pipeline.execution.retries import Order
+from ojala.pipeline.execution.dispatcher import WorkerState
+from ojala.pipeline.execution.retries import QueuedTask
 from tests.helpers.survey import orders
 
 
 @pytest.fixture
 def some(photometry, tmp_path):
-    return [Order(task) for task in orders(photometry, tmp_path)]
+    return [QueuedTask(task) for task in orders(photometry, tmp_path)]
 
 
 def test_a_worker_is_at_as_many_orders_as_it_has_threads_and_one_waits(some):
-    hand = Hand("node", threads=2)
+    hand = WorkerState("node", threads=2)
     for at, order in enumerate(some[:3]):
         assert hand.has_room
         hand.give(f"k{at}", order, float(at))
@@ -23,7 +23,7 @@ def test_a_worker_is_at_as_many_orders_as_it_has_threads_and_one_waits(some):
 
 
 def test_the_time_of_an_order_begins_when_a_thread_is_free_for_it(some):
-    hand = Hand("node", threads=2)
+    hand = WorkerState("node", threads=2)
     for at, order in enumerate(some[:3]):
         hand.give(f"k{at}", order, float(at))
     assert hand.due(60.0) == 60.0
@@ -36,7 +36,7 @@ def test_the_time_of_an_order_begins_when_a_thread_is_free_for_it(some):
 
 
 def test_a_suspect_is_alone_with_its_worker(some):
-    hand = Hand("node", threads=4)
-    some[0].suspect = True
+    hand = WorkerState("node", threads=4)
+    some[0].quarantined = True
     hand.give("k0", some[0], 0.0)
     assert not hand.has_room

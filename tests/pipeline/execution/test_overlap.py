@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 from upath.registry import register_implementation as register_path
 
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.process import process
 from tests.helpers.survey import orders
 
@@ -69,7 +69,7 @@ class SlowPath(UPath):
 register_path("slow", SlowPath)
 
 
-class Device(EmptyModel):
+class Device(DummyModel):
     """Answers when its time has passed, and holds no lock meanwhile, as a GPU does."""
 
     def predict(self, flux, error, ebv):
@@ -148,7 +148,7 @@ def _flux(task):
     """The fluxes of a partition as the model gets them."""
     seen = []
 
-    class Seeing(EmptyModel):
+    class Seeing(DummyModel):
         def predict(self, flux, error, ebv):
             seen.append(flux.tobytes())
             return super().predict(flux, error, ebv)
@@ -160,7 +160,7 @@ def _flux(task):
 def test_partitions_that_run_out_of_memory_together_halve_the_batch_once(tasks):
     both = threading.Barrier(2, timeout=DEADLINE)
 
-    class Narrow(EmptyModel):
+    class Narrow(DummyModel):
         batch_size = 64
 
         def halve_batch(self):

@@ -3,8 +3,8 @@
 import pytest
 
 from ojala.catalogs_schema.receipt import Attempt
-from ojala.pipeline.execution.retries import FIRST_PAUSE, LONGEST_PAUSE, Agenda, asks_to_stop, stop
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.execution.retries import FIRST_PAUSE, LONGEST_PAUSE, TaskQueue, is_fatal, stop
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.failures import Cause, WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import failed_receipt, process
@@ -27,19 +27,19 @@ def failed(task, cause):
 
 
 def test_new_orders_come_in_their_order_and_what_is_done_is_settled(tasks):
-    agenda = Agenda(tasks, attempts=3)
+    agenda = TaskQueue(tasks, attempts=3)
     for task in tasks:
         order = agenda.take("a", 0.0, **FREE)
         assert order.task == task
-        assert agenda.settles(order, process(task, EmptyModel()), "a", 0.0)
+        assert agenda.is_final(order, process(task, DummyModel()), "a", 0.0)
     assert not agenda
     assert agenda.take("a", 0.0, **FREE) is None
 
 
 def test_a_transient_failure_waits_and_goes_to_another_worker(tasks):
-    agenda = Agenda(tasks[:1], attempts=3)
+    agenda = TaskQueue(tasks[:1], attempts=3)
     order = agenda.take("a", 0.0, **FREE)
-    assert not agenda.settles(order, failed(order.task, Cause.STORAGE), "a", 10.0)
+    assert not agenda.is_final(order, failed(order.task, Cause.STORAGE), "a", 10.0)
     assert agenda.wait(10.0) == pytest.approx(FIRST_PAUSE)
     assert agenda.take("b", 10.0, **FREE) is None, "the pause is not over"
     later = 10.0 + FIRST_PAUSE
@@ -50,53 +50,53 @@ def test_a_transient_failure_waits_and_goes_to_another_worker(tasks):
 
 
 def test_while_one_waits_the_others_go_on(tasks):
-    agenda = Agenda(tasks, attempts=3)
+    agenda = TaskQueue(tasks, attempts=3)
     first = agenda.take("a", 0.0, **FREE)
-    agenda.settles(first, failed(first.task, Cause.STORAGE), "a", 0.0)
+    agenda.is_final(first, failed(first.task, Cause.STORAGE), "a", 0.0)
     assert agenda.take("a", 0.1, **FREE).task == tasks[1]
     assert agenda.take("b", FIRST_PAUSE, **FREE) is first, "what failed goes first when its time has come"
 
 
 def test_after_the_last_attempt_a_partition_is_set_aside_with_all_of_them_recorded(tasks):
-    agenda = Agenda(tasks[:1], attempts=3)
+    agenda = TaskQueue(tasks[:1], attempts=3)
     pauses, now = [], 0.0
     for number in (1, 2):
         order = agenda.take("a", now, idle=True, others=False)
-        assert not agenda.settles(order, failed(order.task, Cause.MEMORY), "a", now)
+        assert not agenda.is_final(order, failed(order.task, Cause.MEMORY), "a", now)
         assert len(order.task.attempts) == number
         pauses.append(agenda.wait(now))
         now += pauses[-1]
     assert pauses == pytest.approx([FIRST_PAUSE, 2 * FIRST_PAUSE])
     order = agenda.take("a", now, idle=True, others=False)
     last = failed(order.task, Cause.MEMORY)
-    assert agenda.settles(order, last, "a", now)
+    assert agenda.is_final(order, last, "a", now)
     assert len(last.attempts) == 3
     assert not agenda
 
 
 def test_pauses_do_not_grow_for_ever(tasks):
-    agenda = Agenda(tasks[:1], attempts=100)
+    agenda = TaskQueue(tasks[:1], attempts=100)
     now = 0.0
     for _ in range(20):
         order = agenda.take("a", now, idle=True, others=False)
-        agenda.settles(order, failed(order.task, Cause.STORAGE), "a", now)
+        agenda.is_final(order, failed(order.task, Cause.STORAGE), "a", now)
         assert agenda.wait(now) <= LONGEST_PAUSE
         now += agenda.wait(now)
 
 
 @pytest.mark.parametrize("cause", [Cause.DATA, Cause.PROGRAM, Cause.OUTPUT])
 def test_what_cannot_pass_is_not_tried_again(tasks, cause):
-    agenda = Agenda(tasks[:1], attempts=3)
+    agenda = TaskQueue(tasks[:1], attempts=3)
     order = agenda.take("a", 0.0, **FREE)
-    assert agenda.settles(order, failed(order.task, cause), "a", 0.0)
+    assert agenda.is_final(order, failed(order.task, cause), "a", 0.0)
     assert not agenda
 
 
 def test_suspects_are_tried_alone_and_lose_nothing(tasks):
-    agenda = Agenda(tasks[:3], attempts=3)
+    agenda = TaskQueue(tasks[:3], attempts=3)
     one, two = agenda.take("a", 0.0, **FREE), agenda.take("a", 0.0, **FREE)
-    agenda.put_back(one, suspect=True)
-    agenda.put_back(two, suspect=True)
+    agenda.requeue(one, quarantined=True)
+    agenda.requeue(two, quarantined=True)
     third = agenda.take("b", 0.0, idle=False, others=True)
     assert third.task == tasks[2], "a worker that has something to do gets no suspect"
     assert agenda.take("b", 0.0, idle=False, others=True) is None
@@ -105,9 +105,9 @@ def test_suspects_are_tried_alone_and_lose_nothing(tasks):
 
 
 def test_who_kills_its_worker_when_alone_stays_alone(tasks):
-    agenda = Agenda(tasks[:1], attempts=3)
+    agenda = TaskQueue(tasks[:1], attempts=3)
     order = agenda.take("a", 0.0, **FREE)
-    agenda.settles(order, failed(order.task, Cause.WORKER), "a", 0.0)
+    agenda.is_final(order, failed(order.task, Cause.WORKER), "a", 0.0)
     assert agenda.take("b", 99.0, idle=False, others=True) is None
     assert agenda.take("b", 99.0, **FREE) is order
 
@@ -116,16 +116,16 @@ def test_a_full_disk_ends_the_run_with_what_to_do(tasks):
     receipt = failed(tasks[0], Cause.OUTPUT)
     attempt = receipt.attempts[-1].model_copy(update={"error": "OutputError: [Errno 28] No space left"})
     receipt = receipt.model_copy(update={"attempts": [attempt]})
-    assert asks_to_stop(receipt)
+    assert is_fatal(receipt)
     with pytest.raises(OutputError, match=r"partition \d/\d+: .*No space left; what is done is kept"):
         stop(receipt)
-    assert not asks_to_stop(failed(tasks[0], Cause.STORAGE))
-    assert not asks_to_stop(process(tasks[0], EmptyModel()))
+    assert not is_fatal(failed(tasks[0], Cause.STORAGE))
+    assert not is_fatal(process(tasks[0], DummyModel()))
 
 
 def test_an_attempt_of_an_unknown_kind_counts_as_a_fault_of_the_program(tasks):
-    agenda = Agenda(tasks[:1], attempts=3)
+    agenda = TaskQueue(tasks[:1], attempts=3)
     order = agenda.take("a", 0.0, **FREE)
     receipt = failed(order.task, None)
     assert isinstance(receipt.attempts[-1], Attempt)
-    assert agenda.settles(order, receipt, "a", 0.0)
+    assert agenda.is_final(order, receipt, "a", 0.0)

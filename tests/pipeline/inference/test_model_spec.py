@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ojala.pipeline.inference.adapters.registry import SYSTEMS
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.model_spec import ModelSpec
 
-WEIGHTS = SYSTEMS["ojala"].weights
+WEIGHTS = ADAPTERS["ojala"].weights
 
 OTHER = "0" * 64
 

@@ -8,7 +8,7 @@ import torch
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.failures import WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import failed_receipt, process, receipt_path
@@ -26,7 +26,7 @@ def files(folder):
 
 
 def test_a_partition_becomes_leaves_of_the_same_name_and_a_receipt(task):
-    receipt = process(task, EmptyModel())
+    receipt = process(task, DummyModel())
     assert receipt.status == "done"
     assert receipt.rows_in == receipt.rows_out == task.rows
     for product in task.products:
@@ -40,21 +40,21 @@ def test_a_partition_becomes_leaves_of_the_same_name_and_a_receipt(task):
 
 
 def test_the_objects_are_those_of_the_photometry_in_its_order(task):
-    process(task, EmptyModel())
+    process(task, DummyModel())
     before = pq.ParquetFile((UPath(task.source) / task.partition.leaf).path).read(["object_id"])
     after = pq.ParquetFile((UPath(task.run) / "ojala" / task.partition.leaf).path).read(["object_id"])
     assert after.equals(before)
 
 
 def test_twice_the_same_task_makes_the_same_bytes(task, tmp_path):
-    first = process(task, EmptyModel())
-    second = process(replace(task, run=str(tmp_path / "again")), EmptyModel())
+    first = process(task, DummyModel())
+    second = process(replace(task, run=str(tmp_path / "again")), DummyModel())
     assert [leaf.sha256 for leaf in first.leaves] == [leaf.sha256 for leaf in second.leaves]
 
 
 def test_a_photometry_leaf_that_was_changed_is_refused_by_name(task):
     changed = replace(task, ingredients=task.ingredients.model_copy(update={"input_sha256": "0" * 64}))
-    receipt = process(changed, EmptyModel())
+    receipt = process(changed, DummyModel())
     assert receipt.status == "failed"
     assert receipt.rows_out == 0
     assert f"DamagedInput: {task.source}/{task.partition.leaf}: SHA-256 is" in receipt.attempts[0].error
@@ -64,7 +64,7 @@ def test_a_photometry_leaf_that_was_changed_is_refused_by_name(task):
 NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 
 
-class Narrow(EmptyModel):
+class Narrow(DummyModel):
     """Has memory for so many rows a batch."""
 
     def __init__(self, batch_size, room, problem=NO_MEMORY):
@@ -109,7 +109,7 @@ def test_a_fault_of_the_program_halves_nothing(task):
 
 def test_attempts_of_earlier_starts_stay_in_the_receipt(task):
     assert process(task, Narrow(1, 0)).status == "failed"
-    receipt = process(task, EmptyModel())
+    receipt = process(task, DummyModel())
     assert [attempt.cause for attempt in receipt.attempts] == ["out of memory", None]
     stored = Receipt.model_validate_json(receipt_path(UPath(task.run), task.partition).read_bytes())
     assert stored == receipt
@@ -119,12 +119,12 @@ def test_a_torn_receipt_is_replaced(task):
     path = receipt_path(UPath(task.run), task.partition)
     path.parent.mkdir(parents=True)
     path.write_text('{"version": "1.')
-    assert len(process(task, EmptyModel()).attempts) == 1
+    assert len(process(task, DummyModel()).attempts) == 1
     assert Receipt.model_validate_json(path.read_bytes()).status == "done"
 
 
 def test_a_missing_photometry_leaf_is_named_with_what_to_do(task, tmp_path):
-    receipt = process(replace(task, source=str(tmp_path / "nowhere")), EmptyModel())
+    receipt = process(replace(task, source=str(tmp_path / "nowhere")), DummyModel())
     assert receipt.attempts[0].cause == "data"
     assert f"{tmp_path}/nowhere/{task.partition.leaf} is missing" in receipt.attempts[0].error
 
@@ -136,7 +136,7 @@ def test_a_partition_has_no_name_that_leads_out_of_the_run(name):
 
 
 def test_a_model_that_loses_a_row_is_found_out(task):
-    class Lossy(EmptyModel):
+    class Lossy(DummyModel):
         def predict(self, flux, error, ebv):
             return {name: values[1:] for name, values in super().predict(flux, error, ebv).items()}
 
@@ -153,12 +153,12 @@ def test_a_worker_that_was_lost_leaves_a_receipt(task):
 
 
 def test_rows_of_the_task_are_checked_against_the_file(task):
-    receipt = process(replace(task, rows=task.rows + 1), EmptyModel())
+    receipt = process(replace(task, rows=task.rows + 1), DummyModel())
     assert "rows, its catalogue lists" in receipt.attempts[0].error
 
 
 def test_vectors_have_the_shape_of_their_contract(task):
-    process(task, EmptyModel())
+    process(task, DummyModel())
     table = pq.read_table((UPath(task.run) / "ojala_vectors" / task.partition.leaf).path, partitioning=None)
     assert set(table["z_gal_pdf"].to_pylist()[0]) == set(), "the model that answers nothing has no PDF"
     assert np.stack(table["embedding"].to_numpy()).shape == (task.rows, 128)

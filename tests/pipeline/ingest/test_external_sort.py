@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from upath import UPath
 
-from ojala.pipeline.ingest.external_sort import SOURCE, Duplicate, KeyLedger, SortedRuns
+from ojala.pipeline.ingest.external_sort import SOURCE, Duplicate, DuplicateChecker, SortedRuns
 from ojala.pipeline.storage.healpix import spatial_index
 
 
@@ -41,7 +41,7 @@ def test_crowds_that_cannot_be_divided_are_refused(tmp_path):
 
 
 def test_keys_that_come_twice_are_found_wherever_they_are(tmp_path):
-    keys = KeyLedger(UPath(tmp_path))
+    keys = DuplicateChecker(UPath(tmp_path))
     keys.add(np.array([5, 70, 5 + (1 << 40)]), source=0, first_row=1)
     keys.add(np.array([6, 7]), source=0, first_row=4)
     keys.add(np.array([70, 8, 7]), source=1, first_row=1)

@@ -16,7 +16,7 @@ from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.ojala import CLASSES, OJALA, Flag
 from ojala.catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
-from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Attempt, Ingredients, Leaf, Receipt, Summary
+from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Attempt, Fingerprint, Leaf, Receipt, Summary
 from ojala.pipeline.report import RunFacts
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, finalise_catalogue
 from ojala.pipeline.storage.healpix import Partition, pixel_at, spatial_index
@@ -189,7 +189,7 @@ def _receipt(partition: Partition, written: LeafRecord, table: pa.Table, seen: n
         partition=partition.name,
         status="done",
         key="0" * 64,
-        ingredients=Ingredients(
+        ingredients=Fingerprint(
             input_sha256="1" * 64,
             weights_sha256="2" * 64,
             config_sha256="3" * 64,

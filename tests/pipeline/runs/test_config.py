@@ -33,7 +33,7 @@ def test_credentials_go_to_the_environment_and_nowhere_else(monkeypatch):
         monkeypatch.delenv(name)
     url = f"s3://AKIA:{SECRET}@bucket"
     config = RunConfig(photometry=f"{url}/photometry", out=f"{url}/out", truth=f"{url}/truth", model="empty")
-    said = repr(config) + config.model_dump_json() + json.dumps(config.described())
+    said = repr(config) + config.model_dump_json() + json.dumps(config.to_record())
     assert SECRET not in said
     assert "AKIA" not in said
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
@@ -43,14 +43,14 @@ def test_credentials_go_to_the_environment_and_nowhere_else(monkeypatch):
 
 def test_a_record_keeps_all_settings_and_gives_them_back():
     config = RunConfig(photometry="/p", out="s3://b/o", model="empty", gates=GateLimits(few_rows=7))
-    assert config.described()["gates.few_rows"] == 7
-    assert RunConfig.from_description(json.loads(json.dumps(config.described()))) == config
-    assert RunConfig.from_description(config.described() | {"gone": 1, "gates.gone": 2}) == config
+    assert config.to_record()["gates.few_rows"] == 7
+    assert RunConfig.from_record(json.loads(json.dumps(config.to_record()))) == config
+    assert RunConfig.from_record(config.to_record() | {"gone": 1, "gates.gone": 2}) == config
 
 
 def test_a_record_keeps_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    described = RunConfig(photometry="p", out="o", model="empty").described()
+    described = RunConfig(photometry="p", out="o", model="empty").to_record()
     assert (described["photometry"], described["out"]) == (str(tmp_path / "p"), str(tmp_path / "o"))
     assert described["truth"] is None
 
@@ -68,7 +68,7 @@ def test_a_gpu_has_its_own_precision_and_batch_and_what_was_asked_for_holds():
     for engine in ("address", "slurm", "serial"):
         assert asked(engine=engine, device="cuda").batch_size == 16_384
         assert asked(engine=engine).device == "cpu"
-    assert RunConfig.from_description(config.described()) == config
+    assert RunConfig.from_record(config.to_record()) == config
 
 
 def test_numbers_of_a_gpu_are_other_numbers():
@@ -101,7 +101,7 @@ def test_limits_of_gates_are_settings_that_change_no_numbers():
 def test_precision_follows_the_processor_and_is_settled_before_it_is_kept(monkeypatch, fast, precision):
     monkeypatch.setattr("ojala.models.serving.precision.multiplies_bf16", lambda: fast)
     config = asked()
-    assert config.precision == config.described()["precision"] == config.spec().precision == precision
+    assert config.precision == config.to_record()["precision"] == config.spec().precision == precision
     assert config.numbers_sha256() == asked(precision=precision).numbers_sha256()
     assert asked(precision="fp32").precision == "fp32"
     assert asked(model="empty").precision == "fp32"
@@ -109,8 +109,8 @@ def test_precision_follows_the_processor_and_is_settled_before_it_is_kept(monkey
 
 def test_a_run_begun_elsewhere_keeps_its_precision(monkeypatch):
     monkeypatch.setattr("ojala.models.serving.precision.multiplies_bf16", lambda: False)
-    kept = asked(precision="bf16").described()
-    assert RunConfig.from_description(kept).precision == "bf16"
+    kept = asked(precision="bf16").to_record()
+    assert RunConfig.from_record(kept).precision == "bf16"
 
 
 def test_batches_suit_what_the_model_reads():

@@ -29,7 +29,7 @@ from ojala.pipeline.runs.releases import (
     releases,
     rollback,
     was_published,
-    was_withdrawn,
+    was_rolled_back,
 )
 from tests.helpers.survey import Finished, carry_through, without_report
 
@@ -99,14 +99,14 @@ def test_rollback_leads_to_the_release_before_and_the_one_before_that(config, fi
 def test_what_was_rolled_back_is_not_published_again_by_itself(config, first):
     second = carry_through(anew(config))
     rollback(first.out, "ojala")
-    assert was_withdrawn(first.out, second.plan.run_id)
+    assert was_rolled_back(first.out, second.plan.run_id)
     plan = make_plan(anew(config))
     assert (plan.run_id, plan.to_do) == (second.plan.run_id, [])
     with pytest.raises(ReleaseError, match="was rolled back and is not published again by itself"):
         survey_run.publish(plan, anew(config))
     assert pointers(first.out) == {"ojala": first.plan.run_id}
     publish_run(first.out, second.plan.run_id)
-    assert not was_withdrawn(first.out, second.plan.run_id)
+    assert not was_rolled_back(first.out, second.plan.run_id)
 
 
 @pytest.mark.parametrize("what", ["publish", "rollback"])

@@ -18,7 +18,7 @@ from ojala.catalogs_schema.cutouts import CUTOUTS
 from ojala.models.avis.atlas import read_atlas
 from ojala.models.checkpoint import WeightsError
 from ojala.models.data import Pairs
-from ojala.pipeline.inference.join import put_beside
+from ojala.pipeline.inference.join import join_auxiliary
 from ojala.pipeline.inference.products.avis import avis_table, read_pairs
 from ojala.pipeline.ingest.cutouts import ingest_cutouts
 from ojala.pipeline.quality.verify import verify
@@ -162,7 +162,7 @@ def test_the_atlas_beside_the_weights_is_taken(survey, tmp_path):
     write_toy_atlas(tmp_path / "mine-atlas.safetensors", tmp_path / "mine.safetensors")
     config = survey.config(tmp_path / "out", weights=weights)
     assert config.atlas == str(tmp_path / "mine-atlas.safetensors")
-    assert type(config).from_description(config.described()) == config
+    assert type(config).from_record(config.to_record()) == config
 
 
 def test_cutouts_of_other_partitions_are_refused(survey, tmp_path):
@@ -205,11 +205,11 @@ def test_a_model_is_given_what_it_reads(flags, message):
 def test_rows_join_by_key_whatever_their_order(survey):
     spectra, cutouts = table_of(survey.spectra), table_of(survey.cutouts)
     shuffled = cutouts.take([3, 0, 4, 2])
-    joined = put_beside(spectra, shuffled, CUTOUTS.name)
+    joined = join_auxiliary(spectra, shuffled, CUTOUTS.name)
     assert joined["cutouts.object_id"].to_pylist() == [
         key if key != cutouts["object_id"][1].as_py() else None for key in spectra["object_id"].to_pylist()
     ]
-    same, given = read_pairs(joined), read_pairs(put_beside(spectra, cutouts, CUTOUTS.name))
+    same, given = read_pairs(joined), read_pairs(join_auxiliary(spectra, cutouts, CUTOUTS.name))
     rows = [0, 2, 3, 4]
     np.testing.assert_array_equal(same.images.flux[rows], given.images.flux[rows])
     assert given.images.ivar.any()
@@ -222,11 +222,11 @@ def test_rows_join_by_key_whatever_their_order(survey):
 def test_a_key_that_comes_twice_is_refused(survey):
     cutouts = table_of(survey.cutouts)
     with pytest.raises(ValueError, match="comes more than once"):
-        put_beside(cutouts, pa.concat_tables([cutouts, cutouts.slice(0, 1)]), CUTOUTS.name)
+        join_auxiliary(cutouts, pa.concat_tables([cutouts, cutouts.slice(0, 1)]), CUTOUTS.name)
 
 
 def test_rows_in_doubt_are_flagged(survey):
-    spectra = put_beside(table_of(survey.spectra), table_of(survey.cutouts), CUTOUTS.name)
+    spectra = join_auxiliary(table_of(survey.spectra), table_of(survey.cutouts), CUTOUTS.name)
     atlas = toy_atlas("w")
     embedding = np.full((5, EMBEDDING_SIZE), np.nan, np.float32)
     middle = atlas.embedding[:56].mean(axis=0)

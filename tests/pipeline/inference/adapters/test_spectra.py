@@ -14,8 +14,8 @@ from upath import UPath
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
 from ojala.models.data import Spectra
-from ojala.pipeline.inference.adapters.registry import PRODUCTS, SYSTEMS
-from ojala.pipeline.inference.adapters.spectra import SpectralSystem
+from ojala.pipeline.inference.adapters.registry import ADAPTERS, PRODUCTS
+from ojala.pipeline.inference.adapters.spectra import SpectralAdapter
 from ojala.pipeline.inference.products.table import contract_table
 from ojala.pipeline.ingest.spectra import ingest_spectra
 from ojala.pipeline.quality.verify import verify
@@ -83,9 +83,9 @@ class Photometer:
 def system(tmp_path_factory):
     weights = tmp_path_factory.mktemp("weights") / "photometer.safetensors"
     weights.write_bytes(b"weights")
-    one = SpectralSystem("photometer", f"{__name__}:Photometer", str(weights), (BRIGHTNESS, SHAPES))
+    one = SpectralAdapter("photometer", f"{__name__}:Photometer", str(weights), (BRIGHTNESS, SHAPES))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SYSTEMS, one.name, one)
+        patch.setitem(ADAPTERS, one.name, one)
         for contract in one.products:
             patch.setitem(PRODUCTS, contract.name, contract)
         yield one

@@ -9,7 +9,7 @@ import pytest
 import torch
 from astropy.table import Table
 
-from ojala.catalogs_schema.finetuned import OWN_HEADS, OwnHead, own_heads_contract
+from ojala.catalogs_schema.finetuned import OWN_HEADS, FinetunedHead, own_heads_contract
 from ojala.models.checkpoint import file_sha256
 from ojala.models.ojala.checkpoint import save_weights
 from ojala.models.ojala.heads import FineTuning, Head, fit_head, save_head
@@ -115,7 +115,7 @@ def test_a_region_cannot_have_other_columns_than_its_catalogue(with_head, weight
 def test_a_record_gives_back_the_heads_it_was_made_with(with_head, head):
     described = read_record(with_head.run).config
     assert described["heads.0"] == str(head)
-    assert RunConfig.from_description(described).heads == (str(head),)
+    assert RunConfig.from_record(described).heads == (str(head),)
 
 
 def test_a_head_of_other_weights_is_refused_before_anything_is_done(with_head, tmp_path):
@@ -126,8 +126,8 @@ def test_a_head_of_other_weights_is_refused_before_anything_is_done(with_head, t
 
 
 def test_a_head_must_not_answer_what_the_catalogue_or_another_head_has():
-    def said(name: str) -> OwnHead:
-        return OwnHead(name=name, unit="", ucd="", description="d", object_class="STAR", sha256="")
+    def said(name: str) -> FinetunedHead:
+        return FinetunedHead(name=name, unit="", ucd="", description="d", object_class="STAR", sha256="")
 
     with pytest.raises(ValueError, match="the catalogue has a column log_mass without"):
         own_heads_contract([said("log_mass")])

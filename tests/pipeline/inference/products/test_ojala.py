@@ -8,7 +8,7 @@ from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS, Flag
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.models.quantities import FINE_TUNED, SCALARS
-from ojala.pipeline.inference.adapters.empty import EmptyModel
+from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import summarise, value_added_table, vectors_table
 from ojala.pipeline.storage.healpix import spatial_index
@@ -36,7 +36,7 @@ def contract_table(flux=None, error=None, **columns):
 
 def answers(table, **changed):
     photometry = read_photometry(table)
-    predicted = EmptyModel().predict(photometry.flux, photometry.error, photometry.ebv)
+    predicted = DummyModel().predict(photometry.flux, photometry.error, photometry.ebv)
     for name, value in changed.items():
         predicted[name] = np.broadcast_to(
             np.asarray(value, predicted[name].dtype), predicted[name].shape
@@ -177,7 +177,7 @@ def test_vectors_keep_their_contract_and_are_empty_where_nothing_is_predicted():
     fluxes[4] = np.nan
     table = contract_table(fluxes, errors)
     photometry = read_photometry(table)
-    predicted = EmptyModel().predict(photometry.flux, photometry.error, photometry.ebv)
+    predicted = DummyModel().predict(photometry.flux, photometry.error, photometry.ebv)
     count = np.arange(N) % 5
     bins = np.arange(count.sum(), dtype=np.int16)
     predicted |= {"z_qso_pdf": (bins / 64).astype(np.float16), "z_qso_pdf_bin": bins, "z_qso_pdf_n": count}
@@ -195,7 +195,7 @@ def test_vectors_keep_their_contract_and_are_empty_where_nothing_is_predicted():
 def test_the_summary_counts_every_row_once():
     table = contract_table(*good())
     photometry = read_photometry(table)
-    predicted = EmptyModel().predict(photometry.flux, photometry.error, photometry.ebv)
+    predicted = DummyModel().predict(photometry.flux, photometry.error, photometry.ebv)
     summary = summarise(value_added_table(table, photometry, predicted), photometry)
     assert sum(summary.classes.values()) == N
     assert summary.classes["GALAXY"] == N
