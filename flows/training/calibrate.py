@@ -13,16 +13,21 @@ import numpy as np
 import torch
 from upath import UPath
 
+from ojala.models.data import LabelledPhotometry
 from ojala.models.ojala.calibration import Calibration, calibration_measures, fit_calibration
 from ojala.models.ojala.card import model_card
 from ojala.models.ojala.checkpoint import load_weights, save_weights
+from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
-from ojala.models.ojala.outputs import RawAnswers, ask
+from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
 from ojala.pipeline.storage.files import write_whole
 
 DRAWN_SHARES = (0.50, 0.20, 0.30)
 """Shares of galaxies, stars and quasars to calibrate with, so that there are enough of each."""
+
+BAND_DRAWS = 6_000
+"""Held-out objects that are asked for their bands, at most: each gives some fifty truths."""
 
 FIT_SHARE = 2.0 / 3.0
 """Share of the held-out draws that is fitted; the rest measures what came of it."""
@@ -59,16 +64,17 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
     fit, test = raw.rows(chosen), raw.rows(~chosen)
     galaxy, star, quasar = np.array(SURVEY_SHARES) / np.array(DRAWN_SHARES)
     to_survey = (float(galaxy), float(star), float(quasar))
-    calibration = fit_calibration(fit, to_survey)
+    fit_bands, test_bands = _bands(model, held_out)
+    calibration = fit_calibration(fit, to_survey, fit_bands)
 
     known = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
     novelty = fit_novelty(ask(model, known), fit)
     fitted = replace(calibration, redshift_kernel=torch.ones(1))
     measures = {
         "draws": draws,
-        "before": calibration_measures(test, Calibration.none(), to_survey),
-        "fitted": calibration_measures(test, fitted, to_survey),
-        "after": calibration_measures(test, calibration, to_survey),
+        "before": calibration_measures(test, Calibration.none(), to_survey, test_bands),
+        "fitted": calibration_measures(test, fitted, to_survey, test_bands),
+        "after": calibration_measures(test, calibration, to_survey, test_bands),
         "novel": _share_novel(novelty, test),
     }
     save_weights(
@@ -80,10 +86,26 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
         calibration=calibration,
         novelty=novelty,
     )
-    card = weights.with_suffix(".md")
-    if card.exists():  # it states the hash
-        write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
+    if weights.with_suffix(".md").exists():  # it states the hash
+        write_card(weights)
     return measures
+
+
+def write_card(weights: Path) -> None:
+    """Write the model card beside weights; it shows the learning curve that lies there, if one does."""
+    curve = weights.with_suffix(".svg")
+    card = model_card(load_weights(weights)[1], curve.name if curve.exists() else None)
+    write_whole(UPath(weights.with_suffix(".md")), card.encode())
+
+
+def _bands(model: Ojala, drawn: LabelledPhotometry) -> tuple[RawBands, RawBands] | tuple[None, None]:
+    """Answers for bands to fit, and to measure with; None for weights that cannot be asked for them."""
+    if model.band_requests is None or drawn.noiseless is None:
+        return None, None
+    count = min(len(drawn), BAND_DRAWS)
+    raw = ask_bands(model, drawn.rows(slice(count)))
+    chosen = torch.arange(count) < int(count * FIT_SHARE)
+    return raw.rows(chosen), raw.rows(~chosen)
 
 
 def _share_novel(novelty: Novelty, raw: RawAnswers) -> float:

@@ -6,30 +6,35 @@ weights = train_from(settings, library=Path("library.npz"), folder=Path("runs/oj
 
 from __future__ import annotations
 
+import io
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure
 from upath import UPath
 
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
+from ojala.flows.training.calibrate import write_card
 from ojala.models.data import LabelledPhotometry
-from ojala.models.ojala.card import model_card
-from ojala.models.ojala.checkpoint import load_weights
 from ojala.models.ojala.training import Sky, config_from, train
 from ojala.models.simulation.skies.mixed import MixedSky
+from ojala.models.simulation.skies.observed import FOLDS
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
+from ojala.models.training.trainer import METRICS_FILE
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_leaves
 
-OBSERVED_SHARE = 0.2
+OBSERVED_SHARE = 0.1
 """Share of the draws that are from observed spectra, where a training is given any."""
 
 
@@ -79,7 +84,9 @@ class ObservedPhotometry:
         return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
 
 
-def sky_to_train_on(mock: MockSky, spectra: UPath | None, curves: Path | None) -> tuple[Sky, str]:
+def sky_to_train_on(
+    mock: MockSky, spectra: UPath | None, curves: Path | None, without_fold: int | None = None
+) -> tuple[Sky, str]:
     """The sky whose objects are learnt from, and what the model card has to say of it.
 
     Parameters
@@ -90,19 +97,25 @@ def sky_to_train_on(mock: MockSky, spectra: UPath | None, curves: Path | None) -
         Spectra catalogue; its held-out objects and cells are left alone.
     curves : Path or None
         Folder with the transmission curves that its spectra are seen through.
+    without_fold : int or None
+        A fold of its objects that is left out, for cross-validation.
 
     Raises
     ------
     ValueError
-        There are spectra but no curves.
+        There are spectra but no curves, no such fold, or a fold but no spectra.
     """
+    if without_fold is not None and (spectra is None or without_fold not in range(FOLDS)):
+        raise ValueError(f"a fold to leave out is one of 0 to {FOLDS - 1}, of observed spectra")
     if spectra is None:
         return mock, ""
     if curves is None:
         raise ValueError("spectra are seen through transmission curves: name their folder as well")
-    observed = open_observed_sky(spectra, curves, held_out=False)
+    folds = [fold for fold in range(FOLDS) if fold != without_fold]
+    observed = open_observed_sky(spectra, curves, held_out=False, folds=folds)
     objects = len(np.unique(observed.members.primary_id))
-    said = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects."
+    said = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects"
+    said += f"; fold {without_fold} of {FOLDS} was left out." if without_fold is not None else "."
     return MixedSky(mock, observed, OBSERVED_SHARE), said
 
 
@@ -115,6 +128,7 @@ def train_from(
     unlabelled: UPath | None = None,
     spectra: UPath | None = None,
     curves: Path | None = None,
+    without_fold: int | None = None,
 ) -> Path:
     """Train as a TOML file says, or go on with the training that ``folder`` holds.
 
@@ -125,7 +139,7 @@ def train_from(
     library : Path
         Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
     folder : Path
-        Gets weights, state, metrics and the model card ``<name>.md``.
+        Gets weights, state, metrics, the model card ``<name>.md`` and the learning curve ``<name>.svg``.
     report : callable
         Is given each record of the metrics.
     unlabelled : UPath, optional
@@ -134,6 +148,8 @@ def train_from(
         Spectra catalogue: `OBSERVED_SHARE` of the draws are from its spectra, but those held out.
     curves : Path, optional
         Folder with the transmission curves that those are seen through.
+    without_fold : int, optional
+        A fold of its objects, 0 to 3, that is left out for cross-validation.
 
     Returns
     -------
@@ -152,10 +168,54 @@ def train_from(
     galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
     config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
     mock = load_sky(library)
-    sky, said = sky_to_train_on(mock, spectra, curves)
+    sky, said = sky_to_train_on(mock, spectra, curves, without_fold)
     config = replace(config, note=f"{config.note} {said}".strip())
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
     weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
-    card = weights.with_suffix(".md")
-    write_whole(UPath(card), model_card(load_weights(weights)[1]).encode())
+    curve = learning_curve(folder / METRICS_FILE, config.batch_size)
+    write_whole(UPath(weights.with_suffix(".svg")), curve)
+    write_card(weights)
     return weights
+
+
+_POINTS = 40
+_LOSSES = ("class", "z_gal", "z_qso", "log_mass", "bands")
+_CHECKS = {
+    "galaxies: sigma_NMAD": ("z_gal", "sigma_nmad"),
+    "galaxies: share beyond 0.15": ("z_gal", "outliers_15"),
+    "quasars: sigma_NMAD": ("z_qso", "sigma_nmad"),
+    "log M: NMAD [dex]": ("log_mass", "nmad"),
+}
+
+
+def learning_curve(metrics: Path, batch_size: int) -> bytes:
+    """Picture (SVG) of a training: losses of the draws (medians) and checks on held-out draws.
+
+    Parameters
+    ----------
+    metrics : Path
+        Records of the training.
+    batch_size : int
+        Draws of a step.
+    """
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [record for record in records if "loss" in record]
+    checks = [record for record in records if "held_out" in record]
+    with mpl.rc_context({"svg.hashsalt": "learning curve"}):
+        figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for name in _LOSSES:
+            points = [(r["step"] * batch_size, r["loss"][name]) for r in steps if name in r["loss"]]
+            if points:
+                runs = np.array_split(np.array(points), min(len(points), _POINTS))
+                left.plot(*np.array([np.median(run, axis=0) for run in runs]).T, label=name)
+        for name, (part, measure) in _CHECKS.items():
+            figures = [record["held_out"].get(part, {}).get(measure, np.nan) for record in checks]
+            right.plot([record["step"] * batch_size for record in checks], figures, marker="o", label=name)
+        left.set(xlabel="draws", ylabel="loss")
+        right.set(xlabel="draws", ylabel="held-out draws", yscale="log")
+        for axes in (left, right):
+            axes.legend(fontsize="small", frameon=False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue()

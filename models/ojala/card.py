@@ -20,6 +20,8 @@ _MEANING = """\
 * Other quantities: a Student-t distribution with 3 degrees of freedom of the transformed quantity; `_err`
   is half the width of its central 68.3 % interval, which is 1.197 times its scale. Its wings are wider than
   a Gaussian's.
+* Flux in a band, where these weights can be asked for it: the flux that the band would measure without
+  noise, in the same distribution of arcsinh(flux / s), from the bands that are not hidden with it.
 * An answer under the wrong class has no meaning: `log_mass` of a star is whatever the network says.
 * A row without any band gets the prior of the training.
 
@@ -32,8 +34,17 @@ _MEANING = """\
 """
 
 
-def model_card(info: WeightsInfo) -> str:
-    """The model card of weights, as Markdown, with the measures that their training stored."""
+_BAND_TRAINING = [
+    "Of half of the draws one band in four or in eight is hidden besides; six bands that a draw does not",
+    "show are asked for, with the flux that they would measure without noise as the target.",
+]
+
+
+def model_card(info: WeightsInfo, curve: str | None = None) -> str:
+    """The model card of weights, as Markdown, with the measures that their training stored.
+
+    ``curve`` names the picture of the learning curve beside the card, where there is one.
+    """
     training: dict[str, Any] = dict(info.training)
     config, held_out = training["config"], training["held_out"]
     minutes, device = training["seconds"] / 60.0, config["device"].upper()
@@ -50,11 +61,13 @@ def model_card(info: WeightsInfo) -> str:
         "Each draw is a library spectrum (galaxies: bagpipes; quasars: after Temple et al. 2021; stars: ck04",
         "and empirical templates) at a drawn redshift and magnitude, with the noise, depths, calibration",
         "errors and missing bands of a survey. A twentieth of the library never enters the training.",
+        *(_BAND_TRAINING if info.config.band_requests else []),
         *([f"It began with the weights {config['start']}."] if config.get("start") else []),
         f"Batches of {config['batch_size']}, Muon and AdamW with a peak rate of {config['learning_rate']:g},",
         "cosine schedule, running mean of the weights.",
         *([config["note"]] if config["note"] else []),
         "",
+        *([f"![Learning curve]({curve})", ""] if curve else []),
         "## On held-out mocks",
         f"{config['held_out']} objects from library members that the training never saw, in the survey's",
         "mix, bands missing as in the training. Redshifts are under the true class. sigma_NMAD =",
