@@ -214,7 +214,8 @@ def _leaf(path: UPath, contract: Contract, rows: int) -> Iterator[Damage]:
 def _contract_version(leaf: pq.ParquetFile, contract: Contract) -> str:
     """Version of the contract that a leaf was written to; the present one where it does not say."""
     words = (leaf.metadata.metadata or {}).get(b"ojala.contract_version", b"").decode().split()
-    return dict(zip(words[::2], words[1::2], strict=False)).get(contract.name, contract.version)
+    versions: dict[str, str] = dict(zip(words[::2], words[1::2], strict=False))
+    return versions.get(contract.name, contract.version)
 
 
 def _is_hats(root: UPath) -> bool:
