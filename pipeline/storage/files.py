@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from io import BufferedReader
+from typing import Any, cast
 
 from upath import UPath
 
@@ -116,7 +117,7 @@ def remove_unfinished(folder: UPath) -> None:
 def sha256_of(path: UPath) -> str:
     """SHA-256 of a file's content, read in blocks."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
 
 
 READERS = 16
