@@ -10,6 +10,7 @@ import typer
 from upath import UPath
 
 from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.pipeline.ingest.formats import FORMAT_NAMES
 
 app = typer.Typer()
 
@@ -110,7 +111,7 @@ class Units(StrEnum):
 
 @app.command()
 def ingest(
-    files: Annotated[list[str], typer.Argument(help="Parquet, CSV, FITS or VOTable files.")],
+    files: Annotated[list[str], typer.Argument(help=f"{FORMAT_NAMES} files.")],
     out: Annotated[str, typer.Option(help="Folder of the photometry catalogue; must be new or empty.")],
     tile_rows: Annotated[int, typer.Option(help="Most rows of a partition.", min=1)] = 100_000,
     aperture: Annotated[str, typer.Option(help="The archive's aperture to read.")] = "APER_COR_3_0",
@@ -121,13 +122,13 @@ def ingest(
 ) -> None:
     """Make a photometry catalogue (HATS) from the survey's files.
 
-    Reads Parquet in the contract's columns and the archive's own CSV, FITS and VOTable with array columns
+    Reads tables in the columns of the contract or of the archive, with array columns
     over its filters. Whatever cannot be understood is refused with file, row and column.
     """
-    from ojala.pipeline.ingest.photometry import ingest as ingest_files
+    from ojala.pipeline.ingest.photometry import ingest_photometry
 
     with errors():
-        summary = ingest_files(
+        summary = ingest_photometry(
             [UPath(file) for file in files],
             UPath(out),
             tile_rows=tile_rows,

@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ojala.pipeline.execution import ENGINES
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 
 if TYPE_CHECKING:
     from ojala.pipeline.runs.config import RunConfig
-
-
-class EngineName(StrEnum):
-    """Engines that `run` can use."""
-
-    SERIAL = "serial"
-    LOCAL = "local"
-    CUDA = "cuda"
-    ADDRESS = "address"
-    SLURM = "slurm"
 
 
 class DeviceName(StrEnum):
@@ -43,7 +34,9 @@ ModelName = Annotated[
     str | None, typer.Option(help=f"Model to run: {', '.join(ADAPTERS)}; empty answers nothing.")
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
-Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]
+Engine = Annotated[
+    str | None, typer.Option(help=f"Where partitions are processed: {', '.join(ENGINES)}; default: local.")
+]
 Device = Annotated[
     DeviceName | None, typer.Option(help="What the network runs on; default: cuda for engine cuda, else cpu.")
 ]

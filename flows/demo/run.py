@@ -10,7 +10,7 @@ import pandas as pd
 from upath import UPath
 
 from ojala.flows.survey import survey
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
 
@@ -43,7 +43,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     photometry, catalogue = UPath(out / "photometry"), UPath(out / "catalogue")
     files = [UPath(PATCH / "real_objects.csv"), UPath(PATCH / "mock_sky.parquet")]
     print(f"ingesting {', '.join(file.name for file in files)}")
-    summary = ingest(files, photometry, tile_rows=TILE_ROWS)
+    summary = ingest_photometry(files, photometry, tile_rows=TILE_ROWS)
     print(f"{summary.rows:,} rows in {len(summary.partitions)} partitions; running OJALA on them")
     record = survey(
         RunConfig(

@@ -1,4 +1,4 @@
-"""Where things are: HEALPix pixels, partitions of the sky and their names."""
+"""HEALPix pixels: spatial index, partitions of the sky and their names."""
 
 from __future__ import annotations
 

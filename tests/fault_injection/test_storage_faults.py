@@ -14,7 +14,7 @@ from upath import UPath
 from ojala.flows.cli.output import tell_run
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.ingest.errors import IngestError
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import Status, read_record, runs_folder
@@ -145,12 +145,12 @@ def test_a_disk_that_is_full_during_an_ingest_leaves_nothing(many, tmp_path, led
     with disk(tmp_path / "disk", "400k") as remount:
         files, out = [many.parent / "input.parquet"], UPath(tmp_path / "disk" / "photometry")
         with pytest.raises(IngestError, match="No space left on device"):
-            ingest(files, out, tile_rows=40)
+            ingest_photometry(files, out, tile_rows=40)
         fault.injected = 1
         assert list((tmp_path / "disk").iterdir()) == []
         remount("size=64m")
         with fault.recovered():
-            summary = ingest(files, out, tile_rows=40)
+            summary = ingest_photometry(files, out, tile_rows=40)
         assert summary.rows == 1200
         assert list(verify(out)) == []
         fault.rows, fault.partitions, fault.survived = summary.rows, len(summary.partitions), 1
