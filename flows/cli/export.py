@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
 
-app = typer.Typer()
-export = typer.Typer(help="Write a release in the form of other tools.", no_args_is_help=True)
+app = Commands()
+export = Commands(help="Write a release in the form of other tools.", no_args_is_help=True)
 app.add_typer(export, name="export")
 
 
@@ -52,8 +54,7 @@ def export_pdf(
     """
     from ojala.pipeline.runs.qp_export import export_qp
 
-    with errors():
-        made = export_qp(UPath(out), UPath(to), run, which.value, limit)
+    made = export_qp(UPath(out), UPath(to), run, which.value, limit)
     text = (
         f"{to}: {made.rows:,} PDFs ({which}) of run {made.run_id}, {made.bytes / 2**20:,.1f} MiB; "
         f"{made.without:,} rows have none"

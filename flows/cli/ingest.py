@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -28,8 +30,7 @@ def spectra(
     """
     from ojala.pipeline.ingest.spectra import ingest_spectra
 
-    with errors():
-        summary = ingest_spectra([UPath(source) for source in sources], UPath(out), tile_rows=tile_rows)
+    summary = ingest_spectra([UPath(source) for source in sources], UPath(out), tile_rows=tile_rows)
     facts = {
         "out": out,
         "spectra": summary.spectra,
@@ -73,8 +74,7 @@ def cutouts(
     """
     from ojala.pipeline.ingest.cutouts import ingest_cutouts
 
-    with errors():
-        summary = ingest_cutouts([UPath(source) for source in sources], UPath(objects), UPath(out))
+    summary = ingest_cutouts([UPath(source) for source in sources], UPath(objects), UPath(out))
     facts = {
         "out": out,
         "objects": summary.objects,
@@ -126,14 +126,13 @@ def ingest(
     """
     from ojala.pipeline.ingest.photometry import ingest as ingest_files
 
-    with errors():
-        summary = ingest_files(
-            [UPath(file) for file in files],
-            UPath(out),
-            tile_rows=tile_rows,
-            aperture=aperture,
-            units=units.value if units else None,
-        )
+    summary = ingest_files(
+        [UPath(file) for file in files],
+        UPath(out),
+        tile_rows=tile_rows,
+        aperture=aperture,
+        units=units.value if units else None,
+    )
     facts = {
         "out": out,
         "rows": summary.rows,

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -35,11 +37,10 @@ def validate(
     from ojala.pipeline.quality.validation.truth import read_truth
     from ojala.pipeline.report.validation_page import write_validation
 
-    with errors():
-        known = read_truth(UPath(truth))
-        place = find(UPath(catalogue))
-        matched = match(known, place, UPath(photometry) if photometry else None)
-        found = judge(known, matched, str(place.product))
-        page = write_validation(UPath(out), matched, found) if out else None
+    known = read_truth(UPath(truth))
+    place = find(UPath(catalogue))
+    matched = match(known, place, UPath(photometry) if photometry else None)
+    found = judge(known, matched, str(place.product))
+    page = write_validation(UPath(out), matched, found) if out else None
     text = tables(found) + (f"\n\npage: {page}" if page else "")
     echo(text, found.model_dump(mode="json"), as_json)
