@@ -124,14 +124,10 @@ def ingest(
     Reads Parquet in the contract's columns and the archive's own CSV, FITS and VOTable with array columns
     over its filters. Whatever cannot be understood is refused with file, row and column.
     """
-    from ojala.pipeline.ingest.photometry import ingest as ingest_files
+    from ojala.api import ingest as ingest_files
 
     summary = ingest_files(
-        [UPath(file) for file in files],
-        UPath(out),
-        tile_rows=tile_rows,
-        aperture=aperture,
-        units=units.value if units else None,
+        files, out, tile_rows=tile_rows, aperture=aperture, units=units.value if units else None
     )
     facts = {
         "out": out,

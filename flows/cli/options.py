@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from enum import Enum, StrEnum
+from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
@@ -71,12 +71,17 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     if get_origin(field.annotation) is Literal:
         choices = list(get_args(field.annotation))
     if isinstance(choices, list):
-        kind = StrEnum(name.capitalize(), [(str(one), str(one)) for one in choices])
+        kind = _enumeration(name, choices)
     elif get_origin(field.annotation) is tuple:
         kind, names = list[str], (f"--{name.removesuffix('s').replace('_', '-')}",)
     elif kind is bool:
         names = (f"--{name.replace('_', '-')}",)
     return _parameter(name, kind | None, typer.Option(*names, help=_help(field)))
+
+
+def _enumeration(name: str, choices: Sequence[object]) -> type:
+    functional: Callable[..., type] = Enum
+    return functional(name, [(str(one), str(one)) for one in choices], type=str)
 
 
 def _parameter(name: str, annotation: object, option: object) -> inspect.Parameter:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.survey import survey
 from ojala.pipeline.ingest.photometry import ingest
 from ojala.pipeline.quality.verify import verify
@@ -35,11 +36,11 @@ def run_demo(out: Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileExistsError
+    InputError
         If the folder exists.
     """
     if out.exists():
-        raise FileExistsError(f"{out} exists: remove it or name another folder with --out")
+        raise InputError(f"{out} exists: remove it or name another folder with --out")
     photometry, catalogue = UPath(out / "photometry"), UPath(out / "catalogue")
     files = [UPath(PATCH / "real_objects.csv"), UPath(PATCH / "mock_sky.parquet")]
     print(f"ingesting {', '.join(file.name for file in files)}")
@@ -57,7 +58,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     damages = [str(damage) for damage in verify(catalogue)]
     if record.failed or damages:
         faults = [f"partition {name}: {error}" for name, error in record.failed.items()]
-        raise ValueError("; ".join([*faults, *damages]))
+        raise InputError("; ".join([*faults, *damages]))
     run = catalogue / "runs" / record.run_id
     text = _TEXT.format(
         rows=record.rows_out,
