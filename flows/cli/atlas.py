@@ -1,4 +1,4 @@
-"""The commands around the atlas: atlas makes one, atlas-page shows a run in it."""
+"""Commands for the atlas of embeddings: atlas makes one, atlas-page shows a run in it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Run = Annotated[str, typer.Argument(help="Folder of a finished run of AVIS: OUT/
 def atlas(
     run: Run,
     out: Annotated[Path, typer.Option(help="File of the atlas (safetensors).")],
-    sample: Annotated[int, typer.Option(help="Most objects of the atlas.", min=100, max=20_000)] = 20_000,
+    sample: Annotated[int, typer.Option(help="Most objects in the atlas.", min=100, max=20_000)] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of the maps.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Make an atlas of a run's embeddings: clusters and maps, with the redshifts that the survey is sure of.
+    """Make an atlas of a run's embeddings: clusters, maps and secure redshifts of the survey.
 
-    `ojala run --model avis --atlas FILE` then places every row in it. Needs the extra `atlas`.
+    `ojala run --model avis --atlas FILE` then assigns every row to it. Needs the extra `atlas`.
     """
     import numpy as np
 
@@ -77,10 +77,10 @@ def atlas(
 @app.command(name="atlas-page")
 def atlas_page(
     run: Run,
-    out: Annotated[str, typer.Option(help="Folder for the page and what belongs to it.")],
+    out: Annotated[str, typer.Option(help="Folder for the page and its files.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write the page that shows a run in its atlas, to zoom, recolour and click. Needs the extra `atlas`."""
+    """Write an interactive page of a run in its atlas. Needs the extra `atlas`."""
     from ojala.pipeline.report.atlas.page import write_atlas_page
     from ojala.pipeline.report.atlas.sample import finished_run
     from ojala.pipeline.storage.hats import read_leaves

@@ -1,4 +1,4 @@
-"""The commands that make catalogues from files: ingest, spectra, cutouts."""
+"""Commands that make catalogues from files: ingest, spectra, cutouts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def spectra(
 ) -> None:
     """Make a spectra catalogue (HATS) from files of DESI, SDSS/BOSS, LAMOST and templates.
 
-    Files are told apart by their content. Redshifts and properties are taken from the surveys' tables among
-    the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB; LAMOST's stellar parameters.
+    The kind of a file is detected from its content. Redshifts and properties are taken from the surveys'
+    tables among the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB; LAMOST's stellar parameters.
     """
     from ojala.pipeline.ingest.spectra import ingest_spectra
 
@@ -69,8 +69,9 @@ def cutouts(
 ) -> None:
     """Make a catalogue of image cut-outs (HATS) from coadds or cut-outs of the Legacy Survey.
 
-    It has the partitions and the rows of the catalogue of objects, also for objects without image. Files are
-    told apart by their content: image, invvar, maskbits and psfsize of bricks, FITS cut-outs of the viewer.
+    It has the partitions and the rows of the catalogue of objects, also for objects without image. The kind
+    of a file is detected from its content: image, invvar, maskbits and psfsize of bricks, FITS cut-outs of
+    the viewer.
     """
     from ojala.pipeline.ingest.cutouts import ingest_cutouts
 
@@ -102,7 +103,7 @@ def cutouts(
 
 
 class Units(StrEnum):
-    """Kinds of the archive's flux tables."""
+    """Kinds of flux density in the archive's tables."""
 
     FNU = "fnu"
     FLAMBDA = "flambda"
@@ -115,14 +116,14 @@ def ingest(
     tile_rows: Annotated[int, typer.Option(help="Most rows of a partition.", min=1)] = 100_000,
     aperture: Annotated[str, typer.Option(help="The archive's aperture to read.")] = "APER_COR_3_0",
     units: Annotated[
-        Units | None, typer.Option(help="Flux table the files come from, where they do not say.")
+        Units | None, typer.Option(help="Flux table the files come from, where they do not state it.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a photometry catalogue (HATS) from the survey's files.
 
     Reads Parquet in the contract's columns and the archive's own CSV, FITS and VOTable with array columns
-    over its filters. Whatever cannot be understood is refused with file, row and column.
+    over its filters. Input that cannot be understood is refused with file, row and column.
     """
     from ojala.api import ingest as ingest_files
 

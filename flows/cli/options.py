@@ -80,8 +80,9 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _enumeration(name: str, choices: Sequence[object]) -> type:
-    functional: Callable[..., type] = Enum
-    return functional(name, [(str(one), str(one)) for one in choices], type=str)
+    functional: Any = Enum
+    made: type = functional(name, [(str(one), str(one)) for one in choices], type=str)
+    return made
 
 
 def _parameter(name: str, annotation: object, option: object) -> inspect.Parameter:

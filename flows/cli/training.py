@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.flows.cli.errors import Commands
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
-from ojala.flows.training.registry import DEFAULT, TRAININGS, find_training
+from ojala.flows.training.registry import DEFAULT, TRAININGS, start_training
 
 app = Commands()
 
@@ -105,13 +104,8 @@ def _show_progress(record: dict[str, object]) -> None:
 
 
 def _train(model: str, settings: Path, library: Path, out: Path, as_json: bool, **inputs: object) -> None:
-    """Train a model of the registry; ``inputs`` that are None are left out."""
-    given = {name: value for name, value in inputs.items() if value is not None}
-    training = find_training(model)
-    if unused := given.keys() - inspect.signature(training).parameters:
-        raise InputError(f"the training of {model} takes no --{', --'.join(sorted(unused))}: leave it out")
     report = (lambda record: None) if as_json else _show_progress
-    weights = training(settings, library=library, folder=out, report=report, **given)
+    weights = start_training(model, settings, library=library, folder=out, report=report, **inputs)
     echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 

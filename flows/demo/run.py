@@ -22,17 +22,17 @@ TILE_ROWS = 1000
 
 
 def run_demo(out: Path) -> dict[str, Any]:
-    """Ingest the bundled patch, run OJALA on it and verify what came out.
+    """Ingest the bundled patch, run OJALA on it and verify the result.
 
     Parameters
     ----------
     out : Path
-        Folder for everything that is made.
+        Folder for all output.
 
     Returns
     -------
     dict
-        Facts of the run, and under ``text`` what to tell a person.
+        Record of the run, and under ``text`` a summary for people.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def run_demo(out: Path) -> dict[str, Any]:
 
 
 def _truth(out: Path) -> Path:
-    """One truth file of the patch's two samples, which the report judges apart."""
+    """Truth file with both samples of the patch, which the report measures separately."""
     real = pd.read_csv(PATCH / "real_objects_truth.csv").assign(sample="real objects")
     mock = pd.read_parquet(PATCH / "mock_sky_truth.parquet").assign(sample="mock sky")
     path = out / "truth.parquet"

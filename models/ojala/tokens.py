@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.catalogs_schema.errors import InputError
 
 N_BANDS = len(MODEL_BANDS)
 N_FEATURES = 3
@@ -79,7 +78,7 @@ def tokenise(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> Tokens:
 
     Raises
     ------
-    InputError
+    ValueError
         If the shapes do not fit.
     """
     require_photometry(flux, error, ebv)
@@ -89,7 +88,7 @@ def tokenise(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> Tokens:
 def require_photometry(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> None:
     """Refuse arrays whose shapes are not those of photometry (see `tokens_of`) by a ValueError."""
     if flux.ndim != 2 or flux.shape[1] != N_BANDS or error.shape != flux.shape or ebv.shape != flux.shape[:1]:
-        raise InputError(
+        raise ValueError(
             f"photometry must be flux (N, {N_BANDS}), error (N, {N_BANDS}) and ebv (N,), "
             f"not {flux.shape}, {error.shape} and {ebv.shape}"
         )

@@ -397,7 +397,10 @@ class Predictor:
         table = inputs[0].select(present)
         if faults := contract.violations(table):
             shown = "; ".join(map(str, faults[:5]))
-            raise InputError(f"the table is no {contract.name} for {self.name}: {shown}")
+            raise InputError(
+                f"the table is no {contract.name} for {self.name}, as rows of an ingested catalogue are: "
+                f"{shown}"
+            )
         read = self._adapter.inputs(table)
         main = self._adapter.products[0].name
         answers = self._adapter.ask(self._model, read)
