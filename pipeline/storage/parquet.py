@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     # Order, types and nullability of the contract and nothing else make the schema of a leaf: readers
     # refuse a catalogue whose leaves differ.
     schema, footer = contract.schema(), {**votable.header(contract), **contract.metadata(), **metadata}
-    settings = dict(writer_settings(contract))
+    settings = copy.deepcopy(writer_settings(contract))  # pyarrow writes into the dictionaries it is given
     if table.num_rows < FEW_ROWS:
         settings["compression"] = "none"
     if settings["store_schema"]:
@@ -106,7 +106,7 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
 
 
 @functools.cache
-def writer_settings(contract: Contract) -> Mapping[str, Any]:
+def writer_settings(contract: Contract) -> dict[str, Any]:
     """Settings of the Parquet writer for leaves of a contract; reasons in ``tests/benchmarks/QUERIES.md``."""
     return {
         "compression": "zstd",

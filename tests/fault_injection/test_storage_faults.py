@@ -11,7 +11,7 @@ import pytest
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import tell_run
+from ojala.flows.cli.output import show_run
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import ingest_photometry
@@ -196,7 +196,7 @@ def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
     assert re.match(said, error), error
     assert result.record.rows_in - result.record.rows_out > 0
     with pytest.raises(typer.Exit) as ended:
-        tell_run(result.record, config, as_json=False)
+        show_run(result.record, config, as_json=False)
     assert ended.value.exit_code == 1
     told = capsys.readouterr()
     assert "is incomplete, not published" in told.out
