@@ -31,7 +31,7 @@ from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.ojala.training import Sky, TrainingConfig, config_from, train
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.storage.files import write_whole
 
 
@@ -56,6 +56,7 @@ _BASE = PRESETS["base"]
 VARIANTS: dict[str, Variant] = {
     "base": Variant(_BASE),
     "without-chain": Variant(replace(_BASE, chain=False)),
+    "without-bands": Variant(replace(_BASE, band_requests=False)),
     "without-errors": Variant(replace(_BASE, reads_errors=False)),
     "gaussian-redshift": Variant(replace(_BASE, redshift_pdf=False)),
     "discrepancy": Variant(_BASE, discrepancy=0.2),
@@ -64,7 +65,7 @@ VARIANTS: dict[str, Variant] = {
     "narrower": Variant(replace(_BASE, width=64, encoder=((4, 256),) * 4, decoder=((4, 256),) * 2)),
     "published": Variant(PRESETS["published"], discrepancy=0.2),
 }
-"""`base` is the shape of the weights that come along. Each of the next four changes one thing in it, the
+"""`base` is the shape of the weights that come along. Each of the next five changes one thing in it, the
 three after these its size; `published` has the published shape, redshift and losses."""
 
 DRAWS = 51_200
@@ -142,7 +143,7 @@ def ablate(
 
 def _bundled_photometry() -> ObservedPhotometry:
     with tempfile.TemporaryDirectory() as folder:
-        ingest([UPath(PATCH / "real_objects.csv")], UPath(folder) / "photometry")
+        ingest_photometry([UPath(PATCH / "real_objects.csv")], UPath(folder) / "photometry")
         return ObservedPhotometry(UPath(folder) / "photometry")
 
 
