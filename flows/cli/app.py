@@ -94,7 +94,7 @@ def plan(
 
     with errors():
         asked = resolve(context)
-        found = make_plan(asked, parse_region(region) if region else None, check=check)
+        found = make_plan(asked, parse_region(region, asked.adapter.flags) if region else None, check=check)
         show_plan(found, asked, as_json)
 
 
@@ -132,7 +132,7 @@ def run(
         asked = resolve(context)
         # Faults of the request are told here: within the flow they would be a task's failure.
         read_leaves(UPath(asked.source))
-        asked.spec().weights_sha256()
+        asked.spec().read_assets()
         asked.contracts()
         if asked.truth:
             read_truth(UPath(asked.truth))

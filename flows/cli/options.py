@@ -40,7 +40,7 @@ Cutouts = Annotated[
 ]
 Out = Annotated[str, typer.Option(help="Collection that the results go into; made if it is not there.")]
 ModelName = Annotated[
-    str | None, typer.Option(help=f"Model to run: {', '.join(ADAPTERS)}; empty answers nothing.")
+    str | None, typer.Option(help=f"Model to run: {', '.join(ADAPTERS)}; empty has no network.")
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
 Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]

@@ -87,7 +87,7 @@ def reprocess(
     with errors(RUN_INTERRUPTED if execute else "nothing was written"):
         asked = read_config(config, given)
         # Faults of the request are told here: within the flow they would be a task's failure.
-        plan = make_plan(asked, parse_region(region))
+        plan = make_plan(asked, parse_region(region, asked.adapter.flags))
         if not execute:
             show_plan(plan, asked, as_json, "this would be done; give --yes to do it")
             return

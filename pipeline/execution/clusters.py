@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
 from distributed.worker import Worker
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
 
@@ -55,7 +57,6 @@ def running_scheduler() -> Iterator[Client]:
             "certificates of its authority?"
         ) from problem
     with client:
-        require_same_code(client)
         yield client
 
 
@@ -92,7 +93,6 @@ def slurm_jobs(jobs: int) -> Iterator[Client]:
                 f"engine slurm: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"
             ) from problem
         with cluster, Client(cluster, set_as_default=False) as client:
-            require_same_code(client)
             cluster.scale(jobs=jobs)
             yield client
 
@@ -180,8 +180,8 @@ def _certificates(folder: Path) -> Security:
     return security
 
 
-def require_same_code(client: Client) -> None:
-    """Refuse workers, now and later, whose code is not ours: a run's results carry one code version.
+def require_same_code(client: Client, adapter: ModelAdapter[Any]) -> None:
+    """Refuse workers, now and later, whose code for a model differs: a run's results carry one code version.
 
     Raises
     ------
@@ -189,23 +189,25 @@ def require_same_code(client: Client) -> None:
         If a worker that is there has other code.
     """
     try:
-        client.register_plugin(SameCode(code_version()))
+        client.register_plugin(SameCode(adapter.code_version, adapter.code_modules))
     except RuntimeError as problem:
         raise ClusterError(str(problem)) from problem
 
 
 class SameCode(WorkerPlugin):
-    """Keeps workers with other code from working."""
+    """Keeps workers with another version of the code of some modules from working."""
 
     name = "ojala-same-code"
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, modules: tuple[str, ...]) -> None:
         self._version = version
+        self._modules = modules
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker starts."""
-        if code_version() != self._version:
+        found = code_version(*self._modules)
+        if found != self._version:
             raise RuntimeError(
-                f"the worker at {worker.address} has code {code_version()}, this run {self._version}: "
-                "install the same on both and start the worker again"
+                f"the worker at {worker.address} has code {found}, this run {self._version}: install the "
+                "same on both and start the worker again"
             )

@@ -12,7 +12,14 @@ import dask
 from distributed import Client, LocalCluster
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.execution.clusters import GPU_THREADS, close, local_gpus, running_scheduler, slurm_jobs
+from ojala.pipeline.execution.clusters import (
+    GPU_THREADS,
+    close,
+    local_gpus,
+    require_same_code,
+    running_scheduler,
+    slurm_jobs,
+)
 from ojala.pipeline.execution.dispatcher import keep_freed_memory, on_client
 from ojala.pipeline.execution.retries import RetryPolicy, TaskQueue, is_fatal, stop
 from ojala.pipeline.inference.model_spec import ModelSpec
@@ -98,12 +105,14 @@ def cuda(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPoli
 def address(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
     """Work on the tasks with all workers of a scheduler that runs already."""
     with running_scheduler() as client:
+        require_same_code(client, spec.adapter)
         yield from on_client(client, tasks, spec, None, limits)
 
 
 def slurm(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
     """Work on the tasks in jobs of a Slurm queue, each of which is a worker."""
     with dask.config.set(DASK_SETTINGS), slurm_jobs(workers) as client:
+        require_same_code(client, spec.adapter)
         yield from on_client(client, tasks, spec, None, limits)
 
 

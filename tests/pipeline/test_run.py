@@ -96,7 +96,7 @@ def test_other_weights_or_other_code_make_what_was_done_stale_and_say_which(conf
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert make_plan(asked).states() == {"stale: weights": 1, "missing": left}
     weights.write_bytes(content)
-    monkeypatch.setattr(planning, "code_version", lambda: "0.0.1+another")
+    monkeypatch.setattr(base, "code_version", lambda *modules: "0.0.1+another")
     assert make_plan(asked).states() == {"stale: code": 1, "missing": left}
 
 

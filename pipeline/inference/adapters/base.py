@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.catalogs_schema.receipt import Summary
+from ojala.pipeline.storage.code_version import code_version
 
 if TYPE_CHECKING:
     from ojala.pipeline.inference.model_spec import ModelSpec
@@ -25,6 +27,13 @@ WEIGHTS_FOLDER = Path(__file__).parents[3] / "models" / "weights"
 
 WEIGHTS = "weights"
 """Role of the asset that every network has."""
+
+WORKER_MODULE = "ojala.pipeline.inference.process"
+"""Module that runs on workers, with whatever model."""
+
+
+class ModelError(OjalaError, ValueError):
+    """A model that does not exist, cannot be loaded here, or has other files than those wanted."""
 
 
 class Model(Protocol):
@@ -121,6 +130,8 @@ class ModelAdapter(ABC, Generic[Inputs]):
     accepts : frozenset of str
         Further settings of a run that the model has a use for, among ``atlas`` and ``heads``; a value for
         any other of them is refused.
+    heads_product : str
+        Name of the product of the user's fine-tuned heads; empty where the model has no use for any.
     weights_file : str
         Name of the bundled weights in `WEIGHTS_FOLDER`; empty for a model without weights.
     cpu_batch, gpu_batch : int
@@ -144,6 +155,7 @@ class ModelAdapter(ABC, Generic[Inputs]):
     main: ClassVar[Contract]
     extended: ClassVar[tuple[Contract, ...]] = ()
     accepts: ClassVar[frozenset[str]] = frozenset()
+    heads_product: ClassVar[str] = ""
     weights_file: ClassVar[str] = ""
     cpu_batch: ClassVar[int] = 16
     gpu_batch: ClassVar[int] = 256
@@ -170,9 +182,12 @@ class ModelAdapter(ABC, Generic[Inputs]):
     @property
     def product_names(self) -> tuple[str, ...]:
         """Names of all products that runs of this model can have, the main one first."""
-        return (self.main.name, *(contract.name for contract in self.extended))
+        names = [contract.name for contract in (self.main, *self.extended)]
+        return (*names, *((self.heads_product,) if self.heads_product else ()))
 
-    def products(self, *, extended: bool = False, heads: Sequence[FinetunedHead] = ()) -> tuple[Contract, ...]:
+    def products(
+        self, *, extended: bool = False, heads: Sequence[FinetunedHead] = ()
+    ) -> tuple[Contract, ...]:
         """Contracts of the products of a run, the main one first.
 
         Parameters
@@ -194,6 +209,16 @@ class ModelAdapter(ABC, Generic[Inputs]):
         """
         return {c.name: c for c in self.products(extended=True, heads=heads)}[product]
 
+    @property
+    def code_modules(self) -> tuple[str, ...]:
+        """Modules that a worker of this model starts from, for `ojala.pipeline.storage.code_version`."""
+        return (WORKER_MODULE, type(self).__module__)
+
+    @property
+    def code_version(self) -> str:
+        """Version of the program and hash of the code that a worker of this model runs."""
+        return code_version(*self.code_modules)
+
     def device_defaults(self, device: str) -> dict[str, Any]:
         """Default ``precision`` and ``batch_size`` on a device, ``cpu`` or ``cuda``."""
         if device == "cuda":
@@ -214,12 +239,15 @@ class ModelAdapter(ABC, Generic[Inputs]):
 
         Raises
         ------
-        OSError
-            If a file cannot be read.
+        ModelError
+            If the weights are not there.
         ojala.models.checkpoint.WeightsError
             If a file is not of its kind, or belongs to other weights.
         """
-        content = Path(spec.weights).read_bytes() if self.weights_file else b""
+        try:
+            content = Path(spec.weights).read_bytes() if self.weights_file else b""
+        except FileNotFoundError:
+            raise ModelError(f"there are no weights at {spec.weights}: give those of {self.name}") from None
         return (Asset(WEIGHTS, spec.weights, hashlib.sha256(content).hexdigest()),)
 
     def heads(self, spec: ModelSpec, weights_sha256: str) -> tuple[FinetunedHead, ...]:
@@ -242,7 +270,7 @@ class ModelAdapter(ABC, Generic[Inputs]):
 
     @abstractmethod
     def read_inputs(self, table: pa.Table) -> Inputs:
-        """Inputs of the model for N rows; columns of the auxiliary catalogue are named as in `inference.join`."""
+        """Inputs of the model for N rows, with the auxiliary columns as `inference.join` names them."""
 
     def predict(self, model: Model, inputs: Inputs) -> dict[str, np.ndarray]:
         """Predictions by name, N rows each."""
