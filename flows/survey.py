@@ -160,9 +160,8 @@ def seen_by_the_server(record: RunRecord) -> RunRecord:
 @task(name="plan", cache_policy=NO_CACHE)
 def plan_task(config: RunConfig, region: str | None, check: bool) -> Plan:
     """Find out what has to be done."""
-    plan = make_plan(
-        config, parse_region(region, config.adapter.flags) if region is not None else None, check=check
-    )
+    chosen = None if region is None else parse_region(region, config.adapter.flags)
+    plan = make_plan(config, chosen, check=check)
     log = get_run_logger()
     log.info(
         "run %s: %d of %d partitions to do, %d to link (%s)",

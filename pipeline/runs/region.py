@@ -234,9 +234,8 @@ def _flagged(text: str, rest: str, flags: Sequence[str]) -> Region:
         raise RegionError(f"region {text!r}: expected flagged or flagged:NAME>0.1")
     name, share = match[1], float(match[2])
     if name not in ("any", *flags):
-        raise RegionError(
-            f"region {text!r}: there is no flag {name!r} of the model: choose from {', '.join(('any', *flags))}"
-        )
+        choice = ", ".join(("any", *flags))
+        raise RegionError(f"region {text!r}: there is no flag {name!r} of the model: choose from {choice}")
     return Region(text, flag=name, share=share)
 
 

@@ -90,6 +90,7 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     # refuse a catalogue whose leaves differ.
     schema, footer = contract.schema(), {**votable.header(contract), **contract.metadata(), **metadata}
     settings = dict(writer_settings(contract))
+    settings["column_encoding"] = dict(settings["column_encoding"])  # pyarrow adds to it
     if table.num_rows < FEW_ROWS:
         settings["compression"] = "none"
     if settings["store_schema"]:

@@ -10,9 +10,9 @@ from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline import run as survey_run
+from ojala.pipeline.inference.adapters import base
 from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.quality.verify import verify
-from ojala.pipeline.runs import plan as planning
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.plan import make_plan, measure_rate, rows_per_second
 from ojala.pipeline.runs.receipts import all_receipts

@@ -4,7 +4,6 @@ import os
 import signal
 
 from ojala.pipeline.inference.adapters.dummy import DummyModel
-
 from ojala.pipeline.inference.model_spec import ModelSpec
 
 

@@ -7,12 +7,12 @@ import dask
 import psutil
 import pytest
 from dask.utils import parse_timedelta
-from ojala.pipeline.inference.adapters.dummy import DummyModel
 
 from ojala.pipeline.execution import clusters, engines
 from ojala.pipeline.execution.clusters import ClusterError
 from ojala.pipeline.execution.engines import ENGINES
 from ojala.pipeline.execution.retries import RetryPolicy
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.helpers.pace import scaled, until
 from tests.helpers.survey import orders

@@ -9,10 +9,10 @@ import pytest
 import torch
 from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
-from ojala.pipeline.inference.adapters.dummy import DummyModel
 from upath import UPath
 from upath.registry import register_implementation as register_path
 
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.process import process
 from tests.helpers.survey import orders
 

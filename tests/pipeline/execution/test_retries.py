@@ -1,10 +1,10 @@
 """Which order a worker gets next, and when what failed is tried again; no clock and no worker is needed."""
 
 import pytest
-from ojala.pipeline.inference.adapters.dummy import DummyModel
 
 from ojala.catalogs_schema.receipt import Attempt
 from ojala.pipeline.execution.retries import FIRST_PAUSE, LONGEST_PAUSE, TaskQueue, is_fatal, stop
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.failures import Cause, WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import failed_receipt, process

@@ -5,10 +5,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ojala.pipeline.inference.adapters.dummy import DummyModel
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.failures import WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import failed_receipt, process, receipt_path

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from mocpy import MOC
 
-from ojala.catalogs_schema.receipt import Leaf
-from ojala.pipeline.runs.receipts import Known
 from ojala.catalogs_schema.ojala import Flag
+from ojala.catalogs_schema.receipt import Leaf
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
+from ojala.pipeline.runs.receipts import Known
 from ojala.pipeline.runs.region import RegionError, coverage, parse_region
 from ojala.pipeline.storage.healpix import Partition
 

@@ -18,9 +18,9 @@ from ojala.catalogs_schema.cutouts import CUTOUTS
 from ojala.models.avis.atlas import read_atlas
 from ojala.models.checkpoint import WeightsError
 from ojala.models.data import Pairs
-from ojala.pipeline.inference.join import join_auxiliary
 from ojala.pipeline.inference.adapters.avis import AvisAdapter
 from ojala.pipeline.inference.adapters.base import ModelError
+from ojala.pipeline.inference.join import join_auxiliary
 from ojala.pipeline.inference.products.avis import avis_table
 from ojala.pipeline.ingest.cutouts import ingest_cutouts
 from ojala.pipeline.quality.verify import verify
@@ -155,7 +155,7 @@ def test_an_atlas_of_other_weights_is_refused(survey, tmp_path):
 def test_a_worker_needs_the_very_atlas_of_the_plan(finished):
     spec = finished.config.spec()
     wanted = {asset.role: asset.sha256 for asset in spec.read_assets()} | {"atlas": "0" * 64}
-    with pytest.raises(ModelError, match="SHA-256 of atlas is .*: every worker needs the same files"):
+    with pytest.raises(ModelError, match=r"SHA-256 of atlas is .*: every worker needs the same files"):
         replace(spec, assets=tuple(wanted.items())).load()
 
 
@@ -213,7 +213,10 @@ def test_rows_join_by_key_whatever_their_order(survey):
     assert joined["cutouts.object_id"].to_pylist() == [
         key if key != cutouts["object_id"][1].as_py() else None for key in spectra["object_id"].to_pylist()
     ]
-    same, given = AvisAdapter().read_inputs(joined), AvisAdapter().read_inputs(join_auxiliary(spectra, cutouts, CUTOUTS.name))
+    same, given = (
+        AvisAdapter().read_inputs(joined),
+        AvisAdapter().read_inputs(join_auxiliary(spectra, cutouts, CUTOUTS.name)),
+    )
     rows = [0, 2, 3, 4]
     np.testing.assert_array_equal(same.images.flux[rows], given.images.flux[rows])
     assert given.images.ivar.any()

@@ -3,12 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from ojala.pipeline.inference.adapters.dummy import DummyModel
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS, Flag
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.models.quantities import FINE_TUNED, SCALARS
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import value_added_table, vectors_table
 from ojala.pipeline.inference.products.table import summarise
@@ -197,7 +197,9 @@ def test_the_summary_counts_every_row_once():
     table = contract_table(*good())
     photometry = read_photometry(table)
     predicted = DummyModel().predict(photometry.flux, photometry.error, photometry.ebv)
-    summary = summarise(OJALA, value_added_table(table, photometry, predicted), photometry.usable.sum(axis=0).tolist())
+    summary = summarise(
+        OJALA, value_added_table(table, photometry, predicted), photometry.usable.sum(axis=0).tolist()
+    )
     assert sum(summary.classes.values()) == N
     assert summary.classes["GALAXY"] == N
     assert sum(summary.redshifts["GALAXY"]) == N
