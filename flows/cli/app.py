@@ -91,11 +91,13 @@ def plan(
     """Say what a run would do, and why; writes nothing."""
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.runs.resolved import resolve_run
 
     with errors():
-        asked = resolve(context)
-        found = make_plan(asked, parse_region(region, asked.adapter.flags) if region else None, check=check)
-        show_plan(found, asked, as_json)
+        resolved = resolve_run(resolve(context))
+        show_plan(make_plan(
+                resolved, parse_region(region, resolved.adapter.flags) if region else None, check=check
+            ), as_json)
 
 
 @app.command()
@@ -126,14 +128,14 @@ def run(
     A run that was interrupted goes on where it stopped when the same command is given again.
     """
     from ojala.pipeline.report import read_truth
+    from ojala.pipeline.runs.resolved import resolve_run
     from ojala.pipeline.storage.hats import read_leaves
 
     with errors(RUN_INTERRUPTED):
         asked = resolve(context)
         # Faults of the request are told here: within the flow they would be a task's failure.
         read_leaves(UPath(asked.source))
-        asked.spec().read_assets()
-        asked.contracts()
+        resolve_run(asked)
         if asked.truth:
             read_truth(UPath(asked.truth))
         from ojala.flows.survey import survey

@@ -73,11 +73,11 @@ MAX_NAMED = 20
 """Failed partitions and damaged files that a command names."""
 
 
-def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> None:
+def show_plan(plan: Plan, as_json: bool, note: str = "") -> None:
     """Say what a plan would do and cost."""
     from ojala.pipeline.runs.plan import rows_per_second
 
-    rate = rows_per_second(plan, config) if plan.to_do else 0.0
+    rate = rows_per_second(plan) if plan.to_do else 0.0
     seconds = plan.rows_to_do / rate if rate else 0.0
     facts: dict[str, Any] = {
         "run": plan.run_id if plan.resumes else None,
@@ -116,24 +116,24 @@ def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> N
         print(note)
 
 
-_ACTIONS = {"keep": "stays", "link": "is linked", "work": "is done", "leave": "stays away"}
+_ACTIONS = {"keep": "stays", "link": "is linked", "work": "is done", "skip": "is missing"}
 
 
 def tell_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
     """Say what became of a run; exits with 1 where it is not whole."""
-    from ojala.pipeline.quality.gates import read_gates
-    from ojala.pipeline.runs.record import run_folder
+    from ojala.pipeline.runs.gates import read_gates
+    from ojala.pipeline.runs.record import GATES, run_folder
     from ojala.pipeline.runs.releases import pointers
 
     run = run_folder(UPath(config.out), record.run_id)
     published = pointers(UPath(config.out)).get(record.main) == record.run_id
-    report = read_gates(run)
+    report = None if GATES in record.problems else read_gates(run)
     facts = {
         **record.model_dump(),
         "folder": str(run),
         "report": f"{run}/report/index.html",
         "published": published,
-        "gates": report.outcomes(),
+        "gates": report.outcomes() if report else {},
     }
     text = (
         f"run {record.run_id} is {record.status}{' and published' if published else ', not published'}: "
@@ -142,7 +142,9 @@ def tell_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
         f"catalogue: {run}/{record.main}\nreport:    {run}/report/index.html"
     )
     echo(text, facts, as_json)
-    for gate in report.gates:
+    for step, problem in record.problems.items():
+        warn(f"{step} failed, the catalogue is whole: {problem}; give the command again to repeat it")
+    for gate in report.gates if report else ():
         if gate.outcome == "warn" and not as_json:
             warn(f"quality gate {gate.name} warns: {gate.text}")
     if record.failed:

@@ -15,7 +15,7 @@ from ojala.flows.cli import signals
 from ojala.flows.cli.output import RUN_INTERRUPTED, AsJson, echo, errors, show_plan, tell_run
 
 if TYPE_CHECKING:
-    from ojala.pipeline.quality.gates import GateReport
+    from ojala.pipeline.runs.gates import GateReport
 
 app = typer.Typer()
 
@@ -30,7 +30,9 @@ RegionSpec = Annotated[
 Publish = Annotated[bool, typer.Option(help="Publish the run when it is complete and its quality allows it.")]
 _COLUMNS = ("run", "product", "status", "published", "date", "rows", "partitions", "weights", "MiB", "notes")
 
-Product = Annotated[str, typer.Option(help="Product whose release is meant.")]
+Product = Annotated[
+    str | None, typer.Option(help="Main product whose release is meant; default: the only one.")
+]
 
 
 @app.command()
@@ -69,6 +71,7 @@ def reprocess(
     from ojala.pipeline.runs.config import read_config
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.runs.resolved import resolve_run
 
     given = {
         "photometry": photometry,
@@ -87,9 +90,9 @@ def reprocess(
     with errors(RUN_INTERRUPTED if execute else "nothing was written"):
         asked = read_config(config, given)
         # Faults of the request are told here: within the flow they would be a task's failure.
-        plan = make_plan(asked, parse_region(region, asked.adapter.flags))
+        plan = make_plan(resolve_run(asked), parse_region(region, asked.adapter.flags))
         if not execute:
-            show_plan(plan, asked, as_json, "this would be done; give --yes to do it")
+            show_plan(plan, as_json, "this would be done; give --yes to do it")
             return
         from ojala.flows.survey import reprocess as flow
 
@@ -154,12 +157,13 @@ def publish(
 
 
 @app.command()
-def rollback(out: Out, product: Product = "ojala", as_json: AsJson = False) -> None:
+def rollback(out: Out, product: Product = None, as_json: AsJson = False) -> None:
     """Point the collection at the release that was published before."""
-    from ojala.pipeline.runs.releases import pointers
+    from ojala.pipeline.runs.releases import only_product, pointers
     from ojala.pipeline.runs.releases import rollback as roll_back
 
     with errors():
+        product = product or only_product(UPath(out))
         before = pointers(UPath(out)).get(product)
         record = roll_back(UPath(out), product)
     facts = {"published": record.run_id, "before": before, "product": product}

@@ -18,7 +18,7 @@ def validate(
     truth: Annotated[str, typer.Option(help="Known classes, redshifts and labels: Parquet or CSV.")],
     photometry: Annotated[
         str | None,
-        typer.Option(help="Where magnitudes are from; default: the run's photometry."),
+        typer.Option(help="Where magnitudes are from; default: the input of the run."),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for a page, its numbers and its objects.")] = None,
     as_json: AsJson = False,
@@ -29,7 +29,7 @@ def validate(
     catalogue's quantities under their names. Each measure comes with a bootstrap error. Without `--out`
     nothing is written.
     """
-    from ojala.pipeline.quality.validation.locate import find, match
+    from ojala.pipeline.quality.validation.locate import locate, match
     from ojala.pipeline.quality.validation.scores import validate as judge
     from ojala.pipeline.quality.validation.text import tables
     from ojala.pipeline.quality.validation.truth import read_truth
@@ -37,9 +37,9 @@ def validate(
 
     with errors():
         known = read_truth(UPath(truth))
-        place = find(UPath(catalogue))
-        matched = match(known, place, UPath(photometry) if photometry else None)
-        found = judge(known, matched, str(place.product))
+        location = locate(UPath(catalogue))
+        matched = match(known, location, UPath(photometry) if photometry else None)
+        found = judge(known, matched, str(location.product))
         page = write_validation(UPath(out), matched, found) if out else None
     text = tables(found) + (f"\n\npage: {page}" if page else "")
     echo(text, found.model_dump(mode="json"), as_json)
