@@ -301,7 +301,7 @@ def _report_for(out: UPath, folder: UPath, record: RunRecord, again: bool) -> Ga
             report = read_gates(folder)
         except FileNotFoundError:
             raise GateError(
-                f"run {record.run_id} has lost {GATES_FILE}: evaluate the gates with ojala publish {record.run_id}"
+                f"run {record.run_id} has lost {GATES_FILE}: evaluate it with ojala publish {record.run_id}"
             ) from None
         if pointers(out).get(record.main) in (report.against, folder.name):
             return report

@@ -95,9 +95,12 @@ def plan(
 
     with errors():
         resolved = resolve_run(resolve(context))
-        show_plan(make_plan(
+        show_plan(
+            make_plan(
                 resolved, parse_region(region, resolved.adapter.flags) if region else None, check=check
-            ), as_json)
+            ),
+            as_json,
+        )
 
 
 @app.command()

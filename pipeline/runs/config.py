@@ -191,7 +191,6 @@ class RunConfig(BaseModel):
 
     def absolute(self) -> RunConfig:
         """The same with absolute paths, which hold in whatever folder a later command is given."""
-
         changed = {name: _absolute(getattr(self, name)) for name in _PATHS}
         return self.model_copy(update=changed | {"heads": tuple(map(_absolute, self.heads))})
 

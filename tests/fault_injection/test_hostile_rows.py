@@ -13,7 +13,6 @@ import pytest
 from astropy.table import Table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ojala.pipeline.inference.adapters.empty import DummyModel
 from upath import UPath
 
 from ojala.pipeline.inference.adapters.dummy import DummyModel
