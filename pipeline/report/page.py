@@ -48,8 +48,8 @@ def write_report(
 ) -> None:
     """Write the report of a run.
 
-    ``report/index.html`` in the run's folder is the page. ``quality.json`` beside it has the same numbers, and
-    ``objects.csv``, where the run has a truth file, prediction and true values of each object.
+    The page is ``report/index.html`` in the run's folder. ``quality.json`` has the same numbers, and
+    ``objects.csv``, where the run has a truth file, predictions and true values of each object.
 
     Parameters
     ----------
@@ -145,6 +145,7 @@ def _run_context(
     slowest = np.argsort(-totals.seconds, kind="stable")[:SLOWEST]
     meanings = {flag.name: text for flag, text in run.contracts[0].remarks.items()}
     config, adapter = run.config, run.adapter
+    workers = f"{config.workers} worker{'s' if config.workers != 1 else ''}"
     inputs = [(adapter.reads.name, run.source)]
     inputs += [(adapter.auxiliary.name, run.auxiliary)] if adapter.auxiliary and run.auxiliary else []
     sections = [
@@ -186,10 +187,7 @@ def _run_context(
             ("Weights, SHA-256", record.weights_sha256 or "none"),
             *((f"{role.capitalize()}, SHA-256", sha256) for role, sha256 in record.assets.items()),
             ("Code", record.code_version),
-            (
-                "Engine",
-                f"{config.engine}, {config.workers} worker{'s' if config.workers != 1 else ''}, {config.device}",
-            ),
+            ("Engine", f"{config.engine}, {workers}, {config.device}"),
             ("Partitions", _origin(record) or "all made by this run"),
             ("Started, ended", f"{_time(record.started)}, {_time(record.ended or record.started)}"),
         ],

@@ -89,8 +89,8 @@ def match(truth: Truth, location: Location, photometry: UPath | None) -> Matched
         if source is None or not (source / "hats.properties").exists():
             why = f"there is no catalogue at {source}" if source else "no run names its photometry"
             raise CatalogueError(
-                f"{location.product}: magnitudes are not known: {why}; give the photometry with --photometry, "
-                f"or a column {MAGNITUDE} in the truth"
+                f"{location.product}: magnitudes are not known: {why}; give the photometry with "
+                f"--photometry, or a column {MAGNITUDE} in the truth"
             )
     predictions = predictions_for(truth, location.product, source, leaves)
     if predictions.num_rows == 0:
@@ -124,8 +124,8 @@ def _of_run(run: UPath) -> Location:
     record = read_record(run)
     if record.adapter.validation is None:
         raise CatalogueError(
-            f"{run}: model {record.adapter.name} has no column that true values can judge; its report compares "
-            "it with its input"
+            f"{run}: model {record.adapter.name} has no column that true values can judge; its report "
+            "compares it with its input"
         )
     pdfs = pdf_product(record.adapter)
     has_pdfs = pdfs is not None and (run / pdfs.name / "hats.properties").exists()
