@@ -1,4 +1,4 @@
-"""Figures of what came out of a run and of what it took."""
+"""Figures of the results, times and memory of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ojala.pipeline.report.svg import (
     draw,
     scatter,
 )
-from ojala.pipeline.report.totals import RunTotals
+from ojala.pipeline.runs.totals import RunTotals
 
 SYSTEM_COLOURS = {System.JPAS: BLUE, System.LEGACY: GREEN, System.WISE: ORANGE}
 STAGE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
@@ -189,7 +189,7 @@ def rate_drawing(totals: RunTotals) -> Drawing | None:
 
 
 def class_drawing(totals: RunTotals) -> Drawing | None:
-    """Rows per class beside the summed probabilities; None where no row was summarised."""
+    """Rows per class and the summed probabilities; None where no row was summarised."""
     if not totals.rows_summarised:
         return None
     counts = totals.classes

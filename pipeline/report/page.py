@@ -27,11 +27,11 @@ from ojala.pipeline.report.figures import (
 from ojala.pipeline.report.render import render
 from ojala.pipeline.report.skymap import sky_drawing
 from ojala.pipeline.report.spectra_section import reconstruction_section, survey_section
-from ojala.pipeline.report.totals import RunTotals, finite, run_numbers, seconds_between, totals_of
 from ojala.pipeline.report.truth_section import objects_csv, truth_section
 from ojala.pipeline.runs.gates import GateReport
 from ojala.pipeline.runs.record import RunRecord
 from ojala.pipeline.runs.resolved import ResolvedRun
+from ojala.pipeline.runs.totals import RunTotals, finite, run_numbers, seconds_between, totals_of
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_counts, read_leaves
 from ojala.pipeline.storage.healpix import Partition

@@ -1,4 +1,4 @@
-"""Where a run was: the whole sky, and its own patch of it."""
+"""Sky maps of a run: the whole sky, and its own patch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from ojala.pipeline.report.svg import FAINT, INK, MANY, SEQUENTIAL, VERMILION, Drawing, draw, plain_logs
-from ojala.pipeline.report.totals import RunTotals
+from ojala.pipeline.runs.totals import RunTotals
 from ojala.pipeline.storage.hats import SKYMAP_ORDER
 from ojala.pipeline.storage.healpix import Partition
 
@@ -34,7 +34,7 @@ def sky_drawing(totals: RunTotals, counts: np.ndarray) -> Drawing:
     totals : RunTotals
         Its partitions and what became of them.
     counts : ndarray of int64, shape (12 * 4**SKYMAP_ORDER,)
-        Rows of the photometry per HEALPix pixel (nested).
+        Rows of the input per HEALPix pixel (nested).
     """
     counts = np.where(_covered(totals.partitions), counts, 0)
     centre, radius = _footprint(counts, totals.partitions)

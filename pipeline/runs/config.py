@@ -60,7 +60,7 @@ class RunConfig(BaseModel):
     )
     atlas: str = Field(
         default="",
-        description="atlas that AVIS places embeddings in; empty: the one beside the weights, if any",
+        description="atlas that AVIS places embeddings in; empty: the one next to the weights, if any",
     )
     engine: Literal["serial", "local", "cuda", "address", "slurm"] = Field(
         default="local", description="where partitions are worked on"
@@ -145,7 +145,7 @@ class RunConfig(BaseModel):
     def _refuse_what_the_model_has_no_use_for(self) -> RunConfig:
         adapter, reads = self.adapter, self.adapter.reads.name
         if getattr(self, reads) is None:
-            raise ValueError(f"model {self.model} reads {reads}: say with --{reads} where they are")
+            raise ValueError(f"model {self.model} reads {reads}: give --{reads}")
         inputs = {reads, adapter.auxiliary.name if adapter.auxiliary else reads}
         for name in ("photometry", "spectra", "cutouts"):
             if name not in inputs and getattr(self, name) is not None:

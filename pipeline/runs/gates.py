@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
 from upath import UPath
 
+from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RunRecord, Status
+from ojala.pipeline.runs.totals import RunTotals, totals_of
 from ojala.pipeline.storage.files import READERS, sha256_of, utc_now, write_whole
 
 GATES_FILE = "gates.json"
@@ -34,9 +36,6 @@ NULL_SAMPLE = 256
 
 MAX_NAMED = 5
 """Partitions or columns that a gate names."""
-
-UNCLASSIFIED = "none"
-"""Key of rows without a class in a receipt's summary."""
 
 KS_COEFFICIENT = 1.63
 """Coefficient of the 1 % point of the two-sample Kolmogorov-Smirnov statistic (Smirnov 1948)."""
@@ -106,43 +105,6 @@ def write_gates(run: UPath, report: GateReport) -> None:
     write_whole(run / GATES_FILE, report.model_dump_json(indent=1).encode())
 
 
-class SummaryTotals:
-    """Sums of the summaries of partitions.
-
-    Attributes
-    ----------
-    rows : int
-        Rows of the partitions.
-    flagged : int
-        Rows with any flag.
-    """
-
-    def __init__(self, receipts: Sequence[Receipt]) -> None:
-        self._summaries = [receipt.summary for receipt in receipts if receipt.summary]
-        self.rows = sum(receipt.rows_out for receipt in receipts if receipt.summary)
-        self.flagged = sum(summary.flagged for summary in self._summaries)
-
-    def counts(self, name: Literal["classes", "flags"]) -> dict[str, int]:
-        """Rows per class or per flag."""
-        total: dict[str, int] = {}
-        for summary in self._summaries:
-            for key, count in getattr(summary, name).items():
-                total[key] = total.get(key, 0) + count
-        return total
-
-    def redshifts(self) -> dict[str, np.ndarray]:
-        """Rows per redshift bin, by class."""
-        total: dict[str, np.ndarray] = {}
-        for summary in self._summaries:
-            for name, counts in summary.redshifts.items():
-                total[name] = total.get(name, 0) + np.asarray(counts, np.int64)
-        return total
-
-    def share(self, count: int) -> float:
-        """Share of the rows."""
-        return count / self.rows if self.rows else 0.0
-
-
 @dataclass(frozen=True)
 class RunEvidence:
     """Files and numbers that gates look at.
@@ -173,9 +135,9 @@ class RunEvidence:
         return [receipt for receipt in self.receipts if receipt.status == "done"]
 
     @cached_property
-    def totals(self) -> SummaryTotals:
+    def totals(self) -> RunTotals:
         """Sums over these partitions."""
-        return SummaryTotals(self.done)
+        return totals_of(self.done)
 
     @cached_property
     def reprocessed(self) -> list[tuple[Receipt, Receipt]]:
@@ -186,11 +148,10 @@ class RunEvidence:
         return [pair for pair in pairs if _hashes(pair[0]) != _hashes(pair[1])]
 
     @cached_property
-    def changed(self) -> tuple[SummaryTotals, SummaryTotals]:
+    def changed(self) -> tuple[RunTotals, RunTotals]:
         """Sums over the reprocessed partitions, in the run and in the published release."""
-        return SummaryTotals([new for new, _ in self.reprocessed]), SummaryTotals(
-            [old for _, old in self.reprocessed]
-        )
+        new, old = zip(*self.reprocessed, strict=True)
+        return totals_of(new), totals_of(old)
 
 
 def _hashes(receipt: Receipt) -> list[str]:
@@ -361,7 +322,7 @@ def mixed_versions(run: RunEvidence) -> Finding:
 @gate("share of rows without a class", warn=0.05, fail=0.5, former="unanswered")
 def unclassified(run: RunEvidence) -> Finding:
     """Rows have a class."""
-    return _share(run.totals, run.totals.counts("classes").get(UNCLASSIFIED, 0), "have no class")
+    return _share(run.totals, run.totals.classes[NONE], "have no class")
 
 
 @gate("share of rows with any flag", warn=0.7, fail=0.98, former="flagged")
@@ -370,10 +331,11 @@ def flags(run: RunEvidence) -> Finding:
     return _share(run.totals, run.totals.flagged, "carry a flag")
 
 
-def _share(totals: SummaryTotals, count: int, text: str) -> Finding:
-    share = totals.share(count)
-    numbers = {"share": share, "rows": totals.rows}
-    return Finding(f"{share:.1%} of {totals.rows:,} rows {text}", "pass", share, totals.rows, numbers)
+def _share(totals: RunTotals, count: int, text: str) -> Finding:
+    rows = totals.rows_summarised
+    share = count / max(rows, 1)
+    text = f"{share:.1%} of {rows:,} rows {text}"
+    return Finding(text, "pass", share, rows, {"share": share, "rows": rows})
 
 
 @gate("change of a column's share of nulls", warn=0.05, fail=0.3, compares=True)
@@ -420,37 +382,36 @@ def _null_counts(run: UPath, receipts: Sequence[Receipt]) -> tuple[dict[str, int
 @gate("change of the share of any one flag", warn=0.05, fail=0.3, compares=True)
 def flag_drift(run: RunEvidence) -> Finding:
     """Flags are as frequent as before."""
-    return _share_drift("flag", "flags", *run.changed)
+    new, old = run.changed
+    return _share_drift("flag", new.flags, new.rows_summarised, old.flags, old.rows_summarised)
 
 
 @gate("change of the share of a class", warn=0.03, fail=0.15, compares=True)
 def class_drift(run: RunEvidence) -> Finding:
     """Classes are as frequent as before."""
-    return _share_drift("class", "classes", *run.changed)
+    new, old = run.changed
+    return _share_drift("class", new.classes, new.rows_summarised, old.classes, old.rows_summarised)
 
 
-def _share_drift(
-    noun: str, table: Literal["classes", "flags"], new: SummaryTotals, old: SummaryTotals
-) -> Finding:
-    """Largest change of a share beyond `SIGMAS` standard deviations of chance."""
-    counts, counts_before = new.counts(table), old.counts(table)
+def _share_drift(noun: str, new: Mapping[str, int], n: int, old: Mapping[str, int], m: int) -> Finding:
+    """Largest change of a share of n rows against one of m, beyond `SIGMAS` standard deviations of chance."""
     changes = {}
-    for key in sorted(counts.keys() | counts_before.keys()):
-        share, before = new.share(counts.get(key, 0)), old.share(counts_before.get(key, 0))
+    for key in sorted(new.keys() | old.keys()):
+        share, before = new.get(key, 0) / max(n, 1), old.get(key, 0) / max(m, 1)
         pooled = min((share + before) / 2, 1.0)
-        chance = SIGMAS * math.sqrt(pooled * (1 - pooled) * (1 / max(new.rows, 1) + 1 / max(old.rows, 1)))
+        chance = SIGMAS * math.sqrt(pooled * (1 - pooled) * (1 / max(n, 1) + 1 / max(m, 1)))
         changes[key] = (max(abs(share - before) - chance, 0.0), share, before)
     worst = max(changes, key=lambda key: changes[key][0], default="")
     drift, share, before = changes.get(worst, (0.0, 0.0, 0.0))
     text = f"{noun} {worst}: {share:.1%} of the reprocessed rows, {before:.1%} before"
-    return _drift(drift, text, new.rows, share=share, share_before=before)
+    return _drift(drift, text, n, share=share, share_before=before)
 
 
 @gate("largest distance of the cumulative N(z) of a class", warn=0.05, fail=0.2, compares=True)
 def redshift_drift(run: RunEvidence) -> Finding:
     """The redshift distribution of each class is as before, beyond the 1 % point of Kolmogorov-Smirnov."""
     new, old = run.changed
-    now, before = new.redshifts(), old.redshifts()
+    now, before = new.redshifts, old.redshifts
     worst, drift = "", 0.0
     for name in now.keys() & before.keys():
         n, m = now[name].sum(), before[name].sum()
@@ -460,7 +421,7 @@ def redshift_drift(run: RunEvidence) -> Finding:
         distance -= KS_COEFFICIENT * math.sqrt(1 / n + 1 / m)
         if distance > drift:
             worst, drift = name, distance
-    return _drift(drift, f"N(z) of {worst} moved by {drift:.3f} in its cumulative form", new.rows)
+    return _drift(drift, f"N(z) of {worst} moved by {drift:.3f} in its cumulative form", new.rows_summarised)
 
 
 def _drift(drift: float, text: str, count: int, **numbers: float) -> Finding:

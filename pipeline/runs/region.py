@@ -1,4 +1,4 @@
-"""Regions of the sky, as a person names them, and the partitions that they touch."""
+"""Regions of the sky, parsed from text, and the partitions that they touch."""
 
 from __future__ import annotations
 

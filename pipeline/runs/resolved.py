@@ -119,8 +119,8 @@ def resolve_run(config: RunConfig) -> ResolvedRun:
     """
     config = config.absolute()
     files = [Path(path) for path in (config.weights, config.atlas, *config.heads) if path]
-    beside = sorted(Path(config.weights).parent.glob("*.safetensors")) if config.weights else []
-    return _resolve(config, tuple(_stat(file) for file in (*files, *beside)))
+    siblings = sorted(Path(config.weights).parent.glob("*.safetensors")) if config.weights else []
+    return _resolve(config, tuple(_stat(file) for file in (*files, *siblings)))
 
 
 @functools.lru_cache(maxsize=4)

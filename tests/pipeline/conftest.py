@@ -4,8 +4,8 @@ import pytest
 
 from ojala.pipeline.quality.validation.predictions import predictions_for
 from ojala.pipeline.quality.validation.truth import Matched, match_truth, read_truth
-from ojala.pipeline.report.totals import totals_of
 from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.runs.totals import totals_of
 from tests.pipeline.report.small_run import Reported, SmallRun, make_run, report
 
 

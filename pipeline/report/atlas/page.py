@@ -142,7 +142,7 @@ def _images(rows: pa.Table) -> tuple[Images, np.ndarray]:
 
 
 def objects_of(rows: pa.Table, images: Images, place: np.ndarray) -> dict[str, list[Any]]:
-    """What the page says of each object, by name; None where it is not known.
+    """Values of each object on the page, by name; None where one is not known.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ import pytest
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.report.skymap import sky_drawing
-from ojala.pipeline.report.totals import totals_of
+from ojala.pipeline.runs.totals import totals_of
 from ojala.pipeline.storage.hats import SKYMAP_ORDER
 from ojala.pipeline.storage.healpix import Partition, pixel_at, spatial_index
 from tests.pipeline.report.small_run import SmallRun, failed

@@ -195,7 +195,7 @@ def test_spectra_alone_are_embedded_and_say_so(survey, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"model": "avis", "cutouts": "c"}, "model avis reads spectra: say with --spectra"),
+        ({"model": "avis", "cutouts": "c"}, "model avis reads spectra: give --spectra"),
         ({"model": "specpt", "spectra": "s", "cutouts": "c"}, "leave --cutouts out"),
         ({"model": "specpt", "spectra": "s", "atlas": "a"}, "leave --atlas out"),
     ],

@@ -13,7 +13,7 @@ from ojala.pipeline.quality.validation.samples import (
     wrong_redshifts,
 )
 from ojala.pipeline.quality.validation.truth import Matched
-from ojala.pipeline.report.totals import totals_of
+from ojala.pipeline.runs.totals import totals_of
 from tests.pipeline.report.small_run import SmallRun
 
 

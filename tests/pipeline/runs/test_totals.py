@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ojala.pipeline.report.totals import totals_of
+from ojala.pipeline.runs.totals import totals_of
 from tests.pipeline.report.small_run import ROWS, SmallRun, failed
 
 
