@@ -97,18 +97,18 @@ def test_an_atlas_of_pairs_does_not_place_what_has_no_image(finished):
 
 
 def test_what_was_read_is_told(finished, survey):
-    assert finished.record.beside == str(survey.cutouts)
-    assert finished.record.atlas_sha256 == read_atlas(Path(finished.config.atlas)).sha256
+    assert finished.record.auxiliary == str(survey.cutouts)
+    assert finished.record.assets["atlas"] == read_atlas(Path(finished.config.atlas)).sha256
     document = json.loads((finished.run / "provenance" / "prov.json").read_text())
     assert document["entity"]["ojala:cutouts"]["prov:location"] == str(survey.cutouts)
-    assert document["entity"]["ojala:atlas"]["ojala:sha256"] == finished.record.atlas_sha256
+    assert document["entity"]["ojala:atlas"]["ojala:sha256"] == finished.record.assets["atlas"]
     leaf = next((finished.run / "avis" / "dataset").rglob("Npix=*.parquet"))
     footer = pq.read_metadata(leaf.path).metadata
     assert footer[b"ojala.cutouts"] == b"cutouts"
     assert len(footer[b"ojala.input_sha256"].split()) == 2
     page = (finished.run / "report" / "index.html").read_text()
     assert str(survey.cutouts) in page
-    assert finished.record.atlas_sha256 in page
+    assert finished.record.assets["atlas"] in page
 
 
 def test_a_release_is_verified_and_opened_with_its_spectra(finished):
