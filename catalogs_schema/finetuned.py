@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from ojala.catalogs_schema.columns import measured
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, OJALA, OJALA_VECTORS
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
@@ -60,10 +60,4 @@ def heads_contract(heads: Sequence[FinetunedHead]) -> Contract:
 
 def _columns(head: FinetunedHead) -> tuple[Column, Column]:
     given = f"given where p_{head.object_class.lower()} >= {MIN_CLASS_PROBABILITY:g}"
-    text = f"{head.description.rstrip('.')}; {given}"
-    error = f"half-width of the central 68.3 % interval of {head.name}"
-    ucd = ";".join(filter(None, ("stat.error", head.ucd)))
-    return (
-        Column(head.name, pa.float32(), head.unit, head.ucd, text),
-        Column(f"{head.name}_err", pa.float32(), head.unit, ucd, error, minimum=0.0),
-    )
+    return measured(head.name, head.unit, head.ucd, f"{head.description.rstrip('.')}; {given}")

@@ -28,6 +28,9 @@ WEIGHTS_FOLDER = Path(__file__).parents[3] / "models" / "weights"
 WEIGHTS = "weights"
 """Role of the asset that every network has."""
 
+NO_WEIGHTS = hashlib.sha256(b"").hexdigest()
+"""SHA-256 in place of that of the weights, for a model without."""
+
 WORKER_MODULE = "ojala.pipeline.inference.process"
 """Module that runs on workers, with whatever model."""
 
@@ -171,7 +174,7 @@ class ModelAdapter(ABC, Generic[Inputs]):
     @property
     def flags(self) -> type[enum.IntFlag]:
         """Bits of the column ``flags`` of the main product; `Contract.remarks` has their meanings."""
-        return type(next(iter(self.main.remarks)))
+        return next((type(flag) for flag in self.main.remarks), enum.IntFlag)
 
     @property
     def labels(self) -> dict[str, str]:

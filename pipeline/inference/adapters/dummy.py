@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ojala.catalogs_schema.ojala import EMBEDDING_WIDTH
 from ojala.models.quantities import CLASSES, FINE_TUNED, SCALARS
-from ojala.pipeline.inference.adapters.base import WEIGHTS, Asset, Model
+from ojala.pipeline.inference.adapters.base import NO_WEIGHTS, WEIGHTS, Asset, Model
 from ojala.pipeline.inference.adapters.ojala import OjalaAdapter
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class DummyAdapter(OjalaAdapter):
 
     def assets(self, spec: ModelSpec) -> tuple[Asset, ...]:
         """See `ModelAdapter`."""
-        return (Asset(WEIGHTS, "", DummyModel.weights_sha256),)
+        return (Asset(WEIGHTS, "", NO_WEIGHTS),)
 
     def load(self, spec: ModelSpec) -> Model:
         """See `ModelAdapter`."""
@@ -44,7 +43,7 @@ class DummyModel:
 
     name = DummyAdapter.name
     version = "1"
-    weights_sha256 = hashlib.sha256(b"").hexdigest()
+    weights_sha256 = NO_WEIGHTS
     device = "none"
     batch_size = 1
 

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.finetuned import HEADS_PRODUCT, FinetunedHead, heads_contract
 from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS
-from ojala.catalogs_schema.photometry import PHOTOMETRY
-from ojala.catalogs_schema.receipt import Summary
-from ojala.pipeline.inference.adapters.base import WEIGHTS, Asset, Model, ModelAdapter
+from ojala.pipeline.inference.adapters.base import WEIGHTS, Asset, Model
+from ojala.pipeline.inference.adapters.photometry import PhotometricAdapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,18 +23,16 @@ if TYPE_CHECKING:
     from ojala.pipeline.inference.photometry import Photometry
 
 
-class OjalaAdapter(ModelAdapter["Photometry"]):
+class OjalaAdapter(PhotometricAdapter):
     """OJALA."""
 
     name = "ojala"
     description = "classes, redshifts and physical properties from photometry"
-    reads = PHOTOMETRY
     main = OJALA
     extended = (OJALA_VECTORS,)
     accepts = frozenset({"heads"})
     heads_product = HEADS_PRODUCT
     weights_file = "ojala-base.safetensors"
-    cpu_batch, gpu_batch = 128, 16_384
     bf16_on_cpu = True  # its cost in each column: flows/bench/BENCHMARK.md
     validation = ("class", *(name for name in OJALA.names if f"{name}_err" in OJALA.names))
 
@@ -89,16 +85,6 @@ class OjalaAdapter(ModelAdapter["Photometry"]):
         heads = cast("OjalaPredictor", model).heads
         return {WEIGHTS: model.weights_sha256, **{f"head.{name}": sha256 for name, sha256 in heads}}
 
-    def read_inputs(self, table: pa.Table) -> Photometry:
-        """See `ModelAdapter`."""
-        from ojala.pipeline.inference.photometry import read_photometry
-
-        return read_photometry(table)
-
-    def predict(self, model: Model, inputs: Photometry) -> dict[str, np.ndarray]:
-        """See `ModelAdapter`."""
-        return model.predict(inputs.flux, inputs.error, inputs.ebv)
-
     def build_products(
         self,
         model: Model,
@@ -117,18 +103,3 @@ class OjalaAdapter(ModelAdapter["Photometry"]):
         if HEADS_PRODUCT in products:
             made[HEADS_PRODUCT] = heads_table(heads, made[OJALA.name], predictions)
         return made
-
-    def summarise(self, main: pa.Table, inputs: Photometry) -> Summary:
-        """See `ModelAdapter`."""
-        from ojala.pipeline.inference.products.table import summarise
-
-        return summarise(OJALA, main, inputs.usable.sum(axis=0).tolist())
-
-    def example(self, n: int) -> Photometry:
-        """See `ModelAdapter`."""
-        import numpy as np
-
-        from ojala.pipeline.inference.photometry import Photometry
-
-        flux = np.full((n, len(MODEL_BANDS)), 10.0, np.float32)
-        return Photometry(flux, 0.1 * flux, np.zeros(n, np.float32), np.ones(flux.shape, bool))
