@@ -13,6 +13,7 @@ from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.region import parse_region
+from tests.helpers.survey import plan_run
 
 CONTRACT = """
 import enum
