@@ -12,8 +12,7 @@ import numpy as np
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
-from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import RetryPolicy
+from ojala.pipeline.execution import RetryPolicy, run_tasks
 from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.report import write_report
@@ -119,6 +118,17 @@ def begin(plan: Plan) -> UPath:
     return folder
 
 
+def ended_record(plan: Plan) -> RunRecord | None:
+    """Record of a planned run that has ended already, with nothing left to do; None of any other."""
+    record = read_record(plan.folder) if plan.resumes else None
+    return record if record is not None and record.status in ENDED else None
+
+
+def needs_assessment(plan: Plan, record: RunRecord) -> bool:
+    """Whether the assessment of a run is pending or has failed, and may be repeated."""
+    return bool(record.problems) and not was_published(plan.resolved.out, plan.run_id)
+
+
 def execute(plan: Plan) -> Iterator[Receipt]:
     """Process the partitions of a plan; yields a receipt as each one ends, in any order."""
     run, config, adapter = plan.resolved, plan.resolved.config, plan.resolved.adapter
@@ -153,9 +163,9 @@ def execute(plan: Plan) -> Iterator[Receipt]:
     ]
     if not tasks:
         return
-    policy = RetryPolicy(config.attempts, config.partition_seconds)
+    retries = RetryPolicy(config.attempts, config.partition_seconds)
     with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
-        yield from ENGINES[config.engine](tasks, run.spec, config.workers, policy)
+        yield from run_tasks(tasks, run.spec, engine=config.engine, workers=config.workers, retries=retries)
 
 
 def make_catalogues(plan: Plan, *, partial: bool = False) -> RunRecord:

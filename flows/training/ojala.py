@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
 from ojala.flows.training.calibrate import write_card
@@ -72,7 +73,7 @@ class ObservedPhotometry:
         photometry = read_photometry(pa.concat_tables(tables))
         seen = np.flatnonzero(photometry.usable.sum(axis=1) >= FEW_BANDS)
         if len(seen) == 0:
-            raise ValueError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
+            raise InputError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
         self._flux, self._error, self._ebv = (
             part[seen] for part in (photometry.flux, photometry.error, photometry.ebv)
         )
@@ -102,15 +103,15 @@ def sky_to_train_on(
 
     Raises
     ------
-    ValueError
+    InputError
         There are spectra but no curves, no such fold, or a fold but no spectra.
     """
     if without_fold is not None and (spectra is None or without_fold not in range(FOLDS)):
-        raise ValueError(f"a fold to leave out is one of 0 to {FOLDS - 1}, of observed spectra")
+        raise InputError(f"a fold to leave out is one of 0 to {FOLDS - 1}, of observed spectra")
     if spectra is None:
         return mock, ""
     if curves is None:
-        raise ValueError("spectra are seen through transmission curves: name their folder as well")
+        raise InputError("spectra are seen through transmission curves: name their folder as well")
     folds = [fold for fold in range(FOLDS) if fold != without_fold]
     observed = open_observed_sky(spectra, curves, held_out=False, folds=folds)
     objects = len(np.unique(observed.members.primary_id))
@@ -158,13 +159,13 @@ def train_from(
 
     Raises
     ------
-    ValueError
+    InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
     try:
         config = config_from(tomllib.loads(settings.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{settings}: {error}") from error
+        raise InputError(f"{settings}: {error}") from error
     galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
     config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
     mock = load_sky(library)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.models.data import LabelledSpectra
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky, Targets
@@ -78,13 +79,13 @@ def train_specpt_from(
 
     Raises
     ------
-    ValueError
+    InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
     try:
         config = SpecPTTraining.from_settings(tomllib.loads(settings.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{settings}: {error}") from error
+        raise InputError(f"{settings}: {error}") from error
     sky = SpectraSky(load_sky(library).population)
 
     def draw(n: int, rng: np.random.Generator) -> LabelledSpectra:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
 from ojala.models.data import LabelledSpectra
@@ -116,7 +117,7 @@ def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]
 
     Raises
     ------
-    ValueError
+    InputError
         A setting is unknown or wrong.
     """
     try:
@@ -128,7 +129,7 @@ def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]
         }
         return network, TokenizerTraining.from_settings(shared | heads)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{settings}: {error}") from error
+        raise InputError(f"{settings}: {error}") from error
 
 
 def train_tokenizer_from(
@@ -160,7 +161,7 @@ def train_tokenizer_from(
 
     Raises
     ------
-    ValueError
+    InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
     network, heads = read_settings(settings)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis import losses
 from ojala.models.avis.augmentation import AvisLessonConfig, make_avis_lesson
 from ojala.models.avis.checkpoint import load_avis, save_avis
@@ -98,9 +99,9 @@ class AvisTraining:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
         if self.objective not in get_args(Objective):
-            raise ValueError(
+            raise InputError(
                 f"unknown objective {self.objective!r}; choose one of {', '.join(get_args(Objective))}"
             )
 
@@ -149,7 +150,7 @@ def train_avis(
 
     Raises
     ------
-    ValueError
+    InputError
         The folder holds a training with other settings.
     """
     torch.manual_seed(config.seed)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import file_sha256
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.metrics import catalogue_metrics
@@ -136,9 +137,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
         if self.steps < 1 or self.batch_size < 1:
-            raise ValueError("steps and batch_size must be at least 1")
+            raise InputError("steps and batch_size must be at least 1")
 
 
 def config_from(settings: dict[str, Any]) -> TrainingConfig:
@@ -146,11 +147,11 @@ def config_from(settings: dict[str, Any]) -> TrainingConfig:
 
     Raises
     ------
-    ValueError
+    InputError
         If a setting is unknown.
     """
     if unknown := set(settings) - {field.name for field in fields(TrainingConfig)}:
-        raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
+        raise InputError(f"unknown training settings: {', '.join(sorted(unknown))}")
     if "class_weights" in settings:
         galaxy, star, qso = settings["class_weights"]
         settings = settings | {"class_weights": (galaxy, star, qso)}
@@ -173,13 +174,13 @@ def load_compatible(model: Ojala, other: Ojala) -> None:
 
     Raises
     ------
-    ValueError
+    InputError
         If a tensor of the other network has no place, or another shape.
     """
     own, given = model.state_dict(), other.state_dict()
     misfits = [name for name, tensor in given.items() if name not in own or own[name].shape != tensor.shape]
     if misfits:
-        raise ValueError(f"cannot start from weights of another shape: {', '.join(misfits[:5])}")
+        raise InputError(f"cannot start from weights of another shape: {', '.join(misfits[:5])}")
     model.load_state_dict(own | given)
 
 
@@ -370,12 +371,12 @@ def train(
 
     Raises
     ------
-    ValueError
+    InputError
         There is a weight for a discrepancy and nothing observed, or the reverse; the folder holds a training
         with other settings; the weights to start from have another shape.
     """
     if (config.discrepancy > 0) != (unlabelled is not None):
-        raise ValueError("a discrepancy needs observed photometry without labels, and that needs its weight")
+        raise InputError("a discrepancy needs observed photometry without labels, and that needs its weight")
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
     fit = _start(config, tokenise(first.flux, first.error, first.ebv))
     drawn = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledSpectra
 from ojala.models.evaluation.metrics import redshift_metrics
 from ojala.models.specpt.checkpoint import save_specpt
@@ -86,7 +87,7 @@ class SpecPTTraining:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> SpecPTTraining:
@@ -94,11 +95,11 @@ class SpecPTTraining:
 
         Raises
         ------
-        ValueError
+        InputError
             A setting is unknown or wrong.
         """
         if unknown := set(settings) - {field.name for field in fields(cls)}:
-            raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
+            raise InputError(f"unknown training settings: {', '.join(sorted(unknown))}")
         return cls(**settings)
 
 
@@ -228,7 +229,7 @@ def train_specpt(
 
     Raises
     ------
-    ValueError
+    InputError
         The folder holds a training with other settings.
     """
     torch.manual_seed(config.seed)

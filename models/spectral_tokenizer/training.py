@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledSpectra
 from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer, save_tokenizer
 from ojala.models.spectral_tokenizer.heads import Heads
@@ -99,9 +100,9 @@ class TokenizerTraining:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
         if self.frozen and (self.begin or self.contrast):
-            raise ValueError("a network that is frozen neither begins elsewhere nor is contrasted")
+            raise InputError("a network that is frozen neither begins elsewhere nor is contrasted")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TokenizerTraining:
@@ -109,13 +110,13 @@ class TokenizerTraining:
 
         Raises
         ------
-        ValueError
+        InputError
             A setting is unknown or wrong.
         """
         lesson = settings.get("lesson", {})
         known = {field.name for field in (*fields(cls), *fields(LessonConfig))}
         if unknown := {*settings, *lesson} - known:
-            raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
+            raise InputError(f"unknown training settings: {', '.join(sorted(unknown))}")
         return cls(**{**settings, "lesson": LessonConfig(**lesson)})
 
 
@@ -175,7 +176,7 @@ def train_tokenizer(
 
     Raises
     ------
-    ValueError
+    InputError
         The folder holds a training with other settings.
     """
     fit, before = _start(config)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cas
 import torch
 from torch import Tensor, nn
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -189,13 +190,13 @@ class Trainer(Generic[Network]):
 
         Raises
         ------
-        ValueError
+        InputError
             The file belongs to a training with other settings.
         """
         tensors, metadata = read_tensors(path)
         progress = json.loads(metadata["progress"])
         if not belongs(progress["config"]):
-            raise ValueError(
+            raise InputError(
                 f"{path} belongs to a training with other settings ({progress['config']}); use another folder"
             )
         self.model.load_state_dict(_under(tensors, "model"))
@@ -301,7 +302,7 @@ def carry_through(
 
     Raises
     ------
-    ValueError
+    InputError
         The folder holds a training with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.pipeline.execution import ENGINES
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.inference.model_spec import ModelSpec
@@ -62,8 +63,10 @@ class RunConfig(BaseModel):
         default="",
         description="atlas that AVIS places embeddings in; empty: the one next to the weights, if any",
     )
-    engine: Literal["serial", "local", "cuda", "address", "slurm"] = Field(
-        default="local", description="where partitions are worked on"
+    engine: str = Field(
+        default="local",
+        description="where partitions are processed: one of " + ", ".join(ENGINES),
+        json_schema_extra={"enum": list(ENGINES)},
     )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="what the network runs on; default: cuda for the engine cuda, else cpu"
@@ -131,14 +134,20 @@ class RunConfig(BaseModel):
         for name, path in adapter.companions(values["weights"]).items():
             values |= {name: values.get(name) or path}
         engine = values.get("engine", "local")
-        device = values.get("device") or ("cuda" if engine == "cuda" else "cpu")
-        if engine == "cuda" and device != "cuda":
-            raise ValueError(f"the engine cuda runs the network on cuda: leave --device {device} out")
-        if engine == "local" and device == "cuda":
+        if engine not in ENGINES:
+            raise ValueError(f"there is no engine {engine!r}: choose from {', '.join(ENGINES)}")
+        devices = ENGINES[engine].devices
+        device = values.get("device") or devices[0]
+        if "cpu" not in devices and device != "cuda":
+            raise ValueError(f"the engine {engine} runs the network on cuda: leave --device {device} out")
+        if "cuda" not in devices and device == "cuda":
             raise ValueError(
-                "processes of the engine local would share one GPU: take --engine cuda, which has one per GPU"
+                f"processes of the engine {engine} would share one GPU: take --engine cuda, which has one "
+                "per GPU"
             )
-        defaults = adapter.device_defaults(device) | ({"workers": visible_gpus()} if engine == "cuda" else {})
+        defaults = adapter.device_defaults(device)
+        if "cpu" not in devices:
+            defaults |= {"workers": visible_gpus()}
         return defaults | values | {"device": device}
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from prov.model import ProvDocument, ProvEntity
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RECORD, RunRecord
 from ojala.pipeline.runs.resolved import ResolvedRun
@@ -147,6 +148,6 @@ def read_checksums(run: UPath) -> dict[str, str]:
         sha256, _, name = line.partition("  ")
         path = PurePosixPath(name)
         if not name or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{run / CHECKSUMS}, line {number}: {name!r} is no file of this run")
+            raise InputError(f"{run / CHECKSUMS}, line {number}: {name!r} is no file of this run")
         sums[name] = sha256
     return sums

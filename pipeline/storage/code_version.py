@@ -89,7 +89,8 @@ def _parse(name: str, path: Path, is_package: bool) -> tuple[str, tuple[str, ...
     package = name if is_package else name.rpartition(".")[0]
     at_once = set(_imports(tree, package, into_functions=False))
     late = set(_imports(tree, package, into_functions=True)) - at_once
-    return ast.dump(tree), tuple(sorted(at_once)), tuple(sorted(late))
+    text = ast.dump(tree).replace(", type_params=[]", "")  # a field that Python 3.12 added
+    return text, tuple(sorted(at_once)), tuple(sorted(late))
 
 
 class _Reduced(ast.NodeTransformer):

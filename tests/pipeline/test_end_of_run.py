@@ -83,7 +83,7 @@ def count_opened(event, args):
 
 def test_weights_are_read_once_by_a_command_besides_its_workers(photometry, tmp_path, monkeypatch):
     monkeypatch.setattr(survey_run, "write_report", lambda *of_the_run: None)
-    monkeypatch.setitem(survey_run.ENGINES, "serial", lambda tasks, *rest: iter(()))
+    monkeypatch.setattr(survey_run, "run_tasks", lambda *tasks, **options: iter(()))
     source = RunConfig(photometry="p", out="o").weights
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(UPath(source).read_bytes())

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.catalogs_schema.receipt import Summary
 from ojala.pipeline.storage.code_version import code_version
@@ -35,7 +35,7 @@ WORKER_MODULE = "ojala.pipeline.inference.process"
 """Module that runs on workers, with whatever model."""
 
 
-class ModelError(OjalaError, ValueError):
+class ModelError(InputError):
     """A model that does not exist, cannot be loaded here, or has other files than those wanted."""
 
 
