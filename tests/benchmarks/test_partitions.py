@@ -4,6 +4,8 @@ import pytest
 
 from tests.benchmarks.partitions import Costs, costs, straight_line, table
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_simulated_survey_is_planned_ended_and_published():
     found = costs(4)

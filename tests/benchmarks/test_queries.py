@@ -26,6 +26,8 @@ from tests.benchmarks.queries import (
     table_row,
 )
 
+pytestmark = pytest.mark.integration
+
 ROWS = 400
 
 

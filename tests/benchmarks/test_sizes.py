@@ -1,7 +1,11 @@
 """What a run costs by its size: the arithmetic, and one small size."""
 
+import pytest
+
 from ojala.catalogs_schema.receipt import Attempt, Receipt
 from tests.benchmarks.sizes import ROWS, Cost, cost, table, worker_memory
+
+pytestmark = pytest.mark.integration
 
 
 def receipt(pid: int, minute: int, peak: float) -> Receipt:

@@ -19,7 +19,7 @@ from tests.deploy.processes import BIN
 from tests.helpers.pace import scaled
 
 # Scheduler, workers and a run with Prefect's own server start one after another.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def security(authority, certificate):

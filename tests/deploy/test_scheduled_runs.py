@@ -22,7 +22,7 @@ from tests.deploy.processes import BIN, ROOT, free_port, running
 from tests.helpers.pace import scaled, until
 
 # Server, worker and two runs start some ten interpreters; on a busy machine that takes long.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 SECRET = "survey:a-secret-of-this-test"
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}

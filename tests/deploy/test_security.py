@@ -12,6 +12,8 @@ from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.deploy.processes import ROOT
 from tests.helpers.survey import orders
 
+pytestmark = pytest.mark.integration
+
 PACKAGES = ("catalogs_schema", "models", "pipeline", "flows", "deploy")
 EXECUTING_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNPACKING_MODULES = {"tarfile", "zipfile"}

@@ -23,6 +23,8 @@ from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.storage.healpix import pixel_at, spatial_index
 from tests.helpers.survey import orders
 
+pytestmark = pytest.mark.fault
+
 HOUR = 3600  # of 5,000 cases on a machine with other work
 
 FLUX = st.one_of(

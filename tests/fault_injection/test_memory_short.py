@@ -15,6 +15,8 @@ from ojala.pipeline.inference.process import process
 from tests.fault_injection.processes import start
 from tests.helpers.survey import ingest_table, orders, photometry_table
 
+pytestmark = pytest.mark.fault
+
 ROWS = 1200
 
 

@@ -24,6 +24,8 @@ from tests.fault_injection.processes import frozen_ingest, kill
 from tests.helpers.pace import until
 from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run
 
+pytestmark = pytest.mark.fault
+
 s3fs = pytest.importorskip("s3fs")
 SECRET = "a-secret-that-must-not-be-told"
 OBJECTS = photometry_table(90, 3)

@@ -26,6 +26,8 @@ from tests.fault_injection.processes import (
 from tests.helpers.pace import until
 from tests.helpers.survey import Finished, carry_through, ingest_table, plan_run
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.mark.parametrize("end", [kill, kill_group], ids=["driver", "process group"])
 def test_a_run_whose_driver_is_killed_goes_on_where_it_was(asked, undisturbed, ledger, end):

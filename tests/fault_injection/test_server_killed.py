@@ -18,7 +18,7 @@ from tests.helpers.pace import scaled, until
 from tests.helpers.survey import Finished, plan_run
 
 # A server and three commands that start Prefect, one after another; on a busy machine that takes long.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
 
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)}
 

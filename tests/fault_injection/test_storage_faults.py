@@ -24,6 +24,8 @@ from tests.fault_injection.accounts import check, data_of, settle
 from tests.fault_injection.processes import receipts
 from tests.helpers.survey import Finished, carry_through, plan_run
 
+pytestmark = pytest.mark.fault
+
 
 @contextmanager
 def disk(folder: Path, size: str):

@@ -13,6 +13,8 @@ import pytest
 
 from tests.helpers.pace import scaled
 
+pytestmark = pytest.mark.integration
+
 BIN = Path(sys.executable).parent
 
 

@@ -21,6 +21,8 @@ from ojala.pipeline.runs.record import Status, read_record
 from ojala.pipeline.runs.releases import pointers
 from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run, replace
 
+pytestmark = pytest.mark.integration
+
 
 def data(run, product="ojala"):
     """Columns of all leaves by name."""

@@ -18,6 +18,8 @@ from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.pipeline.inference.process import peak_memory
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 TINY = Sizes(
     repeats=1,
     minutes=60.0,

@@ -21,6 +21,8 @@ from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.pace import scaled, until
 from tests.helpers.survey import photometry_table
 
+pytestmark = pytest.mark.integration
+
 OJALA = str(Path(sys.executable).with_name("ojala"))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 

@@ -21,6 +21,8 @@ from ojala.pipeline.storage.hats import read_leaves
 from tests.helpers.avis_survey import AvisSurvey, make_avis_survey
 from tests.helpers.survey import Finished, carry_through, without_report
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory) -> AvisSurvey:

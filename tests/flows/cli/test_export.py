@@ -24,6 +24,8 @@ from ojala.pipeline.runs.qp_export import ExportError, export_qp
 from ojala.pipeline.storage.hats import read_leaves
 from tests.helpers.survey import carry_through, ingest_table
 
+pytestmark = pytest.mark.integration
+
 ROWS = 1500
 TRUTH = UPath(PATCH / "mock_sky_truth.parquet")
 

@@ -13,6 +13,8 @@ from ojala.flows.cli.app import app
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.survey import carry_through, without_report
 
+pytestmark = pytest.mark.integration
+
 OJALA = str(Path(sys.executable).with_name("ojala"))
 
 

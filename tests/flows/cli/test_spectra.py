@@ -1,9 +1,12 @@
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from ojala.flows.cli.app import app
 from tests.helpers import spectra_files
+
+pytestmark = pytest.mark.integration
 
 
 def test_spectra_become_a_catalogue_and_the_command_says_what_came_in(tmp_path):

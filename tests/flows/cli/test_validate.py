@@ -10,6 +10,8 @@ from ojala.flows.cli.app import app
 from ojala.pipeline.quality.validation.result import Validation
 from tests.helpers.survey import Finished
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:

@@ -16,6 +16,8 @@ from ojala.catalogs_schema.ojala import Flag
 from ojala.flows.demo.run import PATCH
 from ojala.pipeline.quality.validation.result import Validation
 
+pytestmark = pytest.mark.integration
+
 OJALA = str(Path(sys.executable).with_name("ojala"))
 
 

@@ -8,6 +8,8 @@ from ojala.flows.evaluation.ablation import SETTINGS, VARIANTS, ablate, table
 from ojala.models.training.trainer import METRICS_FILE
 from tests.models.ojala.test_training import TwoColours
 
+pytestmark = pytest.mark.integration
+
 SHORT = replace(SETTINGS, steps=2, batch_size=8, held_out=40, bf16=False, compiled=False)
 TWO = ("without-chain", "discrepancy")
 

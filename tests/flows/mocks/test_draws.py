@@ -28,6 +28,8 @@ from ojala.pipeline.storage.healpix import pixel_at, spatial_index
 from tests.helpers.spectra_files import make_collection
 from tests.models.simulation.small_library import box_curves
 
+pytestmark = pytest.mark.integration
+
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 

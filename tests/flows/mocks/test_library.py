@@ -10,6 +10,8 @@ from ojala.catalogs_schema.bands import BANDS
 from ojala.flows.mocks.library import build_library, load_sky, save_library, write_mock_catalogue
 from tests.models.simulation.small_library import box_curves, libraries
 
+pytestmark = pytest.mark.integration
+
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 

@@ -16,6 +16,8 @@ from ojala.models.simulation.photometry.photometer import Photometer
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 from tests.models.simulation.small_library import box_curves
 
+pytestmark = pytest.mark.integration
+
 NAMES = [band.name for band in MODEL_BANDS]
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 

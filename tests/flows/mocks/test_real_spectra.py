@@ -15,9 +15,12 @@ from tests.helpers.survey import carry_through
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "spectra").is_dir(), reason="the public spectra are not beside the checkout"
-)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        not (DATA / "spectra").is_dir(), reason="the public spectra are not beside the checkout"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from ojala.models.simulation.skies.photometric import MockSky
 from tests.models.avis.pairs_of_kinds import SMALL
 from tests.models.simulation.small_library import box_curves, libraries
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def sky() -> PairSky:

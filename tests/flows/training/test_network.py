@@ -12,6 +12,8 @@ from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.survey import carry_through, ingest_table, photometry_table, replace
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 N = 90
 HOSTILE = {
     "flux_j0660": [float("nan"), float("inf"), -float("inf"), -1e30, 1e30, 3.0e38],

@@ -18,6 +18,8 @@ from ojala.models.ojala.training import TrainingConfig, config_from
 from tests.helpers.survey import ingest_table, photometry_table
 from tests.models.simulation.small_library import box_curves, libraries
 
+pytestmark = pytest.mark.integration
+
 CONFIGS = Path(__file__).parents[3] / "flows" / "training" / "configs"
 
 

@@ -17,6 +17,8 @@ from ojala.models.specpt.network import PRESETS, SpecPT
 from ojala.models.specpt.predictor import SpecPTPredictor
 from tests.models.simulation.small_library import libraries
 
+pytestmark = pytest.mark.integration
+
 SMALL = dataclasses.replace(
     PRESETS["base"],
     channels=(4, 8, 8),

@@ -14,6 +14,8 @@ from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer
 from ojala.models.spectral_tokenizer.network import PRESETS, TokenizerConfig
 from tests.models.simulation.small_library import libraries
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = """
 name = "small"
 preset = "small"

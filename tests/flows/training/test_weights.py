@@ -23,6 +23,8 @@ from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.storage.hats import read_leaves
 
+pytestmark = pytest.mark.integration
+
 TINY = OjalaConfig(
     width=16, encoder=((2, 32),), decoder=((2, 32),), trunk=(32,), pre_norm=True, reads_errors=True
 )

@@ -11,6 +11,8 @@ from ojala.models.avis.atlas import NEIGHBOURS, nearest, read_atlas, without_its
 from ojala.models.checkpoint import WeightsError
 from tests.helpers.avis_survey import toy_atlas
 
+pytestmark = pytest.mark.processor
+
 
 def others(n: int, seed: int = 2) -> np.ndarray:
     """Embeddings near those of the sample, but not of it."""

@@ -8,6 +8,8 @@ import pytest
 from ojala.catalogs_schema.avis import EMBEDDING_SIZE
 from ojala.models.avis.atlas_fit import clusters_of, fit_atlas
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 
 def three_kinds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of three kinds of objects, the first as frequent as the others together, and their kinds."""

@@ -13,6 +13,8 @@ from ojala.models.avis.inputs import measured
 from ojala.models.data import Pairs, Spectra
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 
+pytestmark = pytest.mark.processor
+
 AS_THEY_ARE = AvisLessonConfig(
     whole=1.0, asked=1.0, noise=0.0, tilt=0.0, no_brightness=0.0, no_psf=0.0, no_band=0.0, move=0
 )

@@ -13,6 +13,8 @@ from ojala.models.avis.evaluation import (
     redshift_quality,
 )
 
+pytestmark = pytest.mark.processor
+
 RNG = np.random.default_rng(1)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from ojala.models.avis.inputs import UNIT, in_patches, measured, read_images
 from tests.models.avis.pairs_of_kinds import blobs
+
+pytestmark = pytest.mark.processor
 
 
 def test_a_patch_is_a_square_of_all_bands():

@@ -15,6 +15,8 @@ from ojala.models.avis.losses import contrastive, look, variance
 from ojala.models.avis.network import Avis
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 
+pytestmark = pytest.mark.processor
+
 
 def vectors(n, size, seed):
     return torch.randn(n, size, generator=torch.Generator().manual_seed(seed))

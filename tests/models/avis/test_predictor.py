@@ -18,6 +18,8 @@ from ojala.models.ojala.predictor import WEIGHTS_FOLDER
 from tests.models.avis.pairs_of_kinds import SMALL, blobs, mixed_pairs
 from tests.models.spectral_tokenizer.spectra_of_kinds import as_spectra, mixed_spectra
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

@@ -18,6 +18,8 @@ from ojala.models.training import trainer
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 from tests.models.clock import Clock
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 
 @pytest.fixture
 def config(monkeypatch):

@@ -8,6 +8,8 @@ from scipy import stats
 from ojala.catalogs_schema.ojala import PDF_BINS, PDF_MASS, PDF_STEP
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS, most_probable_bins, summarise
 
+pytestmark = pytest.mark.processor
+
 EDGES = np.arange(N_REDSHIFT_BINS + 1) * 0.001
 
 

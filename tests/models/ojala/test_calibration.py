@@ -23,6 +23,8 @@ from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.quantities import SCALARS
 from tests.models.ojala.test_training import TwoColours
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 EVEN = (1.0, 1.0, 1.0)
 N = 1200
 

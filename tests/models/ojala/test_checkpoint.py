@@ -11,6 +11,8 @@ from ojala.models.ojala.calibration import Calibration
 from ojala.models.ojala.checkpoint import FORMAT, load_weights, save_weights
 from ojala.models.ojala.network import Ojala, OjalaConfig
 
+pytestmark = pytest.mark.processor
+
 TINY = OjalaConfig(
     width=16, encoder=((2, 32),), decoder=((2, 32),), trunk=(16,), pre_norm=True, reads_errors=True
 )

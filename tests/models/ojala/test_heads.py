@@ -16,6 +16,8 @@ from ojala.models.ojala.heads import (
     save_head,
 )
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 BASE = "a" * 64
 N, WIDTH = 2000, 8
 

@@ -22,6 +22,8 @@ from ojala.models.ojala.network import REQUESTS
 from ojala.models.ojala.tokens import N_BANDS
 from ojala.models.quantities import BY_NAME, SCALARS
 
+pytestmark = pytest.mark.processor
+
 UNIT = torch.ones(3)
 
 

@@ -12,6 +12,8 @@ from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.network import PRESETS, REQUESTS, GaussianRedshift, Ojala, OjalaConfig
 from ojala.models.ojala.tokens import N_BANDS, Tokens, pack, tokenise
 
+pytestmark = pytest.mark.processor
+
 SMALL = OjalaConfig(
     width=32, encoder=((2, 64), (2, 64)), decoder=((2, 64),), trunk=(64,), pre_norm=True, reads_errors=True
 )

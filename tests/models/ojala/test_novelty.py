@@ -10,6 +10,8 @@ from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
 from ojala.models.ojala.outputs import RawAnswers
 from ojala.models.quantities import SCALARS
 
+pytestmark = pytest.mark.processor
+
 WIDTH = 8
 
 

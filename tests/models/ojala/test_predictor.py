@@ -16,6 +16,8 @@ from ojala.models.ojala.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, 
 from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, tokenise
 from ojala.models.quantities import SCALARS
 
+pytestmark = pytest.mark.processor
+
 SMALL = OjalaConfig(
     width=32, encoder=((2, 64), (2, 64)), decoder=((2, 64),), trunk=(64,), pre_norm=True, reads_errors=True
 )

@@ -9,6 +9,8 @@ import torch
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, compress, expand, pack, tokenise
 
+pytestmark = pytest.mark.processor
+
 FLUX = np.linspace(8.0, 40.0, N_BANDS, dtype=np.float32)[None]
 ERROR = np.full_like(FLUX, 0.8)
 NO_DUST = np.zeros(1, dtype=np.float32)

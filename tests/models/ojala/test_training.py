@@ -32,6 +32,8 @@ from ojala.models.ojala.training import (
 from ojala.models.training.trainer import METRICS_FILE, STATE_FILE, Muon
 from tests.helpers.pace import scaled
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 TINY = OjalaConfig(
     width=16, encoder=((2, 32),), decoder=((2, 32),), trunk=(32,), pre_norm=True, reads_errors=True
 )

@@ -9,6 +9,8 @@ import torch
 
 from ojala.models.serving.batching import BUFFERS_IN_FLIGHT, MAX_CONCURRENCY, BatchPipeline, CpuBuffer
 
+pytestmark = pytest.mark.processor
+
 DEADLINE = 30.0
 SIZE = 4
 

@@ -13,6 +13,8 @@ from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.serving.batching import BatchPipeline
 from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 ROWS = 4
 
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

@@ -18,6 +18,8 @@ from ojala.models.specpt.network import (
 )
 from ojala.models.specpt.wavelength_grid import GRIDS
 
+pytestmark = pytest.mark.processor
+
 SMALL = dataclasses.replace(
     PRESETS["base"], channels=(8, 8, 16), width=32, hidden=64, encoder=1, decoder=1, evidence=4, rest=3
 )

@@ -15,6 +15,8 @@ from ojala.models.specpt.checkpoint import load_specpt, save_specpt
 from ojala.models.specpt.network import N_BINS, PRESETS, SpecPT
 from ojala.models.specpt.predictor import SpecPTPredictor, _redshifts
 
+pytestmark = pytest.mark.processor
+
 SMALL = dataclasses.replace(
     PRESETS["base"], channels=(8, 8, 16), width=32, hidden=64, encoder=1, decoder=1, evidence=4, rest=3
 )

@@ -18,6 +18,8 @@ from ojala.models.specpt.network import N_BINS
 from ojala.models.specpt.training import Batch, SpecPTTraining, losses, train_specpt
 from ojala.models.training import trainer
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 CONFIG = SpecPTTraining(name="tiny", minutes=10.0, reconstruction=0.2, batch_size=4, decoded=2, seed=3)
 WAVELENGTH = (3600.0 + 2.0 * np.arange(3112)).astype(np.float32)
 

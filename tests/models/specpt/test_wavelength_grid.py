@@ -6,6 +6,8 @@ import pytest
 from ojala.models.data import Spectra
 from ojala.models.specpt.wavelength_grid import GRIDS, rebin
 
+pytestmark = pytest.mark.processor
+
 DESI, LOG = GRIDS["desi"], GRIDS["log"]
 
 

@@ -13,6 +13,8 @@ from ojala.models.spectral_tokenizer.network import SpectralTokenizer, Tokenizer
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
 
+pytestmark = pytest.mark.processor
+
 SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
 N = 6000
 

@@ -2,10 +2,14 @@
 
 from dataclasses import asdict
 
+import pytest
+
 from ojala.models.spectral_tokenizer.card import tokenizer_card
 from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo
 from ojala.models.spectral_tokenizer.network import PRESETS
 from ojala.models.spectral_tokenizer.training import TokenizerTraining
+
+pytestmark = pytest.mark.processor
 
 FIRST = {
     "config": asdict(TokenizerTraining()),

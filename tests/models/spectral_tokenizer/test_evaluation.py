@@ -6,6 +6,8 @@ import pytest
 from ojala.models.data import Spectra
 from ojala.models.spectral_tokenizer.evaluation import between, likeness, quality, retrieval
 
+pytestmark = pytest.mark.processor
+
 NAN = np.nan
 
 

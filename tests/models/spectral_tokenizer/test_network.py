@@ -1,12 +1,15 @@
 """The network: any grid in, any grid out, and no spectrum leans on its neighbours."""
 
 import numpy as np
+import pytest
 import torch
 
 from ojala.models.spectral_tokenizer.heads import Heads
 from ojala.models.spectral_tokenizer.network import PRESETS, SpectralTokenizer, TokenizerConfig
 from ojala.models.spectral_tokenizer.patches import cut, gather, wavelength_code
 from tests.models.spectral_tokenizer.spectra_of_kinds import as_spectra, mixed_spectra
+
+pytestmark = pytest.mark.processor
 
 SMALL = TokenizerConfig(width=32, heads=2, encoder=2, decoder=2, patch=16)
 

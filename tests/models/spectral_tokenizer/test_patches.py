@@ -7,6 +7,8 @@ import torch
 from ojala.models.data import Spectra
 from ojala.models.spectral_tokenizer.patches import MAX_FLUX, PERIODS, cut, gather, wavelength_code
 
+pytestmark = pytest.mark.processor
+
 WAVELENGTH = np.linspace(4000.0, 5000.0, 100)
 
 

@@ -17,6 +17,8 @@ from ojala.models.training import trainer
 from tests.models.clock import Clock
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 SMALL = TokenizerConfig(width=32, heads=2, encoder=1, decoder=1, patch=16)
 
 

@@ -16,6 +16,8 @@ from tests.helpers.pace import scaled, until
 from tests.helpers.survey import orders
 from tests.pipeline.execution.deadly import NeverLoaded, one_that_kills
 
+pytestmark = pytest.mark.integration
+
 
 def outcome(receipts):
     return {receipt.partition: [leaf.sha256 for leaf in receipt.leaves] for receipt in receipts}

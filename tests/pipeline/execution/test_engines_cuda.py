@@ -16,6 +16,8 @@ from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.survey import carry_through, ingest_table, orders, photometry_table, without_report
 from tests.pipeline.execution.deadly import one_that_kills
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def dask_cuda(monkeypatch):

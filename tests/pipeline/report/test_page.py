@@ -15,6 +15,8 @@ from ojala.pipeline.report.svg import draw
 from ojala.pipeline.runs.record import run_folder
 from tests.pipeline.report.small_run import ROWS, RUN_ID, Reported, SmallRun, failed, report
 
+pytestmark = pytest.mark.integration
+
 
 class Page(HTMLParser):
     """Identifiers, references and unclosed tags of a page."""

@@ -9,6 +9,8 @@ from ojala.pipeline.storage.hats import SKYMAP_ORDER
 from ojala.pipeline.storage.healpix import Partition, pixel_at, spatial_index
 from tests.pipeline.report.small_run import SmallRun, failed
 
+pytestmark = pytest.mark.integration
+
 
 def field(ra: np.ndarray, dec: np.ndarray, order: int, like: Receipt) -> tuple[list[Receipt], np.ndarray]:
     """Receipts of the partitions of an order that hold some positions, and the map of these."""

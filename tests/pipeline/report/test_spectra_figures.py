@@ -5,6 +5,8 @@ import pytest
 
 from ojala.pipeline.report.spectra_figures import embedding_drawing, map_of, survey_drawing
 
+pytestmark = pytest.mark.integration
+
 CLASSES = np.repeat(["GALAXY", "STAR", "QSO", "NONE"], 20).astype(object)
 SURVEY_Z = np.concatenate(
     [np.linspace(0.01, 0.5, 20), np.zeros(20), np.linspace(0.5, 3.0, 20), np.full(20, np.nan)]

@@ -3,6 +3,8 @@ import pytest
 from ojala.catalogs_schema.receipt import Attempt
 from ojala.pipeline.runs.receipts import seconds_at_work
 
+pytestmark = pytest.mark.integration
+
 
 def attempt(pid, begin, seconds):
     return Attempt(host="node", pid=pid, started=f"2026-11-20T10:00:{begin:06.3f}+00:00", seconds=seconds)

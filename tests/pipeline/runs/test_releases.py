@@ -32,6 +32,8 @@ from ojala.pipeline.runs.releases import (
 )
 from tests.helpers.survey import Finished, carry_through, plan_run, without_report
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):

@@ -24,6 +24,8 @@ from tests.helpers.survey import (
     without_report,
 )
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):

@@ -10,6 +10,8 @@ from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.storage import code_version as module
 from ojala.pipeline.storage.code_version import code_version, import_closure
 
+pytestmark = pytest.mark.integration
+
 WORKER = '''
 """A worker."""
 from toy.numbers import SCALE

@@ -16,6 +16,8 @@ from ojala.pipeline.storage import lock as locks
 from ojala.pipeline.storage.lock import LockedError, LockLost, held, hold, living_holder, read_holder
 from tests.helpers.pace import scaled, until
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[3]
 
 _HOLD = """

@@ -25,6 +25,8 @@ from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.quality.validation.truth import read_truth
 from tests.helpers.survey import Finished
 
+pytestmark = pytest.mark.integration
+
 DATA = Path(__file__).parents[4].parent / "shared" / "data"
 PIVOT = np.array([band.pivot for band in MODEL_BANDS])
 

@@ -38,6 +38,8 @@ from tests.helpers.avis_survey import (
 )
 from tests.helpers.survey import Finished, carry_through, plan_run, without_report
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory) -> AvisSurvey:

@@ -15,6 +15,8 @@ from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.region import parse_region
 from tests.helpers.survey import plan_run
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 CONTRACT = """
 import enum
 

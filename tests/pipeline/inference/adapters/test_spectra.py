@@ -23,6 +23,8 @@ from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from tests.helpers import spectra_files
 from tests.helpers.survey import Finished, carry_through
 
+pytestmark = [pytest.mark.integration, pytest.mark.processor]
+
 
 class Remark(enum.IntFlag):
     NO_PIXELS = 1

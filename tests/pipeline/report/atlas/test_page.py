@@ -31,6 +31,8 @@ from tests.helpers.avis_survey import make_mock_catalogues, save_small_weights, 
 from tests.helpers.survey import Finished, carry_through
 from tests.models.simulation.small_library import box_curves, libraries
 
+pytestmark = pytest.mark.integration
+
 N = 60
 
 
