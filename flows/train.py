@@ -36,7 +36,7 @@ def train(
     Parameters
     ----------
     settings : Path
-        TOML with fields of `ojala.models.ojala.training.TrainingConfig`.
+        TOML with fields of `ojala.models.ojala.training.OjalaTraining`.
     library : Path
         Library of spectra.
     folder : Path

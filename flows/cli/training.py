@@ -153,10 +153,10 @@ def train_specpt(
     as_json: AsJson = False,
 ) -> None:
     """Train SpecPT on mock spectra drawn on the fly; writes weights."""
-    from ojala.flows.training.specpt import train_specpt_from
+    from ojala.flows.training.specpt import train_from
 
     with errors(RUN_INTERRUPTED):
-        weights = train_specpt_from(settings, library=library, folder=out, report=_telling(as_json))
+        weights = train_from(settings, library=library, folder=out, report=_telling(as_json))
     echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
@@ -170,10 +170,10 @@ def train_tokenizer(
     as_json: AsJson = False,
 ) -> None:
     """Train the spectral tokenizer on mock spectra of four surveys; writes weights with calibrated errors."""
-    from ojala.flows.training.spectral_tokenizer import train_tokenizer_from
+    from ojala.flows.training.spectral_tokenizer import train_from
 
     with errors(RUN_INTERRUPTED):
-        weights = train_tokenizer_from(settings, library=library, folder=out, report=_telling(as_json))
+        weights = train_from(settings, library=library, folder=out, report=_telling(as_json))
     echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
@@ -193,11 +193,12 @@ def calibrate(
     """
     from ojala.flows.mocks.library import load_sky
     from ojala.flows.training.calibrate import calibrate_weights
-    from ojala.models.ojala.card import calibration_table
+    from ojala.models.evaluation.card import render
 
     with errors():
         measures = calibrate_weights(weights, load_sky(library), draws=draws)
-    echo(f"{calibration_table(measures)}\nweights: {weights}", measures, as_json)
+    table = render("ojala/calibration.md.j2", measures=measures)
+    echo(f"{table}weights: {weights}", measures, as_json)
 
 
 @app.command()
@@ -221,11 +222,13 @@ def finetune(
     """
     from ojala.flows.mocks.library import load_sky
     from ojala.flows.training.finetune import finetune as train_head
-    from ojala.flows.training.finetune import head_card, mock_labels, read_settings, table_labels
-    from ojala.models.ojala.checkpoint import load_weights
+    from ojala.flows.training.finetune import head_card, mock_labels, table_labels
+    from ojala.models.ojala.checkpoint import load as load_weights
+    from ojala.models.ojala.heads import FineTuning
+    from ojala.models.settings import read_settings
 
     with errors():
-        tuning = read_settings(settings)
+        tuning = read_settings(FineTuning, settings)
         if library is not None and photometry is None and truth is None:
             labels = mock_labels(load_sky(library), tuning)
         elif library is None and photometry is not None and truth is not None:

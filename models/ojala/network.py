@@ -10,10 +10,9 @@ share the keys and values, errors are read, and a redshift is answered with a PD
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -27,8 +26,10 @@ from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.tokens import N_BANDS, N_FEATURES, Tokens
 from ojala.models.quantities import CLASSES, QUANTITIES, Kind
+from ojala.models.settings import checked
 
 
+@checked
 @dataclass(frozen=True)
 class OjalaConfig:
     """Shape of the network; `PRESETS` has the named ones.
@@ -61,18 +62,6 @@ class OjalaConfig:
     reads_errors: bool
     redshift_pdf: bool = True
     chain: bool = False
-
-    def to_json(self) -> str:
-        """The configuration as JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> OjalaConfig:
-        """The inverse of `to_json`."""
-        raw = json.loads(text)
-        for name in ("encoder", "decoder"):
-            raw[name] = tuple((int(heads), int(hidden)) for heads, hidden in raw[name])
-        return cls(**(raw | {"trunk": tuple(raw["trunk"])}))
 
 
 PRESETS: dict[str, OjalaConfig] = {

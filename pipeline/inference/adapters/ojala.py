@@ -44,7 +44,12 @@ class PhotometricAdapter:
         from ojala.models.ojala.predictor import OjalaPredictor
 
         model = OjalaPredictor.load(
-            Path(spec.weights), spec.device, spec.precision, spec.batch_size, spec.own_heads, spec.vectors
+            Path(spec.weights),
+            spec.device,
+            spec.precision,
+            spec.batch_size,
+            own_heads=spec.own_heads,
+            pdfs=spec.vectors,
         )
         if spec.heads is not None and model.heads != spec.heads:
             raise ValueError(

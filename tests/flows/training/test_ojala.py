@@ -10,17 +10,18 @@ import pytest
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.train import train
 from ojala.flows.training.ojala import ObservedPhotometry, train_from
-from ojala.models.ojala.training import TrainingConfig, config_from
+from ojala.models.ojala.training import OjalaTraining
+from ojala.models.settings import from_mapping
 from tests.helpers.survey import ingest_table, photometry_table
 
 SETTINGS = Path(__file__).parents[3] / "flows" / "training" / "configs" / "ojala.toml"
 
 
 def test_the_settings_of_the_bundled_weights_are_whole():
-    config = config_from(tomllib.loads(SETTINGS.read_text()))
+    config = from_mapping(OjalaTraining, tomllib.loads(SETTINGS.read_text()))
     assert config.name == "ojala-base"
     assert config.preset == "base"
-    assert isinstance(config, TrainingConfig)
+    assert isinstance(config, OjalaTraining)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The network: any subset of bands, any subset of requests, one function for training and serving."""
 
 import dataclasses
+import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from ojala.models.layers.distributions import LOG_SCALE_RANGE
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.network import PRESETS, REQUESTS, GaussianRedshift, Ojala, OjalaConfig
 from ojala.models.ojala.tokens import N_BANDS, Tokens, tokenise
+from ojala.models.settings import from_mapping
 
 SMALL = OjalaConfig(
     width=32, encoder=((2, 64), (2, 64)), decoder=((2, 64),), trunk=(64,), pre_norm=True, reads_errors=True
@@ -195,7 +198,7 @@ def test_the_base_preset_is_small_enough_for_the_repository():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_configuration_survives_json(preset):
-    assert OjalaConfig.from_json(PRESETS[preset].to_json()) == PRESETS[preset]
+    assert from_mapping(OjalaConfig, json.loads(json.dumps(asdict(PRESETS[preset])))) == PRESETS[preset]
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

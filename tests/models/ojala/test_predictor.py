@@ -7,7 +7,7 @@ from scipy import stats
 
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
 from ojala.models.layers.redshift_pdf import summarise
-from ojala.models.ojala.checkpoint import save_weights
+from ojala.models.ojala.checkpoint import save
 from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.models.ojala.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
@@ -41,7 +41,7 @@ def weights(tmp_path_factory):
         model.heads["class"].bias.sub_(logits.median(dim=0).values)
         model.heads["redshift"].weight.mul_(20.0)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, model, name="small", version="9.9", training={})
+    save(path, model, name="small", version="9.9", training={})
     return path
 
 
