@@ -37,7 +37,7 @@ from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.storage.lock import hold
 
 
-def shown(kind: Literal["string", "boolean"], description: str) -> WithJsonSchema:
+def shown(kind: Literal["string", "boolean", "integer"], description: str) -> WithJsonSchema:
     """The type and the description of a parameter, for use in `typing.Annotated`.
 
     Prefect reads descriptions from docstrings of another style than ours, and overwrites those of pydantic's

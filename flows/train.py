@@ -30,6 +30,9 @@ def train(
     curves: Annotated[
         str, shown("string", "folder with the curves that those are seen through; empty for none")
     ] = "",
+    without_fold: Annotated[
+        int, shown("integer", "fold of their objects, 0 to 3, to leave out; -1 for none")
+    ] = -1,
 ) -> str:
     """Train a model on a library of spectra, or go on with a training that was interrupted.
 
@@ -47,6 +50,8 @@ def train(
         Spectra catalogue of which a part of the draws is; empty for none.
     curves : str
         Folder with the transmission curves that those are seen through; empty for none.
+    without_fold : int
+        Fold of their objects, 0 to 3, that is left out for cross-validation; -1 for none.
 
     Returns
     -------
@@ -62,6 +67,7 @@ def train(
         unlabelled=UPath(unlabelled) if unlabelled else None,
         spectra=UPath(spectra) if spectra else None,
         curves=Path(curves) if curves else None,
+        without_fold=None if without_fold < 0 else without_fold,
     )
     create_markdown_artifact(
         weights.with_suffix(".md").read_text(), key="model-card", description=f"Model card of {weights.name}"

@@ -237,11 +237,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         unfinished.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_text(text)
+        unfinished.write_bytes(content)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -73,6 +73,10 @@ class LabelledPhotometry:
     labels : dict of str to ndarray of float32, shape (N,)
         One entry per quantity other than the class, physical units as in `ojala.models.quantities`;
         NaN where not known or without meaning for the object's class.
+    noiseless, noiseless_error : ndarray of float32, shape (N, 63), or None
+        Flux densities that all bands, those not observed included, would measure without noise, and the
+        standard errors to which these are known (0 for simulated objects) [uJy]; NaN where not known, None
+        where not known for any object.
     """
 
     flux: np.ndarray
@@ -80,9 +84,23 @@ class LabelledPhotometry:
     ebv: np.ndarray
     class_code: np.ndarray
     labels: dict[str, np.ndarray]
+    noiseless: np.ndarray | None = None
+    noiseless_error: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.flux)
+
+    def rows(self, chosen: slice | np.ndarray) -> LabelledPhotometry:
+        """Only some rows."""
+        return LabelledPhotometry(
+            self.flux[chosen],
+            self.error[chosen],
+            self.ebv[chosen],
+            self.class_code[chosen],
+            {name: values[chosen] for name, values in self.labels.items()},
+            None if self.noiseless is None else self.noiseless[chosen],
+            None if self.noiseless_error is None else self.noiseless_error[chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True)

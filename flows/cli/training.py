@@ -126,6 +126,10 @@ def train(
     curves: Annotated[
         Path | None, typer.Option(help="Folder with the curves that those are seen through.")
     ] = None,
+    without_fold: Annotated[
+        int | None,
+        typer.Option(help="Fold of their objects (0 to 3) to leave out, for cross-validation.", min=0, max=3),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train OJALA on mock photometry drawn on the fly; writes weights and their model card."""
@@ -141,6 +145,7 @@ def train(
             unlabelled=observed,
             spectra=UPath(spectra) if spectra else None,
             curves=curves,
+            without_fold=without_fold,
         )
     echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 

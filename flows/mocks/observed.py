@@ -6,7 +6,7 @@ photometry = sky.draw(10_000, np.random.default_rng(1))
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import healpy
@@ -21,20 +21,31 @@ from ojala.catalogs_schema.spectra import IMAGING_BANDS, LABEL_NAMES, SPECTRA
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.photometry.exposure import Camera, expose
 from ojala.models.simulation.photometry.photometer import Photometer
-from ojala.models.simulation.skies.observed import Members, ObservedSky, ObservedSpectra, photograph, sides
+from ojala.models.simulation.skies.observed import (
+    FOLDS,
+    Members,
+    ObservedSky,
+    ObservedSpectra,
+    fold_of,
+    photograph,
+    sides,
+)
 from ojala.pipeline.ingest.reference.filter_curves import read_curves
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
 
-N_REDSHIFTS = 3
-"""Redshifts at which a galaxy is drawn: its own and one to either side, 2 % in 1 + z away."""
+MOVES = (-0.04, -0.02, 0.02, 0.04, 0.08, 0.12, 0.16, 0.20, 0.25, 0.30)
+"""Steps in ln(1 + z) to the redshifts at which a galaxy is drawn besides its own: mostly farther away, since
+galaxies with spectra that are good enough are nearer than those of a survey."""
 
 _KEYS = ["_healpix_29", "object_id", "primary_id"]
 _BANDS = [band.name for band in MODEL_BANDS]
 _BATCH = 128
 
 
-def open_observed_sky(root: UPath, curves: Path, *, held_out: bool) -> ObservedSky:
+def open_observed_sky(
+    root: UPath, curves: Path, *, held_out: bool, folds: Collection[int] = range(FOLDS)
+) -> ObservedSky:
     """Open one side of a spectra catalogue as a sky to draw from.
 
     Each spectrum is read and seen through the bands once; what is kept is 0.5 kB for each and redshift.
@@ -47,6 +58,9 @@ def open_observed_sky(root: UPath, curves: Path, *, held_out: bool) -> ObservedS
         Folder with the transmission curves.
     held_out : bool
         Draw from the objects and cells that are never trained on.
+    folds : collection of int
+        Folds of objects to draw from, for cross-validation; see
+        `ojala.models.simulation.skies.observed.fold_of`.
 
     Raises
     ------
@@ -59,10 +73,11 @@ def open_observed_sky(root: UPath, curves: Path, *, held_out: bool) -> ObservedS
     _check_contract(root, leaves)
     keys = pa.concat_tables(_read(root, leaf, _KEYS) for leaf in leaves)
     index, object_id, primary_id = (keys[name].to_numpy() for name in _KEYS)
-    wanted = object_id[sides(index, object_id, primary_id) == int(held_out)]
+    here = (sides(index, object_id, primary_id) == int(held_out)) & np.isin(fold_of(primary_id), list(folds))
+    wanted = object_id[here]
     camera = Camera(Photometer(read_curves(curves)))
     lots = [
-        photograph(spectra, camera, N_REDSHIFTS)
+        photograph(spectra, camera, MOVES)
         for leaf in leaves
         for spectra in _usable(root, leaf, np.sort(wanted))
     ]

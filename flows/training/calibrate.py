@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import write_card
 from ojala.models.ojala.calibration import Calibration, calibration_measures, fit_calibration
 from ojala.models.ojala.checkpoint import load, save
+from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
-from ojala.models.ojala.outputs import RawAnswers, ask
+from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
 
 DRAWN_SHARES = (0.50, 0.20, 0.30)
 """Shares of galaxies, stars and quasars to calibrate with, so that there are enough of each."""
+
+BAND_DRAWS = 6_000
+"""Held-out objects that are asked for their bands, at most: each gives some fifty truths."""
 
 FIT_SHARE = 2.0 / 3.0
 """Share of the held-out draws that is fitted; the rest measures what came of it."""
@@ -57,16 +62,17 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
     fit, test = raw.rows(chosen), raw.rows(~chosen)
     galaxy, star, quasar = np.array(SURVEY_SHARES) / np.array(DRAWN_SHARES)
     to_survey = (float(galaxy), float(star), float(quasar))
-    calibration = fit_calibration(fit, to_survey)
+    fit_bands, test_bands = _bands(model, held_out)
+    calibration = fit_calibration(fit, to_survey, fit_bands)
 
     known = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
     novelty = fit_novelty(ask(model, known), fit)
     fitted = replace(calibration, redshift_kernel=torch.ones(1))
     measures = {
         "draws": draws,
-        "before": calibration_measures(test, Calibration.none(), to_survey),
-        "fitted": calibration_measures(test, fitted, to_survey),
-        "after": calibration_measures(test, calibration, to_survey),
+        "before": calibration_measures(test, Calibration.none(), to_survey, test_bands),
+        "fitted": calibration_measures(test, fitted, to_survey, test_bands),
+        "after": calibration_measures(test, calibration, to_survey, test_bands),
         "novel": _share_novel(novelty, test),
     }
     save(
@@ -81,6 +87,16 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
     if weights.with_suffix(".md").exists():  # it states the hash
         write_card(weights)
     return measures
+
+
+def _bands(model: Ojala, drawn: LabelledPhotometry) -> tuple[RawBands, RawBands] | tuple[None, None]:
+    """Answers for bands to fit, and to measure with; None for weights that cannot be asked for them."""
+    if model.band_requests is None or drawn.noiseless is None:
+        return None, None
+    count = min(len(drawn), BAND_DRAWS)
+    raw = ask_bands(model, drawn.rows(slice(count)))
+    chosen = torch.arange(count) < int(count * FIT_SHARE)
+    return raw.rows(chosen), raw.rows(~chosen)
 
 
 def _share_novel(novelty: Novelty, raw: RawAnswers) -> float:

@@ -6,28 +6,34 @@ weights = train_from(settings, library=Path("library.npz"), folder=Path("runs/oj
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure
 from upath import UPath
 
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
+from ojala.models.checkpoint import write_whole
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import write_card
 from ojala.models.ojala.training import OjalaTraining, Sky, train
 from ojala.models.settings import SettingsError, read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
+from ojala.models.simulation.skies.observed import FOLDS
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
-from ojala.models.training.trainer import Report, ignore
+from ojala.models.training.trainer import METRICS_FILE, Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
 from ojala.pipeline.storage.hats import read_leaves
 
-OBSERVED_SHARE = 0.2
+OBSERVED_SHARE = 0.1
 """Share of the draws that are from observed spectra, where a training is given any."""
 
 
@@ -77,7 +83,9 @@ class ObservedPhotometry:
         return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
 
 
-def sky_to_train_on(mock: MockSky, spectra: UPath | None, curves: Path | None) -> tuple[Sky, str]:
+def sky_to_train_on(
+    mock: MockSky, spectra: UPath | None, curves: Path | None, without_fold: int | None = None
+) -> tuple[Sky, str]:
     """Source of the training draws, and its description for the model card.
 
     Parameters
@@ -88,19 +96,25 @@ def sky_to_train_on(mock: MockSky, spectra: UPath | None, curves: Path | None) -
         Spectra catalogue; its held-out objects and cells are left alone.
     curves : Path or None
         Folder with the transmission curves for its spectra.
+    without_fold : int or None
+        A fold of its objects that is left out, for cross-validation.
 
     Raises
     ------
     SettingsError
-        There are spectra but no curves.
+        There are spectra but no curves, no such fold, or a fold but no spectra.
     """
+    if without_fold is not None and (spectra is None or without_fold not in range(FOLDS)):
+        raise SettingsError(f"a fold to leave out is one of 0 to {FOLDS - 1}, of observed spectra")
     if spectra is None:
         return mock, ""
     if curves is None:
         raise SettingsError("spectra are drawn through transmission curves: give their folder as well")
-    observed = open_observed_sky(spectra, curves, held_out=False)
+    folds = [fold for fold in range(FOLDS) if fold != without_fold]
+    observed = open_observed_sky(spectra, curves, held_out=False, folds=folds)
     objects = len(np.unique(observed.members.primary_id))
-    note = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects."
+    note = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects"
+    note += f"; fold {without_fold} of {FOLDS} was left out." if without_fold is not None else "."
     return MixedSky(mock, observed, OBSERVED_SHARE), note
 
 
@@ -113,6 +127,7 @@ def train_from(
     unlabelled: UPath | None = None,
     spectra: UPath | None = None,
     curves: Path | None = None,
+    without_fold: int | None = None,
 ) -> Path:
     """Train with the settings of a TOML file, or resume the training in ``folder``.
 
@@ -123,7 +138,8 @@ def train_from(
     library : Path
         Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
     folder : Path
-        Gets weights, state, metrics, and the model card ``<name>.md`` with its numbers ``<name>.json``.
+        Gets weights, state, metrics, the learning curve ``<name>.svg``, and the model card ``<name>.md`` with
+        its numbers ``<name>.json``.
     report : callable
         Is given each record of the metrics.
     unlabelled : UPath, optional
@@ -132,6 +148,8 @@ def train_from(
         Spectra catalogue: `OBSERVED_SHARE` of the draws are from its spectra, but those held out.
     curves : Path, optional
         Folder with the transmission curves for those spectra.
+    without_fold : int, optional
+        A fold of its objects, 0 to 3, that is left out for cross-validation.
 
     Returns
     -------
@@ -147,9 +165,54 @@ def train_from(
     galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
     config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
     mock = load_sky(library)
-    sky, sky_note = sky_to_train_on(mock, spectra, curves)
+    sky, sky_note = sky_to_train_on(mock, spectra, curves, without_fold)
     config = replace(config, note=f"{config.note} {sky_note}".strip())
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
     weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
+    curve = learning_curve(folder / METRICS_FILE, config.batch_size)
+    write_whole(weights.with_suffix(".svg"), curve)
     write_card(weights)
     return weights
+
+
+_POINTS = 40
+_LOSSES = ("class", "z_gal", "z_qso", "log_mass", "bands")
+_CHECKS = {
+    "galaxies: sigma_NMAD": ("z_gal", "sigma_nmad"),
+    "galaxies: share beyond 0.15": ("z_gal", "outliers_15"),
+    "quasars: sigma_NMAD": ("z_qso", "sigma_nmad"),
+    "log M: NMAD [dex]": ("log_mass", "nmad"),
+}
+
+
+def learning_curve(metrics: Path, batch_size: int) -> bytes:
+    """Picture (SVG) of a training: losses of the draws (medians) and checks on held-out draws.
+
+    Parameters
+    ----------
+    metrics : Path
+        Records of the training.
+    batch_size : int
+        Draws of a step.
+    """
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [record for record in records if "loss" in record]
+    checks = [record for record in records if "held_out" in record]
+    with mpl.rc_context({"svg.hashsalt": "learning curve"}):
+        figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for name in _LOSSES:
+            points = [(r["step"] * batch_size, r["loss"][name]) for r in steps if name in r["loss"]]
+            if points:
+                runs = np.array_split(np.array(points), min(len(points), _POINTS))
+                left.plot(*np.array([np.median(run, axis=0) for run in runs]).T, label=name)
+        for name, (part, measure) in _CHECKS.items():
+            figures = [record["held_out"].get(part, {}).get(measure, np.nan) for record in checks]
+            right.plot([record["step"] * batch_size for record in checks], figures, marker="o", label=name)
+        left.set(xlabel="draws", ylabel="loss")
+        right.set(xlabel="draws", ylabel="held-out draws", yscale="log")
+        for axes in (left, right):
+            axes.legend(fontsize="small", frameon=False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue()

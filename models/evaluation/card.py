@@ -69,7 +69,7 @@ def card(record: Mapping[str, Any], limitations: str = "") -> str:
 
 
 def card_record(weights: Path, evaluation: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Numbers of a model card: the header of the weights, and what was measured with them.
+    """Numbers of a model card: header of the weights, name of their learning curve, and measures.
 
     Parameters
     ----------
@@ -84,6 +84,7 @@ def card_record(weights: Path, evaluation: Mapping[str, Any] | None = None) -> d
         The file does not hold whole weights.
     """
     model, _, info = load(weights)
+    curve = weights.with_suffix(".svg")
     return {
         "model": model,
         "name": info.name,
@@ -91,6 +92,7 @@ def card_record(weights: Path, evaluation: Mapping[str, Any] | None = None) -> d
         "sha256": info.sha256,
         "architecture": asdict(info.config),
         "training": info.training,
+        "curve": curve.name if curve.exists() else None,
         "evaluation": None if evaluation is None else dict(evaluation),
     }
 
@@ -122,6 +124,6 @@ def write_card(
             record["evaluation"] = stored["evaluation"]
     limitations = weights.with_name(f"{weights.stem}.limitations.md")
     text = limitations.read_text() if limitations.exists() else ""
-    write_whole(numbers, json.dumps(record, indent=1) + "\n")
-    write_whole(numbers.with_suffix(".md"), card(record, text))
+    write_whole(numbers, (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(numbers.with_suffix(".md"), card(record, text).encode())
     return numbers.with_suffix(".md")

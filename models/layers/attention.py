@@ -136,10 +136,17 @@ class WavelengthBias(nn.Module):
         self.gain = nn.ParameterList(nn.Parameter(torch.linspace(0.0, 2.0, n)) for n in heads)
 
     def forward(self, bands: Tensor) -> list[Tensor]:
-        """Bias of each layer, shape (heads, S + 1, S + 1), for slots that hold the given bands (S,)."""
-        position, narrow = self.log_wavelength[bands], self.is_narrow[bands]
-        distance = position[:, None] - position[None, :]
-        kind = torch.where(narrow[:, None] & narrow[None, :], 0, 1)
-        kernel = self.amplitude[kind] * torch.exp(-((distance / self.log_width.exp()[kind]) ** 2))
-        kernel = F.pad(kernel, (0, 1, 0, 1))
-        return [gain[:, None, None] * kernel for gain in self.gain]
+        """Bias of each layer (..., heads, S + 1, S + 1) for slots that hold the given bands (..., S)."""
+        return self.scaled(F.pad(self.kernel(bands, bands), (0, 1, 0, 1)))
+
+    def scaled(self, kernel: Tensor) -> list[Tensor]:
+        """Bias of each layer (..., heads, Q, S), from the kernel (..., Q, S)."""
+        return [gain[:, None, None] * kernel.unsqueeze(-3) for gain in self.gain]
+
+    def kernel(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The bias before its gain, (..., Q, S), of bands (..., Q) that attend to bands (..., S)."""
+        distance = self.log_wavelength[queries].unsqueeze(-1) - self.log_wavelength[keys].unsqueeze(-2)
+        both = self.is_narrow[queries].unsqueeze(-1) & self.is_narrow[keys].unsqueeze(-2)
+        narrow_width, other_width = self.log_width.exp()
+        fall = torch.exp(-((distance / torch.where(both, narrow_width, other_width)) ** 2))
+        return torch.where(both, self.amplitude[0], self.amplitude[1]) * fall

@@ -43,11 +43,6 @@ def student_t_loss(answer: Tensor, target: Tensor, nu: float = STUDENT_T_NU) -> 
     return constant + log_scale + 0.5 * (nu + 1.0) * torch.log1p(pull**2 / nu)
 
 
-def masked_mean(loss: Tensor, known: Tensor) -> Tensor:
-    """Sum of the known over their number, or over a floor where they are too few."""
-    return torch.where(known, loss, 0.0).sum() / known.sum().clamp_min(RAREST_FRACTION * len(known))
-
-
 LOG_SCALE_RANGE = (-5.0, 1.5)
 """Bounds of the log-scale of a scalar's distribution [standardised units], in training as in serving."""
 

@@ -9,7 +9,8 @@ objects after the training, correct that:
 * redshift PDFs: p -> (1 - f) p^(1/T) + f q, with a temperature T and a share f of catastrophic errors that
   are spread as the population's redshifts q, both by maximum likelihood of the true redshifts. What comes
   out is broadened by `MISMATCH`.
-* scalars: a factor on the scale of each, so that 68.3 % of the truths lie within the stated error.
+* scalars, fluxes in bands: a factor on the scale of each, so that 68.3 % of the truths lie within the stated
+  error.
 
 All but the biases are piecewise-linear functions of the object's depth: arcsinh of its median
 signal-to-noise ratio.
@@ -28,7 +29,9 @@ from torch.nn import functional as F
 from ojala.models.layers.distributions import _STUDENT_T3_HALF_WIDTH_95, STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.losses import REDSHIFTS
-from ojala.models.ojala.outputs import RawAnswers
+from ojala.models.ojala.network import BANDS
+from ojala.models.ojala.outputs import RawAnswers, RawBands
+from ojala.models.ojala.tokens import N_BANDS
 from ojala.models.quantities import CLASSES, SCALARS
 
 ClassWeights = tuple[float, float, float]
@@ -66,6 +69,8 @@ class Calibration:
         What the PDFs are convolved with.
     scalar_log_factor : Tensor, shape (12, K)
         ln of the factor on the scale of each of `SCALARS`.
+    band_log_factor : Tensor, shape (63, K)
+        ln of the factor on the scale of the flux in each band.
     """
 
     knots: Tensor
@@ -76,6 +81,7 @@ class Calibration:
     redshift_population: Tensor
     redshift_kernel: Tensor
     scalar_log_factor: Tensor
+    band_log_factor: Tensor
 
     @classmethod
     def none(cls, knots: Tensor | None = None) -> Calibration:
@@ -92,6 +98,7 @@ class Calibration:
             redshift_population=population,
             redshift_kernel=torch.ones(1),
             scalar_log_factor=torch.zeros(len(SCALARS), k),
+            band_log_factor=torch.zeros(N_BANDS, k),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -100,7 +107,7 @@ class Calibration:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Calibration:
-        """The inverse of `tensors`.
+        """The inverse of `tensors`; without factors of bands, as weights before 0.4 store it, these are 1.
 
         Raises
         ------
@@ -108,6 +115,7 @@ class Calibration:
             A field is missing, unknown, of another shape or not finite.
         """
         expected = cls.none(tensors.get("knots", torch.arange(2.0))).tensors()
+        tensors = {"band_log_factor": expected["band_log_factor"]} | tensors
         if set(tensors) != set(expected):
             raise ValueError("the calibration lacks a tensor or has one too many")
         for name, tensor in tensors.items():
@@ -140,6 +148,10 @@ class Calibration:
     def scalar_log_factors(self, depth: Tensor) -> Tensor:
         """What is added to the log-scale of each of `SCALARS`: (12, N)."""
         return self.scalar_log_factor @ interpolation_weights(depth, self.knots).T
+
+    def band_log_factors(self, depth: Tensor) -> Tensor:
+        """What is added to the log-scale of the flux in each band: (N, 63)."""
+        return interpolation_weights(depth, self.knots) @ self.band_log_factor.T
 
 
 def smooth(p: Tensor, kernel: Tensor) -> Tensor:
@@ -181,7 +193,9 @@ def weights_by_class(class_code: Tensor, class_weights: ClassWeights) -> Tensor:
     return weight / weight.mean()
 
 
-def fit_calibration(raw: RawAnswers, class_weights: ClassWeights) -> Calibration:
+def fit_calibration(
+    raw: RawAnswers, class_weights: ClassWeights, bands: RawBands | None = None
+) -> Calibration:
     """Fit a calibration on objects that the network was not trained on.
 
     Parameters
@@ -191,6 +205,8 @@ def fit_calibration(raw: RawAnswers, class_weights: ClassWeights) -> Calibration
     class_weights : tuple of float
         Weights of galaxies, stars and quasars: the shares that the probabilities shall assume over the shares
         of the objects.
+    bands : RawBands, optional
+        As from `ask_bands`, for weights that can be asked for bands.
     """
     knots = knots_of(raw.depth)
     log_temperature, bias = _fit_classes(raw, knots, weights_by_class(raw.targets.class_code, class_weights))
@@ -203,7 +219,19 @@ def fit_calibration(raw: RawAnswers, class_weights: ClassWeights) -> Calibration
         redshift_floor=torch.stack([found[1] for found in redshifts]),
         redshift_population=torch.stack([found[2] for found in redshifts]),
         redshift_kernel=gaussian(MISMATCH / LOG1PZ_STEP),
-        scalar_log_factor=torch.stack([_scalar_factor(raw, index, knots) for index in range(len(SCALARS))]),
+        scalar_log_factor=torch.stack(
+            [
+                _scale_factor((target - mean) * torch.exp(-log_scale), raw.depth, knots)
+                for target, (mean, log_scale) in zip(
+                    raw.targets.scalars, (scalar.unbind(-1) for scalar in raw.scalars), strict=True
+                )
+            ]
+        ),
+        band_log_factor=(
+            torch.zeros(N_BANDS, len(knots))
+            if bands is None
+            else torch.stack([_scale_factor(pull, bands.depth, knots) for pull in bands.pull.T])
+        ),
     )
 
 
@@ -250,14 +278,16 @@ def _population(truth: Tensor) -> Tensor:
     return never_nil / never_nil.sum()
 
 
-def _scalar_factor(raw: RawAnswers, index: int, knots: Tensor) -> Tensor:
-    """Logarithms of the factors on a scalar's scale with which 68.3 % of the truths lie within."""
-    target, (mean, log_scale) = raw.targets.scalars[index], raw.scalars[index].unbind(-1)
-    known = torch.isfinite(target)
+def _scale_factor(pull: Tensor, depth: Tensor, knots: Tensor) -> Tensor:
+    """Logarithms of the factors on a scale with which 68.3 % of the truths lie within.
+
+    ``pull`` (N,) are the truths' distances over the scale, NaN where not known; ``depth`` (N,).
+    """
+    known = torch.isfinite(pull)
     if int(known.sum()) < _FEWEST:
         return torch.zeros(len(knots))
-    pull = ((target - mean).abs() / log_scale.exp() / STUDENT_T3_HALF_WIDTH)[known]
-    near = interpolation_weights(raw.depth[known], knots)
+    pull = pull[known].abs() / STUDENT_T3_HALF_WIDTH
+    near = interpolation_weights(depth[known], knots)
     everywhere = weighted_quantile(pull, torch.ones_like(pull), 0.6827)
     factors = [
         weighted_quantile(pull, weight, 0.6827) if float(weight.sum()) >= _FEWEST else everywhere
@@ -291,7 +321,10 @@ def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
 
 
 def calibration_measures(
-    raw: RawAnswers, calibration: Calibration, class_weights: ClassWeights
+    raw: RawAnswers,
+    calibration: Calibration,
+    class_weights: ClassWeights,
+    bands: RawBands | None = None,
 ) -> dict[str, dict[str, float]]:
     """How far probabilities and errors come true, on objects that the calibration was not fitted on.
 
@@ -301,7 +334,8 @@ def calibration_measures(
         ``class``: ``ece``, the expected calibration error of the most probable class in 15 bins of equal
         width, and ``nll``. ``z_gal``, ``z_qso``: ``pit_ks``, the largest distance of the distribution of
         the truths' cumulative probabilities from uniform; ``within_68`` and ``within_95``, the shares of
-        truths within the central 68.3 % and 95.4 % intervals; ``nll``. Each scalar: the two shares.
+        truths within the central 68.3 % and 95.4 % intervals; ``nll``. Each scalar, and ``bands`` where they
+        are given (all bands together): the two shares.
     """
     weight = weights_by_class(raw.targets.class_code, class_weights)
     log_p = F.log_softmax(calibration.class_logits(raw.class_logits, raw.depth), dim=-1)
@@ -318,12 +352,20 @@ def calibration_measures(
         target, (mean, log_scale) = raw.targets.scalars[index], raw.scalars[index].unbind(-1)
         pull = ((target - mean).abs() * torch.exp(-log_scale - factors[index]))[torch.isfinite(target)]
         if len(pull):
-            found[quantity.name] = {
-                "n": float(len(pull)),
-                "within_68": _share(pull <= STUDENT_T3_HALF_WIDTH),
-                "within_95": _share(pull <= _STUDENT_T3_HALF_WIDTH_95),
-            }
+            found[quantity.name] = _within(pull)
+    if bands is not None:
+        pull = bands.pull.abs() * torch.exp(-calibration.band_log_factors(bands.depth))
+        found[BANDS] = _within(pull[torch.isfinite(pull)])
     return found
+
+
+def _within(pull: Tensor) -> dict[str, float]:
+    """Shares of distances over the scale of a Student-t with nu = 3 that lie within its central intervals."""
+    return {
+        "n": float(len(pull)),
+        "within_68": _share(pull <= STUDENT_T3_HALF_WIDTH),
+        "within_95": _share(pull <= _STUDENT_T3_HALF_WIDTH_95),
+    }
 
 
 def _class_measures(log_p: Tensor, code: Tensor, weight: Tensor) -> dict[str, float]:

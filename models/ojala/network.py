@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.tokens import N_BANDS, N_FEATURES, Tokens
 from ojala.models.quantities import CLASSES, QUANTITIES, Kind
 from ojala.models.settings import checked
+
+BAND_LIMIT = 20.0
+"""The same for bands: an emission line in one narrow band is far from the band's usual flux."""
 
 
 @checked
@@ -50,8 +53,10 @@ class OjalaConfig:
         Whether a redshift is answered with a free PDF over the bins, or (as first published) with the mean
         and variance of one Gaussian in dz / (1 + z).
     chain : bool
-        Whether the scalars are answered knowing the class and the redshift that the network has found:
+        Whether scalars and bands are answered knowing the class and the redshift that the network has found:
         class -> redshift -> properties.
+    band_requests : bool
+        Whether the flux in a band can be requested.
     """
 
     width: int
@@ -62,6 +67,7 @@ class OjalaConfig:
     reads_errors: bool
     redshift_pdf: bool = True
     chain: bool = False
+    band_requests: bool = False
 
 
 PRESETS: dict[str, OjalaConfig] = {
@@ -84,6 +90,7 @@ PRESETS: dict[str, OjalaConfig] = {
         pre_norm=True,
         reads_errors=True,
         chain=True,
+        band_requests=True,
     ),
 }
 """Named shapes."""
@@ -93,8 +100,32 @@ _KINDS: dict[str, Kind] = {quantity.name: quantity.kind for quantity in QUANTITI
 FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
 """What a chain finds out before it answers scalars: class and redshifts."""
 
+BANDS = "bands"
+"""Name of the answer of the bands that are asked for."""
+
+NO_BAND_REQUESTS = (
+    "these weights cannot be asked for bands: they were trained without band requests; take weights of "
+    'version 0.4 or later, or train some (setting preset = "base")'
+)
+"""What a user is told who asks for bands in vain."""
+
 _Z_WAVES = 12
 """Cosines and sines of ln(1 + z) by which a chain knows a redshift; the shortest wave is 0.004 long."""
+
+
+class BandQueries(NamedTuple):
+    """Bands that are asked for, as the decoder takes them.
+
+    Attributes
+    ----------
+    tokens : Tensor, shape (Q, d) or (N, Q, d)
+        Request tokens.
+    biases : list of Tensor, shape (heads, Q, S + 1) or (N, heads, Q, S + 1)
+        Bias of each block.
+    """
+
+    tokens: Tensor
+    biases: list[Tensor]
 
 
 class BandTokens(nn.Module):
@@ -133,14 +164,18 @@ class BandTokens(nn.Module):
         self.scale.copy_(scale.nan_to_num(1.0).clamp_min(0.05))
 
     def forward(self, tokens: Tokens, bands: Tensor) -> Tensor:
-        """Tokens of slots that hold the given bands (S,), and the brightness token last: (N, S + 1, d)."""
+        """Tokens of slots that hold the given bands, and the brightness token last: (N, S + 1, d).
+
+        ``bands`` is (S,), or (N, S) where the rows' slots hold different bands.
+        """
         features = (tokens.features - self.center[bands]) / self.scale[bands]
         features = torch.where(tokens.valid[..., None], features, 0.0).clamp(-20.0, 20.0)
-        weight = self.embedding[:, bands]
-        gate = weight[0] + self.of_wavelength(self.wavelength[bands])
-        x = self.bias[bands] + gate * features[..., :1]
-        for channel in range(1, len(weight)):
-            x = x + weight[channel] * features[..., channel : channel + 1]
+        gate = self.embedding[0] + self.of_wavelength(self.wavelength)
+        # One table, so that one look-up fetches all that belongs to the band of a slot.
+        table = torch.cat([self.bias, gate, *self.embedding[1:]], dim=-1)
+        x, *weight = F.embedding(bands, table).chunk(len(self.embedding) + 1, dim=-1)
+        for channel, of_channel in enumerate(weight):
+            x = x + of_channel * features[..., channel : channel + 1]
         slope, offset = self.brightness
         bright = slope * (tokens.brightness[:, None, None] - 1.0) + offset
         return F.gelu(torch.cat([x, bright], dim=1))
@@ -167,8 +202,30 @@ class GaussianRedshift(nn.Module):
         return logits
 
 
+class BandRequests(nn.Module):
+    """Request tokens of bands, and the bias with which they look up the bands that were given.
+
+    Parameters
+    ----------
+    width : int
+        Of a token.
+    heads : tuple of int
+        Heads of each block of the decoder.
+    """
+
+    def __init__(self, width: int, heads: tuple[int, ...]) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(0.5 * torch.randn(N_BANDS, width))
+        self.of_wavelength = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
+        self.bias = _wavelength_bias(heads)
+
+    def forward(self, asked: Tensor, wavelength: Tensor) -> Tensor:
+        """Request tokens (..., d) of bands (...); ``wavelength`` (63, 2) is that of `BandTokens`."""
+        return F.embedding(asked, self.embedding + self.of_wavelength(wavelength))
+
+
 class Found(nn.Module):
-    """What a chain has found, as an addition to the request tokens of scalars.
+    """What a chain has found, as an addition to the request tokens of scalars and bands.
 
     The class's probabilities and, for both redshifts, the mean over the PDF of cosines and sines of
     ln(1 + z): a broad PDF averages the short waves away, so its width is known too. It starts at zero, as if
@@ -203,9 +260,13 @@ class Ojala(nn.Module):
     * ``class``: logits, shape (N, 3), in the order of `CLASSES`;
     * ``z_gal``, ``z_qso``: logits over the bins of ln(1 + z), shape (N, 1825);
     * a scalar: location and log-scale of a Student-t distribution (nu = 3) of the standardised value,
-      shape (N, 2).
+      shape (N, 2);
+    * ``bands``, the Q bands that are asked for (a shape with band requests): the same of arcsinh(flux / s),
+      standardised by `Ojala.band_units`, shape (N, Q, 2). The flux is that which the band would measure
+      without noise, dereddened, s the object's own scale (see `ojala.models.ojala.tokens.compress`).
 
-    An answer does not depend on what else is requested, nor on the other rows.
+    An answer does not depend on what else is requested, nor on the other rows. The network is trained to
+    answer bands that were not given to it; to ask for one that was measured, take it out of the tokens.
     """
 
     def __init__(self, config: OjalaConfig) -> None:
@@ -213,11 +274,7 @@ class Ojala(nn.Module):
         self.config = config
         width, norm = config.width, config.pre_norm
         self.tokens = BandTokens(width, N_FEATURES if config.reads_errors else 1)
-        self.wavelength_bias = WavelengthBias(
-            torch.tensor([math.log(band.pivot) for band in MODEL_BANDS]),
-            torch.tensor([band.is_narrow for band in MODEL_BANDS]),
-            tuple(heads for heads, _ in config.encoder),
-        )
+        self.wavelength_bias = _wavelength_bias(tuple(heads for heads, _ in config.encoder))
         self.encoder = nn.ModuleList(
             Block(width, *shape, cross=False, pre_norm=norm) for shape in config.encoder
         )
@@ -242,15 +299,37 @@ class Ojala(nn.Module):
             }
         )
         self.found = Found(width) if config.chain else None
+        self.band_requests = None
+        if config.band_requests:
+            self.band_requests = BandRequests(width, tuple(heads for heads, _ in config.decoder))
+            self.heads[BANDS] = nn.Linear(sizes[-1], 2)
 
     def forward(
-        self, tokens: Tokens, requests: Sequence[str] = REQUESTS, bands: Tensor | None = None
+        self,
+        tokens: Tokens,
+        requests: Sequence[str] = REQUESTS,
+        bands: Tensor | None = None,
+        asked: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Answer the requests from the tokens; see the class for the answers.
 
-        ``bands`` (S,) names the band in each slot; by default the slots are the 63 bands in order.
+        Parameters
+        ----------
+        tokens : Tokens
+            The photometry, in S slots.
+        requests : sequence of str
+            Names in `REQUESTS`.
+        bands : Tensor of int64, shape (S,) or (N, S), optional
+            The band in each slot, of all rows or of each; by default the slots are the 63 bands in order.
+        asked : Tensor of int64, shape (Q,) or (N, Q), optional
+            Bands that are asked for, by all rows or by each.
+
+        Raises
+        ------
+        ValueError
+            Bands are asked for and the network has no band requests.
         """
-        return self.answer(self.encode(tokens, bands), tokens.valid, requests)
+        return self.answer(self.encode(tokens, bands), tokens.valid, requests, bands, asked)
 
     def encode(self, tokens: Tokens, bands: Tensor | None = None) -> Tensor:
         """Tokens -> encoded tokens (N, S + 1, d); the last is the brightness token."""
@@ -262,43 +341,79 @@ class Ojala(nn.Module):
         out: Tensor = self.norm_encoded(x)
         return out
 
-    def answer(self, encoded: Tensor, valid: Tensor, requests: Sequence[str] = REQUESTS) -> dict[str, Tensor]:
-        """Encoded tokens (N, S + 1, d) and their validity (N, S) -> answers by name of request."""
+    def answer(
+        self,
+        encoded: Tensor,
+        valid: Tensor,
+        requests: Sequence[str] = REQUESTS,
+        bands: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Encoded tokens (N, S + 1, d) and their validity (N, S) -> answers by name; see `forward`."""
         memories = self.precompute_kv(encoded)
-        if self.found is None or all(name in FIRST for name in requests):
-            return self.decode(memories, valid, requests)
+        asks = None if asked is None else self.ask_bands(asked, bands)
+        if self.found is None or (asks is None and all(name in FIRST for name in requests)):
+            return self.decode(memories, valid, requests, asks=asks)
         first = self.decode(memories, valid, FIRST)
         scalars = [name for name in requests if name not in FIRST]
-        answers = first | self.decode(memories, valid, scalars, self.found(first))
-        return {name: answers[name] for name in requests}
+        answers = first | self.decode(memories, valid, scalars, self.found(first), asks)
+        return {name: answers[name] for name in (*requests, *([] if asks is None else [BANDS]))}
+
+    def ask_bands(self, asked: Tensor, bands: Tensor | None) -> BandQueries:
+        """Request tokens and biases of the bands that are asked for; see `forward`."""
+        if self.band_requests is None:
+            raise ValueError(NO_BAND_REQUESTS)
+        if bands is None:
+            bands = torch.arange(N_BANDS, device=asked.device)
+        bias = self.band_requests.bias
+        near = F.pad(bias.kernel(asked, bands), (0, 1))  # the brightness token has no wavelength
+        return BandQueries(self.band_requests(asked, self.tokens.wavelength), bias.scaled(near))
+
+    def band_units(self, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """Center and scale (...) by which arcsinh(flux / s) in bands (...) is standardised."""
+        return self.tokens.center[asked, 0], self.tokens.scale[asked, 0]
 
     def precompute_kv(self, encoded: Tensor) -> list[Tensor]:
         """What each block of the decoder looks things up in; see `Attention.precompute_kv`."""
         return [block.attention.precompute_kv(encoded) for block in cast("Iterable[Block]", self.decoder)]
 
     def decode(
-        self, memories: list[Tensor], valid: Tensor, requests: Sequence[str], found: Tensor | None = None
+        self,
+        memories: list[Tensor],
+        valid: Tensor,
+        requests: Sequence[str],
+        found: Tensor | None = None,
+        asks: BandQueries | None = None,
     ) -> dict[str, Tensor]:
         """Answer each request on its own, with what a chain has found (N, 1, d) added to its token."""
         # Taken one by one: a list of indices would have to be copied to a GPU for each batch.
-        tokens = torch.stack([self.request[REQUESTS.index(name)] for name in requests])
-        x, hidden = tokens.expand(len(valid), -1, -1), _hide(valid)
+        tokens = [self.request[REQUESTS.index(name)].expand(len(valid), 1, -1) for name in requests]
+        biases = [_hide(valid)] * len(memories)
+        if asks is not None:
+            tokens.append(asks.tokens.expand(len(valid), -1, -1))
+            # Rows of zeros for the requests before them.
+            near = [F.pad(bias, (0, 0, len(requests), 0)) for bias in asks.biases]
+            biases = [hidden + bias for hidden, bias in zip(biases, near, strict=True)]
+        x = torch.cat(tokens, dim=1)
         if found is not None:
             x = x + found
-        for block, memory in zip(cast("Iterable[Block]", self.decoder), memories, strict=True):
-            x = block.cross_attend(x, memory, hidden)
+        for block, memory, bias in zip(cast("Iterable[Block]", self.decoder), memories, biases, strict=True):
+            x = block.cross_attend(x, memory, bias)
         x = self.norm_decoded(x).to(next(self.trunk.parameters()).dtype)
         features = self.trunk(x)
         answers: dict[str, Tensor] = {}
+        if asks is not None:
+            answers[BANDS] = _bound(self.heads[BANDS](features[:, len(requests) :]).float(), BAND_LIMIT)
         for kind, head in self.heads.items():
             names = [name for name in requests if _KINDS[name] == kind]
             if names:
                 of_names = torch.stack([features[:, requests.index(name)] for name in names], dim=1)
                 of_kind = head(of_names).float()
                 answers |= dict(zip(names, of_kind.unbind(1), strict=True))
-        return {
-            name: _bound(answers[name]) if _KINDS[name] == Kind.SCALAR else answers[name] for name in requests
-        }
+        for name in requests:
+            if _KINDS[name] == Kind.SCALAR:
+                answers[name] = _bound(answers[name], MEAN_LIMIT)
+        return {name: answers[name] for name in (*requests, *([] if asks is None else [BANDS]))}
 
     def cast_bf16(self) -> None:
         """Keep the weights of the matrix products of blocks, trunk and heads as bfloat16, for good.
@@ -322,7 +437,16 @@ def _hide(valid: Tensor) -> Tensor:
     return torch.zeros(shown.shape, device=valid.device).masked_fill(~shown, -math.inf)[:, None, None, :]
 
 
-def _bound(answer: Tensor) -> Tensor:
-    """Location and log-scale (N, 2) within their bounds."""
+def _bound(answer: Tensor, limit: float) -> Tensor:
+    """Location and log-scale (..., 2) within their bounds."""
     mean, log_scale = answer.unbind(-1)
-    return torch.stack([mean.clamp(-MEAN_LIMIT, MEAN_LIMIT), log_scale.clamp(*LOG_SCALE_RANGE)], dim=-1)
+    return torch.stack([mean.clamp(-limit, limit), log_scale.clamp(*LOG_SCALE_RANGE)], dim=-1)
+
+
+def _wavelength_bias(heads: tuple[int, ...]) -> WavelengthBias:
+    """The bias of blocks with so many heads over the model's bands."""
+    return WavelengthBias(
+        torch.tensor([math.log(band.pivot) for band in MODEL_BANDS]),
+        torch.tensor([band.is_narrow for band in MODEL_BANDS]),
+        heads,
+    )

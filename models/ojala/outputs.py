@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from ojala.models.data import LabelledPhotometry
 from ojala.models.ojala.losses import REDSHIFTS, Targets, targets_of
-from ojala.models.ojala.network import Ojala
-from ojala.models.ojala.tokens import Tokens, tokenise
+from ojala.models.ojala.network import BANDS, Ojala
+from ojala.models.ojala.tokens import WAVELENGTH_RANK, Tokens, compress, tokenise, tokens_of
 from ojala.models.quantities import SCALARS
 
 
@@ -82,6 +83,122 @@ def ask(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> 
         torch.cat(tensors).clone() for tensors in zip(*parts, strict=True)
     )
     return RawAnswers(targets, depth, embedding, classes, (galaxy, quasar), scalars.transpose(0, 1))
+
+
+BAND_GROUPS = 8
+"""Groups in which bands are hidden in turn: each holds every eighth band in the order of wavelengths."""
+
+
+class BandAnswers(NamedTuple):
+    """What a network says of each band of N objects from the others, in terms of arcsinh(flux / s).
+
+    Attributes
+    ----------
+    mean, log_scale : Tensor, shape (N, 63)
+        Location and log-scale of a Student-t distribution (nu = 3).
+    brightness : Tensor, shape (N, 63)
+        log10(s / uJy); NaN where no other band is valid.
+    """
+
+    mean: Tensor
+    log_scale: Tensor
+    brightness: Tensor
+
+
+@torch.no_grad()
+def leave_one_out(
+    model: Ojala, flux: Tensor, error: Tensor, ebv: Tensor, groups: int = BAND_GROUPS
+) -> BandAnswers:
+    """Ask for every band from the bands that are not in its group, on the device where the photometry is.
+
+    One encoding for each group: hiding each band by itself would need 63.
+
+    Parameters
+    ----------
+    model : Ojala
+        A network with band requests.
+    flux, error, ebv : Tensor
+        As in `ojala.models.ojala.tokens.tokens_of`.
+    groups : int
+        Number of groups, at least 2; a band's neighbours in wavelength are never in its group.
+
+    Raises
+    ------
+    ValueError
+        The network has no band requests.
+    """
+    parts = []
+    every, back = _band_groups(groups, flux.device)
+    for hidden, asked, given in every:
+        features, valid, brightness = tokens_of(flux.masked_fill(hidden, torch.nan), error, ebv)
+        tokens = Tokens(features[:, given], valid[:, given], brightness)
+        answer = model.answer(model.encode(tokens, given), tokens.valid, (), given, asked)[BANDS]
+        center, scale = model.band_units(asked)
+        known = torch.where(tokens.valid.any(dim=1), brightness, torch.nan)
+        parts.append(
+            torch.stack(
+                [
+                    answer[..., 0] * scale + center,
+                    answer[..., 1] + scale.log(),
+                    known[:, None].expand(-1, len(asked)),
+                ]
+            )
+        )
+    return BandAnswers(*torch.cat(parts, dim=-1)[..., back])
+
+
+@functools.cache
+def _band_groups(groups: int, device: torch.device) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
+    """Of each group which bands are hidden, their indices and those of the others; and the way back in order.
+
+    Kept on the device: nothing may be copied to it while a batch is computed.
+    """
+    rank = torch.from_numpy(WAVELENGTH_RANK)
+    hidden = [rank % groups == group for group in range(groups)]
+    every = [(of, of.nonzero()[:, 0], (~of).nonzero()[:, 0]) for of in hidden]
+    back = torch.cat([asked for _, asked, _ in every]).argsort()
+    return [(a.to(device), b.to(device), c.to(device)) for a, b, c in every], back.to(device)
+
+
+class RawBands(NamedTuple):
+    """How far the true fluxes in bands are from what a network says before any calibration.
+
+    Attributes
+    ----------
+    depth : Tensor, shape (N,)
+        See `snr_level`.
+    pull : Tensor, shape (N, 63)
+        (truth - location) / scale of arcsinh(flux / s); NaN where not known.
+    """
+
+    depth: Tensor
+    pull: Tensor
+
+    def rows(self, chosen: Tensor) -> RawBands:
+        """Only the rows where ``chosen`` (N,) holds."""
+        return RawBands(self.depth[chosen], self.pull[chosen])
+
+
+@torch.inference_mode()
+def ask_bands(
+    model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128, groups: int = BAND_GROUPS
+) -> RawBands:
+    """Ask for the bands of objects whose noiseless fluxes are known, on the network's device."""
+    if photometry.noiseless is None:
+        raise ValueError("bands are compared with their noiseless fluxes: draw objects from a simulated sky")
+    device = next(model.parameters()).device
+    depth, pull = [], []
+    for begin in range(0, len(photometry), batch_size):
+        rows = slice(begin, begin + batch_size)
+        flux, error, ebv, truth = (
+            torch.from_numpy(part[rows]).to(device)
+            for part in (photometry.flux, photometry.error, photometry.ebv, photometry.noiseless)
+        )
+        answers = leave_one_out(model, flux, error, ebv, groups)
+        value, _ = compress(truth, torch.zeros_like(truth), ebv, answers.brightness)
+        pull.append(((value - answers.mean) * torch.exp(-answers.log_scale)).cpu())
+        depth.append(snr_level(tokens_of(flux, error, ebv)).cpu())
+    return RawBands(torch.cat(depth).clone(), torch.cat(pull).clone())
 
 
 class Embedded(NamedTuple):

@@ -21,12 +21,20 @@ from ojala.models.ojala.calibration import Calibration
 from ojala.models.ojala.checkpoint import FORMAT, WeightsInfo
 from ojala.models.ojala.heads import Head, heads_beside, in_units, load_head
 from ojala.models.ojala.losses import REDSHIFTS
-from ojala.models.ojala.network import Ojala
+from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala
 from ojala.models.ojala.novelty import raw_vector
-from ojala.models.ojala.outputs import snr_level
-from ojala.models.ojala.tokens import N_BANDS, Tokens, require_photometry, tokens_of
+from ojala.models.ojala.outputs import leave_one_out, snr_level
+from ojala.models.ojala.tokens import (
+    CALIBRATION_FLOOR,
+    N_BANDS,
+    Tokens,
+    expand,
+    require_photometry,
+    tokens_of,
+    valid_bands,
+)
 from ojala.models.quantities import CLASSES, FINE_TUNED, SCALARS
-from ojala.models.serving.batching import MAX_CONCURRENCY, BatchPipeline, CpuBuffer
+from ojala.models.serving.batching import MAX_CONCURRENCY, BatchPipeline, Compute, CpuBuffer
 from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
@@ -83,7 +91,7 @@ class OjalaPredictor(BasePredictor):
         self.max_concurrency = MAX_CONCURRENCY if on_gpu else 1
         # Joining operations saves most of a GPU's traffic with its memory; a CPU's caches do as well.
         self._ask = torch.compile(self.ask, dynamic=False, fullgraph=True) if on_gpu else self.ask
-        self._way: BatchPipeline | None = None
+        self._ways: dict[str, BatchPipeline] = {}
         self._turn = threading.Lock()
 
     @classmethod
@@ -96,7 +104,7 @@ class OjalaPredictor(BasePredictor):
 
     def halve_batch(self) -> None:
         """See `BasePredictor`; the way through the device is made anew."""
-        self._way = None
+        self._ways.clear()
         super().halve_batch()
 
     def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
@@ -138,25 +146,62 @@ class OjalaPredictor(BasePredictor):
             Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
         """
         require_photometry(flux, error, ebv)
-        return self._catalogue(self._conveyor().carry(flux, error, ebv))
+        return self._catalogue(self._conveyor("catalogue", self._answer).carry(flux, error, ebv))
+
+    def predict_bands(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
+        """Flux in each band of N objects from their other bands, and how well it fits what was measured.
+
+        A band is hidden together with every eighth other one (see
+        `ojala.models.ojala.outputs.leave_one_out`): eight encodings of seven eighths of the bands, some six
+        times the work of `predict`.
+
+        Parameters
+        ----------
+        flux, error, ebv : ndarray
+            As in `predict`.
+
+        Returns
+        -------
+        dict of str to ndarray, N rows each
+            * ``band_flux``, ``band_flux_err`` float32 (N, 63): flux density that the band would measure
+              without noise [uJy], Galactic extinction included, and its standard error: half the width of the
+              central 68.3 % interval of the predictive distribution. For bands that were observed and for
+              those that were not; NaN where no band outside its group was observed.
+            * ``band_sigma`` float32 (N, 63): (measured - predicted) / sqrt(error^2 + predicted error^2); NaN
+              where not observed. The error is at least `ojala.models.ojala.tokens.CALIBRATION_FLOOR` of the
+              flux.
+            * ``chi2_bands`` float32: sum of its squares, and ``n_chi2_bands`` int16: their number.
+            * ``worst_band`` int16: index of the band that is farthest off, -1 without any; and
+              ``worst_band_sigma`` float32: its ``band_sigma``.
+
+        Raises
+        ------
+        ValueError
+            The shapes do not fit, or these weights cannot be asked for bands.
+        """
+        require_photometry(flux, error, ebv)
+        if self.network.band_requests is None:
+            raise ValueError(NO_BAND_REQUESTS)
+        return self._conveyor("bands", self._answer_bands).carry(flux, error, ebv)
 
     def warm_up(self) -> None:
         """Make the way through the device: on a GPU, compile and record the network for its batches."""
-        self._conveyor()
+        self._conveyor("catalogue", self._answer)
 
-    def _conveyor(self) -> BatchPipeline:
-        """The way through the device for batches of the size that is asked for now."""
+    def _conveyor(self, name: str, compute: Compute) -> BatchPipeline:
+        """The way through the device of a computation, for batches of the size that is asked for now."""
         with self._turn:
-            if self._way is None or self._way.size != self.batch_size:
-                self._way = None  # its memory is needed
-                self._way = self._make_conveyor(self.batch_size)
-            return self._way
+            way = self._ways.get(name)
+            if way is None or way.size != self.batch_size:
+                self._ways.pop(name, None)  # its memory is needed
+                way = self._ways[name] = self._make_conveyor(compute, self.batch_size)
+            return way
 
-    def _make_conveyor(self, size: int) -> BatchPipeline:
+    def _make_conveyor(self, compute: Compute, size: int) -> BatchPipeline:
         if torch.device(self.device).type == "cuda":
-            function = CudaGraphRunner(self._answer, ((N_BANDS,), (N_BANDS,), ()), size)
+            function = CudaGraphRunner(compute, ((N_BANDS,), (N_BANDS,), ()), size)
             return BatchPipeline(lambda: CudaBuffer(function), size, self.max_concurrency, _pack_pdfs)
-        return BatchPipeline(lambda: CpuBuffer(self._answer, size), size, self.max_concurrency, _pack_pdfs)
+        return BatchPipeline(lambda: CpuBuffer(compute, size), size, self.max_concurrency, _pack_pdfs)
 
     @torch.no_grad()
     def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
@@ -179,6 +224,33 @@ class OjalaPredictor(BasePredictor):
         found |= {q.name: scalar for q, scalar in zip(SCALARS, scalars, strict=True)}
         found["embedding"] = embedding.half()
         return found | {f"head.{head.quantity.name}": head.mlp(embedding.float()) for head in self._heads}
+
+    @torch.no_grad()
+    def _answer_bands(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
+        """Answers of `predict_bands` for a batch, all on the device."""
+        mean, log_scale, brightness = leave_one_out(self.network, flux, error, ebv)
+        depth = snr_level(tokens_of(flux, error, ebv))
+        half_width = STUDENT_T3_HALF_WIDTH * torch.exp(log_scale + self._calibration.band_log_factors(depth))
+        low, predicted, high = (
+            expand(mean + step, ebv, brightness) for step in (-half_width, torch.zeros_like(mean), half_width)
+        )
+        predicted_error = 0.5 * (high - low)
+        valid = valid_bands(flux, error) & torch.isfinite(predicted)
+        floored = torch.maximum(error, CALIBRATION_FLOOR * flux.abs())
+        sigma = torch.where(
+            valid, (flux - predicted) / torch.sqrt(floored**2 + predicted_error**2), torch.nan
+        )
+        worst = sigma.abs().nan_to_num(-1.0).argmax(dim=1, keepdim=True)
+        count = valid.sum(dim=1)
+        return {
+            "band_flux": predicted,
+            "band_flux_err": predicted_error,
+            "band_sigma": sigma,
+            "chi2_bands": torch.where(count > 0, sigma.square().nansum(dim=1), torch.nan),
+            "n_chi2_bands": count.to(torch.int16),
+            "worst_band": torch.where(count > 0, worst[:, 0], -1).to(torch.int16),
+            "worst_band_sigma": sigma.gather(1, worst)[:, 0],
+        }
 
     def _catalogue(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What was found, with its quantities in their units."""

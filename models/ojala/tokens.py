@@ -19,6 +19,9 @@ N_BANDS = len(MODEL_BANDS)
 N_FEATURES = 3
 """Compressed flux, log error, compressed signal-to-noise ratio."""
 
+WAVELENGTH_RANK = np.argsort(np.argsort([band.pivot for band in MODEL_BANDS]))
+"""Place of each band in the order of wavelengths."""
+
 ABSURD_FLUX = 1e9
 """A flux density beyond this [uJy] (AB magnitude 1.4) is not a measurement."""
 
@@ -91,6 +94,75 @@ def require_photometry(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> 
         )
 
 
+def dust_correction(ebv: Tensor) -> Tensor:
+    """Factors (N, 63) that take Galactic extinction off the fluxes; for E(B-V) as in `tokens_of`."""
+    dust = torch.where((ebv >= 0) & (ebv <= MAX_EBV), ebv, 0.0)
+    return torch.as_tensor(10.0 ** (0.4 * dust[:, None] * _k_x(ebv.device)))
+
+
+def compress(flux: Tensor, error: Tensor, ebv: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
+    """Flux densities on the scale of an object's tokens.
+
+    Parameters
+    ----------
+    flux, error : Tensor, shape (N, 63)
+        f_nu and standard errors [uJy].
+    ebv : Tensor, shape (N,)
+        As in `tokens_of`.
+    brightness : Tensor, shape (N, 1) or (N, 63)
+        Of the tokens.
+
+    Returns
+    -------
+    value, error : Tensor, shape (N, 63)
+        arcsinh(flux / s) of the dereddened flux, and its standard error to first order.
+    """
+    unit = dust_correction(ebv) / 10.0**brightness
+    relative = flux * unit
+    return torch.asinh(relative), error * unit / torch.sqrt(1.0 + relative**2)
+
+
+def expand(value: Tensor, ebv: Tensor, brightness: Tensor) -> Tensor:
+    """Flux densities [uJy] from arcsinh(flux / s): the inverse of `compress`."""
+    return torch.sinh(value) * 10.0**brightness / dust_correction(ebv)
+
+
+class Packed(NamedTuple):
+    """Tokens without most of their empty slots.
+
+    Attributes
+    ----------
+    tokens : Tokens
+        In S slots.
+    bands : Tensor of int64, shape (N, S)
+        The band in each slot.
+    """
+
+    tokens: Tokens
+    bands: Tensor
+
+    def to(self, device: torch.device | str) -> Packed:
+        """The same on another device."""
+        return Packed(self.tokens.to(device), self.bands.to(device, non_blocking=True))
+
+
+def pack(tokens: Tokens, multiple: int = 1) -> Packed:
+    """Take out the slots that are empty in every row, each row for itself.
+
+    Parameters
+    ----------
+    tokens : Tokens
+        In 63 slots.
+    multiple : int
+        The slots that stay are the valid ones of the row with most, rounded up to a multiple of this.
+    """
+    most = int(tokens.valid.sum(dim=1).max()) if len(tokens.valid) else 0
+    slots = min(N_BANDS, max(1, -(-most // multiple)) * multiple)
+    bands = (~tokens.valid).to(torch.int8).argsort(dim=1, stable=True)[:, :slots]
+    features = tokens.features.gather(1, bands[..., None].expand(-1, -1, N_FEATURES))
+    return Packed(Tokens(features, tokens.valid.gather(1, bands), tokens.brightness), bands)
+
+
 def tokens_of(flux: Tensor, error: Tensor, ebv: Tensor) -> Tokens:
     """Measured photometry -> tokens, on the device where it is.
 
@@ -107,8 +179,7 @@ def tokens_of(flux: Tensor, error: Tensor, ebv: Tensor) -> Tokens:
         Galactic E(B-V) [mag, SFD98 scale]; NaN, negative or beyond 5 mag counts as 0.
     """
     valid = valid_bands(flux, error)
-    dust = torch.where((ebv >= 0) & (ebv <= MAX_EBV), ebv, 0.0)
-    correction = 10.0 ** (0.4 * dust[:, None] * _k_x(flux.device))
+    correction = dust_correction(ebv)
     measured = torch.where(valid, flux, 0.0) * correction
     sigma = torch.where(valid, error, 1.0) * correction
     sigma = torch.maximum(sigma, CALIBRATION_FLOOR * measured.abs())

@@ -6,6 +6,7 @@ that it would have read.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,19 @@ from ojala.models.checkpoint import file_sha256
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.metrics import catalogue_metrics
 from ojala.models.ojala.checkpoint import WeightsInfo, load, save
-from ojala.models.ojala.losses import Targets, losses, mean_discrepancy, targets_of, total_loss
-from ojala.models.ojala.network import PRESETS, Ojala
+from ojala.models.ojala.losses import (
+    BandTargets,
+    Targets,
+    band_loss,
+    label_counts,
+    losses,
+    mean_discrepancy,
+    targets_of,
+    total_loss,
+)
+from ojala.models.ojala.network import BANDS, PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
-from ojala.models.ojala.tokens import Tokens, tokenise
+from ojala.models.ojala.tokens import WAVELENGTH_RANK, Packed, Tokens, compress, pack, tokenise
 from ojala.models.settings import SettingsError
 from ojala.models.training.prefetch import prefetch
 from ojala.models.training.settings import TrainingSettings
@@ -31,6 +41,19 @@ from ojala.models.training.trainer import Report, Steps, Trainer, ignore
 
 FULL_CONTEXT = 0.7
 """Share of the training rows that keep every band they were drawn with."""
+
+HIDDEN_GROUPS = (0.25, 0.25)
+"""Shares of the rows from which one band in four, and one in eight, is hidden besides: those that a predictor
+hides to ask for them."""
+
+TARGET_BANDS = 6
+"""Bands that are asked for of each row."""
+
+PARTS = 4
+"""Parts of a batch, from rows with few bands to rows with many, each cut to its longest row."""
+
+SLOTS_MULTIPLE = 4
+"""Slots of a part come in multiples of this, so that there are few shapes of parts."""
 
 _MUON = ("encoder.", "decoder.", "trunk.")
 _REFERENCE = [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)
@@ -84,6 +107,7 @@ class OjalaTraining(TrainingSettings):
     note: str = ""
 
     SHAPES: ClassVar = PRESETS
+    MAY_CHANGE: ClassVar = (*TrainingSettings.MAY_CHANGE, "compiled")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,41 +159,129 @@ def drop_bands(photometry: LabelledPhotometry, rng: np.random.Generator) -> Labe
     return replace(photometry, flux=np.where(kept, photometry.flux, np.float32(np.nan)))
 
 
-class Batch(NamedTuple):
-    """Input of one training step.
+def hide_groups(photometry: LabelledPhotometry, rng: np.random.Generator) -> LabelledPhotometry:
+    """Hide one band in four or in eight, in order of wavelength, in `HIDDEN_GROUPS` of the rows."""
+    n = len(photometry)
+    modulus = rng.choice([4, 8, 1], n, p=[*HIDDEN_GROUPS, 1.0 - sum(HIDDEN_GROUPS)])
+    hidden = (WAVELENGTH_RANK + rng.integers(0, 8, (n, 1))) % modulus[:, None] == 0
+    hidden &= (modulus > 1)[:, None]
+    return replace(photometry, flux=np.where(hidden, np.float32(np.nan), photometry.flux))
+
+
+def ask_hidden(
+    drawn: LabelledPhotometry, tokens: Tokens, rng: np.random.Generator, count: int = TARGET_BANDS
+) -> BandTargets | None:
+    """Ask for bands that the tokens do not hold, drawn at random from those whose flux is known.
+
+    Parameters
+    ----------
+    drawn : LabelledPhotometry
+        The objects; None is returned where nothing is known of their bands.
+    tokens : Tokens
+        What the network is given of them; an object without any band is asked for nothing.
+    rng : Generator
+        Source of randomness.
+    count : int
+        Bands of each object. Where it has fewer, the others' flux counts as not known.
+    """
+    if drawn.noiseless is None or drawn.noiseless_error is None:
+        return None
+    free = (
+        np.isfinite(drawn.noiseless) & ~tokens.valid.numpy() & tokens.valid.any(dim=1, keepdim=True).numpy()
+    )
+    band = np.argpartition(rng.random(free.shape) + ~free, count - 1, axis=1)[:, :count]
+    flux, error = (
+        torch.from_numpy(np.where(free, part, np.nan).astype(np.float32))
+        for part in (drawn.noiseless, drawn.noiseless_error)
+    )
+    value, error = compress(flux, error, torch.from_numpy(drawn.ebv), tokens.brightness[:, None])
+    asked = torch.from_numpy(band)
+    return BandTargets(asked, value.gather(1, asked), error.gather(1, asked))
+
+
+class Part(NamedTuple):
+    """Some rows of a batch, without most of their empty slots.
 
     Attributes
     ----------
-    tokens : Tokens
+    packed : Packed
         Photometry of the draws.
     targets : Targets
         Their labels.
-    observed : Tokens or None
-        Observed photometry without labels, a fifth as many rows.
+    asked : BandTargets or None
+        Their fluxes in bands that they were not given.
     """
 
-    tokens: Tokens
+    packed: Packed
     targets: Targets
+    asked: BandTargets | None
+
+    def to(self, device: str) -> Part:
+        """The same part on another device."""
+        asked = None if self.asked is None else self.asked.to(device)
+        return Part(self.packed.to(device), self.targets.to(device), asked)
+
+
+class Batch(NamedTuple):
+    """What one step reads.
+
+    Attributes
+    ----------
+    parts : list of Part
+        Its rows.
+    counts : dict of str to Tensor
+        By what the losses are divided; see `ojala.models.ojala.losses.label_counts`.
+    observed : Tokens or None
+        Observed photometry without labels, a fifth as many.
+    """
+
+    parts: list[Part]
+    counts: dict[str, Tensor]
     observed: Tokens | None
 
     def to(self, device: str) -> Batch:
         """The same batch on another device."""
         observed = None if self.observed is None else self.observed.to(device)
-        return Batch(self.tokens.to(device), self.targets.to(device), observed)
+        counts = {name: count.to(device) for name, count in self.counts.items()}
+        return Batch([part.to(device) for part in self.parts], counts, observed)
 
 
-def batches(sky: Sky, config: OjalaTraining, first_step: int, unlabelled: Sky | None) -> Iterator[Batch]:
+def split(tokens: Tokens, targets: Targets, asked: BandTargets | None, parts: int) -> list[Part]:
+    """Split rows into so many parts, from those with the fewest valid slots to those with the most."""
+    order = tokens.valid.sum(dim=1).argsort(stable=True)
+    code, redshift, scalars = targets
+    return [
+        Part(
+            pack(Tokens(*(of[rows] for of in tokens)), SLOTS_MULTIPLE),
+            Targets(code[rows], redshift[:, rows], scalars[:, rows]),
+            None if asked is None else BandTargets(*(of[rows] for of in asked)),
+        )
+        for rows in order.tensor_split(parts)
+        if len(rows)
+    ]
+
+
+def batches(
+    sky: Sky, config: OjalaTraining, first_step: int, unlabelled: Sky | None = None
+) -> Iterator[Batch]:
     """Iterate over the batches from ``first_step`` on, drawn in a background thread."""
+    asks = PRESETS[config.preset].band_requests
 
     def make(step: int) -> Batch:
         rng = np.random.default_rng([config.seed, step])
         drawn = sky.draw(config.batch_size, rng)
-        visible = drop_bands(drawn, rng)
+        seen = drop_bands(drawn, rng)
+        if asks:
+            seen = hide_groups(seen, rng)
+        tokens, targets = tokenise(seen.flux, seen.error, seen.ebv), targets_of(drawn)
+        asked = ask_hidden(drawn, tokens, rng) if asks else None
         observed = None
         if unlabelled is not None:
             real = unlabelled.draw(max(config.batch_size // 5, 2), rng)
             observed = tokenise(real.flux, real.error, real.ebv)
-        return Batch(tokenise(visible.flux, visible.error, visible.ebv), targets_of(drawn), observed)
+        # A discrepancy is one of whole batches.
+        parts = split(tokens, targets, asked, PARTS if unlabelled is None else 1)
+        return Batch(parts, label_counts(targets, asked), observed)
 
     return prefetch(make, first_step)
 
@@ -240,15 +352,25 @@ def evaluate(model: Ojala, photometry: LabelledPhotometry, *, bf16: bool) -> dic
 
 
 def _losses_of(
-    model: Ojala, batch: Batch, class_weights: Tensor, discrepancy: float
+    model: Ojala,
+    part: Part,
+    counts: dict[str, Tensor],
+    class_weights: Tensor,
+    unlabelled: Tokens | None,
+    discrepancy: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss, and the loss of each quantity."""
-    encoded = model.encode(batch.tokens)
-    found = losses(model.answer(encoded, batch.tokens.valid), batch.targets, class_weights)
+    """Total loss of a part of a batch, and the loss of each quantity."""
+    (tokens, bands), targets, asked = part
+    encoded = model.encode(tokens, bands)
+    band = None if asked is None else asked.band
+    answers = model.answer(encoded, tokens.valid, bands=bands, asked=band)
+    found = losses(answers, targets, class_weights, counts)
+    if asked is not None:
+        found[BANDS] = band_loss(answers[BANDS], asked, *model.band_units(asked.band)).sum() / counts[BANDS]
     total = total_loss(found)
-    if batch.observed is not None:
-        observed = model.embed(model.encode(batch.observed), batch.observed.valid)
-        found["discrepancy"] = mean_discrepancy(model.embed(encoded, batch.tokens.valid), observed)
+    if unlabelled is not None:
+        observed = model.embed(model.encode(unlabelled), unlabelled.valid)
+        found["discrepancy"] = mean_discrepancy(model.embed(encoded, tokens.valid), observed)
         total = total + discrepancy * found["discrepancy"]
     return total, found
 
@@ -259,8 +381,18 @@ def _steps(trainer: Trainer[Ojala], config: OjalaTraining, sky: Sky, unlabelled:
     weights = torch.tensor(config.class_weights, device=config.device)
     for drawn in batches(sky, config, trainer.step, unlabelled):
         rate, batch = trainer.rate, drawn.to(config.device)
-        with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=config.bf16):
-            total, parts = losses_of(trainer.model, batch, weights, config.discrepancy)
-        norm = trainer.optimizer_step([(total, parts)])
-        values = {name: round(loss.item(), 4) for name, loss in parts.items()}
-        yield {"rate": rate, "norm": round(norm, 3), "loss": values}
+        values: dict[str, float] = defaultdict(float)
+
+        def terms(batch: Batch, values: dict[str, float]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+            for part in batch.parts:
+                with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+                    total, parts = losses_of(
+                        trainer.model, part, batch.counts, weights, batch.observed, config.discrepancy
+                    )
+                for name, loss in parts.items():
+                    values[name] += loss.item()
+                yield total, parts
+
+        norm = trainer.optimizer_step(terms(batch, values))
+        rounded = {name: round(value, 4) for name, value in values.items()}
+        yield {"rate": rate, "norm": round(norm, 3), "loss": rounded}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,58 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def ignore(record: Record) -> None:
     """Do nothing with a record."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for matrices: a step along the orthogonalised momentum of the gradient.
+
+    With Nesterov momentum 0.95, five Newton-Schulz iterations, and the step scaled to the root mean square of
+    AdamW's (Liu et al. 2025, arXiv:2502.16982). It does what `torch.optim.Muon` does but for the arithmetic:
+    that one iterates in bfloat16, in which a processor without instructions for it takes longer than for all
+    of a small network's gradients; this one iterates in single precision, matrices of one shape together.
+
+    Parameters
+    ----------
+    matrices : list of Parameter
+        Matrices to optimise.
+    weight_decay : float
+        Decoupled decay.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], *, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": 1e-3, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is called here
+        """Take a step."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape.setdefault(tuple(matrix.shape), []).append(matrix)
+            for shape, matrices in by_shape.items():
+                directions = torch.stack([self._direction(matrix) for matrix in matrices])
+                rate = 0.2 * math.sqrt(max(shape)) * group["lr"]
+                for matrix, direction in zip(matrices, orthogonalise(directions), strict=True):
+                    matrix.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=rate)
+
+    def _direction(self, matrix: Tensor) -> Tensor:
+        """The gradient and the momentum that it adds to."""
+        state, gradient = self.state[matrix], cast("Tensor", matrix.grad)
+        momentum = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
+        momentum.lerp_(gradient, 0.05)
+        return gradient.lerp(momentum, 0.95)
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Matrices (K, m, n) with singular values near 1, by five quintic Newton-Schulz iterations."""
+    wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
+    wide = wide / wide.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    for _ in range(5):
+        gram = wide @ wide.mT
+        square = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        wide = torch.baddbmm(wide, square, wide, beta=3.4445)
+    return wide if matrices.shape[-2] <= matrices.shape[-1] else wide.mT
 
 
 class Trainer(Generic[Network]):
@@ -75,7 +127,7 @@ class Trainer(Generic[Network]):
         others = [p for _, p in named if id(p) not in chosen]
         # Every step sets its own rate.
         self._optimizers = (
-            torch.optim.Muon(matrices, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, weight_decay=settings.weight_decay),
             torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
         )
         self.step, self.seconds = 0, 0.0
@@ -128,7 +180,7 @@ class Trainer(Generic[Network]):
         parts_clipped = clip_separately or (self.model,)
         norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), clip) for part in parts_clipped]
         muon, adamw = self._optimizers
-        muon.step()  # type: ignore[no-untyped-call]  # torch leaves this one untyped
+        muon.step()
         adamw.step()
         decay = min(self._settings.ema_decay, (1.0 + self.step) / (10.0 + self.step))
         for mean, parameter in zip(self.average.parameters(), self.model.parameters(), strict=True):

@@ -46,5 +46,11 @@ class MixedSky:
 
         labels = {name: label(name) for part in parts for name in part.labels}
         return LabelledPhotometry(
-            joined("flux"), joined("error"), joined("ebv"), joined("class_code"), labels
+            joined("flux"),
+            joined("error"),
+            joined("ebv"),
+            joined("class_code"),
+            labels,
+            joined("noiseless"),
+            joined("noiseless_error"),
         )

@@ -10,7 +10,7 @@ Spectra are split between training and checks by object and by cell of the sky, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -38,8 +38,8 @@ MIN_NARROW_BANDS = 20
 MAX_EW_ERROR = (3.0, 0.3)
 """Equivalent widths serve as labels where their error is below 3 A or 30 %."""
 
-REDSHIFT_STEP = 0.02
-"""Spacing in ln(1 + z) of the redshifts to which a galaxy is moved."""
+FOLDS = 4
+"""Folds by object, for cross-validation."""
 
 LUMINOSITY_SLOPE = {"log_mass": 1.0, "log_sfr": 1.0, "log_mbh": 0.5}
 """How labels follow the flux when an object is scaled; a virial mass of a fixed line width goes as L^0.5
@@ -159,17 +159,27 @@ def sides(index: np.ndarray, object_id: np.ndarray, primary_id: np.ndarray) -> n
 
 
 def _held_out_cell(cell: np.ndarray) -> np.ndarray:
-    """Whether a cell is held out: the splitmix64 hash of its number is in the lowest part."""
+    """Whether a cell is held out: the hash of its number is in the lowest part."""
+    return np.asarray(_mixed(cell) < np.uint64(int(HELD_OUT_FRACTION * 2**64)))
+
+
+def _mixed(number: np.ndarray) -> np.ndarray:
+    """The splitmix64 hash of integers, as uint64."""
     with np.errstate(over="ignore"):
-        mixed = cell.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)
-    return np.asarray(mixed < np.uint64(int(HELD_OUT_FRACTION * 2**64)))
+    return np.asarray(mixed)
 
 
-def photograph(spectra: ObservedSpectra, camera: Camera, n_redshifts: int = 1) -> Members:
-    """See spectra through the bands; galaxies also at redshifts near their own.
+def fold_of(primary_id: np.ndarray) -> np.ndarray:
+    """Fold of cross-validation, 0 to `FOLDS` - 1, to which objects belong; from their keys alone."""
+    return (_mixed(primary_id) % np.uint64(FOLDS)).astype(np.int64)
+
+
+def photograph(spectra: ObservedSpectra, camera: Camera, moves: Sequence[float] = ()) -> Members:
+    """See spectra through the bands; galaxies also at other redshifts than their own.
 
     Spectra that do not cover iSDSS and `MIN_NARROW_BANDS`, or whose own noise is too large, are left out.
 
@@ -179,14 +189,13 @@ def photograph(spectra: ObservedSpectra, camera: Camera, n_redshifts: int = 1) -
         The spectra.
     camera : Camera
         The bands.
-    n_redshifts : int
-        Redshifts at which a galaxy is seen, its own included.
+    moves : sequence of float
+        Steps in ln(1 + z) to redshifts at which a galaxy is seen besides its own.
     """
     own_flux, own_error = camera.photograph(spectra.exposure)
     lots = [_members(spectra, own_flux, own_error, own_flux, 0)]
-    for k in range(1, n_redshifts):
-        away = (k + 1) // 2 * (1 if k % 2 else -1)
-        pixels = round(away * REDSHIFT_STEP / FINE.step)
+    for move in moves:
+        pixels = round(move / FINE.step)
         flux, error = camera.photograph(spectra.exposure.shifted(pixels))
         lots.append(_members(spectra, flux, error, own_flux, pixels))
     return Members.joined(lots)
@@ -380,12 +389,15 @@ class ObservedSky:
                 row[mine] = rows[np.minimum(at, len(rows) - 1)]
         level = noise.to_flux(priors.draw_magnitudes(n, rng, i_range)).astype(np.float32)
         flux = self.members.flux[row] * level[:, None]
+        lost = np.zeros(flux.shape, bool)
         if not all_bands:
             lost = ~noise.draw_observed(n, rng) & np.isfinite(flux)
             lost[(np.isfinite(flux) & ~lost).sum(axis=1) == 0] = False
-            flux[lost] = np.nan
-        flux, error = noise.observe(flux, noise.draw_depths(n, rng), rng)
-        error = np.hypot(error, self.members.error[row] * level[:, None])
+        depth = noise.draw_depths(n, rng)
+        noiseless = noise.receive(flux, rng)
+        own_noise = self.members.error[row] * level[:, None]
+        flux, error = noise.measure(np.where(lost, np.float32(np.nan), noiseless), depth, rng)
+        error = np.hypot(error, own_noise)
         labels = self.members.labels[row] + self._slope * np.log10(level)[:, None]
         return (
             LabelledPhotometry(
@@ -394,6 +406,8 @@ class ObservedSky:
                 self.members.ebv[row],
                 self.members.class_code[row],
                 {name: np.ascontiguousarray(labels[:, k]) for k, name in enumerate(_LABELS)},
+                noiseless,
+                own_noise,
             ),
             row,
         )

@@ -182,11 +182,14 @@ class MockSky:
                     labels[label][rows] = values
         ebv, behind = priors.draw_reddening(n, rng, is_star=code == CLASSES.index("STAR"))
         flux *= np.exp(-0.4 * np.log(10.0) * (ebv * behind)[:, None] * _K_X).astype(np.float32)
-        if not all_bands:
-            flux[~noise.draw_observed(n, rng)] = np.nan
-        flux, error = noise.observe(flux, noise.draw_depths(n, rng), rng)
+        observed = np.True_ if all_bands else noise.draw_observed(n, rng)
+        depth = noise.draw_depths(n, rng)
+        noiseless = noise.receive(flux, rng)
+        flux, error = noise.measure(np.where(observed, noiseless, np.float32(np.nan)), depth, rng)
         stated = np.where((rng.random(n) < 0.16) & (ebv < _EBV_KNOWN_BELOW), np.nan, ebv)
-        return LabelledPhotometry(flux, error, stated.astype(np.float32), code, labels)
+        return LabelledPhotometry(
+            flux, error, stated.astype(np.float32), code, labels, noiseless, np.zeros_like(noiseless)
+        )
 
     def _draw_galaxies(self, magnitude: np.ndarray, side: Members, rng: np.random.Generator) -> _Drawn:
         library = self.population.libraries.galaxies

@@ -19,7 +19,7 @@ from ojala.flows.mocks.draws import write_draws
 from ojala.flows.mocks.observed import open_observed_sky
 from ojala.flows.training.ojala import sky_to_train_on
 from ojala.models.simulation.skies.mixed import MixedSky
-from ojala.models.simulation.skies.observed import SPLIT_ORDER
+from ojala.models.simulation.skies.observed import FOLDS, SPLIT_ORDER
 from ojala.models.simulation.skies.photometric import MockSky
 from ojala.pipeline.ingest.photometry import ingest
 from ojala.pipeline.ingest.spectra import ingest_spectra
@@ -139,7 +139,23 @@ def test_a_training_draws_from_the_spectra_that_are_not_held_out(root):
     trained = set(sky.observed.members.primary_id.tolist())
     checked = set(open_observed_sky(root, Path("curves"), held_out=True).members.primary_id.tolist())
     assert trained.isdisjoint(checked)
-    assert said == f"20% of the draws are from the observed spectra of {len(trained)} objects."
+    assert said == f"10% of the draws are from the observed spectra of {len(trained)} objects."
+
+
+def test_the_folds_of_the_objects_are_whole_and_apart(root):
+    mock = MockSky.__new__(MockSky)  # never drawn from here
+    every = set(sky_to_train_on(mock, root, Path("curves"))[0].observed.members.primary_id.tolist())
+    left_out = []
+    for fold in range(FOLDS):
+        sky, said = sky_to_train_on(mock, root, Path("curves"), fold)
+        assert f"fold {fold} of {FOLDS} was left out" in said
+        own = open_observed_sky(root, Path("curves"), held_out=False, folds=[fold]).members.primary_id
+        left_out.append(every - set(sky.observed.members.primary_id.tolist()))
+        assert left_out[-1] == set(own.tolist())
+    assert sum(map(len, left_out)) == len(every) == len(set().union(*left_out))
+    for spectra, fold in ((None, 0), (root, FOLDS)):
+        with pytest.raises(ValueError, match="a fold to leave out is one of 0 to 3"):
+            sky_to_train_on(mock, spectra, Path("curves"), fold)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the observed spectra are not part of the repository")

@@ -18,8 +18,8 @@ from ojala.models.ojala.calibration import (
 )
 from ojala.models.ojala.losses import Targets
 from ojala.models.ojala.network import Ojala, OjalaConfig
-from ojala.models.ojala.outputs import RawAnswers, ask, snr_level
-from ojala.models.ojala.tokens import tokenise
+from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands, snr_level
+from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.quantities import SCALARS
 from tests.models.ojala.test_training import TwoColours
 
@@ -179,3 +179,44 @@ def test_a_network_is_asked_for_what_its_objects_have_labels_for():
     torch.testing.assert_close(raw.redshift_logits[0], direct["z_gal"][torch.as_tensor(galaxies)])
     some = raw.rows(torch.arange(150) < 40)
     torch.testing.assert_close(some.redshift_logits[0], raw.redshift_logits[0][: galaxies[:40].sum()])
+
+
+def test_the_scales_of_bands_are_corrected_band_by_band():
+    raw, rng = simulated(), np.random.default_rng(5)
+    small = np.where(np.arange(N_BANDS) == 9, 3.0, 1.0)
+    pull = torch.as_tensor((small * rng.standard_t(3, (N, N_BANDS))).astype(np.float32))
+    pull[:, 20] = torch.nan
+    bands = RawBands(raw.depth, pull)
+    calibration = fit_calibration(raw, EVEN, bands)
+    factor = calibration.band_log_factor.exp()
+    assert factor[9].median() == pytest.approx(3.0, rel=0.15)
+    assert factor[10].median() == pytest.approx(1.0, rel=0.15)
+    assert (factor[20] == 1.0).all(), "nothing is known of this one"
+    measures = [calibration_measures(raw, c, EVEN, bands)["bands"] for c in (Calibration.none(), calibration)]
+    assert abs(measures[1]["within_68"] - 0.683) < 0.01 < abs(measures[0]["within_68"] - 0.683) + 0.01
+
+
+def test_a_calibration_from_before_bands_leaves_their_scales():
+    tensors = fit_calibration(simulated(), EVEN).tensors()
+    del tensors["band_log_factor"]
+    assert (Calibration.from_tensors(tensors).band_log_factor == 0).all()
+
+
+def test_a_band_is_asked_for_from_the_others_alone():
+    shape = OjalaConfig(
+        width=16,
+        encoder=((2, 32),),
+        decoder=((2, 32),),
+        trunk=(32,),
+        pre_norm=True,
+        reads_errors=True,
+        band_requests=True,
+    )
+    drawn = TwoColours().draw(40, np.random.default_rng(1))
+    torch.manual_seed(2)
+    model = Ojala(shape).eval()
+    before = ask_bands(model, drawn, batch_size=16).pull
+    drawn.flux[:, 30] *= 5.0
+    after = ask_bands(model, drawn, batch_size=16).pull
+    torch.testing.assert_close(after[:, 30], before[:, 30])
+    assert (after[:, 31] - before[:, 31]).abs().max() > 1e-4

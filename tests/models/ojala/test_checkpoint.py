@@ -1,6 +1,7 @@
 """Weights on disk are whole, known and fit their network, or they are refused."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch

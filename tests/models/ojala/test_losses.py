@@ -8,7 +8,16 @@ from scipy import stats
 from ojala.models.data import LabelledPhotometry
 from ojala.models.layers.distributions import redshift_loss, student_t_loss
 from ojala.models.layers.redshift_pdf import N_REDSHIFT_BINS
-from ojala.models.ojala.losses import losses, mean_discrepancy, targets_of, total_loss
+from ojala.models.ojala.losses import (
+    BandTargets,
+    Targets,
+    band_loss,
+    label_counts,
+    losses,
+    mean_discrepancy,
+    targets_of,
+    total_loss,
+)
 from ojala.models.ojala.network import REQUESTS
 from ojala.models.ojala.tokens import N_BANDS
 from ojala.models.quantities import BY_NAME, SCALARS
@@ -126,3 +135,31 @@ def test_the_discrepancy_moves_the_observed_encodings_only():
     mean_discrepancy(simulated, observed).backward()
     assert simulated.grad is None
     assert observed.grad.abs().max() > 0
+
+
+def test_the_losses_of_parts_add_up_to_that_of_the_whole():
+    answers = answers_of(6)
+    targets = targets_of(photometry([0, 0, 2, 1, 0, 2], z_gal=[0.4, 0.2, np.nan, np.nan, 1.0, np.nan]))
+    whole, counts = losses(answers, targets, UNIT), label_counts(targets)
+    parts = [
+        losses(
+            {name: answer[rows] for name, answer in answers.items()},
+            Targets(targets.class_code[rows], targets.redshift[:, rows], targets.scalars[:, rows]),
+            UNIT,
+            counts,
+        )
+        for rows in (slice(0, 2), slice(2, 6))
+    ]
+    for name, loss in whole.items():
+        torch.testing.assert_close(parts[0][name] + parts[1][name], loss)
+
+
+def test_a_flux_in_a_band_pulls_where_it_is_known_and_less_where_it_is_uncertain():
+    answer = torch.zeros(1, 3, 2, requires_grad=True)
+    value, error = torch.tensor([[2.0, 2.0, np.nan]]), torch.tensor([[0.0, 3.0, 0.0]])
+    unit = torch.ones(1, 3)
+    band_loss(answer, BandTargets(torch.tensor([[4, 5, 6]]), value, error), 0.0 * unit, unit).sum().backward()
+    exact, uncertain, unknown = answer.grad[0, :, 0].abs()
+    assert exact > uncertain > 0
+    assert unknown == 0
+    assert (answer.grad[0, 2] == 0).all()

@@ -11,7 +11,7 @@ import torch
 from ojala.models.layers.distributions import LOG_SCALE_RANGE
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.network import PRESETS, REQUESTS, GaussianRedshift, Ojala, OjalaConfig
-from ojala.models.ojala.tokens import N_BANDS, Tokens, tokenise
+from ojala.models.ojala.tokens import N_BANDS, Tokens, pack, tokenise
 from ojala.models.settings import from_mapping
 
 SMALL = OjalaConfig(
@@ -24,6 +24,7 @@ SHAPES = {
     "this project's": SMALL,
     "as published": dataclasses.replace(SMALL, pre_norm=False, reads_errors=False, redshift_pdf=False),
     "a chain": dataclasses.replace(SMALL, chain=True),
+    "with bands": dataclasses.replace(SMALL, chain=True, band_requests=True),
 }
 
 
@@ -204,3 +205,65 @@ def test_a_configuration_survives_json(preset):
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="not a multiple"):
         Ojala(dataclasses.replace(SMALL, encoder=((5, 64),)))
+
+
+@pytest.fixture(scope="module")
+def asked_for_bands() -> Ojala:
+    torch.manual_seed(1)
+    network = Ojala(SHAPES["with bands"])
+    network.tokens.fit(tokens_of(200, seed=2))
+    return network.eval()
+
+
+@torch.no_grad()
+def test_bands_are_answered_each_on_its_own_and_change_no_other_answer(asked_for_bands):
+    tokens = tokens_of(N, seed=3)
+    every = asked_for_bands(tokens, asked=torch.arange(N_BANDS))
+    assert tuple(every) == (*REQUESTS, "bands")
+    assert every["bands"].shape == (N, N_BANDS, 2)
+    assert_same({name: every[name] for name in REQUESTS}, asked_for_bands(tokens), rtol=1e-4, atol=1e-5)
+    each = torch.stack(
+        [torch.randperm(N_BANDS, generator=torch.Generator().manual_seed(k))[:5] for k in range(N)]
+    )
+    some = asked_for_bands(tokens, (), asked=each)
+    assert tuple(some) == ("bands",)
+    expected = every["bands"].gather(1, each[..., None].expand(-1, -1, 2))
+    torch.testing.assert_close(some["bands"], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_packed_rows_are_answered_as_rows_with_empty_slots(asked_for_bands):
+    tokens = tokens_of(N, seed=3)
+    tokens.valid[:, 40:] = False
+    packed, bands = pack(tokens)
+    assert bands.shape[1] == tokens.valid.sum(dim=1).max() < 40
+    asked = torch.tensor([2, 41, 62])
+    assert_same(
+        asked_for_bands(packed, bands=bands, asked=asked),
+        asked_for_bands(tokens, asked=asked),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@torch.no_grad()
+def test_neighbours_in_wavelength_weigh_on_a_band_that_is_asked_for(asked_for_bands):
+    tokens = tokens_of(N, seed=3)
+    asked = torch.tensor([20])
+    before = asked_for_bands(tokens, (), asked=asked)["bands"]
+    amplitude = asked_for_bands.band_requests.bias.amplitude
+    kept = amplitude.clone()
+    amplitude.zero_()
+    without = asked_for_bands(tokens, (), asked=asked)["bands"]
+    amplitude.copy_(kept)
+    assert (before - without).abs().max() > 1e-4
+
+
+def test_a_network_without_band_requests_says_so():
+    with pytest.raises(ValueError, match=r"cannot be asked for bands: .* version 0.4 or later"):
+        Ojala(SMALL)(tokens_of(2, seed=3), asked=torch.tensor([3]))
+
+
+def test_a_configuration_from_before_band_requests_has_none():
+    old = {name: value for name, value in dataclasses.asdict(SMALL).items() if name != "band_requests"}
+    assert from_mapping(OjalaConfig, old) == SMALL

@@ -1,16 +1,19 @@
 """A catalogue's numbers: complete, finite, and each row's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.ojala.checkpoint import save
-from ojala.models.ojala.network import Ojala, OjalaConfig
+from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala, OjalaConfig
 from ojala.models.ojala.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, OjalaPredictor
-from ojala.models.ojala.tokens import N_BANDS, tokenise
+from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, tokenise
 from ojala.models.quantities import SCALARS
 
 SMALL = OjalaConfig(
@@ -250,3 +253,60 @@ def test_a_predictor_says_what_it_is(predictor, weights):
     assert (predictor.device, predictor.batch_size) == ("cpu", 16)
     with pytest.raises(ValueError, match="precision"):
         OjalaPredictor.load(weights, precision="fp8")
+
+
+@pytest.fixture(scope="module")
+def of_bands(tmp_path_factory) -> OjalaPredictor:
+    torch.manual_seed(3)
+    model = Ojala(replace(SMALL, chain=True, band_requests=True))
+    model.tokens.fit(tokenise(*sky(300, seed=9)))
+    path = tmp_path_factory.mktemp("bands") / "small.safetensors"
+    save(path, model, name="small", version="9.9", training={})
+    return OjalaPredictor.load(path, batch_size=16)
+
+
+def test_every_band_gets_a_flux_and_those_that_were_measured_are_compared_with_it(of_bands):
+    flux, error, ebv = sky(N)
+    flux[0] = np.nan
+    found = of_bands.predict_bands(flux, error, ebv)
+    predicted, its_error, sigma = (found[f"band_{name}"] for name in ("flux", "flux_err", "sigma"))
+    assert predicted.shape == its_error.shape == sigma.shape == (N, N_BANDS)
+    assert np.isfinite(predicted[1:]).all()
+    assert (its_error[1:] > 0).all()
+    floored = np.maximum(error, CALIBRATION_FLOOR * np.abs(flux))
+    np.testing.assert_allclose(
+        sigma[1:], (flux - predicted)[1:] / np.hypot(floored, its_error)[1:], rtol=1e-4
+    )
+    np.testing.assert_allclose(found["chi2_bands"][1:], np.nansum(sigma[1:] ** 2, axis=1), rtol=1e-4)
+    np.testing.assert_array_equal(found["n_chi2_bands"], np.isfinite(flux).sum(axis=1))
+    worst = np.nanargmax(np.abs(sigma[1:]), axis=1)
+    np.testing.assert_array_equal(found["worst_band"][1:], worst)
+    np.testing.assert_allclose(found["worst_band_sigma"][1:], sigma[1:][np.arange(N - 1), worst])
+    assert np.isnan(predicted[0]).all()
+    assert np.isnan(found["chi2_bands"][0])
+    assert found["worst_band"][0] == -1
+
+
+def test_a_band_is_predicted_without_its_own_measurement(of_bands):
+    flux, error, ebv = sky(N)
+    before = of_bands.predict_bands(flux, error, ebv)
+    flux[:, 11] = 3.0 * flux[:, 11]
+    after = of_bands.predict_bands(flux, error, ebv)
+    np.testing.assert_array_equal(after["band_flux"][:, 11], before["band_flux"][:, 11])
+    seen = np.isfinite(flux[:, 11])
+    assert (np.abs(after["band_flux"] - before["band_flux"])[seen].max(axis=1) > 0).all()
+
+
+def test_predicted_fluxes_are_as_reddened_as_those_that_were_measured(of_bands):
+    flux, error, _ = sky(N)
+    k_x = np.array([band.k_x for band in MODEL_BANDS], np.float32)
+    dimming = 10.0 ** (-0.4 * 0.2 * k_x)
+    free = of_bands.predict_bands(flux, error, np.zeros(N, np.float32))
+    behind = of_bands.predict_bands(flux * dimming, error * dimming, np.full(N, 0.2, np.float32))
+    np.testing.assert_allclose(behind["band_flux"], free["band_flux"] * dimming, rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(behind["chi2_bands"], free["chi2_bands"], rtol=1e-2)
+
+
+def test_weights_without_band_requests_are_refused_before_any_work(predictor):
+    with pytest.raises(ValueError, match=NO_BAND_REQUESTS[:40]):
+        predictor.predict_bands(*sky(3))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, tokenise
+from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, compress, expand, pack, tokenise
 
 FLUX = np.linspace(8.0, 40.0, N_BANDS, dtype=np.float32)[None]
 ERROR = np.full_like(FLUX, 0.8)
@@ -99,3 +99,31 @@ def test_photometry_that_is_read_only_is_left_alone():
 def test_the_wrong_number_of_bands_is_refused():
     with pytest.raises(ValueError, match=r"flux \(N, 63\)"):
         tokenise(FLUX[:, :57], ERROR[:, :57], NO_DUST)
+
+
+def test_fluxes_are_compressed_to_the_scale_of_the_tokens_and_back():
+    ebv = np.array([0.1], np.float32)
+    tokens = tokenise(FLUX, ERROR, ebv)
+    flux, error, dust = (torch.from_numpy(part) for part in (FLUX, ERROR, ebv))
+    value, of_error = compress(flux, error, dust, tokens.brightness[:, None])
+    torch.testing.assert_close(value, tokens.features[..., 0])
+    torch.testing.assert_close(expand(value, dust, tokens.brightness[:, None]), flux)
+    nearby, _ = compress(flux + 1e-2 * error, error, dust, tokens.brightness[:, None])
+    torch.testing.assert_close((nearby - value) / 1e-2, of_error, rtol=2e-2, atol=0.0)
+
+
+def test_packing_keeps_the_valid_slots_of_each_row_in_order():
+    flux = np.repeat(FLUX, 3, axis=0)
+    flux[0, 5:] = flux[1, ::2] = flux[2] = np.nan
+    tokens = tokenise(flux, np.full_like(flux, 0.8), np.zeros(3, np.float32))
+    packed, bands = pack(tokens, multiple=4)
+    assert packed.features.shape == (3, 32, 3), "31 bands of the second row, in a multiple of four slots"
+    assert bands[0, :5].tolist() == [0, 1, 2, 3, 4]
+    assert bands[1, :31].tolist() == list(range(1, 63, 2))
+    assert packed.valid.sum(dim=1).tolist() == [5, 31, 0]
+    torch.testing.assert_close(packed.features[1, :31], tokens.features[1, 1::2])
+
+
+def test_packing_nothing_leaves_a_slot():
+    nothing = np.full((2, N_BANDS), np.nan, np.float32)
+    assert pack(tokenise(nothing, nothing, np.zeros(2, np.float32))).bands.shape == (2, 1)

@@ -14,16 +14,21 @@ from ojala.models.evaluation.card import card, card_record
 from ojala.models.ojala.checkpoint import load
 from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
 from ojala.models.ojala.predictor import OjalaPredictor
-from ojala.models.ojala.tokens import N_BANDS
+from ojala.models.ojala.tokens import N_BANDS, WAVELENGTH_RANK, tokenise
 from ojala.models.ojala.training import (
     FULL_CONTEXT,
+    HIDDEN_GROUPS,
+    TARGET_BANDS,
     OjalaTraining,
+    ask_hidden,
+    batches,
     drop_bands,
     evaluate,
+    hide_groups,
     train,
 )
 from ojala.models.settings import from_mapping
-from ojala.models.training.trainer import METRICS_FILE, STATE_FILE
+from ojala.models.training.trainer import METRICS_FILE, STATE_FILE, Muon
 from tests.helpers.pace import scaled
 
 TINY = OjalaConfig(
@@ -38,15 +43,21 @@ class TwoColours:
         slope = rng.uniform(0.5, 2.0, n)
         is_qso = rng.random(n) < 0.4
         position = np.linspace(-1.0, 1.0, N_BANDS)
-        flux = 20.0 * np.exp(np.where(is_qso, -slope, slope)[:, None] * position)
-        flux = (flux + rng.normal(0.0, 0.2, flux.shape)).astype(np.float32)
+        true = (20.0 * np.exp(np.where(is_qso, -slope, slope)[:, None] * position)).astype(np.float32)
+        flux = (true + rng.normal(0.0, 0.2, true.shape)).astype(np.float32)
         labels = {
             "z_gal": np.where(is_qso, np.nan, slope / 3).astype(np.float32),
             "z_qso": np.where(is_qso, slope, np.nan).astype(np.float32),
             "log_mass": np.where(is_qso, np.nan, 9.5 + slope).astype(np.float32),
         }
         return LabelledPhotometry(
-            flux, np.full_like(flux, 0.2), np.zeros(n, np.float32), np.where(is_qso, 2, 0), labels
+            flux,
+            np.full_like(flux, 0.2),
+            np.zeros(n, np.float32),
+            np.where(is_qso, 2, 0),
+            labels,
+            true,
+            np.zeros_like(true),
         )
 
 
@@ -235,3 +246,74 @@ def test_the_model_card_states_budget_and_figures(config, tmp_path):
     held_out = info.training["held_out"]
     assert f"{held_out['class']['f1_weighted']:.3f}" in text
     assert "| log_mass |" in text
+
+
+def test_bands_are_hidden_in_groups_that_leave_their_neighbours():
+    drawn = TwoColours().draw(2000, np.random.default_rng(1))
+    hidden = np.isnan(hide_groups(drawn, np.random.default_rng(2)).flux)[:, np.argsort(WAVELENGTH_RANK)]
+    count = hidden.sum(axis=1)
+    assert (count > 12).mean() == pytest.approx(HIDDEN_GROUPS[0], abs=0.03)
+    assert ((count > 0) & (count < 10)).mean() == pytest.approx(HIDDEN_GROUPS[1], abs=0.03)
+    assert not (hidden[:, 1:] & hidden[:, :-1]).any()
+
+
+def test_only_bands_that_the_network_does_not_see_are_asked_for():
+    drawn = TwoColours().draw(300, np.random.default_rng(1))
+    drawn.noiseless[:, 7] = np.nan
+    seen = drop_bands(drawn, np.random.default_rng(2))
+    seen.flux[0] = np.nan
+    tokens = tokenise(seen.flux, seen.error, seen.ebv)
+    band, value, error = ask_hidden(drawn, tokens, np.random.default_rng(3))
+    known = torch.isfinite(value)
+    assert not tokens.valid.gather(1, band)[known].any()
+    assert (band[known] != 7).all()
+    assert not known[0].any(), "nothing can be said of an object without any band"
+    hidden = (~tokens.valid).sum(dim=1)
+    assert (known.sum(dim=1) >= (hidden - 1).clamp(max=TARGET_BANDS))[1:].all()
+    assert (error[known] == 0).all()
+    expected = np.arcsinh(drawn.noiseless / 10.0 ** tokens.brightness.numpy()[:, None])
+    np.testing.assert_allclose(value[known], torch.from_numpy(expected).gather(1, band)[known], rtol=1e-5)
+
+
+def test_the_parts_of_a_batch_hold_its_rows_in_fewer_slots(config, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(TINY, band_requests=True))
+    batch = next(batches(TwoColours(), config, 0))
+    slots = [part.packed.bands.shape[1] for part in batch.parts]
+    assert slots == sorted(slots)
+    assert slots[0] < slots[-1]
+    assert sum(len(part.packed.bands) for part in batch.parts) == config.batch_size
+    targets = [part.targets.class_code for part in batch.parts]
+    assert sum(int((code >= 0).sum()) for code in targets) == batch.counts["class"]
+
+
+def test_a_training_teaches_bands_and_one_that_was_stopped_ends_with_the_same_weights(
+    config, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(TINY, chain=True, band_requests=True))
+    whole = train(config, TwoColours(), TwoColours(), tmp_path / "whole")
+    losses = [record["loss"] for record in records_of(tmp_path / "whole") if "loss" in record]
+    assert losses[-1]["bands"] < losses[0]["bands"] - 0.3
+    often = dataclasses.replace(config, checkpoint_minutes=0.0)
+    with pytest.raises(StoppedError):
+        train(often, TwoColours(), TwoColours(), tmp_path / "stopped", stop_at(50))
+    stopped = train(config, TwoColours(), TwoColours(), tmp_path / "stopped")
+    first, second = (load(path)[0].state_dict() for path in (whole, stopped))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_muon_steps_as_that_of_torch_does_but_for_its_rounding():
+    torch.manual_seed(0)
+    for shape in ((24, 40), (40, 24)):
+        here, there = ([torch.nn.Parameter(torch.ones(shape)) for _ in range(2)] for _ in range(2))
+        ours = Muon(here, weight_decay=0.1)
+        theirs = torch.optim.Muon(there, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for optimizer in (ours, theirs):
+            optimizer.param_groups[0]["lr"] = 1e-2
+        for _ in range(3):
+            for one, other in zip(here, there, strict=True):
+                one.grad = torch.randn(shape)
+                other.grad = one.grad.clone()
+            ours.step()
+            theirs.step()
+        for one, other in zip(here, there, strict=True):
+            assert (one - other).norm() < 0.03 * (other - 1.0).norm()
