@@ -1,7 +1,7 @@
 # The project's commands. Only Python 3.11 or 3.12 and make are needed.
 #
 #   make demo    run everything on the bundled patch of sky
-#   make check   style, types, floors and unit tests, in a minute and a half
+#   make check   style, types, layers and unit tests, in a minute and a half
 #   make test    run every check
 #   make help    all commands
 
@@ -36,13 +36,13 @@ demo: $(VENV)/.base  ## run everything on the bundled patch of sky, into $(DEMO)
 	rm -rf $(DEMO)
 	$(BIN)/ojala demo --out $(DEMO)
 
-lint: $(VENV)/.test  ## style, types and floors
+lint: $(VENV)/.test  ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint  ## style, types, floors and unit tests
+check: lint  ## style, types, layers and unit tests
 	$(BIN)/pytest -n 2 --dist loadfile -m unit
 
 test: lint  ## every check

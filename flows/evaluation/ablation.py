@@ -57,6 +57,7 @@ _BASE = PRESETS["base"]
 VARIANTS: dict[str, Variant] = {
     "base": Variant(_BASE),
     "without-chain": Variant(replace(_BASE, chain=False)),
+    "without-bands": Variant(replace(_BASE, band_requests=False)),
     "without-errors": Variant(replace(_BASE, reads_errors=False)),
     "gaussian-redshift": Variant(replace(_BASE, redshift_pdf=False)),
     "discrepancy": Variant(_BASE, discrepancy=0.2),
@@ -65,7 +66,7 @@ VARIANTS: dict[str, Variant] = {
     "narrower": Variant(replace(_BASE, width=64, encoder=((4, 256),) * 4, decoder=((4, 256),) * 2)),
     "published": Variant(PRESETS["published"], discrepancy=0.2),
 }
-"""`base` is the shape of the weights that come along. Each of the next four changes one thing in it, the
+"""`base` is the shape of the weights that come along. Each of the next five changes one thing in it, the
 three after these its size; `published` has the published shape, redshift and losses."""
 
 DRAWS = 51_200

@@ -1,9 +1,9 @@
 """Heads that are fine-tuned on the frozen network to predict one more quantity each.
 
 A head reads the embedding (the mean of the encoded tokens) and answers one quantity with a Gaussian. As
-published for black-hole masses (Gimeno et al., arXiv:2604.00661): an MLP of 512 and 256 units with GELU,
-LayerNorm and dropout, trained on the Gaussian likelihood with the labels' errors added to its variance. A
-head belongs to the weights under which it was trained and is refused with others.
+published for black-hole masses (Martínez-Solaeche et al., arXiv:2604.00661): an MLP of 512 and 256 units
+with GELU, LayerNorm and dropout, trained on the Gaussian likelihood with the labels' errors added to its
+variance. A head belongs to the weights under which it was trained and is refused with others.
 """
 
 from __future__ import annotations

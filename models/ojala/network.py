@@ -2,10 +2,11 @@
 
 Any subset of bands is the context: one value-gated token per band (flux, its error, its signal-to-noise
 ratio and the band's wavelength), an encoder with a relative-wavelength attention bias, and request tokens
-answered by cross-attention, each on its own. After Gimeno et al. (arXiv:2604.00661), whose network descends
-from Leung & Bovy (2024, MNRAS 527, 1494). What differs on purpose: slots are fixed and masked instead of
-shuffled (the same function, less work), there is one forward path for training and serving, all requests
-share the keys and values, errors are read, and a redshift is answered with a PDF instead of one Gaussian.
+answered by cross-attention, each on its own. After Martínez-Solaeche et al. (arXiv:2604.00661), whose
+network descends from Leung & Bovy (2024, MNRAS 527, 1494). What differs on purpose: slots are fixed and
+masked instead of shuffled (the same function, less work), there is one forward path for training and
+serving, all requests share the keys and values, errors are read, and a redshift is answered with a PDF
+instead of one Gaussian.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ TWO = ("without-chain", "discrepancy")
 def test_each_variant_changes_what_its_name_says():
     base, shapes = VARIANTS["base"].shape, {name: variant.shape for name, variant in VARIANTS.items()}
     assert shapes["without-chain"] == replace(base, chain=False)
+    assert shapes["without-bands"] == replace(base, band_requests=False)
     assert shapes["without-errors"] == replace(base, reads_errors=False)
     assert shapes["gaussian-redshift"] == replace(base, redshift_pdf=False)
     assert shapes["discrepancy"] == base

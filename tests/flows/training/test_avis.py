@@ -70,7 +70,7 @@ def test_each_kept_pair_is_seen_once_before_any_is_seen_again(pool):
 
 
 def test_an_empty_pool_says_how_to_fill_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"fill it with python -m flows\.avis_pool"):
+    with pytest.raises(FileNotFoundError, match=r"fill it with python -m ojala\.flows\.mocks\.pairs"):
         KeptPairs(tmp_path)
 
 

@@ -1,24 +1,30 @@
 """Settings of a training are read from TOML, and a mistake in them is named."""
 
 import inspect
+import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.flows.mocks.library import save_library
 from ojala.flows.train import train
-from ojala.flows.training.ojala import ObservedPhotometry, train_from
+from ojala.flows.training.ojala import ObservedPhotometry, learning_curve, train_from
+from ojala.models.ojala.network import PRESETS
 from ojala.models.ojala.training import OjalaTraining
 from ojala.models.settings import from_mapping
 from tests.helpers.survey import ingest_table, photometry_table
+from tests.models.simulation.small_library import box_curves, libraries
 
-SETTINGS = Path(__file__).parents[3] / "flows" / "training" / "configs" / "ojala.toml"
+CONFIGS = Path(__file__).parents[3] / "flows" / "training" / "configs"
 
 
-def test_the_settings_of_the_bundled_weights_are_whole():
-    config = from_mapping(OjalaTraining, tomllib.loads(SETTINGS.read_text()))
+@pytest.mark.parametrize("settings", ["ojala.toml", "ojala_0_4.toml"])
+def test_the_settings_of_the_bundled_weights_are_whole(settings):
+    config = from_mapping(OjalaTraining, tomllib.loads((CONFIGS / settings).read_text()))
     assert config.name == "ojala-base"
     assert config.preset == "base"
     assert isinstance(config, OjalaTraining)
@@ -27,7 +33,7 @@ def test_the_settings_of_the_bundled_weights_are_whole():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("lerning_rate = 1e-3", "unknown training settings: lerning_rate"),
+        ("lerning_rate = 1e-3", "unknown settings: lerning_rate"),
         ("steps = ", "Invalid value"),
         ('preset = "gigantic"', "unknown preset 'gigantic'"),
     ],
@@ -57,3 +63,32 @@ def test_rows_of_a_catalogue_are_drawn_as_they_were_measured_and_without_labels(
     assert rows == given, "every row, and nothing else"
     assert (drawn.class_code == -1).all()
     assert drawn.labels == {}
+
+
+def test_the_learning_curve_is_a_picture_of_the_records(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    checks = {"z_gal": {"sigma_nmad": 0.01, "outliers_15": 0.1}, "log_mass": {"nmad": 0.2}}
+    records = [{"step": k, "loss": {"class": 1.0 / k, "z_gal": 4.0}} for k in range(1, 100)]
+    records += [{"step": 50, "held_out": checks}, {"step": 99, "held_out": checks}]
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    picture = learning_curve(metrics, 128)
+    assert picture.startswith(b"<?xml")
+    assert picture.count(b'<g id="line2d') > 5
+    assert learning_curve(metrics, 128) == picture, "the same records give the same bytes"
+    metrics.write_text(json.dumps(records[0]) + "\n")
+    assert learning_curve(metrics, 128).startswith(b"<?xml")
+
+
+def test_a_training_from_settings_leaves_weights_card_and_curve(tmp_path, monkeypatch):
+    library = tmp_path / "library.npz"
+    save_library(library, libraries(), box_curves())
+    shape = replace(PRESETS["base"], width=16, encoder=((2, 32),), decoder=((2, 32),), trunk=(32,))
+    monkeypatch.setitem(PRESETS, "tiny", shape)
+    settings = tmp_path / "mine.toml"
+    settings.write_text(
+        'name = "mine"\npreset = "tiny"\nsteps = 2\nbatch_size = 32\nheld_out = 200\n'
+        "bf16 = false\ncompiled = false"
+    )
+    weights = train_from(settings, library=library, folder=tmp_path / "run")
+    assert "![Learning curve](mine.svg)" in weights.with_suffix(".md").read_text()
+    assert weights.with_suffix(".svg").read_bytes().startswith(b"<?xml")

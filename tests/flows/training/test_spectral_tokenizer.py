@@ -23,7 +23,7 @@ contrast = 0.1
 seed = 3
 
 [masking]
-p_unmtarget_fraction = 0.0
+p_unmasked = 0.0
 
 [heads]
 minutes = 0.01
@@ -63,8 +63,8 @@ def test_a_file_of_settings_becomes_calibrated_weights(tmp_path, monkeypatch):
     assert info.error_scales is not None
     assert info.training["calibrated"]["draws"] == 120
     assert info.training["before"]["config"]["contrast"] == 0.1
-    network = load(tmp_path / "out" / "network" / "small.safetensors")[0]
-    for name, tensor in load(weights)[0].state_dict().items():
+    network = load(tmp_path / "out" / "network" / "small.safetensors")[0].network
+    for name, tensor in load(weights)[0].network.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), network.state_dict()[name].numpy())
     steps = max(record["step"] for record in records if isinstance(record["step"], int))
     again = train_from(

@@ -8,7 +8,7 @@ from ojala.catalogs_schema.spectra import KEY_NAMES
 from ojala.catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER, SpectrumFlag
 from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
 from ojala.models.spectral_tokenizer.checkpoint import save
-from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
+from ojala.models.spectral_tokenizer.heads import Heads, TokenizerWithHeads
 from ojala.models.spectral_tokenizer.network import TokenizerConfig
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, mixed_spectra
@@ -19,12 +19,13 @@ SMALL = TokenizerConfig(width=32, heads=2, encoder=2, decoder=1, patch=16)
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(2)
-    model = TokenizerWithHeads(SMALL)
-    heads = model.heads
+    heads = Heads(SMALL.width, SMALL.heads)
     with torch.no_grad():  # so that all classes occur
         heads.object_class[-1].weight.mul_(30.0)
         heads.object_class[-1].bias.zero_()
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    model = TokenizerWithHeads(SMALL)
+    model.heads = heads
     save(path, model, name="small", version="9", training={})
     return path
 

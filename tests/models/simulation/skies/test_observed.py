@@ -10,10 +10,12 @@ from ojala.models.simulation.photometry import noise
 from ojala.models.simulation.photometry.exposure import Camera, expose
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import (
+    FOLDS,
     SPLIT_ORDER,
     Members,
     ObservedSky,
     ObservedSpectra,
+    fold_of,
     photograph,
     sides,
 )
@@ -220,3 +222,21 @@ def test_simulated_and_observed_spectra_are_drawn_side_by_side(sky, observed_sky
     assert set(mixed.labels) == {q.name for q in QUANTITIES if q.kind is not Kind.CLASS} | {
         q.name for q in FINE_TUNED
     }
+
+
+def test_observed_spectra_say_what_a_band_would_measure_and_how_well_they_know_it(observed_sky):
+    drawn = draw(observed_sky, 500)
+    level = drawn.noiseless[:, REFERENCE]
+    assert np.isfinite(level).all()
+    assert np.isnan(drawn.noiseless[:, NAMES.index("W1")]).all(), "the spectra do not reach it"
+    known = np.isfinite(drawn.noiseless)
+    assert (np.isfinite(drawn.flux) <= known).all()
+    assert known.sum() > np.isfinite(drawn.flux).sum()
+    assert (drawn.noiseless_error[known] > 0).all()
+
+
+def test_folds_hold_a_quarter_of_the_objects_each_whatever_else_there_is():
+    keys = np.arange(4000, dtype=np.int64)
+    fold = fold_of(keys)
+    np.testing.assert_allclose(np.bincount(fold) / 4000, 1.0 / FOLDS, atol=0.03)
+    np.testing.assert_array_equal(fold_of(keys[::7]), fold[::7])

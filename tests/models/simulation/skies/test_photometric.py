@@ -200,3 +200,14 @@ def test_more_dust_makes_redder_photometry(sky):
     colour = -2.5 * np.log10(drawn.flux[star, blue] / drawn.flux[star, REFERENCE])
     dusty = drawn.ebv[star] > 0.12
     assert np.nanmean(colour[dusty]) > np.nanmean(colour[~dusty])
+
+
+def test_the_noiseless_flux_is_known_in_every_band_and_measurements_scatter_about_it(sky):
+    drawn = sky.draw(400, np.random.default_rng(3))
+    assert np.isfinite(drawn.noiseless).all()
+    assert (drawn.noiseless_error == 0).all()
+    seen = np.isfinite(drawn.flux)
+    assert 0.4 < seen.mean() < 0.95
+    pull = ((drawn.flux - drawn.noiseless) / drawn.error)[seen]
+    assert pull.std() == pytest.approx(1.0, abs=0.05)
+    assert abs(pull.mean()) < 0.03
