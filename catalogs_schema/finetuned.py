@@ -8,6 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from ojala.catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, OJALA, OJALA_VECTORS
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
@@ -33,14 +34,14 @@ def own_heads_contract(heads: Sequence[FinetunedHead]) -> Contract:
 
     Raises
     ------
-    ValueError
+    InputError
         If two heads answer the same quantity, or one has the name of a column that the catalogue has.
     """
     taken = {*OJALA.names, *OJALA_VECTORS.names}
     for head in heads:
         names = {head.name, f"{head.name}_err"}
         if both := sorted(names & taken):
-            raise ValueError(
+            raise InputError(
                 f"the catalogue has a column {both[0]} without the head for {head.name}: fine-tune again "
                 "under another name, or leave one of the heads out"
             )

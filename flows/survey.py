@@ -1,7 +1,7 @@
-"""The Prefect flows that make releases: a survey, and a region of it done again.
+"""Prefect flows that make releases: a run over a survey, and the reprocessing of a region.
 
-Both plan, run, finalise, judge and publish; they differ in what they plan. A lock lets one flow at a time
-work on a product of a collection.
+Both plan, run, finalise, assess and publish; they differ in the plan. A lock restricts each product of a
+collection to one flow at a time.
 """
 
 from __future__ import annotations
@@ -37,68 +37,67 @@ from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.storage.lock import hold
 
 
-def shown(kind: Literal["string", "boolean", "integer"], description: str) -> WithJsonSchema:
-    """The type and the description of a parameter, for use in `typing.Annotated`.
+def parameter(kind: Literal["string", "boolean", "integer"], description: str) -> WithJsonSchema:
+    """Type and description of a flow's parameter, for `typing.Annotated`.
 
-    Prefect reads descriptions from docstrings of another style than ours, and overwrites those of pydantic's
-    fields; those of a JSON schema it leaves alone.
+    Prefect reads descriptions from docstrings of another style and overwrites those of pydantic's fields, but
+    keeps those of a JSON schema.
     """
     return WithJsonSchema({"type": kind, "description": description})
 
 
 PROGRESS_STEPS = 50
-"""Updates of the progress artifact per run; each is a request to the server."""
+"""Most updates of the progress artifact in a run; each is a request to the server."""
 
 
 Region = Annotated[
     str,
-    shown(
+    parameter(
         "string",
         "cone:RA,DEC,RADIUS, box:RA1,RA2,DEC1,DEC2, polygon:RA,DEC;..., moc:FILE, tiles:5/1234,..., flagged "
         "or flagged:NAME>0.1; angles in degrees",
     ),
 ]
 Publish = Annotated[
-    bool, shown("boolean", "point the collection at the run when it is complete and its gates allow it")
+    bool, parameter("boolean", "point the collection at the run when it is complete and its gates allow it")
 ]
-Check = Annotated[bool, shown("boolean", "read every leaf that is there already, not only its size and time")]
+Check = Annotated[bool, parameter("boolean", "read every existing leaf, not only size and time of change")]
 
 
 @flow(name="survey")
 def survey(config: RunConfig, publish: Publish = True, check: Check = False) -> RunRecord:
     """Run a model over a photometry catalogue and publish the value-added catalogue.
 
-    A run that was stopped goes on where it stopped; what a finished run has under the same key is linked.
-    A run with failed partitions ends incomplete and is not published; starting it again works on what is
-    missing.
+    An interrupted run is resumed; partitions that a finished run has under the same key are linked. A run
+    with failed partitions ends incomplete and is not published; starting it again retries these.
 
     Parameters
     ----------
     config : RunConfig
-        What to do.
+        Settings of the run.
     publish : bool
         Whether to point the collection at the run when it is complete and its quality gates allow it.
     check : bool
-        Whether to read every leaf that is there already; otherwise size and time of change are trusted.
+        Whether to read every existing leaf; otherwise its size and time of change are trusted.
 
     Returns
     -------
     RunRecord
-        What became of it.
+        Record of the run.
     """
-    return _carry_out(config, None, publish, check)
+    return _make_release(config, None, publish, check)
 
 
 @flow(name="reprocess")
 def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> RunRecord:
-    """Do a region of the published release again and publish the outcome.
+    """Reprocess a region of the published release and publish the result.
 
-    It becomes a new run: what the region does not touch is linked as it is, with its own provenance.
+    The result is a new run: partitions outside the region are linked unchanged, with their own provenance.
 
     Parameters
     ----------
     config : RunConfig
-        What to do it with.
+        Settings of the run.
     region : str
         The region: `cone:RA,DEC,RADIUS`, `box:RA1,RA2,DEC1,DEC2`, `polygon:RA,DEC;...`, `moc:FILE`,
         `tiles:5/1234,...`, `flagged` or `flagged:NAME>0.1`; angles in degrees.
@@ -108,58 +107,58 @@ def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> Run
     Returns
     -------
     RunRecord
-        What became of it.
+        Record of the run.
     """
-    return _carry_out(config, region, publish, check=False)
+    return _make_release(config, region, publish, check=False)
 
 
-def _carry_out(config: RunConfig, region: str | None, publish: bool, check: bool) -> RunRecord:
+def _make_release(config: RunConfig, region: str | None, publish: bool, check: bool) -> RunRecord:
     out = UPath(config.out)
     with hold(out, config.products[0]) as lock:
         plan = plan_task(config, region, check)
         lock.tell(plan.run_id)
         run = run_folder(out, plan.run_id)
-        # Prefect would look through all entries of the plan for futures, before every task.
-        hidden = cast(Plan, quote(plan))
+        # Without `quote` Prefect searches all entries of the plan for futures before every task.
+        quoted = cast(Plan, quote(plan))
         if plan.resumes and read_record(run).status in ENDED:
             record = read_record(run)
         else:
-            run_task(hidden, config)
+            run_task(quoted, config)
             lock.check()
-            finalise_task(hidden, config)
+            finalise_task(quoted, config)
             lock.check()
-            record = quality_task(hidden, config)
+            record = quality_task(quoted, config)
         if publish and record.status == Status.COMPLETE:
-            publish_task(hidden, config)
-    return seen_by_the_server(record)
+            publish_task(quoted, config)
+    return fail_deployed_if_incomplete(record)
 
 
 class IncompleteRun(RuntimeError):
-    """A run that a server started and that ended with partitions missing."""
+    """A run of a deployment that ended with partitions missing."""
 
 
-def seen_by_the_server(record: RunRecord) -> RunRecord:
-    """The record as it is; but the flow of a deployment fails with a run that is incomplete.
+def fail_deployed_if_incomplete(record: RunRecord) -> RunRecord:
+    """Return the record unchanged; fail the flow of a deployment whose run is incomplete.
 
-    Whoever gives a command reads the record. Of what a server started, people see the state of the flow.
+    A command prints the record; of a deployment people see the state of the flow.
 
     Raises
     ------
     IncompleteRun
-        If partitions are missing and a server started the flow.
+        If partitions are missing and the flow belongs to a deployment.
     """
     if record.status == Status.INCOMPLETE and deployment.id is not None:
         raise IncompleteRun(
             f"run {record.run_id} is incomplete: {len(record.failed)} of {record.partitions} partitions are "
-            f"missing, among them {', '.join(list(record.failed)[:5])}; start it again to try them again"
+            f"missing, among them {', '.join(list(record.failed)[:5])}; start it again to retry them"
         )
     return record
 
 
-# Prefect would hash the whole plan for a cache that nobody asks.
+# With a cache policy Prefect hashes the whole plan.
 @task(name="plan", cache_policy=NO_CACHE)
 def plan_task(config: RunConfig, region: str | None, check: bool) -> Plan:
-    """Find out what has to be done."""
+    """Plan the run."""
     plan = make_plan(config, parse_region(region) if region is not None else None, check=check)
     log = get_run_logger()
     log.info(
@@ -177,7 +176,7 @@ def plan_task(config: RunConfig, region: str | None, check: bool) -> Plan:
 
 @task(name="run", cache_policy=NO_CACHE)
 def run_task(plan: Plan, config: RunConfig) -> None:
-    """Work on the partitions; one task owns the engine (a task each would cost more than the work)."""
+    """Process the partitions; one task owns the engine, as a task for each costs more than its work."""
     survey_run.begin(plan, config)
     failed: list[dict[str, str]] = []
     rows = 0
@@ -193,25 +192,25 @@ def run_task(plan: Plan, config: RunConfig) -> None:
 
 @task(name="finalise", cache_policy=NO_CACHE)
 def finalise_task(plan: Plan, config: RunConfig) -> None:
-    """Write metadata and provenance."""
+    """Write catalogues and provenance."""
     survey_run.make_catalogues(plan, config)
 
 
 @task(name="quality", cache_policy=NO_CACHE)
 def quality_task(plan: Plan, config: RunConfig) -> RunRecord:
-    """Ask the quality gates, write report and checksums, and end the run."""
+    """Evaluate the quality gates, write report and checksums, and end the run."""
     record = survey_run.assess(plan, config)
     lines = [
         f"run `{record.run_id}` is **{record.status}**",
         f"{record.rows_out:,} of {record.rows_in:,} rows in {record.partitions:,} partitions",
     ]
     lines += [f"failed: {', '.join(record.failed)}"] if record.failed else []
-    create_markdown_artifact("\n\n".join(lines), key="run-record", description="What became of the run")
+    create_markdown_artifact("\n\n".join(lines), key="run-record", description="Outcome of the run")
     gates = read_gates(run_folder(UPath(config.out), plan.run_id)).gates
     create_table_artifact(
-        table=[{"gate": gate.name, "outcome": gate.outcome, "found": gate.text} for gate in gates],
+        table=[{"gate": gate.name, "outcome": gate.outcome, "value": gate.text} for gate in gates],
         key="quality-gates",
-        description="Quality gates; one that fails keeps the run from being published",
+        description="Quality gates; a run with a failed gate is not published",
     )
     return record
 
@@ -223,20 +222,20 @@ def publish_task(plan: Plan, config: RunConfig) -> None:
 
 
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:
-    """Pass receipts on, with a progress artifact in Prefect and, on a terminal, a bar."""
+    """Yield the receipts, with a progress artifact in Prefect and, on a terminal, a progress bar."""
     artifact = cast(UUID | None, create_progress_artifact(progress=0.0, description="partitions done"))
     step = max(1, total // PROGRESS_STEPS)
     console = Console(file=sys.stderr)
     columns = (TextColumn("partitions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("partitions", total=total)
+        shown_task = bar.add_task("partitions", total=total)
         for count, receipt in enumerate(receipts, start=1):
-            bar.advance(shown)
+            bar.advance(shown_task)
             if artifact is not None and (count % step == 0 or count == total):
                 try:
                     update_progress_artifact(artifact, progress=100.0 * count / total)
                 except httpx.TransportError as problem:
-                    # The partitions are worth more than their count: what was begun is done without it.
-                    get_run_logger().warning("Prefect's server is not told of progress any more: %s", problem)
+                    # The run continues without the progress artifact.
+                    get_run_logger().warning("no more updates of progress at Prefect's server: %s", problem)
                     artifact = None
             yield receipt

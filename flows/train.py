@@ -1,4 +1,4 @@
-"""The Prefect flow of a training, for runs that a server starts; `ojala train` does without it."""
+"""Prefect flow of a training, for deployments; `ojala train` trains without Prefect."""
 
 from __future__ import annotations
 
@@ -9,49 +9,56 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from upath import UPath
 
-from ojala.flows.survey import shown
-from ojala.flows.training.ojala import train_from
+from ojala.flows.survey import parameter
+from ojala.flows.training.registry import DEFAULT, TRAININGS, start_training
 
 
 @flow(name="train")
 def train(
-    settings: Annotated[Path, shown("string", "TOML file with the settings of the training")],
-    library: Annotated[Path, shown("string", "library of spectra, made by ojala library")],
+    settings: Annotated[Path, parameter("string", "TOML file with the settings of the training")],
+    library: Annotated[Path, parameter("string", "library of spectra, made by ojala library")],
     folder: Annotated[
-        Path, shown("string", "gets weights, state, metrics and model card; goes on with what it holds")
+        Path,
+        parameter(
+            "string",
+            "folder for weights, state and metrics; a training in it is resumed",
+        ),
     ],
     unlabelled: Annotated[
-        str, shown("string", "photometry catalogue to adapt to (setting discrepancy); empty for none")
+        str, parameter("string", "photometry catalogue to adapt to (setting discrepancy); empty for none")
     ] = "",
     spectra: Annotated[
         str,
-        shown("string", "spectra catalogue to draw from as well, made by ojala spectra; empty for none"),
+        parameter("string", "spectra catalogue to draw from as well, made by ojala spectra; empty for none"),
     ] = "",
     curves: Annotated[
-        str, shown("string", "folder with the curves that those are seen through; empty for none")
+        str, parameter("string", "folder with the transmission curves for these spectra; empty for none")
     ] = "",
     without_fold: Annotated[
-        int, shown("integer", "fold of their objects, 0 to 3, to leave out; -1 for none")
+        int, parameter("integer", "fold of their objects, 0 to 3, to leave out; -1 for none")
     ] = -1,
+    model: Annotated[str, parameter("string", f"model to train: {', '.join(TRAININGS)}")] = DEFAULT,
 ) -> str:
-    """Train a model on a library of spectra, or go on with a training that was interrupted.
+    """Train a model on a library of spectra, or resume an interrupted training.
 
     Parameters
     ----------
     settings : Path
-        TOML with fields of `ojala.models.ojala.training.OjalaTraining`.
+        TOML file of settings.
     library : Path
         Library of spectra.
     folder : Path
-        Gets weights, state, metrics and the model card.
+        Folder for weights, state, metrics and the model card.
     unlabelled : str
-        Photometry catalogue that the encodings are adapted to; empty for none.
+        Photometry catalogue to adapt to; empty for none.
     spectra : str
-        Spectra catalogue of which a part of the draws is; empty for none.
+        Spectra catalogue to draw from as well; empty for none.
     curves : str
-        Folder with the transmission curves that those are seen through; empty for none.
+        Folder with the transmission curves for these spectra; empty for none.
     without_fold : int
         Fold of their objects, 0 to 3, that is left out for cross-validation; -1 for none.
+    model : str
+        Name in `ojala.flows.training.registry.TRAININGS`.
 
     Returns
     -------
@@ -59,7 +66,8 @@ def train(
         Path of the weights.
     """
     logger = get_run_logger()
-    weights = train_from(
+    weights = start_training(
+        model,
         settings,
         library=library,
         folder=folder,
@@ -69,7 +77,9 @@ def train(
         curves=Path(curves) if curves else None,
         without_fold=None if without_fold < 0 else without_fold,
     )
-    create_markdown_artifact(
-        weights.with_suffix(".md").read_text(), key="model-card", description=f"Model card of {weights.name}"
-    )
+    card = weights.with_suffix(".md")
+    if card.exists():
+        create_markdown_artifact(
+            card.read_text(), key="model-card", description=f"Model card of {weights.name}"
+        )
     return str(weights)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 
 Settings = TypeVar("Settings")
 """A dataclass of settings."""
@@ -31,22 +31,18 @@ _FORMER_NAMES = {
 """Names of settings in older files, and their present names."""
 
 
-class SettingsError(OjalaError, ValueError):
-    """Settings that are unknown, missing or out of range."""
-
-
 def from_mapping(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     """Check settings and build their dataclass; former names of settings are understood.
 
     Raises
     ------
-    SettingsError
+    InputError
         A setting is unknown, missing, of the wrong type or out of range.
     """
     try:
         return TypeAdapter(kind).validate_python(present_names(values))
     except ValidationError as error:
-        raise SettingsError(_in_words(error)) from error
+        raise InputError(_in_words(error)) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -54,13 +50,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    SettingsError
+    InputError
         There is no such file, or it is not TOML.
     """
     try:
         return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot be read as TOML ({error})") from error
+        raise InputError(f"{path}: cannot be read as TOML ({error})") from error
 
 
 def read_settings(kind: type[Settings], path: Path) -> Settings:
@@ -68,14 +64,14 @@ def read_settings(kind: type[Settings], path: Path) -> Settings:
 
     Raises
     ------
-    SettingsError
+    InputError
         The file cannot be read, or a setting is unknown, missing, of the wrong type or out of range.
     """
     values = read_toml(path)
     try:
         return from_mapping(kind, values)
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def present_names(values: Mapping[str, Any]) -> dict[str, Any]:

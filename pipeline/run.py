@@ -12,8 +12,7 @@ import numpy as np
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
-from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import RetryPolicy
+from ojala.pipeline.execution import RetryPolicy, run_tasks
 from ojala.pipeline.inference.adapters.registry import PRODUCTS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.quality.gates import GateReport, judge, read_gates, refuse, write_gates
@@ -133,7 +132,7 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     ]
     if not tasks:
         return
-    limits = RetryPolicy(config.attempts, config.partition_seconds)
+    retries = RetryPolicy(config.attempts, config.partition_seconds)
     # The hashes that stand in the leaves are the plan's: workers refuse any other weights and heads.
     spec = replace(
         config.spec(),
@@ -142,7 +141,7 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
         atlas_sha256=atlas,
     )
     with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
-        yield from ENGINES[config.engine](tasks, spec, config.workers, limits)
+        yield from run_tasks(tasks, spec, engine=config.engine, workers=config.workers, retries=retries)
 
 
 def make_catalogues(plan: Plan, config: RunConfig, *, partial: bool = False) -> None:

@@ -22,7 +22,7 @@ from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import value_added_table
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.storage.hats import read_leaves
@@ -36,7 +36,7 @@ def survey(folder: Path, rows: int, tile_rows: int) -> UPath:
     copies["number"] = np.arange(1, rows + 1, dtype=np.int32)
     folder.mkdir()
     pq.write_table(pa.Table.from_pandas(copies, preserve_index=False), folder / "sky.parquet")
-    ingest([UPath(folder / "sky.parquet")], UPath(folder / "photometry"), tile_rows=tile_rows)
+    ingest_photometry([UPath(folder / "sky.parquet")], UPath(folder / "photometry"), tile_rows=tile_rows)
     return UPath(folder / "photometry")
 
 

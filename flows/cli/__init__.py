@@ -1,1 +1,1 @@
-"""The command line, a module for each group of commands; `ojala.flows.cli.app` joins them."""
+"""Command line: a module for each group of commands, joined by `ojala.flows.cli.app`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -11,48 +12,19 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli import atlas as atlas_cli
-from ojala.flows.cli import export, ingest, releases, signals, training, validate
-from ojala.flows.cli.options import (
-    Atlas,
-    Check,
-    ConfigFile,
-    Cutouts,
-    Device,
-    Engine,
-    Heads,
-    ModelName,
-    Out,
-    Photometry,
-    Scheduler,
-    Spectra,
-    Truth,
-    Vectors,
-    Weights,
-    Workers,
-    resolve,
-)
-from ojala.flows.cli.output import (
-    MAX_NAMED,
-    RUN_INTERRUPTED,
-    AsJson,
-    echo,
-    errors,
-    show_plan,
-    tell_run,
-    warn,
-)
-from ojala.flows.cli.releases import Publish
+from ojala.flows.cli import atlas, export, ingest, releases, signals, training, validate
+from ojala.flows.cli.errors import Commands, configure_logging, errors, warn
+from ojala.flows.cli.options import AsJson, Check, Publish, Region, run_options
+from ojala.flows.cli.output import MAX_NAMED, echo, show_plan, show_run
+from ojala.pipeline.runs.config import RunConfig
 
-# Prefect reads its settings when it is imported. Whoever set them knows better; the defaults here keep
-# a run on the command line quiet and at home.
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+# Prefect reads its settings on import; those of the user's environment have precedence.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 # The embedded server takes longer than Prefect's 20 s to start where all cores are busy.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
 
-app = typer.Typer(
+app = Commands(
     help="Turn a photometric sky survey into value-added catalogues with foundation models.",
     no_args_is_help=True,
     add_completion=False,
@@ -60,87 +32,98 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-app.add_typer(ingest.app)
-app.add_typer(releases.app)
-app.add_typer(training.app)
-app.add_typer(atlas_cli.app)
-app.add_typer(validate.app)
-app.add_typer(export.app)
+for group in (ingest, releases, training, atlas, validate, export):
+    app.add_typer(group.app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(version("ojala"))
+        raise typer.Exit
+
+
+@app.callback()
+def configure(
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Log progress to stderr; twice: everything.")
+    ] = 0,
+    log_file: Annotated[Path | None, typer.Option(help="File that the log is appended to.")] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set up logging for all commands."""
+    with errors():
+        configure_logging(verbose, log_file)
 
 
 @app.command()
+@run_options
 def plan(
-    context: typer.Context,
-    out: Out,
-    photometry: Photometry = None,
-    spectra: Spectra = None,
-    cutouts: Cutouts = None,
-    model: ModelName = None,
-    weights: Weights = None,
-    heads: Heads = None,
-    atlas: Atlas = None,
-    engine: Engine = None,
-    device: Device = None,
-    workers: Workers = None,
-    vectors: Vectors = None,
-    config: ConfigFile = None,
+    config: RunConfig,
     region: Annotated[str | None, typer.Option(help="Plan to reprocess a region, see `reprocess`.")] = None,
     check: Check = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run would do, and why; writes nothing."""
+    """Show what a run would do, and why; writes nothing."""
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
 
-    with errors():
-        asked = resolve(context)
-        found = make_plan(asked, parse_region(region) if region else None, check=check)
-        show_plan(found, asked, as_json)
+    show_plan(make_plan(config, parse_region(region) if region else None, check=check), config, as_json)
 
 
-@app.command()
-def run(
-    context: typer.Context,
-    out: Out,
-    photometry: Photometry = None,
-    spectra: Spectra = None,
-    cutouts: Cutouts = None,
-    model: ModelName = None,
-    weights: Weights = None,
-    heads: Heads = None,
-    atlas: Atlas = None,
-    engine: Engine = None,
-    device: Device = None,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    vectors: Vectors = None,
-    truth: Truth = None,
-    config: ConfigFile = None,
-    publish: Publish = True,
-    check: Check = False,
-    as_json: AsJson = False,
-) -> None:
+@app.command(resumable=True)
+@run_options
+def run(config: RunConfig, publish: Publish = True, check: Check = False, as_json: AsJson = False) -> None:
     """Run a model over a catalogue of photometry or spectra and publish the value-added catalogue.
 
     A Prefect flow: with `PREFECT_API_URL` set it is tracked by that server, otherwise by an embedded one.
-    A run that was interrupted goes on where it stopped when the same command is given again.
+    The same command resumes a run that was interrupted.
     """
     from ojala.pipeline.report import read_truth
     from ojala.pipeline.storage.hats import read_leaves
 
-    with errors(RUN_INTERRUPTED):
-        asked = resolve(context)
-        # Faults of the request are told here: within the flow they would be a task's failure.
-        read_leaves(UPath(asked.source))
-        asked.spec().weights_sha256()
-        asked.contracts()
-        if asked.truth:
-            read_truth(UPath(asked.truth))
-        from ojala.flows.survey import survey
+    # Errors of the request are raised here: within the flow they would be a task's failure.
+    read_leaves(UPath(config.source))
+    config.spec().weights_sha256()
+    config.contracts()
+    if config.truth:
+        read_truth(UPath(config.truth))
+    from ojala.flows.survey import survey
 
-        with signals.interruptible(UPath(asked.out)):
-            record = survey(asked, publish, check)
-    tell_run(record, asked, as_json)
+    with signals.interruptible(UPath(config.out)):
+        record = survey(config, publish, check)
+    show_run(record, config, as_json)
+
+
+@app.command(resumable=True)
+@run_options
+def reprocess(
+    config: RunConfig,
+    region: Region,
+    execute: Annotated[
+        bool, typer.Option("--yes", "--execute", help="Run it; otherwise only plan it.")
+    ] = False,
+    publish: Publish = True,
+    as_json: AsJson = False,
+) -> None:
+    """Reprocess a region of the published release; without `--yes` only show the plan and its cost.
+
+    The result is a new run. Partitions outside the region are linked unchanged, with their own provenance,
+    also where other weights or another version of the program made them: plan and report name those.
+    """
+    from ojala.pipeline.runs.plan import make_plan
+    from ojala.pipeline.runs.region import parse_region
+
+    planned = make_plan(config, parse_region(region))
+    if not execute:
+        show_plan(planned, config, as_json, "this would be done; give --yes to do it")
+        return
+    from ojala.flows.survey import reprocess as flow
+
+    with signals.interruptible(UPath(config.out)):
+        record = flow(config, region, publish)
+    show_run(record, config, as_json)
 
 
 @app.command()
@@ -148,11 +131,10 @@ def verify(
     directory: Annotated[str, typer.Argument(help="Collection, run folder or catalogue.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check contract, row accounts and checksums; exits with 1 and names the file if one is damaged."""
-    from ojala.pipeline.quality.verify import verify as damages_of
+    """Check contract, row counts and checksums; exits with 1 and names the damaged files."""
+    from ojala.pipeline.quality.verify import verify as find_damages
 
-    with errors():
-        damages = list(islice(damages_of(UPath(directory)), MAX_NAMED))
+    damages = list(islice(find_damages(UPath(directory)), MAX_NAMED))
     echo(
         "\n".join(str(damage) for damage in damages) or f"{directory} is whole",
         {"directory": directory, "whole": not damages, "damages": [asdict(damage) for damage in damages]},
@@ -164,14 +146,13 @@ def verify(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that is made; must not exist.")],
+    out: Annotated[Path, typer.Option(help="Folder for all output; must not exist.")],
     as_json: AsJson = False,
 ) -> None:
-    """Run everything on the bundled patch of sky: ingest, run, verify."""
-    with errors():
-        from ojala.flows.demo.run import run_demo
+    """Ingest, run and verify the bundled patch of sky."""
+    from ojala.flows.demo.run import run_demo
 
-        facts = run_demo(out)
+    facts = run_demo(out)
     echo(facts.pop("text"), facts, as_json)
 
 
@@ -180,10 +161,9 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Less of everything, nothing compiled.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this machine allows, and how much of it the network and a run use; takes ten minutes."""
-    with errors():
-        from ojala.flows.bench import FULL, QUICK
-        from ojala.flows.bench import bench as measure
+    """Measure the throughput of this machine, of the network and of a run; takes ten minutes."""
+    from ojala.flows.bench import FULL, QUICK
+    from ojala.flows.bench import bench as measure
 
-        found = measure(QUICK if quick else FULL, report=warn)
-    echo(found.table(), asdict(found), as_json)
+    result = measure(QUICK if quick else FULL, report=warn)
+    echo(result.table(), asdict(result), as_json)

@@ -1,4 +1,4 @@
-"""The commands around the atlas: atlas makes one, atlas-page shows a run in it."""
+"""Commands for the atlas of embeddings: atlas makes one, atlas-page shows a run in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.catalogs_schema.errors import InputError
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
 
-app = typer.Typer()
+app = Commands()
 
 Run = Annotated[str, typer.Argument(help="Folder of a finished run of AVIS: OUT/runs/RUN.")]
 
@@ -20,13 +23,13 @@ Run = Annotated[str, typer.Argument(help="Folder of a finished run of AVIS: OUT/
 def atlas(
     run: Run,
     out: Annotated[Path, typer.Option(help="File of the atlas (safetensors).")],
-    sample: Annotated[int, typer.Option(help="Most objects of the atlas.", min=100, max=20_000)] = 20_000,
+    sample: Annotated[int, typer.Option(help="Most objects in the atlas.", min=100, max=20_000)] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of the maps.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Make an atlas of a run's embeddings: clusters and maps, with the redshifts that the survey is sure of.
+    """Make an atlas of a run's embeddings: clusters, maps and secure redshifts of the survey.
 
-    `ojala run --model avis --atlas FILE` then places every row in it. Needs the extra `atlas`.
+    `ojala run --model avis --atlas FILE` then assigns every row to it. Needs the extra `atlas`.
     """
     import numpy as np
 
@@ -35,22 +38,21 @@ def atlas(
     from ojala.models.avis.atlas_fit import fit_atlas
     from ojala.pipeline.report.atlas.sample import draw_sample
 
-    with errors():
-        drawn = draw_sample(UPath(run), sample, seed)
-        about: dict[str, object] = {"run": drawn.run_id}
-        try:
-            made = fit_atlas(
-                drawn.embedding,
-                drawn.z,
-                weights_sha256=drawn.weights_sha256,
-                sides=drawn.sides,
-                seed=seed,
-                about=about,
-            )
-        except ModuleNotFoundError as missing:
-            raise ValueError(f"{missing.name} is not installed: pip install 'ojala[atlas]'") from missing
-        write_atlas(out, made)
-        written = read_atlas(out)
+    drawn = draw_sample(UPath(run), sample, seed)
+    about: dict[str, object] = {"run": drawn.run_id}
+    try:
+        made = fit_atlas(
+            drawn.embedding,
+            drawn.z,
+            weights_sha256=drawn.weights_sha256,
+            sides=drawn.sides,
+            seed=seed,
+            about=about,
+        )
+    except ModuleNotFoundError as missing:
+        raise InputError(f"{missing.name} is not installed: pip install 'ojala[atlas]'") from missing
+    write_atlas(out, made)
+    written = read_atlas(out)
     counts = Counter(written.cluster.tolist())
     unclustered = counts.pop(UNCLUSTERED, 0) / len(written)
     with_z = int(np.isfinite(written.z).sum())
@@ -75,19 +77,18 @@ def atlas(
 @app.command(name="atlas-page")
 def atlas_page(
     run: Run,
-    out: Annotated[str, typer.Option(help="Folder for the page and what belongs to it.")],
+    out: Annotated[str, typer.Option(help="Folder for the page and its files.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write the page that shows a run in its atlas, to zoom, recolour and click. Needs the extra `atlas`."""
+    """Write an interactive page of a run in its atlas. Needs the extra `atlas`."""
     from ojala.pipeline.report.atlas.page import write_atlas_page
     from ojala.pipeline.report.atlas.sample import finished_run
     from ojala.pipeline.storage.hats import read_leaves
 
-    with errors():
-        record = finished_run(UPath(run))
-        beside = UPath(record.beside) if record.beside else None
-        done = list(read_leaves(UPath(run) / record.main))
-        facts = write_atlas_page(UPath(out), record.run_id, UPath(run), UPath(record.source), beside, done)
-        if not facts["page"]:
-            raise ValueError(facts["why"])
+    record = finished_run(UPath(run))
+    beside = UPath(record.beside) if record.beside else None
+    done = list(read_leaves(UPath(run) / record.main))
+    facts = write_atlas_page(UPath(out), record.run_id, UPath(run), UPath(record.source), beside, done)
+    if not facts["page"]:
+        raise InputError(facts["why"])
     echo(f"{facts['rows']:,} objects: {out}/{facts['page']}", facts, as_json)

@@ -1,4 +1,4 @@
-"""Commands that write a release in other tools' forms: export pdf."""
+"""Commands that write a release in formats of other tools: export pdf."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
 
-app = typer.Typer()
-export = typer.Typer(help="Write a release in the form of other tools.", no_args_is_help=True)
+app = Commands()
+export = Commands(help="Write a release in formats of other tools.", no_args_is_help=True)
 app.add_typer(export, name="export")
 
 
-class Form(StrEnum):
-    """Forms of redshift PDFs."""
+class Format(StrEnum):
+    """Formats of redshift PDFs."""
 
     QP = "qp"
 
@@ -34,7 +36,7 @@ class PdfClass(StrEnum):
 def export_pdf(
     out: Annotated[str, typer.Argument(help="Collection with the runs.")],
     to: Annotated[str, typer.Option(help="File to write; its name ends in .hdf5.")],
-    form: Annotated[Form, typer.Option("--as", help="Form of the PDFs.")] = Form.QP,
+    form: Annotated[Format, typer.Option("--as", help="Format of the PDFs.")] = Format.QP,
     run: Annotated[str | None, typer.Option(help="Run; default: the published one.")] = None,
     which: Annotated[
         PdfClass,
@@ -48,12 +50,11 @@ def export_pdf(
     """Write the redshift PDFs of a run as a file that `qp.read` opens, with the keys of the objects.
 
     The run must have been made with `--vectors`. Rows without such a PDF (stars, and objects whose
-    probability of the class is below 0.01) are left out and counted.
+    probability of the class is below 0.01) are not written, but counted.
     """
     from ojala.pipeline.runs.qp_export import export_qp
 
-    with errors():
-        made = export_qp(UPath(out), UPath(to), run, which.value, limit)
+    made = export_qp(UPath(out), UPath(to), run, which.value, limit)
     text = (
         f"{to}: {made.rows:,} PDFs ({which}) of run {made.run_id}, {made.bytes / 2**20:,.1f} MiB; "
         f"{made.without:,} rows have none"

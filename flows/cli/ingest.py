@@ -1,4 +1,4 @@
-"""The commands that make catalogues from files: ingest, spectra, cutouts."""
+"""Commands that make catalogues from files: ingest, spectra, cutouts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
+from ojala.pipeline.ingest.formats import FORMAT_NAMES
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -23,13 +26,12 @@ def spectra(
 ) -> None:
     """Make a spectra catalogue (HATS) from files of DESI, SDSS/BOSS, LAMOST and templates.
 
-    Files are told apart by their content. Redshifts and properties are taken from the surveys' tables among
-    the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB; LAMOST's stellar parameters.
+    The kind of a file is detected from its content. Redshifts and properties are taken from the surveys'
+    tables among the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB; LAMOST's stellar parameters.
     """
     from ojala.pipeline.ingest.spectra import ingest_spectra
 
-    with errors():
-        summary = ingest_spectra([UPath(source) for source in sources], UPath(out), tile_rows=tile_rows)
+    summary = ingest_spectra([UPath(source) for source in sources], UPath(out), tile_rows=tile_rows)
     facts = {
         "out": out,
         "spectra": summary.spectra,
@@ -68,13 +70,13 @@ def cutouts(
 ) -> None:
     """Make a catalogue of image cut-outs (HATS) from coadds or cut-outs of the Legacy Survey.
 
-    It has the partitions and the rows of the catalogue of objects, also for objects without image. Files are
-    told apart by their content: image, invvar, maskbits and psfsize of bricks, FITS cut-outs of the viewer.
+    It has the partitions and the rows of the catalogue of objects, also for objects without image. The kind
+    of a file is detected from its content: image, invvar, maskbits and psfsize of bricks, FITS cut-outs of
+    the viewer.
     """
     from ojala.pipeline.ingest.cutouts import ingest_cutouts
 
-    with errors():
-        summary = ingest_cutouts([UPath(source) for source in sources], UPath(objects), UPath(out))
+    summary = ingest_cutouts([UPath(source) for source in sources], UPath(objects), UPath(out))
     facts = {
         "out": out,
         "objects": summary.objects,
@@ -102,7 +104,7 @@ def cutouts(
 
 
 class Units(StrEnum):
-    """Kinds of the archive's flux tables."""
+    """Kinds of flux density in the archive's tables."""
 
     FNU = "fnu"
     FLAMBDA = "flambda"
@@ -110,30 +112,25 @@ class Units(StrEnum):
 
 @app.command()
 def ingest(
-    files: Annotated[list[str], typer.Argument(help="Parquet, CSV, FITS or VOTable files.")],
+    files: Annotated[list[str], typer.Argument(help=f"{FORMAT_NAMES} files.")],
     out: Annotated[str, typer.Option(help="Folder of the photometry catalogue; must be new or empty.")],
     tile_rows: Annotated[int, typer.Option(help="Most rows of a partition.", min=1)] = 100_000,
     aperture: Annotated[str, typer.Option(help="The archive's aperture to read.")] = "APER_COR_3_0",
     units: Annotated[
-        Units | None, typer.Option(help="Flux table the files come from, where they do not say.")
+        Units | None, typer.Option(help="Flux table the files come from, where they do not state it.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a photometry catalogue (HATS) from the survey's files.
 
-    Reads Parquet in the contract's columns and the archive's own CSV, FITS and VOTable with array columns
-    over its filters. Whatever cannot be understood is refused with file, row and column.
+    Reads tables in the columns of the contract or of the archive, with array columns over its filters. Input
+    that cannot be understood is refused with file, row and column.
     """
-    from ojala.pipeline.ingest.photometry import ingest as ingest_files
+    from ojala.api import ingest as ingest_files
 
-    with errors():
-        summary = ingest_files(
-            [UPath(file) for file in files],
-            UPath(out),
-            tile_rows=tile_rows,
-            aperture=aperture,
-            units=units.value if units else None,
-        )
+    summary = ingest_files(
+        files, out, tile_rows=tile_rows, aperture=aperture, units=units.value if units else None
+    )
     facts = {
         "out": out,
         "rows": summary.rows,

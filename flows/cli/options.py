@@ -1,78 +1,106 @@
-"""Options that several commands share."""
+"""Options of the commands that plan or make a run, derived from `RunConfig`."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import NoneType
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from ojala.pipeline.inference.adapters.registry import ADAPTERS
+from ojala.pipeline.runs.config import RunConfig, read_config
 
-if TYPE_CHECKING:
-    from ojala.pipeline.runs.config import RunConfig
-
-
-class EngineName(StrEnum):
-    """Engines that `run` can use."""
-
-    SERIAL = "serial"
-    LOCAL = "local"
-    CUDA = "cuda"
-    ADDRESS = "address"
-    SLURM = "slurm"
-
-
-class DeviceName(StrEnum):
-    """What a network runs on."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-Photometry = Annotated[str | None, typer.Option(help="Photometry catalogue, made by `ojala ingest`.")]
-Spectra = Annotated[
-    str | None, typer.Option(help="Spectra catalogue, made by `ojala spectra`, for models that read spectra.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+Check = Annotated[bool, typer.Option("--check", help="Read all existing leaves and compare their SHA-256.")]
+Publish = Annotated[
+    bool, typer.Option(help="Publish the run when it is complete and its quality gates allow it.")
 ]
-Cutouts = Annotated[
-    str | None, typer.Option(help="Cut-outs of these spectra, made by `ojala cutouts`, for models of both.")
+Region = Annotated[
+    str,
+    typer.Option(
+        help="cone:RA,DEC,RADIUS, box:RA1,RA2,DEC1,DEC2, polygon:RA,DEC;RA,DEC;.., moc:FILE, "
+        "tiles:5/1234,.., flagged (failed partitions) or flagged:FLAG>0.1 (share of rows). Degrees."
+    ),
 ]
-Out = Annotated[str, typer.Option(help="Collection that the results go into; made if it is not there.")]
-ModelName = Annotated[
-    str | None, typer.Option(help=f"Model to run: {', '.join(ADAPTERS)}; empty answers nothing.")
-]
-Weights = Annotated[str | None, typer.Option(help="Weights of the model; default: those that come along.")]
-Engine = Annotated[EngineName | None, typer.Option(help="Where partitions are worked on; default: local.")]
-Device = Annotated[
-    DeviceName | None, typer.Option(help="What the network runs on; default: cuda for engine cuda, else cpu.")
-]
-Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler of engine address: tls://HOST:PORT.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Worker processes, Slurm jobs or GPUs; default: one per core or GPU.", min=1),
-]
-Vectors = Annotated[
-    bool | None, typer.Option("--vectors", help="Also write the large products: PDFs, embeddings, spectra.")
-]
-Heads = Annotated[
-    list[str] | None,
-    typer.Option("--head", help="Head made by `ojala finetune`, for a product of one's own; repeatable."),
-]
-Atlas = Annotated[
-    str | None, typer.Option(help="Atlas made by `ojala atlas`; default: the one beside the weights, if any.")
-]
-Truth = Annotated[str | None, typer.Option(help="Known classes and redshifts, for the report.")]
-Check = Annotated[
-    bool, typer.Option("--check", help="Read all leaves that are there and compare their SHA-256.")
-]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; options override it.")]
+Collection = Annotated[str, typer.Option("--out", help="Collection with the runs.")]
+
+CONFIG = "config"
+"""Parameter of a command that takes the configuration."""
 
 
-def resolve(context: typer.Context) -> RunConfig:
-    """The configuration that a command's options ask for; they have the names of its fields."""
-    from ojala.pipeline.runs.config import read_config
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a run: one for each field of `RunConfig`, and ``--config FILE``.
 
-    others = ("config", "as_json", "region", "publish", "check")
-    options = {name: value for name, value in context.params.items() if name not in others and value != ()}
-    return read_config(context.params["config"], options)
+    The command takes the `RunConfig` as its first parameter, `CONFIG`; its other parameters are options of
+    its own.
+    """
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    options = {
+        name: _option(name, field) for name, field in RunConfig.model_fields.items() if _is_option(field)
+    }
+    file = _parameter(CONFIG, Path | None, typer.Option(help="TOML file of settings; options override it."))
+
+    @functools.wraps(command)
+    def wrapper(**given: object) -> None:
+        settings = {name: _plain(given.pop(name)) for name in options}
+        command(read_config(cast(Path | None, given.pop(CONFIG)), settings), **given)
+
+    parameters = [*options.values(), file, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapper
+
+
+def _is_option(field: FieldInfo) -> bool:
+    """Whether a field has an option; nested settings have none."""
+    return not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Parameter of a command for a field; None where it is not given."""
+    kind: Any = next((one for one in get_args(field.annotation) if one is not NoneType), field.annotation)
+    names: tuple[str, ...] = ()
+    extra = field.json_schema_extra
+    choices = extra.get("enum") if isinstance(extra, dict) else None
+    if get_origin(field.annotation) is Literal:
+        choices = list(get_args(field.annotation))
+    if isinstance(choices, list):
+        kind = _enumeration(name, choices)
+    elif get_origin(field.annotation) is tuple:
+        kind, names = list[str], (f"--{name.removesuffix('s').replace('_', '-')}",)
+    elif kind is bool:
+        names = (f"--{name.replace('_', '-')}",)
+    return _parameter(name, kind | None, typer.Option(*names, help=_help(field)))
+
+
+def _enumeration(name: str, choices: Sequence[object]) -> type:
+    functional: Any = Enum
+    made: type = functional(name, [(str(one), str(one)) for one in choices], type=str)
+    return made
+
+
+def _parameter(name: str, annotation: object, option: object) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, option]
+    )
+
+
+def _help(field: FieldInfo) -> str:
+    """Help text: the description of the field, and its default where the description has none."""
+    text = field.description or ""
+    if "default" not in text and field.default and isinstance(field.default, str | int | float):
+        text += f"; default: {field.default}"
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _plain(value: object) -> object:
+    """A value as `RunConfig` takes it; an option that may be repeated and is not given is None."""
+    if isinstance(value, Enum):
+        return value.value
+    return None if value == [] or value == () else value

@@ -1,67 +1,31 @@
-"""Output of the commands, for people and for machines, and their exit codes."""
+"""Output of the commands, for people and for machines."""
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
+from ojala.flows.cli.errors import warn
+
 if TYPE_CHECKING:
     from ojala.pipeline.runs.config import RunConfig
     from ojala.pipeline.runs.plan import Plan
     from ojala.pipeline.runs.record import RunRecord
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
-RUN_INTERRUPTED = "what is done is kept, and the same command goes on from here"
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
-
-
-@contextmanager
-def errors(interrupted: str = "nothing was written") -> Iterator[None]:
-    """Turn what a person can act on into one line and exit code 1; Ctrl-C and SIGTERM into 130.
-
-    Parameters
-    ----------
-    interrupted : str
-        What to tell a person who stops the command.
-    """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        warn(f"interrupted; {interrupted}")
-        raise typer.Exit(INTERRUPTED) from None
-    except (ValueError, OSError) as problem:
-        warn(str(problem))
-        raise typer.Exit(1) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
 
 def echo(text: str, facts: dict[str, Any], as_json: bool) -> None:
-    """Print for a person or for a machine."""
+    """Print text for people, or facts as JSON for machines."""
     print(json.dumps(facts, indent=1) if as_json else text)
 
 
-def warn(text: str) -> None:
-    """Print an error."""
-    print(f"ojala: {text}", file=sys.stderr, flush=True)
-
-
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds in a unit that people read easily."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:
@@ -70,11 +34,11 @@ def duration(seconds: float) -> str:
 
 
 MAX_NAMED = 20
-"""Failed partitions and damaged files that a command names."""
+"""Most failed partitions and damaged files that a command names."""
 
 
 def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> None:
-    """Say what a plan would do and cost."""
+    """Print the actions of a plan and their cost."""
     from ojala.pipeline.runs.plan import rows_per_second
 
     rate = rows_per_second(plan, config) if plan.to_do else 0.0
@@ -98,7 +62,7 @@ def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> N
     if as_json:
         echo("", facts, as_json)
         return
-    table = Table("state", "what happens", "partitions", "rows")
+    table = Table("state", "action", "partitions", "rows")
     rows: dict[tuple[str, str], list[int]] = {}
     for entry in plan.entries:
         rows.setdefault((entry.state, _ACTIONS[entry.action]), []).append(entry.rows)
@@ -109,18 +73,18 @@ def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> N
     for remark in plan.remarks:
         print(remark)
     name = f"run {plan.run_id}" if plan.resumes else "a new run"
-    cost = f", about {duration(seconds)} at {rate:,.0f} rows/s" if rate else "; how fast is not known here"
+    cost = f", about {duration(seconds)} at {rate:,.0f} rows/s" if rate else "; the rate is not known here"
     cost = cost if plan.to_do else ": nothing to do"
     print(f"{name}: {len(plan.to_do):,} partitions, {plan.rows_to_do:,} rows to do{cost}")
     if note:
         print(note)
 
 
-_ACTIONS = {"keep": "stays", "link": "is linked", "work": "is done", "leave": "stays away"}
+_ACTIONS = {"keep": "kept", "link": "linked", "work": "processed", "leave": "skipped"}
 
 
-def tell_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
-    """Say what became of a run; exits with 1 where it is not whole."""
+def show_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
+    """Print the outcome of a run; exits with 1 if partitions failed."""
     from ojala.pipeline.quality.gates import read_gates
     from ojala.pipeline.runs.record import run_folder
     from ojala.pipeline.runs.releases import pointers

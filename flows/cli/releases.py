@@ -1,9 +1,8 @@
-"""Commands around releases: reprocess a region, list, publish, roll back."""
+"""Commands for releases: list, publish, roll back."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,100 +10,26 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from ojala.flows.cli import signals
-from ojala.flows.cli.output import RUN_INTERRUPTED, AsJson, echo, errors, show_plan, tell_run
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson, Collection
+from ojala.flows.cli.output import echo
 
 if TYPE_CHECKING:
     from ojala.pipeline.quality.gates import GateReport
 
-app = typer.Typer()
+app = Commands()
 
-Out = Annotated[str, typer.Option(help="Collection with the runs.")]
-RegionSpec = Annotated[
-    str,
-    typer.Option(
-        help="cone:RA,DEC,RADIUS, box:RA1,RA2,DEC1,DEC2, polygon:RA,DEC;RA,DEC;.., moc:FILE, "
-        "tiles:5/1234,.., flagged (what failed) or flagged:FLAG>0.1 (share of rows). Degrees."
-    ),
-]
-Publish = Annotated[bool, typer.Option(help="Publish the run when it is complete and its quality allows it.")]
 _COLUMNS = ("run", "product", "status", "published", "date", "rows", "partitions", "weights", "MiB", "notes")
 
-Product = Annotated[str, typer.Option(help="Product whose release is meant.")]
+Product = Annotated[str, typer.Option(help="Main product of the release.")]
 
 
 @app.command()
-def reprocess(
-    out: Out,
-    region: RegionSpec,
-    photometry: Annotated[
-        str | None, typer.Option(help="Photometry catalogue, made by `ojala ingest`.")
-    ] = None,
-    spectra: Annotated[
-        str | None, typer.Option(help="Spectra catalogue, for models that read spectra.")
-    ] = None,
-    cutouts: Annotated[
-        str | None, typer.Option(help="Cut-outs of these spectra, for models of both.")
-    ] = None,
-    execute: Annotated[bool, typer.Option("--yes", "--execute", help="Do it, do not only say it.")] = False,
-    publish: Publish = True,
-    model: Annotated[str | None, typer.Option(help="Model to run.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Weights of the model.")] = None,
-    heads: Annotated[
-        list[str] | None, typer.Option("--head", help="Head made by `ojala finetune`; repeatable.")
-    ] = None,
-    atlas: Annotated[str | None, typer.Option(help="Atlas made by `ojala atlas`.")] = None,
-    engine: Annotated[str | None, typer.Option(help="Where partitions are worked on.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler of the engine address.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes.", min=1)] = None,
-    vectors: Annotated[bool | None, typer.Option("--vectors", help="Also write PDFs and embeddings.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file; options override it.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Do a region of the published release again; without `--yes` only say what that would be and cost.
-
-    It becomes a new run. What the region does not touch is linked as it is, with its own provenance, also
-    where it was made with other weights or another version of the program: that is said, and in the report.
-    """
-    from ojala.pipeline.runs.config import read_config
-    from ojala.pipeline.runs.plan import make_plan
-    from ojala.pipeline.runs.region import parse_region
-
-    given = {
-        "photometry": photometry,
-        "spectra": spectra,
-        "cutouts": cutouts,
-        "out": out,
-        "model": model,
-        "weights": weights,
-        "heads": heads or None,
-        "atlas": atlas,
-        "engine": engine,
-        "scheduler": scheduler,
-        "workers": workers,
-        "vectors": vectors,
-    }
-    with errors(RUN_INTERRUPTED if execute else "nothing was written"):
-        asked = read_config(config, given)
-        # Faults of the request are told here: within the flow they would be a task's failure.
-        plan = make_plan(asked, parse_region(region))
-        if not execute:
-            show_plan(plan, asked, as_json, "this would be done; give --yes to do it")
-            return
-        from ojala.flows.survey import reprocess as flow
-
-        with signals.interruptible(UPath(asked.out)):
-            record = flow(asked, region, publish)
-    tell_run(record, asked, as_json)
-
-
-@app.command()
-def releases(out: Out, as_json: AsJson = False) -> None:
-    """List all runs of a collection: which is published, which was, and what they are."""
+def releases(out: Collection, as_json: AsJson = False) -> None:
+    """List all runs of a collection with their state."""
     from ojala.pipeline.runs.releases import releases as list_releases
 
-    with errors():
-        found = list_releases(UPath(out))
+    found = list_releases(UPath(out))
     if as_json:
         echo("", {"releases": [asdict(one) for one in found]}, as_json)
         return
@@ -133,19 +58,18 @@ def releases(out: Out, as_json: AsJson = False) -> None:
 @app.command()
 def publish(
     run: Annotated[str, typer.Argument(help="Run to publish; `ojala releases` lists them.")],
-    out: Out,
+    out: Collection,
     force_gate: Annotated[list[str] | None, typer.Option(help="Quality gate that may fail.")] = None,
     partial: Annotated[
         bool,
-        typer.Option("--partial", help="Publish an incomplete run without what is missing."),
+        typer.Option("--partial", help="Publish an incomplete run without its missing partitions."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Point the collection at a run, if its quality gates allow it. Readers of the old one go on."""
+    """Point the collection at a run, if its quality gates allow it; open readers keep the old one."""
     from ojala.pipeline.run import publish_run
 
-    with errors():
-        report = publish_run(UPath(out), run, forced=force_gate or (), partial=partial, again=True)
+    report = publish_run(UPath(out), run, forced=force_gate or (), partial=partial, again=True)
     echo(
         f"run {run} is published\n" + gate_lines(report),
         {"published": run, **report.model_dump(mode="json")},
@@ -154,14 +78,13 @@ def publish(
 
 
 @app.command()
-def rollback(out: Out, product: Product = "ojala", as_json: AsJson = False) -> None:
+def rollback(out: Collection, product: Product = "ojala", as_json: AsJson = False) -> None:
     """Point the collection at the release that was published before."""
     from ojala.pipeline.runs.releases import pointers
     from ojala.pipeline.runs.releases import rollback as roll_back
 
-    with errors():
-        before = pointers(UPath(out)).get(product)
-        record = roll_back(UPath(out), product)
+    before = pointers(UPath(out)).get(product)
+    record = roll_back(UPath(out), product)
     facts = {"published": record.run_id, "before": before, "product": product}
     echo(f"{product}: run {record.run_id} is published again, {before} is not any more", facts, as_json)
 

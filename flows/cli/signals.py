@@ -1,4 +1,4 @@
-"""What ends a run from outside: Ctrl-C, which takes all processes along, or the loss of Prefect's server."""
+"""Ends of a run from outside: Ctrl-C, which also ends all child processes, or loss of the Prefect server."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from types import FrameType
 import psutil
 from upath import UPath
 
-from ojala.flows.cli.output import INTERRUPTED, RUN_INTERRUPTED, warn
+from ojala.catalogs_schema.errors import AccessError
+from ojala.flows.cli.errors import INTERRUPTED, RESUMABLE, warn
 from ojala.pipeline.runs.record import run_folder
 from ojala.pipeline.storage.files import remove_unfinished
 from ojala.pipeline.storage.lock import held
 
-_PATIENCE = 5.0
-"""Seconds that processes get to end by themselves."""
+_GRACE = 5.0
+"""Seconds that processes have to end by themselves."""
 
 
 @contextmanager
 def interruptible(out: UPath) -> Iterator[None]:
     """End the process with exit code 130 on Ctrl-C or SIGTERM inside the block.
 
-    When all processes are gone, what they had half-written in the run under work is removed and its lock is
-    given back.
+    When all child processes have ended, their unfinished files in the running run are removed and its lock is
+    released.
 
-    The terminal's Ctrl-C also reaches Prefect's embedded server, and a flow whose server is gone waits for
-    it; so the flow is not asked. With a server of its own (``PREFECT_API_URL``) it is: the run's end is
-    recorded there.
+    The terminal's Ctrl-C also reaches Prefect's embedded server, and a flow whose server has ended waits for
+    it; so the process ends without the flow. With a separate server (``PREFECT_API_URL``) the flow is
+    interrupted, and its end is recorded there.
 
     Raises
     ------
-    ConnectionError
-        If Prefect's server does not answer any more; says what to do.
+    AccessError
+        If Prefect's server no longer answers.
     """
-    import httpx  # what Prefect's client raises
+    import httpx  # raised by Prefect's client
 
     def end(number: int, frame: FrameType | None) -> None:
         if os.environ.get("PREFECT_API_URL"):
             raise KeyboardInterrupt
-        warn(f"interrupted; {RUN_INTERRUPTED}")
+        warn(f"interrupted; {RESUMABLE}")
         _end_children()
         for lock in held():
             if lock.run_id:
@@ -54,8 +55,8 @@ def interruptible(out: UPath) -> Iterator[None]:
         yield
     except httpx.TransportError as problem:
         server = os.environ.get("PREFECT_API_URL", "an address of this machine")
-        raise ConnectionError(
-            f"Prefect's server at {server} does not answer any more ({problem}): {RUN_INTERRUPTED}, with or "
+        raise AccessError(
+            f"Prefect's server at {server} no longer answers ({problem}): {RESUMABLE}, with or "
             "without that server"
         ) from problem
     finally:
@@ -64,11 +65,11 @@ def interruptible(out: UPath) -> Iterator[None]:
 
 
 def _end_children() -> None:
-    """End all processes that this one started, by force if they do not listen."""
+    """End all child processes, by force after `_GRACE`."""
     processes = psutil.Process().children(recursive=True)
     for process in processes:
         process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=_PATIENCE)
+    _, alive = psutil.wait_procs(processes, timeout=_GRACE)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive)

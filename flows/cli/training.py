@@ -1,19 +1,25 @@
-"""The commands that lead from spectra to weights and heads: library, train, calibrate, finetune."""
+"""Commands for mock catalogues, trainings, calibration and fine-tuned heads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import RUN_INTERRUPTED, AsJson, echo, errors
+from ojala.catalogs_schema.errors import InputError
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
+from ojala.flows.training.registry import DEFAULT, TRAININGS, start_training
 
-app = typer.Typer()
+app = Commands()
 
 Curves = Annotated[Path, typer.Option(help="Folder with the transmission curves.")]
+Library = Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")]
+Settings = Annotated[Path, typer.Argument(help="TOML file with the settings of the training.")]
+Training = Annotated[Path, typer.Option(help="Folder of the training; an unfinished one is resumed.")]
 
 
 @app.command()
@@ -24,15 +30,14 @@ def library(
     galaxies: Annotated[int, typer.Option(help="Galaxies to simulate.", min=1)] = 24_000,
     as_json: AsJson = False,
 ) -> None:
-    """Make the library of spectra that mock photometry is drawn from (extra `training`: bagpipes)."""
+    """Make the library of spectra for mock photometry (extra `training`: bagpipes)."""
     from ojala.flows.mocks.library import build_library
 
-    with errors():
-        build_library(out, templates=templates, curves=curves, n_galaxies=galaxies)
+    build_library(out, templates=templates, curves=curves, n_galaxies=galaxies)
     echo(f"library: {out}", {"library": str(out)}, as_json)
 
 
-@app.command()
+@app.command(resumable=True)
 def synthesise(
     spectra: Annotated[
         Path, typer.Option(help="Spectra catalogue, or a folder with SDSS, DESI and LAMOST spectra.")
@@ -44,7 +49,8 @@ def synthesise(
         typer.Option(help="Objects to draw from a spectra catalogue (made by `ojala spectra`).", min=1),
     ] = None,
     held_out: Annotated[
-        bool, typer.Option("--held-out", help="Draw from the objects and cells that are never trained on.")
+        bool,
+        typer.Option("--held-out", help="Draw from the objects and cells that are excluded from trainings."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 1,
     magnitude: Annotated[float, typer.Option(help="Of a folder: iSDSS magnitude of all objects.")] = 20.0,
@@ -55,29 +61,23 @@ def synthesise(
 ) -> None:
     """Derive J-PAS photometry with survey noise from observed spectra.
 
-    With --draws from a spectra catalogue: mock photometry without end, at magnitudes to i = 22.5, as Parquet;
-    the same command goes on where it was stopped. Without: each object of a folder once, at one magnitude, in
-    the archive's CSV.
+    With --draws, from a spectra catalogue: any number of mock objects, at magnitudes to i = 22.5, as Parquet;
+    the same command resumes. Without: each object of a folder once, at one magnitude, in the archive's CSV.
     """
     if draws is None:
         _each_once(spectra, curves, out, magnitude, moved=moved, as_json=as_json)
         return
     from ojala.flows.mocks.draws import write_draws
 
-    def show(done: int) -> None:
-        if not as_json:
-            print(f"{done:,} draws", flush=True)
-
-    with errors(RUN_INTERRUPTED):
-        files = write_draws(
-            UPath(spectra),
-            curves,
-            UPath(out),
-            draws=draws,
-            held_out=held_out,
-            seed=seed,
-            report=lambda done: None if as_json else print(f"{done:,} draws", flush=True),
-        )
+    files = write_draws(
+        UPath(spectra),
+        curves,
+        UPath(out),
+        draws=draws,
+        held_out=held_out,
+        seed=seed,
+        report=lambda done: None if as_json else print(f"{done:,} draws", flush=True),
+    )
     echo(
         f"{draws:,} draws: {out} ({files} files written)",
         {"draws": draws, "files_written": files, "out": str(out), "held_out": held_out},
@@ -91,32 +91,36 @@ def _each_once(
     from ojala.flows.mocks.real_objects import write_real_table
 
     photometry, truth = out / "photometry.csv", out / "truth.csv"
-    with errors():
-        if (spectra / "hats.properties").exists():
-            raise ValueError(f"{spectra} is a spectra catalogue: say with --draws how many objects to draw")
-        out.mkdir(parents=True, exist_ok=True)
-        objects = write_real_table(
-            spectra, curves, photometry, truth, magnitude=magnitude, galaxies_moved=moved
-        )
+    if (spectra / "hats.properties").exists():
+        raise InputError(f"{spectra} is a spectra catalogue: give the number of objects with --draws")
+    out.mkdir(parents=True, exist_ok=True)
+    objects = write_real_table(spectra, curves, photometry, truth, magnitude=magnitude, galaxies_moved=moved)
     facts = {"objects": len(objects.spectra), "photometry": str(photometry), "truth": str(truth)}
     echo(f"{len(objects.spectra):,} objects: {photometry}, {truth}", facts, as_json)
 
 
-def _telling(as_json: bool) -> Callable[[dict[str, object]], None]:
-    """Says how far a training is, unless the answer is to be JSON alone."""
-
-    def tell(record: dict[str, object]) -> None:
-        if not as_json:
-            print(f"step {record['step']}, {record['seconds']} s", flush=True)
-
-    return tell
+def _show_progress(record: dict[str, object]) -> None:
+    print(f"step {record['step']}, {record['seconds']} s", flush=True)
 
 
-@app.command()
+def _train(model: str, settings: Path, library: Path, out: Path, as_json: bool, **inputs: object) -> None:
+    report = (lambda record: None) if as_json else _show_progress
+    weights = start_training(model, settings, library=library, folder=out, report=report, **inputs)
+    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
+
+
+@app.command(resumable=True)
 def train(
-    settings: Annotated[Path, typer.Argument(help="TOML file, such as flows/training/configs/ojala.toml.")],
-    library: Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")],
-    out: Annotated[Path, typer.Option(help="Folder of the training; one that is there is gone on with.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] SETTINGS",
+            help=f"Model ({', '.join(TRAININGS)}; default: {DEFAULT}) and TOML file with the settings of its "
+            "training, such as flows/training/configs/ojala.toml.",
+        ),
+    ],
+    library: Library,
+    out: Training,
     unlabelled: Annotated[
         str | None, typer.Option(help="Photometry catalogue to adapt to (setting `discrepancy`).")
     ] = None,
@@ -124,7 +128,7 @@ def train(
         str | None, typer.Option(help="Spectra catalogue to draw from as well, made by `ojala spectra`.")
     ] = None,
     curves: Annotated[
-        Path | None, typer.Option(help="Folder with the curves that those are seen through.")
+        Path | None, typer.Option(help="Folder with the transmission curves for these spectra.")
     ] = None,
     without_fold: Annotated[
         int | None,
@@ -132,76 +136,53 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train OJALA on mock photometry drawn on the fly; writes weights and their model card."""
-    from ojala.flows.training.ojala import train_from
-
-    with errors(RUN_INTERRUPTED):
-        observed = UPath(unlabelled) if unlabelled else None
-        weights = train_from(
-            settings,
-            library=library,
-            folder=out,
-            report=_telling(as_json),
-            unlabelled=observed,
-            spectra=UPath(spectra) if spectra else None,
-            curves=curves,
-            without_fold=without_fold,
-        )
-    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
-
-
-@app.command()
-def train_specpt(
-    settings: Annotated[Path, typer.Argument(help="TOML file, such as flows/training/configs/specpt.toml.")],
-    library: Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")],
-    out: Annotated[Path, typer.Option(help="Folder of the training; one that is there is gone on with.")],
-    as_json: AsJson = False,
-) -> None:
-    """Train SpecPT on mock spectra drawn on the fly; writes weights."""
-    from ojala.flows.training.specpt import train_from
-
-    with errors(RUN_INTERRUPTED):
-        weights = train_from(settings, library=library, folder=out, report=_telling(as_json))
-    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
+    """Train a model on mock objects drawn on the fly; writes weights. The same command resumes a training."""
+    if len(arguments) > 2:
+        raise InputError(f"expected [MODEL] SETTINGS, not {len(arguments)} arguments: {' '.join(arguments)}")
+    *model, settings = arguments
+    _train(
+        model[0] if model else DEFAULT,
+        Path(settings),
+        library,
+        out,
+        as_json,
+        unlabelled=UPath(unlabelled) if unlabelled else None,
+        spectra=UPath(spectra) if spectra else None,
+        curves=curves,
+        without_fold=without_fold,
+    )
 
 
-@app.command()
-def train_tokenizer(
-    settings: Annotated[
-        Path, typer.Argument(help="TOML file, such as flows/training/configs/spectral_tokenizer.toml.")
-    ],
-    library: Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")],
-    out: Annotated[Path, typer.Option(help="Folder of the training; one that is there is gone on with.")],
-    as_json: AsJson = False,
-) -> None:
-    """Train the spectral tokenizer on mock spectra of four surveys; writes weights with calibrated errors."""
-    from ojala.flows.training.spectral_tokenizer import train_from
-
-    with errors(RUN_INTERRUPTED):
-        weights = train_from(settings, library=library, folder=out, report=_telling(as_json))
-    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
+@app.command(resumable=True, hidden=True)
+def train_specpt(settings: Settings, library: Library, out: Training, as_json: AsJson = False) -> None:
+    """Train SpecPT: `ojala train specpt`."""
+    _train("specpt", settings, library, out, as_json)
 
 
-Library = Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")]
+@app.command(resumable=True, hidden=True)
+def train_tokenizer(settings: Settings, library: Library, out: Training, as_json: AsJson = False) -> None:
+    """Train the spectral tokenizer: `ojala train spectral-tokenizer`."""
+    _train("spectral-tokenizer", settings, library, out, as_json)
 
 
 @app.command()
 def calibrate(
-    weights: Annotated[Path, typer.Argument(help="Weights; renewed whole, with what was fitted inside.")],
+    weights: Annotated[
+        Path, typer.Argument(help="Weights; replaced by a file that also holds the calibration.")
+    ],
     library: Library,
     draws: Annotated[int, typer.Option(help="Held-out mock objects.", min=1000)] = 18_000,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrate probabilities and errors, and record what known objects look like (novelty).
+    """Calibrate probabilities, errors and the novelty score.
 
-    Both are stored with the weights, whose hash changes: heads for them have to be made again.
+    The calibration is stored in the weights, whose hash changes: heads for them have to be made again.
     """
     from ojala.flows.mocks.library import load_sky
     from ojala.flows.training.calibrate import calibrate_weights
     from ojala.models.evaluation.card import render
 
-    with errors():
-        measures = calibrate_weights(weights, load_sky(library), draws=draws)
+    measures = calibrate_weights(weights, load_sky(library), draws=draws)
     table = render("ojala/calibration.md.j2", measures=measures)
     echo(f"{table}weights: {weights}", measures, as_json)
 
@@ -211,16 +192,16 @@ def finetune(
     settings: Annotated[
         Path, typer.Argument(help="TOML file, such as flows/training/configs/finetune_log_mbh.toml.")
     ],
-    weights: Annotated[Path, typer.Option(help="Weights of the network, which stays as it is.")],
-    out: Annotated[Path, typer.Option(help="Head to write (.safetensors); its card is written beside it.")],
+    weights: Annotated[Path, typer.Option(help="Weights of the network, which is not changed.")],
+    out: Annotated[Path, typer.Option(help="Head to write (.safetensors); its card is written next to it.")],
     library: Annotated[
-        Path | None, typer.Option(help="Learn from mock objects of this library of spectra.")
+        Path | None, typer.Option(help="Train on mock objects of this library of spectra.")
     ] = None,
-    photometry: Annotated[str | None, typer.Option(help="Learn from this photometry catalogue ...")] = None,
+    photometry: Annotated[str | None, typer.Option(help="Train on this photometry catalogue ...")] = None,
     truth: Annotated[Path | None, typer.Option(help="... whose labels are in this file, by key.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Learn a property of your own from the frozen network: a head on its embedding.
+    """Train a head on the embedding of the frozen network, for a property of your own.
 
     Labels come from a library of spectra, or from a photometry catalogue and a truth file with the
     property's column and, if known, its `_err`. `ojala run --head` writes the property as a product.
@@ -232,14 +213,13 @@ def finetune(
     from ojala.models.ojala.heads import FineTuning
     from ojala.models.settings import read_settings
 
-    with errors():
-        tuning = read_settings(FineTuning, settings)
-        if library is not None and photometry is None and truth is None:
-            labels = mock_labels(load_sky(library), tuning)
-        elif library is None and photometry is not None and truth is not None:
-            labels = table_labels(UPath(photometry), truth, tuning)
-        else:
-            raise ValueError("give either --library, or --photometry and --truth")
-        head = train_head(tuning, labels, weights=weights, out=out)
-        card = head_card(head, load_weights(weights)[1])
+    tuning = read_settings(FineTuning, settings)
+    if library is not None and photometry is None and truth is None:
+        labels = mock_labels(load_sky(library), tuning)
+    elif library is None and photometry is not None and truth is not None:
+        labels = table_labels(UPath(photometry), truth, tuning)
+    else:
+        raise InputError("give either --library, or --photometry and --truth")
+    head = train_head(tuning, labels, weights=weights, out=out)
+    card = head_card(head, load_weights(weights)[1])
     echo(f"{card}\nhead: {out}", {"head": str(out), "sha256": head.sha256, **head.measures}, as_json)

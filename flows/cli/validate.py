@@ -1,15 +1,16 @@
-"""The command that compares a catalogue with known objects: validate."""
+"""Command that compares a catalogue with known objects: validate."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from upath import UPath
 
-from ojala.flows.cli.output import AsJson, echo, errors
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import AsJson
+from ojala.flows.cli.output import echo
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -18,28 +19,20 @@ def validate(
     truth: Annotated[str, typer.Option(help="Known classes, redshifts and labels: Parquet or CSV.")],
     photometry: Annotated[
         str | None,
-        typer.Option(help="Where magnitudes are from; default: the run's photometry."),
+        typer.Option(help="Photometry catalogue for magnitudes; default: that of the run."),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Folder for a page, its numbers and its objects.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for a page, the measures and the objects.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how good a catalogue's answers are, where the truth is known.
+    """Measure the accuracy of a catalogue against known classes, redshifts and properties.
 
     The truth has `tile_id` and `number` (or `object_id`), `class` (GALAXY, STAR, QSO), `z`, and any of the
     catalogue's quantities under their names. Each measure comes with a bootstrap error. Without `--out`
     nothing is written.
     """
-    from ojala.pipeline.quality.validation.locate import find, match
-    from ojala.pipeline.quality.validation.scores import validate as judge
+    from ojala.api import validate as compare
     from ojala.pipeline.quality.validation.text import tables
-    from ojala.pipeline.quality.validation.truth import read_truth
-    from ojala.pipeline.report.validation_page import write_validation
 
-    with errors():
-        known = read_truth(UPath(truth))
-        place = find(UPath(catalogue))
-        matched = match(known, place, UPath(photometry) if photometry else None)
-        found = judge(known, matched, str(place.product))
-        page = write_validation(UPath(out), matched, found) if out else None
-    text = tables(found) + (f"\n\npage: {page}" if page else "")
-    echo(text, found.model_dump(mode="json"), as_json)
+    result = compare(catalogue, truth, photometry=photometry, out=out)
+    text = tables(result) + (f"\n\npage: {out}/index.html" if out else "")
+    echo(text, result.model_dump(mode="json"), as_json)

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.survey import survey
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
 
@@ -21,29 +22,29 @@ TILE_ROWS = 1000
 
 
 def run_demo(out: Path) -> dict[str, Any]:
-    """Ingest the bundled patch, run OJALA on it and verify what came out.
+    """Ingest the bundled patch, run OJALA on it and verify the result.
 
     Parameters
     ----------
     out : Path
-        Folder for everything that is made.
+        Folder for all output.
 
     Returns
     -------
     dict
-        Facts of the run, and under ``text`` what to tell a person.
+        Record of the run, and under ``text`` a summary for people.
 
     Raises
     ------
-    FileExistsError
+    InputError
         If the folder exists.
     """
     if out.exists():
-        raise FileExistsError(f"{out} exists: remove it or name another folder with --out")
+        raise InputError(f"{out} exists: remove it or name another folder with --out")
     photometry, catalogue = UPath(out / "photometry"), UPath(out / "catalogue")
     files = [UPath(PATCH / "real_objects.csv"), UPath(PATCH / "mock_sky.parquet")]
     print(f"ingesting {', '.join(file.name for file in files)}")
-    summary = ingest(files, photometry, tile_rows=TILE_ROWS)
+    summary = ingest_photometry(files, photometry, tile_rows=TILE_ROWS)
     print(f"{summary.rows:,} rows in {len(summary.partitions)} partitions; running OJALA on them")
     record = survey(
         RunConfig(
@@ -57,7 +58,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     damages = [str(damage) for damage in verify(catalogue)]
     if record.failed or damages:
         faults = [f"partition {name}: {error}" for name, error in record.failed.items()]
-        raise ValueError("; ".join([*faults, *damages]))
+        raise InputError("; ".join([*faults, *damages]))
     run = catalogue / "runs" / record.run_id
     text = _TEXT.format(
         rows=record.rows_out,
@@ -71,7 +72,7 @@ def run_demo(out: Path) -> dict[str, Any]:
 
 
 def _truth(out: Path) -> Path:
-    """One truth file of the patch's two samples, which the report judges apart."""
+    """Truth file with both samples of the patch, which the report measures separately."""
     real = pd.read_csv(PATCH / "real_objects_truth.csv").assign(sample="real objects")
     mock = pd.read_parquet(PATCH / "mock_sky_truth.parquet").assign(sample="mock sky")
     path = out / "truth.parquet"

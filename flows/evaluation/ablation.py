@@ -32,7 +32,7 @@ from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.ojala.training import OjalaTraining, Sky, train
 from ojala.models.settings import from_mapping
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.storage.files import write_whole
 
 
@@ -144,7 +144,7 @@ def ablate(
 
 def _bundled_photometry() -> ObservedPhotometry:
     with tempfile.TemporaryDirectory() as folder:
-        ingest([UPath(PATCH / "real_objects.csv")], UPath(folder) / "photometry")
+        ingest_photometry([UPath(PATCH / "real_objects.csv")], UPath(folder) / "photometry")
         return ObservedPhotometry(UPath(folder) / "photometry")
 
 

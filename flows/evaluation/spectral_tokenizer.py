@@ -26,7 +26,7 @@ from ojala.models.spectral_tokenizer.evaluation import between, likeness, qualit
 from ojala.models.spectral_tokenizer.heads import STELLAR
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from ojala.pipeline.ingest.surveys.folder import read_folder
-from ojala.pipeline.ingest.surveys.label_tables import KnownObjects, read_lamost_table
+from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, read_lamost_table
 from ojala.pipeline.ingest.surveys.lamost import read_lamost
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 
@@ -97,7 +97,7 @@ def on_real_spectra(predictor: SpectralTokenizerPredictor, folder: Path, stars: 
     for survey in sorted({spectrum.survey for spectrum in spectra}):
         found[f"real {survey}"] = _quality_of(predictor, [s for s in spectra if s.survey == survey])
     if stars is not None:
-        known = KnownObjects([read_lamost_table(UPath(stars))])
+        known = LabelIndex([read_lamost_table(UPath(stars))])
         lamost = [read_lamost(UPath(path), known) for path in sorted(folder.glob("lamost/spec-*.fits*"))]
         found["real LAMOST with parameters"] = _quality_of(predictor, [s for s in lamost if s.labels])
     return found

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import photometry_table, truth_table
 from ojala.flows.mocks.observed import open_observed_sky, places
 from ojala.models.data import LabelledPhotometry
@@ -97,7 +98,7 @@ def write_draws(
 
     Raises
     ------
-    ValueError
+    InputError
         If the folder holds draws of other settings.
     """
     settings = DrawSettings(
@@ -133,7 +134,7 @@ def _claim(out: UPath, settings: DrawSettings) -> None:
         found = json.loads(path.read_text())
         if found != asdict(settings):
             changed = ", ".join(name for name, value in asdict(settings).items() if found.get(name) != value)
-            raise ValueError(f"{out} holds draws with another {changed}; name another folder")
+            raise InputError(f"{out} holds draws with another {changed}; name another folder")
         return
     write_whole(path, (json.dumps(asdict(settings), indent=1) + "\n").encode())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BANDS, MODEL_BANDS
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledPhotometry
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.photometry.photometer import Curves, Photometer
@@ -172,25 +174,28 @@ def load_sky(path: Path, *, without: frozenset[str] = frozenset()) -> MockSky:
 
     Raises
     ------
-    ValueError
+    InputError
         The file is no library, or was made by an older version.
     """
     groups: dict[str, dict[str, np.ndarray]] = {"galaxies": {}, "stars": {}, "quasars": {}, "curves": {}}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            group, _, name = key.partition("/")
-            if group not in groups:
-                raise ValueError(f"{path} is not a library of spectra: unexpected entry {key!r}")
-            groups[group][name] = arrays[key]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                group, _, name = key.partition("/")
+                if group not in groups:
+                    raise InputError(f"unexpected entry {key!r}")
+                groups[group][name] = arrays[key]
+    except (ValueError, EOFError, BadZipFile, AttributeError) as error:
+        raise InputError(f"{path} is not a library of spectra: {error}") from error
     absent = [group for group, members in groups.items() if not members]
     if absent:
-        raise ValueError(f"{path} is not a library of spectra: it has no {', '.join(absent)}")
+        raise InputError(f"{path} is not a library of spectra: it has no {', '.join(absent)}")
     curves = groups.pop("curves")
     photometer = Photometer({band: (c[0], c[1]) for band, c in curves.items()})
     try:
         return MockSky(Libraries(**groups), photometer, without=without)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def write_mock_catalogue(

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.spectra import IMAGING_BANDS, LABEL_NAMES, SPECTRA
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.photometry.exposure import Camera, expose
@@ -66,7 +67,7 @@ def open_observed_sky(
     ------
     CatalogueError
         If there is no spectra catalogue at ``root``.
-    ValueError
+    InputError
         If no spectrum of this side can be drawn from.
     """
     leaves = list(read_leaves(root))
@@ -82,7 +83,7 @@ def open_observed_sky(
         for spectra in _usable(root, leaf, np.sort(wanted))
     ]
     if not lots:
-        raise ValueError(
+        raise InputError(
             f"{root}: no spectrum of known class and redshift to draw from, held out: {held_out}"
         )
     return ObservedSky(Members.joined(lots))

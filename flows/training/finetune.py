@@ -18,6 +18,7 @@ from astropy.cosmology import Planck18
 from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import render
 from ojala.models.ojala.checkpoint import WeightsInfo, load
@@ -64,7 +65,7 @@ def mock_labels(sky: MockSky, tuning: FineTuning) -> Labels:
 
     Raises
     ------
-    ValueError
+    InputError
         If the library's objects have no such label.
     """
     galaxy, star, quasar = (float(name == tuning.object_class) for name in CLASSES)
@@ -73,7 +74,7 @@ def mock_labels(sky: MockSky, tuning: FineTuning) -> Labels:
         for k, n in enumerate((tuning.draws, max(int(HELD_OUT * tuning.draws), 1)))
     )
     if tuning.name not in learn.labels or not np.isfinite(learn.labels[tuning.name]).any():
-        raise ValueError(
+        raise InputError(
             f"the library's objects of class {tuning.object_class} have no {tuning.name}: make the library "
             "again, or give a photometry catalogue and a truth file with that column"
         )
@@ -94,12 +95,15 @@ def table_labels(photometry: UPath, truth: Path, tuning: FineTuning) -> Labels:
 
     Raises
     ------
-    ValueError
+    InputError
         If a column is missing, or no row of the catalogue has a label.
     """
-    known = pq.read_table(truth) if truth.suffix == ".parquet" else pyarrow.csv.read_csv(truth)
+    try:
+        known = pq.read_table(truth) if truth.suffix == ".parquet" else pyarrow.csv.read_csv(truth)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{truth}: no Parquet or CSV table that can be read ({error})") from error
     if missing := [name for name in ("tile_id", "number", tuning.name) if name not in known.column_names]:
-        raise ValueError(f"{truth}: no column {', '.join(missing)}; it has {', '.join(known.column_names)}")
+        raise InputError(f"{truth}: no column {', '.join(missing)}; it has {', '.join(known.column_names)}")
     wanted = [name for name in (tuning.name, f"{tuning.name}_err") if name in known.column_names]
     key = np.stack([known[name].to_numpy() for name in ("tile_id", "number")], axis=1).astype(np.int64)
     row_of = {(tile, number): row for row, (tile, number) in enumerate(key.tolist())}
@@ -112,7 +116,7 @@ def table_labels(photometry: UPath, truth: Path, tuning: FineTuning) -> Labels:
         tables.append(table.filter(pa.array([row >= 0 for row in found])))
         rows += [row for row in found if row >= 0]
     if not rows:
-        raise ValueError(f"{truth}: none of its objects is in {photometry}; the key is tile_id and number")
+        raise InputError(f"{truth}: none of its objects is in {photometry}; the key is tile_id and number")
     seen = read_photometry(pa.concat_tables(tables))
     labels = {name: known[name].to_numpy(zero_copy_only=False)[rows].astype(np.float32) for name in wanted}
     code = np.full(len(rows), CLASSES.index(tuning.object_class), np.int64)

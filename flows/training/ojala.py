@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
 from ojala.models.checkpoint import write_whole
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import write_card
 from ojala.models.ojala.training import OjalaTraining, Sky, train
-from ojala.models.settings import SettingsError, read_settings
+from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import FOLDS
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
@@ -71,7 +72,7 @@ class ObservedPhotometry:
         photometry = read_photometry(pa.concat_tables(tables))
         usable = np.flatnonzero(photometry.usable.sum(axis=1) >= FEW_BANDS)
         if len(usable) == 0:
-            raise SettingsError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
+            raise InputError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
         self._flux, self._error, self._ebv = (
             part[usable] for part in (photometry.flux, photometry.error, photometry.ebv)
         )
@@ -101,15 +102,15 @@ def sky_to_train_on(
 
     Raises
     ------
-    SettingsError
+    InputError
         There are spectra but no curves, no such fold, or a fold but no spectra.
     """
     if without_fold is not None and (spectra is None or without_fold not in range(FOLDS)):
-        raise SettingsError(f"a fold to leave out is one of 0 to {FOLDS - 1}, of observed spectra")
+        raise InputError(f"a fold to leave out is one of 0 to {FOLDS - 1}, of observed spectra")
     if spectra is None:
         return mock, ""
     if curves is None:
-        raise SettingsError("spectra are drawn through transmission curves: give their folder as well")
+        raise InputError("spectra are drawn through transmission curves: give their folder as well")
     folds = [fold for fold in range(FOLDS) if fold != without_fold]
     observed = open_observed_sky(spectra, curves, held_out=False, folds=folds)
     objects = len(np.unique(observed.members.primary_id))
@@ -158,7 +159,7 @@ def train_from(
 
     Raises
     ------
-    SettingsError
+    InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
     config = read_settings(OjalaTraining, settings)

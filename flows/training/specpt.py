@@ -79,7 +79,7 @@ def train_from(
 
     Raises
     ------
-    SettingsError
+    InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
     config = read_settings(SpecPTTraining, settings)

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
 from ojala.models.data import LabelledSpectra
 from ojala.models.evaluation.card import write_card
-from ojala.models.settings import SettingsError, from_mapping, read_toml
+from ojala.models.settings import from_mapping, read_toml
 from ojala.models.simulation.skies.spectroscopic import SpectraSky
 from ojala.models.spectral_tokenizer.calibration import coverage, fit_error_scales
 from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo, load, save
@@ -113,7 +114,7 @@ def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]
 
     Raises
     ------
-    SettingsError
+    InputError
         A setting is unknown or wrong.
     """
     given = read_toml(settings)
@@ -121,8 +122,8 @@ def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]
     shared = {name: given[name] for name in ("name", "version", "preset", "seed", "device") if name in given}
     try:
         return from_mapping(TokenizerTraining, given), from_mapping(TokenizerTraining, shared | heads)
-    except SettingsError as error:
-        raise SettingsError(f"{settings}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{settings}: {error}") from error
 
 
 def train_from(
@@ -154,7 +155,7 @@ def train_from(
 
     Raises
     ------
-    SettingsError
+    InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
     network, heads = read_settings(settings)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import numpy as np
 
 from ojala.catalogs_schema.avis import UNCLUSTERED
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis.atlas import N_NEIGHBOURS, STEPS, Atlas, Sides, nearest, project, without_itself
 
 SAMPLE = 20_000
@@ -57,15 +58,15 @@ def fit_atlas(
 
     Raises
     ------
-    ValueError
+    InputError
         If the sample is too small or too large, or not finite.
     ModuleNotFoundError
         If pacmap or scikit-learn are not installed.
     """
     if not LEAST <= len(embedding) <= SAMPLE:
-        raise ValueError(f"an atlas needs {LEAST} to {SAMPLE:,} embeddings, there are {len(embedding):,}")
+        raise InputError(f"an atlas needs {LEAST} to {SAMPLE:,} embeddings, there are {len(embedding):,}")
     if not np.isfinite(embedding).all():
-        raise ValueError("an atlas is made of objects with an embedding: leave the others out")
+        raise InputError("an atlas is made of objects with an embedding: leave the others out")
     # As they will be read back.
     embedding = embedding.astype(np.float16).astype(np.float32)
     mean, axes = principal_axes(embedding)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis import losses
 from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
 from ojala.models.avis.checkpoint import load, save
@@ -75,7 +76,7 @@ class AvisTraining(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective not in get_args(Objective):
-            raise ValueError(
+            raise InputError(
                 f"unknown objective {self.objective!r}; choose one of {', '.join(get_args(Objective))}"
             )
 
@@ -118,7 +119,7 @@ def train(config: AvisTraining, draw: Draw, check: Check, folder: Path, report: 
 
     Raises
     ------
-    SettingsError
+    InputError
         The folder holds a training with other settings.
     """
     torch.manual_seed(config.seed)

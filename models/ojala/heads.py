@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
 from ojala.models.evaluation.metrics import scatter_metrics
 from ojala.models.quantities import CLASSES, FINE_TUNED, Kind, Quantity, Transform
@@ -79,11 +80,11 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or not self.name.islower():
-            raise ValueError(f"name must be a word in lower case, not {self.name!r}")
+            raise InputError(f"name must be a word in lower case, not {self.name!r}")
         if self.object_class not in CLASSES:
-            raise ValueError(f"object_class must be one of {', '.join(CLASSES)}, not {self.object_class!r}")
+            raise InputError(f"object_class must be one of {', '.join(CLASSES)}, not {self.object_class!r}")
         if self.transform not in set(Transform):
-            raise ValueError(f"transform must be one of {', '.join(Transform)}, not {self.transform!r}")
+            raise InputError(f"transform must be one of {', '.join(Transform)}, not {self.transform!r}")
 
 
 class Mlp(nn.Module):
@@ -161,7 +162,7 @@ def fit_head(
 
     Raises
     ------
-    ValueError
+    InputError
         If fewer than 100 values can be learned from.
     """
     transform = Transform(tuning.transform)
@@ -169,7 +170,7 @@ def fit_head(
     transformed = raw.standardise(value.astype(np.float64))
     usable = np.isfinite(transformed)
     if usable.sum() < 100:
-        raise ValueError(f"{usable.sum()} values of {tuning.name} are not enough to learn from: 100 are")
+        raise InputError(f"{usable.sum()} values of {tuning.name} are not enough to learn from: 100 are")
     center, scale = (
         np.percentile(transformed[usable], 50),
         np.subtract(*np.percentile(transformed[usable], [84.13, 15.87])) / 2,

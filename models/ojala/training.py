@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import file_sha256
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.metrics import catalogue_metrics
@@ -34,7 +35,6 @@ from ojala.models.ojala.losses import (
 from ojala.models.ojala.network import BANDS, PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import WAVELENGTH_RANK, Packed, Tokens, compress, pack, tokenise
-from ojala.models.settings import SettingsError
 from ojala.models.training.prefetch import prefetch
 from ojala.models.training.settings import TrainingSettings
 from ojala.models.training.trainer import Report, Steps, Trainer, ignore
@@ -112,7 +112,7 @@ class OjalaTraining(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
+            raise InputError(f"steps must be at least 1, not {self.steps}")
 
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the steps, or of the minutes, that is done."""
@@ -135,13 +135,13 @@ def load_compatible(model: Ojala, other: Ojala) -> None:
 
     Raises
     ------
-    SettingsError
+    InputError
         A tensor of the other network is not in this one, or has another shape.
     """
     own, given = model.state_dict(), other.state_dict()
     misfits = [name for name, tensor in given.items() if name not in own or own[name].shape != tensor.shape]
     if misfits:
-        raise SettingsError(f"cannot start from weights of another shape: {', '.join(misfits[:5])}")
+        raise InputError(f"cannot start from weights of another shape: {', '.join(misfits[:5])}")
     model.load_state_dict(own | given)
 
 
@@ -316,14 +316,12 @@ def train(
 
     Raises
     ------
-    SettingsError
+    InputError
         There is a weight for a discrepancy and nothing observed, or the reverse; the folder holds a training
         with other settings; the weights to start from have another shape.
     """
     if (config.discrepancy > 0) != (unlabelled is not None):
-        raise SettingsError(
-            "a discrepancy needs observed photometry without labels, and that needs its weight"
-        )
+        raise InputError("a discrepancy needs observed photometry without labels, and that needs its weight")
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
     trainer = _start(config, tokenise(first.flux, first.error, first.ebv))
     drawn = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))

@@ -171,7 +171,7 @@ def train(
 
     Raises
     ------
-    SettingsError
+    InputError
         The folder holds a training with other settings.
     """
     torch.manual_seed(config.seed)

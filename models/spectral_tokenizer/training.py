@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledSpectra
 from ojala.models.spectral_tokenizer.checkpoint import load, save
 from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
@@ -66,7 +67,7 @@ class TokenizerTraining(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frozen and (self.begin or self.contrast):
-            raise ValueError("a frozen network cannot be combined with `begin` or `contrast`")
+            raise InputError("a frozen network cannot be combined with `begin` or `contrast`")
 
 
 _MUON = tuple(
@@ -103,7 +104,7 @@ def train(
 
     Raises
     ------
-    SettingsError
+    InputError
         The folder holds a training with other settings.
     """
     torch.manual_seed(config.seed)

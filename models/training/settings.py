@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
-from ojala.models.settings import SettingsError, checked, from_mapping
+from ojala.catalogs_schema.errors import InputError
+from ojala.models.settings import checked, from_mapping
 
 Training = TypeVar("Training", bound="TrainingSettings")
 
@@ -65,11 +66,11 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         if self.preset not in self.SHAPES:
-            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(self.SHAPES)}")
+            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(self.SHAPES)}")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+            raise InputError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.minutes is not None and self.minutes <= 0.0:
-            raise ValueError(f"minutes must be more than 0, not {self.minutes}")
+            raise InputError(f"minutes must be more than 0, not {self.minutes}")
 
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the training that is done after so many steps and seconds; it ends at 1."""
@@ -84,6 +85,6 @@ class TrainingSettings:
         """Whether a training with the ``saved`` settings may go on with these."""
         try:
             before = from_mapping(type(self), saved)
-        except SettingsError:
+        except InputError:
             return False
         return replace(before, **{name: getattr(self, name) for name in self.MAY_CHANGE}) == self

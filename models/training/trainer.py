@@ -16,8 +16,8 @@ from typing import Generic, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import read_tensors, write_tensors
-from ojala.models.settings import SettingsError
 from ojala.models.training.settings import TrainingSettings
 
 STATE_FILE = "state.safetensors"
@@ -203,13 +203,13 @@ class Trainer(Generic[Network]):
 
         Raises
         ------
-        SettingsError
+        InputError
             The state belongs to a training with other settings.
         """
         tensors, metadata = read_tensors(path)
         progress = json.loads(metadata["progress"])
         if not self._settings.continues(progress["config"]):
-            raise SettingsError(
+            raise InputError(
                 f"{path} belongs to a training with other settings ({progress['config']}); use another folder"
             )
         self.model.load_state_dict(_under(tensors, "model"))
@@ -258,7 +258,7 @@ class Trainer(Generic[Network]):
 
         Raises
         ------
-        SettingsError
+        InputError
             The folder holds a training with other settings.
         """
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,20 @@
-"""Clusters: this machine's GPUs, a scheduler that runs already, and jobs of a Slurm queue.
+"""Dask clusters: processes and GPUs of this machine, a running scheduler, and jobs of a queue.
 
-TLS is Dask's own: the settings ``distributed.comm.tls.*`` in a file that ``DASK_CONFIG`` names, or the
-variables ``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
+Each is a context manager that takes the number of workers and yields a `Cluster`. TLS is Dask's own: the
+settings ``distributed.comm.tls.*`` in a file that ``DASK_CONFIG`` names, or the variables
+``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
@@ -21,14 +24,114 @@ from ojala.catalogs_schema.errors import OjalaError
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
 
+DASK_SETTINGS = {
+    # A worker that dies takes all its tasks with it; each is tried again alone to find the cause.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-saturation": 1.0,
+    # A nanny restarts its worker when it dies. Dask would give up the nanny of a worker that is not back
+    # within 15 s, and on a busy machine a start takes longer.
+    "distributed.deploy.lost-worker-timeout": "1 day",
+    # Models hold their memory outside of what Dask can spill.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+}
+"""Settings of the clusters that are started here."""
+
+GPU_THREADS = 6
+"""Threads of a GPU's worker: two partitions use the network while others are read or written."""
+
+CLOSE_TIMEOUT = 10.0
+"""Time that the workers of this machine have to end [s]."""
+
+_WORKER_PROCESS = "Dask Worker process"
+"""Prefix of the names that Dask's nannies give to the processes of their workers."""
+
 
 class ClusterError(OjalaError, ValueError):
-    """A cluster that cannot be reached or used, with what to do about it."""
+    """A cluster that cannot be reached or used; the message says what to do about it."""
+
+
+class Cluster(NamedTuple):
+    """A connected cluster.
+
+    Attributes
+    ----------
+    client : Client
+        Connection to its scheduler.
+    threads : int or None
+        Threads of each worker's network; None where the worker's own environment decides.
+    """
+
+    client: Client
+    threads: int | None = None
 
 
 @contextmanager
-def running_scheduler() -> Iterator[Client]:
-    """Connect to the scheduler that Dask's setting ``scheduler-address`` names.
+def local_processes(workers: int) -> Iterator[Cluster]:
+    """Start worker processes that share the cores of this machine; only this machine can reach them."""
+    with _quiet_settings():
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=40,
+        )
+        with _closing(cluster) as client:
+            yield Cluster(client, _threads(workers))
+
+
+@contextmanager
+def local_gpus(workers: int) -> Iterator[Cluster]:
+    """Start one worker process for each of this machine's GPUs; only this machine can reach them.
+
+    A worker reads, computes and writes several partitions at once, so that its GPU does not wait for files.
+    Dask-CUDA binds each worker to a GPU of ``CUDA_VISIBLE_DEVICES`` and to the cores next to it. The memory
+    of the GPUs is torch's alone: there is no pool of RMM, and Dask holds no data there that it could spill.
+
+    Parameters
+    ----------
+    workers : int
+        Number of GPUs, the first of those that may be used.
+
+    Raises
+    ------
+    ClusterError
+        If Dask-CUDA is missing, or there are fewer GPUs.
+    """
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as problem:
+        raise ClusterError(
+            f"engine cuda: Dask-CUDA cannot be imported ({problem}); pip install 'ojala[gpu]'"
+        ) from problem
+    with _quiet_settings():
+        try:
+            require_device("cuda")
+            cluster = LocalCUDACluster(
+                n_workers=workers,
+                threads_per_worker=GPU_THREADS,
+                host="127.0.0.1",
+                protocol="tcp",
+                dashboard_address=None,
+                memory_limit=0,
+                device_memory_limit=0,
+                silence_logs=40,
+            )
+        except ValueError as problem:
+            raise ClusterError(
+                f"engine cuda: {problem}; asked for are {workers} workers, one per GPU, of those that "
+                f"CUDA_VISIBLE_DEVICES names: {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
+            ) from problem
+        with _closing(cluster) as client:
+            yield Cluster(client, _threads(workers * GPU_THREADS))
+
+
+@contextmanager
+def running_scheduler(workers: int = 0) -> Iterator[Cluster]:
+    """Connect to the scheduler that Dask's setting ``scheduler-address`` names, and use all its workers.
 
     The setting is made by ``--scheduler`` or by the variable ``DASK_SCHEDULER_ADDRESS``; the address begins
     with ``tls://`` or ``tcp://``.
@@ -56,122 +159,108 @@ def running_scheduler() -> Iterator[Client]:
         ) from problem
     with client:
         require_same_code(client)
-        yield client
+        yield Cluster(client)
+
+
+def slurm_jobs(workers: int) -> AbstractContextManager[Cluster]:
+    """Submit jobs to Slurm; see `queue_jobs`."""
+    return queue_jobs(workers, "slurm")
 
 
 @contextmanager
-def slurm_jobs(jobs: int) -> Iterator[Client]:
-    """Submit jobs to Slurm, each of which is one worker, with a scheduler in this process.
+def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
+    """Submit jobs to a queue, each of which is one worker, with a scheduler in this process.
 
-    What a job asks for (queue, account, memory, time) is in Dask's settings ``jobqueue.slurm``. Certificates
-    are made for this run alone and lie under ``jobqueue.slurm.shared-temp-directory`` (default: the current
-    folder) until it ends. The dashboard listens on the loopback interface, unless
-    ``jobqueue.slurm.scheduler-options`` say otherwise.
-
-    Parameters
-    ----------
-    jobs : int
-        Number of jobs.
-
-    Raises
-    ------
-    ClusterError
-        If dask-jobqueue or its settings are missing.
-    """
-    try:
-        from dask_jobqueue.slurm import SLURMCluster
-    except ImportError:
-        raise ClusterError("engine slurm: dask-jobqueue is missing; pip install 'ojala[slurm]'") from None
-    options = {"dashboard_address": "127.0.0.1:0"} | dask.config.get("jobqueue.slurm.scheduler-options", {})
-    shared = Path(dask.config.get("jobqueue.slurm.shared-temp-directory") or ".").expanduser()
-    with TemporaryDirectory(prefix=".ojala-", dir=shared) as folder:
-        try:
-            cluster = SLURMCluster(security=_certificates(Path(folder)), scheduler_options=options)
-        except ValueError as problem:
-            raise ClusterError(
-                f"engine slurm: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"
-            ) from problem
-        with cluster, Client(cluster, set_as_default=False) as client:
-            require_same_code(client)
-            cluster.scale(jobs=jobs)
-            yield client
-
-
-CLOSING = 10.0
-"""Seconds that the workers of this machine may take to end."""
-
-_WORKERS = "Dask Worker process"
-"""So Dask's nannies call the processes of their workers."""
-
-
-def close(cluster: LocalCluster) -> None:
-    """Close a cluster of processes of this machine, when all work is done.
-
-    Dask waits without end for a worker that has died and is just starting anew: what has not ended in time is
-    killed.
-    """
-    try:
-        cluster.close(timeout=CLOSING)
-    except TimeoutError:
-        for process in multiprocessing.active_children():
-            if process.name.startswith(_WORKERS):
-                process.kill()
-                process.join()
-
-
-GPU_THREADS = 6
-"""Partitions that a GPU's worker has at once: two with the network, the others being read or written."""
-
-
-@contextmanager
-def local_gpus(workers: int) -> Iterator[Client]:
-    """One worker process for each of this machine's GPUs; only this machine can reach them.
-
-    Dask-CUDA binds each worker to a GPU of ``CUDA_VISIBLE_DEVICES`` and to the cores next to it. The memory
-    of the GPUs is torch's alone: there is no pool of RMM, and Dask holds no data there that it could spill.
+    Dask's settings ``jobqueue.<system>`` describe a job (queue, account, memory, time). Certificates are made
+    for this run alone and lie under ``jobqueue.<system>.shared-temp-directory`` (default: the current folder)
+    until it ends. The dashboard listens on the loopback interface, unless
+    ``jobqueue.<system>.scheduler-options`` say otherwise.
 
     Parameters
     ----------
     workers : int
-        Number of GPUs, the first of those that may be used.
+        Number of jobs.
+    system : str, optional
+        Queueing system by dask-jobqueue's name for it, such as ``slurm`` or ``pbs``; default: the one whose
+        settings have ``cores``.
 
     Raises
     ------
     ClusterError
-        If Dask-CUDA is missing, or there are fewer GPUs; says what to do.
+        If dask-jobqueue or its settings are missing, or the settings describe several systems.
     """
+    engine = system or "jobqueue"
     try:
-        from dask_cuda import LocalCUDACluster
-    except ImportError as problem:
+        import dask_jobqueue
+    except ImportError:
         raise ClusterError(
-            f"engine cuda: Dask-CUDA cannot be imported ({problem}); pip install 'ojala[gpu]'"
-        ) from problem
-    try:
-        require_device("cuda")
-        cluster = LocalCUDACluster(
-            n_workers=workers,
-            threads_per_worker=GPU_THREADS,
-            host="127.0.0.1",
-            protocol="tcp",
-            dashboard_address=None,
-            memory_limit=0,
-            device_memory_limit=0,
-            silence_logs=40,
-        )
-    except ValueError as problem:
-        raise ClusterError(
-            f"engine cuda: {problem}; asked for are {workers} workers, one per GPU, of those that "
-            f"CUDA_VISIBLE_DEVICES names: {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
-        ) from problem
+            f"engine {engine}: dask-jobqueue is missing; pip install 'ojala[jobqueue]'"
+        ) from None
+    clusters = {
+        kind.job_cls.config_name: kind
+        for name, kind in vars(dask_jobqueue).items()
+        if name.endswith("Cluster") and hasattr(kind, "job_cls")
+    }
+    if system is None:
+        configured = [name for name in clusters if dask.config.get(f"jobqueue.{name}.cores", None)]
+        if len(configured) != 1:
+            raise ClusterError(
+                f"engine jobqueue: Dask's settings describe jobs of {' and '.join(configured) or 'no queue'}"
+                ": DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml, with cores and memory under "
+                f"jobqueue.NAME for one NAME of {', '.join(sorted(clusters))}"
+            )
+        (system,) = configured
+    settings = f"jobqueue.{system}"
+    options = {"dashboard_address": "127.0.0.1:0"} | dask.config.get(f"{settings}.scheduler-options", {})
+    shared = Path(dask.config.get(f"{settings}.shared-temp-directory") or ".").expanduser()
+    with dask.config.set(DASK_SETTINGS), TemporaryDirectory(prefix=".ojala-", dir=shared) as folder:
+        try:
+            cluster = clusters[system](security=_certificates(Path(folder)), scheduler_options=options)
+        except ValueError as problem:
+            raise ClusterError(
+                f"engine {engine}: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"
+            ) from problem
+        with cluster, Client(cluster, set_as_default=False) as client:
+            require_same_code(client)
+            cluster.scale(jobs=workers)
+            yield Cluster(client)
+
+
+@contextmanager
+def _quiet_settings() -> Iterator[None]:
+    """Apply `DASK_SETTINGS`, and log errors alone: receipts record the fate of partitions."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with dask.config.set(DASK_SETTINGS):
+        yield
+
+
+@contextmanager
+def _closing(cluster: LocalCluster) -> Iterator[Client]:
+    """Connect to a cluster of processes of this machine, and close it at the end.
+
+    Dask would wait without end for a worker that has died and is just restarting: processes that outlive
+    `CLOSE_TIMEOUT` are killed.
+    """
     try:
         with Client(cluster, set_as_default=False) as client:
             yield client
     finally:
-        close(cluster)
+        try:
+            cluster.close(timeout=CLOSE_TIMEOUT)
+        except TimeoutError:
+            for process in multiprocessing.active_children():
+                if process.name.startswith(_WORKER_PROCESS):
+                    process.kill()
+                    process.join()
+
+
+def _threads(processes: int) -> int:
+    """Cores of this machine for each of some processes."""
+    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def _certificates(folder: Path) -> Security:
-    """Certificates for one run; what the workers need of them is in the folder, which only we can read."""
+    """Make certificates for one run; the workers read them from the folder, which only its owner can."""
     security: Security = Security.temporary()
     for part in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
         file = folder / part
@@ -181,12 +270,12 @@ def _certificates(folder: Path) -> Security:
 
 
 def require_same_code(client: Client) -> None:
-    """Refuse workers, now and later, whose code is not ours: a run's results carry one code version.
+    """Refuse workers, now and later, whose code differs: the results of a run carry one code version.
 
     Raises
     ------
     ClusterError
-        If a worker that is there has other code.
+        If a present worker has other code.
     """
     try:
         client.register_plugin(SameCode(code_version()))
@@ -195,7 +284,7 @@ def require_same_code(client: Client) -> None:
 
 
 class SameCode(WorkerPlugin):
-    """Keeps workers with other code from working."""
+    """Worker plugin that refuses to start where the code differs."""
 
     name = "ojala-same-code"
 

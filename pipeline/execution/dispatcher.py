@@ -1,8 +1,8 @@
-"""A crew of Dask workers: orders are handed out, and the loss of a worker is borne.
+"""Dispatch of partitions to Dask workers, with recovery of the tasks of lost workers.
 
-Every worker has as many orders as it has threads, and one that waits. Orders are bound to their worker, so
-that it is known who has what, how long it has taken, and which orders a dead worker had. Threads of a worker
-share its model: one partition is read or written while the network answers for another.
+Every worker has as many running tasks as it has threads, and one that waits. Tasks are bound to their worker,
+so that the dispatcher knows which worker runs which task and since when, and which tasks a dead worker had.
+Threads of a worker share its model: one partition is read or written while the network predicts another.
 """
 
 from __future__ import annotations
@@ -25,161 +25,196 @@ from distributed import Client, Future, KilledWorker, get_worker
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.execution.clusters import ClusterError
-from ojala.pipeline.execution.retries import QueuedTask, RetryPolicy, TaskQueue, is_fatal, stop
+from ojala.pipeline.execution.engines import RetryPolicy
+from ojala.pipeline.execution.retries import QueuedTask, TaskQueue, is_fatal, raise_output_error
 from ojala.pipeline.inference.adapters.base import ConcurrentModel, Model
 from ojala.pipeline.inference.failures import Cause, WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, failed_receipt, process, warm_up
 
-WAITING = 1
-"""Orders that a worker has beyond those that it is at."""
+PREFETCH = 1
+"""Tasks that a worker has beyond its running ones."""
+
+POLL_INTERVAL = 1.0
+"""Time between two queries of the scheduler for its workers [s]."""
+
+NO_WORKERS_TIMEOUT = 300.0
+"""Time without any worker after which a run gives up [s]; the first may be long in a queue."""
+
+MAX_FAILED_STARTS = 3
+"""Workers that may die in a row before their model is loaded, times the number of workers there were."""
+
+FETCH_TIMEOUT = 30.0
+"""Time that the receipt of a finished task may take to arrive from its worker [s]."""
 
 
 @dataclass(slots=True)
 class WorkerState:
-    """The orders of one worker.
+    """The tasks of one worker.
 
     Attributes
     ----------
     host : str
-        Machine that it runs on.
+        Machine of the worker.
     threads : int
-        Orders that it is at, at once.
-    orders : dict of Key to Order
-        What it has to do, in the order in which it begins.
-    begun : dict of Key to float
-        When it began with those that it is at [s].
+        Number of tasks that run at once.
+    tasks : dict of Key to QueuedTask
+        Running and waiting tasks, in the order in which they start.
+    started : dict of Key to float
+        Start times of the running tasks [s].
     """
 
     host: str
     threads: int = 1
-    orders: dict[Key, QueuedTask] = field(default_factory=dict)
-    begun: dict[Key, float] = field(default_factory=dict)
+    tasks: dict[Key, QueuedTask] = field(default_factory=dict)
+    started: dict[Key, float] = field(default_factory=dict)
 
     @property
     def has_room(self) -> bool:
-        """Whether it may get another order; a suspect is alone with its worker."""
-        suspected = any(order.quarantined for order in self.orders.values())
-        return not suspected and len(self.orders) < self.threads + WAITING
+        """Whether it may get another task; a quarantined task is alone with its worker."""
+        quarantined = any(queued.quarantined for queued in self.tasks.values())
+        return not quarantined and len(self.tasks) < self.threads + PREFETCH
 
-    def give(self, key: Key, order: QueuedTask, now: float) -> None:
-        """Note that it got an order."""
-        self.orders[key] = order
-        self._begin(now)
+    def add(self, key: Key, queued: QueuedTask, now: float) -> None:
+        """Add a task."""
+        self.tasks[key] = queued
+        self._start(now)
 
-    def end(self, key: Key, now: float) -> tuple[QueuedTask, float]:
-        """Note that an order came to its end; gives it, and how long it took [s]."""
-        began = self.begun.pop(key, now)
-        order = self.orders.pop(key)
-        self._begin(now)
-        return order, now - began
+    def remove(self, key: Key, now: float) -> tuple[QueuedTask, float]:
+        """Remove a finished task; returns it with its run time [s]."""
+        started = self.started.pop(key, now)
+        queued = self.tasks.pop(key)
+        self._start(now)
+        return queued, now - started
 
-    def due(self, seconds: float) -> float | None:
-        """When one of its orders will have taken too long; None without any."""
-        return min(self.begun.values()) + seconds if self.begun else None
+    def deadline(self, seconds: float) -> float | None:
+        """Time at which the oldest running task exceeds a time limit; None if no task runs."""
+        return min(self.started.values()) + seconds if self.started else None
 
     @property
-    def at_work(self) -> list[QueuedTask]:
-        """The orders that it is at, the one that it has been at for the longest first."""
-        return [self.orders[key] for key in self.begun]
+    def running(self) -> list[QueuedTask]:
+        """The running tasks, the oldest first."""
+        return [self.tasks[key] for key in self.started]
 
     @property
     def waiting(self) -> list[QueuedTask]:
-        """The orders that it has not begun."""
-        return [order for key, order in self.orders.items() if key not in self.begun]
+        """The tasks that have not started."""
+        return [queued for key, queued in self.tasks.items() if key not in self.started]
 
-    def _begin(self, now: float) -> None:
-        """Its free threads begin with what waits, first come, first served."""
-        for key in self.orders:
-            if len(self.begun) >= self.threads:
+    def _start(self, now: float) -> None:
+        """Start waiting tasks on free threads, first come, first served."""
+        for key in self.tasks:
+            if len(self.started) >= self.threads:
                 break
-            self.begun.setdefault(key, now)
+            self.started.setdefault(key, now)
 
 
-POLL_INTERVAL = 1.0
-"""Seconds between two looks at which workers there are."""
+def run_serially(tasks: Sequence[Task], spec: ModelSpec, policy: RetryPolicy) -> Iterator[Receipt]:
+    """Process the tasks one after another in this process; its cores share the network's work.
 
-NO_WORKERS = 300.0
-"""Seconds without any worker after which a run gives up; the first may be long in a queue."""
+    The time limit of an attempt is not enforced. Yields and raises as `run_on_workers`.
+    """
+    keep_freed_memory()
+    model = spec.load()
+    warm_up(model)
+    task_queue = TaskQueue(tasks, policy.attempts)
+    while task_queue:
+        queued = task_queue.take("", time.monotonic(), idle=True, others=False)
+        if queued is None:
+            time.sleep(task_queue.pause(time.monotonic()) or 0.0)
+            continue
+        receipt = process(queued.task, model)
+        if task_queue.is_final(queued, receipt, "", time.monotonic()):
+            yield receipt
+        if is_fatal(receipt):
+            raise_output_error(receipt)
 
-FAILED_STARTS = 3
-"""Workers that may die in a row before their model is loaded, times the number of workers there were."""
 
-FETCH = 30.0
-"""Seconds that the receipt of a finished order may take to arrive from its worker."""
-
-
-def on_client(
-    client: Client, tasks: Sequence[Task], spec: ModelSpec, threads: int | None, limits: RetryPolicy
+def run_on_workers(
+    client: Client, tasks: Sequence[Task], spec: ModelSpec, threads: int | None, policy: RetryPolicy
 ) -> Iterator[Receipt]:
-    """Work on the tasks with the workers of a Dask client.
+    """Process the tasks on the workers of a Dask client.
 
-    Each result is released when it comes, so that the memory of scheduler and driver does not grow with
-    the number of partitions. The orders of a worker that died are tried again one at a time, to tell which
-    of them did it; only that one has failed.
+    Each result is released when it arrives, so that the memory of scheduler and driver does not grow with
+    the number of partitions. The tasks of a dead worker are tried again one at a time, to find which of them
+    killed it; only that one fails.
 
     Parameters
     ----------
     client : Client
-        Connected to a scheduler; workers may come and go.
+        Connection to a scheduler; workers may come and go.
     tasks : sequence of Task
-        What to do.
+        Partitions to process.
     spec : ModelSpec
-        How each worker loads the model.
+        Recipe by which each worker loads the model.
     threads : int or None
-        Threads of each worker's network; None leaves them as the worker was started.
-    limits : Limits
-        How much patience to have with one partition.
+        Threads of each worker's network; None keeps the worker's own setting.
+    policy : RetryPolicy
+        Limits of the attempts at one partition.
 
     Yields
     ------
     Receipt
-        The last of each task, in any order.
+        The final receipt of each task, in any order.
 
     Raises
     ------
     OutputError
-        When nothing can be written any more; what the workers have begun is waited for.
+        If the results cannot be written; running tasks are finished first.
     ClusterError
         If no worker can load the model, or one after another dies of it.
     TimeoutError
-        If all workers have gone and none comes back.
+        If all workers are lost and none comes back.
     """
-    agenda = TaskQueue(tasks, limits.attempts)
-    crew = Dispatcher(client, agenda, spec, limits, threads)
-    refused: Receipt | None = None
-    while crew.busy or (agenda and refused is None):
-        if refused is None:
-            crew.submit_tasks()
-        for receipt in crew.wait():
+    task_queue = TaskQueue(tasks, policy.attempts)
+    dispatcher = Dispatcher(client, task_queue, spec, policy, threads)
+    fatal: Receipt | None = None
+    while dispatcher.busy or (task_queue and fatal is None):
+        if fatal is None:
+            dispatcher.submit_tasks()
+        for receipt in dispatcher.wait():
             yield receipt
             if is_fatal(receipt):
-                refused = receipt
-    if refused is not None:
-        stop(refused)
+                fatal = receipt
+    if fatal is not None:
+        raise_output_error(fatal)
 
 
 class Dispatcher:
-    """The workers of a client and what each has to do."""
+    """The workers of a client with their tasks.
+
+    Parameters
+    ----------
+    client : Client
+        Connection to a scheduler.
+    task_queue : TaskQueue
+        Tasks to process.
+    spec : ModelSpec
+        Recipe by which each worker loads the model.
+    policy : RetryPolicy
+        Limits of the attempts at one partition.
+    threads : int, optional
+        Threads of each worker's network.
+    """
 
     def __init__(
         self,
         client: Client,
-        agenda: TaskQueue,
+        task_queue: TaskQueue,
         spec: ModelSpec,
-        limits: RetryPolicy,
+        policy: RetryPolicy,
         threads: int | None = None,
     ) -> None:
         self._client = client
-        self._agenda = agenda
+        self._task_queue = task_queue
         self._spec = spec
-        self._limits = limits
+        self._policy = policy
         self._threads = threads
         self._workers: dict[str, WorkerState] = {}
         self._model_loads: dict[str, Future[None]] = {}
         self._futures: dict[Key, Future[Receipt]] = {}
         self._dropped: set[str] = set()
-        self._ended: queue.SimpleQueue[Future[Receipt]] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[Future[Receipt]] = queue.SimpleQueue()
         self._next_poll = 0.0
         self._last_seen: float | None = None
         self._most_workers = 0
@@ -187,53 +222,53 @@ class Dispatcher:
 
     @property
     def busy(self) -> bool:
-        """Whether any worker has an order."""
-        return any(hand.orders for hand in self._workers.values())
+        """Whether any worker has a task."""
+        return any(worker.tasks for worker in self._workers.values())
 
     def submit_tasks(self) -> None:
-        """Give every worker as many orders as it may have, one each by turns."""
-        given = True
-        while given:
-            given = False
-            for address, hand in self._workers.items():
-                if self._model_loads[address].status == "finished" and hand.has_room:
-                    given |= self._give(address, hand)
+        """Fill all workers, round robin."""
+        submitted = True
+        while submitted:
+            submitted = False
+            for address, worker in self._workers.items():
+                if self._model_loads[address].status == "finished" and worker.has_room:
+                    submitted |= self._submit(address, worker)
 
     def wait(self) -> Iterator[Receipt]:
-        """Wait until something happens; gives the receipts of the tasks that are settled by it."""
+        """Wait for the next event; yields the receipts that became final."""
         now = time.monotonic()
-        dues = [self._agenda.wait(now), *(hand.due(self._limits.seconds) for hand in self._workers.values())]
-        pause, *ends = dues
-        moments = [self._next_poll, *(end for end in ends if end is not None)]
+        moments = [worker.deadline(self._policy.seconds) for worker in self._workers.values()]
+        pause = self._task_queue.pause(now)
+        wakeups = [self._next_poll, *(moment for moment in moments if moment is not None)]
         if pause is not None:
-            moments.append(now + pause)
+            wakeups.append(now + pause)
         try:
-            future = self._ended.get(timeout=max(0.001, min(moments) - now))
+            future = self._finished.get(timeout=max(0.001, min(wakeups) - now))
         except queue.Empty:
             pass
         else:
-            yield from self._end(future)
-        yield from self._end_overtime()
+            yield from self._on_finished(future)
+        yield from self._drop_overtime()
         yield from self._poll_workers()
 
-    def _give(self, address: str, hand: WorkerState) -> bool:
-        """Give a worker the next order that it may have; whether there was one."""
+    def _submit(self, address: str, worker: WorkerState) -> bool:
+        """Submit the next task that a worker may have; returns whether there was one."""
         now = time.monotonic()
-        order = self._agenda.take(address, now, idle=not hand.orders, others=len(self._workers) > 1)
-        if order is None:
+        queued = self._task_queue.take(address, now, idle=not worker.tasks, others=len(self._workers) > 1)
+        if queued is None:
             return False
         future = self._client.submit(
-            _process_on_worker, order.task, workers=[address], allow_other_workers=False, pure=False
+            _process_on_worker, queued.task, workers=[address], allow_other_workers=False, pure=False
         )
-        hand.give(future.key, order, now)
+        worker.add(future.key, queued, now)
         self._futures[future.key] = future
         self._failed_starts = 0
-        future.add_done_callback(self._ended.put)
+        future.add_done_callback(self._finished.put)
         return True
 
-    def _end(self, future: Future[Receipt]) -> Iterator[Receipt]:
-        """An order came to an end, good or bad; those of workers that were given up are not heard."""
-        address = next((a for a, hand in self._workers.items() if future.key in hand.orders), None)
+    def _on_finished(self, future: Future[Receipt]) -> Iterator[Receipt]:
+        """Handle a finished or failed future; those of dropped workers are ignored."""
+        address = next((a for a, worker in self._workers.items() if future.key in worker.tasks), None)
         if address is None:
             self._drop_unready()
             return
@@ -243,21 +278,21 @@ class Dispatcher:
             return
         receipt: Receipt | None = None
         if problem is None:
-            # Else the work may be done, but no one can tell.
+            # Without its receipt the task may be done, but nobody can know.
             with contextlib.suppress(OSError, KilledWorker):
-                receipt = future.result(timeout=FETCH)
-        hand = self._workers[address]
-        order, seconds = hand.end(future.key, time.monotonic())
+                receipt = future.result(timeout=FETCH_TIMEOUT)
+        worker = self._workers[address]
+        queued, seconds = worker.remove(future.key, time.monotonic())
         self._futures.pop(future.key).release()
         if problem is not None:
-            receipt = self._failed(order, hand, problem, seconds)
+            receipt = self._failed_receipt(queued, worker, problem, seconds)
         if receipt is None:
-            self._agenda.requeue(order, quarantined=False)
+            self._task_queue.requeue(queued, quarantined=False)
         else:
-            yield from self._settle(order, receipt, address)
+            yield from self._settle(queued, receipt, address)
 
     def _drop_unready(self) -> None:
-        """Do without the workers whose model cannot be made ready, while there are others."""
+        """Drop the workers whose model cannot be loaded, while there are others."""
         for address, model_load in list(self._model_loads.items()):
             if model_load.status == "error":
                 problem = model_load.exception()
@@ -271,16 +306,16 @@ class Dispatcher:
                 logging.getLogger(__name__).warning("no work for the worker at %s: %s", address, problem)
 
     def _on_unready_worker_lost(self, address: str) -> None:
-        """A worker died before its model was loaded; another may be started in its place, but not for ever.
+        """Count a worker that died before its model was loaded; another may be started in its place.
 
         Raises
         ------
         ClusterError
-            If that happened too often in a row.
+            If too many did so in a row.
         """
         self._drop_worker(address)
         self._failed_starts += 1
-        if self._failed_starts >= FAILED_STARTS * self._most_workers:
+        if self._failed_starts >= MAX_FAILED_STARTS * self._most_workers:
             raise ClusterError(
                 f"{self._failed_starts} workers in a row died before they had loaded the model, the last at "
                 f"{address}: is there memory for it (try fewer workers), and can the model be loaded there? "
@@ -288,51 +323,51 @@ class Dispatcher:
             )
 
     def _on_worker_lost(self, address: str) -> Iterator[Receipt]:
-        """A worker is gone. Who was alone with it did it; of several it must be found out."""
-        if not self._workers[address].orders and self._model_loads[address].status != "finished":
+        """Drop a lost worker: a task that was alone with it failed; several are quarantined."""
+        if not self._workers[address].tasks and self._model_loads[address].status != "finished":
             self._on_unready_worker_lost(address)
             return
-        hand = self._drop_worker(address)
-        orders = list(hand.orders.values())
-        if len(orders) == 1:
+        worker = self._drop_worker(address)
+        tasks = list(worker.tasks.values())
+        if len(tasks) == 1:
             lost = WorkerLost(f"the worker at {address} died of this partition, or with it")
-            yield from self._fail(orders[0], hand, lost, address)
+            yield from self._fail(tasks[0], worker, lost, address)
         else:
-            for order in orders:
-                self._agenda.requeue(order, quarantined=True)
+            for queued in tasks:
+                self._task_queue.requeue(queued, quarantined=True)
 
-    def _end_overtime(self) -> Iterator[Receipt]:
-        """End the workers that take too long with one order, by force.
+    def _drop_overtime(self) -> Iterator[Receipt]:
+        """Drop and restart the workers with a task beyond its time limit.
 
-        Of several orders that a worker was at, one may have held up the others: it must be found out.
+        Of several running tasks one may have held up the others: all are quarantined.
         """
         now = time.monotonic()
-        for address, hand in list(self._workers.items()):
-            due = hand.due(self._limits.seconds)
-            if due is None or now < due:
+        for address, worker in list(self._workers.items()):
+            deadline = worker.deadline(self._policy.seconds)
+            if deadline is None or now < deadline:
                 continue
             self._drop_worker(address)
             self._dropped.add(address)
             threading.Thread(target=_restart, args=(self._client, address), daemon=True).start()
-            for order in hand.waiting:
-                self._agenda.requeue(order, quarantined=False)
-            if len(hand.at_work) == 1:
-                late = TimeoutError(f"took longer than {self._limits.seconds:g} s; its worker was ended")
-                yield from self._fail(hand.at_work[0], hand, late, address)
+            for queued in worker.waiting:
+                self._task_queue.requeue(queued, quarantined=False)
+            if len(worker.running) == 1:
+                late = TimeoutError(f"took longer than {self._policy.seconds:g} s; its worker was ended")
+                yield from self._fail(worker.running[0], worker, late, address)
             else:
-                for order in hand.at_work:
-                    self._agenda.requeue(order, quarantined=True)
+                for queued in worker.running:
+                    self._task_queue.requeue(queued, quarantined=True)
 
     def _drop_worker(self, address: str) -> WorkerState:
-        """Give up a worker and all that it has to do."""
-        hand = self._workers.pop(address)
+        """Forget a worker and release all its futures."""
+        worker = self._workers.pop(address)
         del self._model_loads[address]
-        for key in hand.orders:
+        for key in worker.tasks:
             self._futures.pop(key).release()
-        return hand
+        return worker
 
     def _poll_workers(self) -> Iterator[Receipt]:
-        """See who has come and who is gone."""
+        """Ask the scheduler for its workers; new ones start to load the model."""
         now = time.monotonic()
         if now < self._next_poll:
             return
@@ -340,48 +375,48 @@ class Dispatcher:
         self._next_poll = time.monotonic() + POLL_INTERVAL
         for address in [address for address in self._workers if address not in present]:
             yield from self._on_worker_lost(address)
-        for address, facts in present.items():
+        for address, info in present.items():
             if address not in self._dropped and address not in self._workers:
                 model_load = self._client.submit(
                     _load, self._spec, self._threads, workers=[address], allow_other_workers=False, pure=False
                 )
-                self._workers[address] = WorkerState(facts["host"], facts["nthreads"])
+                self._workers[address] = WorkerState(info["host"], info["nthreads"])
                 self._model_loads[address] = model_load
-                model_load.add_done_callback(self._ended.put)
+                model_load.add_done_callback(self._finished.put)
         if self._workers:
             self._last_seen = now
             self._most_workers = max(self._most_workers, len(self._workers))
-        elif self._last_seen is not None and now - self._last_seen > NO_WORKERS:
+        elif self._last_seen is not None and now - self._last_seen > NO_WORKERS_TIMEOUT:
             raise TimeoutError(
-                f"all workers have gone, and none has come for {NO_WORKERS:g} s: start workers, then give "
-                "the same command again; what is done is kept"
+                f"all workers have gone, and none has come for {NO_WORKERS_TIMEOUT:g} s: start workers, then "
+                "give the same command again; what is done is kept"
             )
 
-    def _settle(self, order: QueuedTask, receipt: Receipt, address: str) -> Iterator[Receipt]:
-        if self._agenda.is_final(order, receipt, address, time.monotonic()):
+    def _settle(self, queued: QueuedTask, receipt: Receipt, address: str) -> Iterator[Receipt]:
+        if self._task_queue.is_final(queued, receipt, address, time.monotonic()):
             yield receipt
 
     def _fail(
-        self, order: QueuedTask, hand: WorkerState, problem: BaseException, address: str
+        self, queued: QueuedTask, worker: WorkerState, problem: BaseException, address: str
     ) -> Iterator[Receipt]:
-        """Settle an order whose worker is gone."""
-        seconds = time.monotonic() - min(hand.begun.values(), default=time.monotonic())
-        yield from self._settle(order, self._failed(order, hand, problem, seconds), address)
+        """Settle a task whose worker is gone."""
+        seconds = time.monotonic() - min(worker.started.values(), default=time.monotonic())
+        yield from self._settle(queued, self._failed_receipt(queued, worker, problem, seconds), address)
 
-    def _failed(
-        self, order: QueuedTask, hand: WorkerState, problem: BaseException, seconds: float
+    def _failed_receipt(
+        self, queued: QueuedTask, worker: WorkerState, problem: BaseException, seconds: float
     ) -> Receipt:
-        return failed_receipt(order.task, self._spec, problem, host=hand.host, seconds=seconds)
+        return failed_receipt(queued.task, self._spec, problem, host=worker.host, seconds=seconds)
 
 
 def _restart(client: Client, address: str) -> None:
-    """End a worker; its nanny starts another in its place, unless the whole crew goes home first."""
+    """Kill a worker; its nanny starts another in its place, unless the cluster closes first."""
     with contextlib.suppress(OSError):
         client.restart_workers([address], raise_for_error=False)
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next batch instead of giving it back to the kernel.
+    """Ask glibc to keep freed memory for the next batch instead of returning it to the kernel.
 
     Each batch needs the same arrays again, and the kernel clears every page that it hands out: that took
     up to half of the network's time. Other C libraries are left as they are.
@@ -397,14 +432,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt, from <malloc.h>."""
 
 _KEEP = 1 << 30
-"""Blocks up to this size, and this much free memory in all, are kept [bytes]."""
+"""Largest kept block, and largest kept free memory in all [bytes]."""
 
 _loaded: dict[object, tuple[Model, AbstractContextManager[object] | None]] = {}
-"""The model of each worker in this process, and the turns in which its threads ask it, if it has several."""
+"""The model of each worker in this process, and the semaphore of its threads, if there are several."""
 
 
 def _load(spec: ModelSpec, threads: int | None) -> None:
-    """Load the model of this worker and make ready what its first batch needs."""
+    """Load the model of this worker and warm it up."""
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -416,8 +451,8 @@ def _load(spec: ModelSpec, threads: int | None) -> None:
 
 
 def _process_on_worker(task: Task) -> Receipt:
-    model, turns = _loaded[get_worker().name]
-    receipt = process(task, model, turns)
+    model, gpu_semaphore = _loaded[get_worker().name]
+    receipt = process(task, model, gpu_semaphore)
     if receipt.attempts[-1].cause == Cause.WORKER:
-        os._exit(1)  # its device answers no more: all that follows would fail, and what it has may be wrong
+        os._exit(1)  # the device is broken: all further results would fail or be wrong
     return receipt

@@ -1,117 +1,110 @@
-"""Engines: where partitions are worked on. Each takes tasks and yields receipts as they come."""
+"""Registry of execution engines, and `run_tasks`, which runs partitions on one of them.
+
+An engine is a context manager in `ojala.pipeline.execution.clusters` that takes a number of workers and
+yields their cluster; one entry here makes it known to the configuration and the command line. Dask and torch
+are imported when an engine starts.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import dask
-from distributed import Client, LocalCluster
-
-from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.execution.clusters import GPU_THREADS, close, local_gpus, running_scheduler, slurm_jobs
-from ojala.pipeline.execution.dispatcher import keep_freed_memory, on_client
-from ojala.pipeline.execution.retries import RetryPolicy, TaskQueue, is_fatal, stop
-from ojala.pipeline.inference.model_spec import ModelSpec
-from ojala.pipeline.inference.process import Task, process, warm_up
-
-Engine = Callable[[Sequence[Task], ModelSpec, int, RetryPolicy], Iterator[Receipt]]
-"""Tasks, how to load the model, the number of workers and how much patience to have with one partition ->
-one receipt for each task, in any order. Raises OutputError when nothing can be written any more."""
-
-DASK_SETTINGS = {
-    # A worker that dies takes all its tasks with it; which of them did it is found out by trying each alone.
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.worker-saturation": 1.0,
-    # A worker that dies is started anew by its nanny. Dask would give up the nanny of one that is not back
-    # within 15 s, and on a busy machine to start takes longer.
-    "distributed.deploy.lost-worker-timeout": "1 day",
-    # Models hold their memory outside of what Dask can spill.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-}
+if TYPE_CHECKING:
+    from ojala.catalogs_schema.receipt import Receipt
+    from ojala.pipeline.inference.model_spec import ModelSpec
+    from ojala.pipeline.inference.process import Task
 
 
-def serial(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
-    """Work on the tasks one after another in this process, with the processor's cores for the network.
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where partitions are processed.
 
-    There is no one to end an attempt that takes too long.
+    Attributes
+    ----------
+    description : str
+        One phrase for help texts.
+    cluster : str or None
+        Context manager in `ojala.pipeline.execution.clusters`; None for an engine without workers.
+    devices : tuple of str
+        Devices that its networks can run on, the default first.
     """
-    keep_freed_memory()
-    model = spec.load()
-    warm_up(model)
-    agenda = TaskQueue(tasks, limits.attempts)
-    while agenda:
-        order = agenda.take("", time.monotonic(), idle=True, others=False)
-        if order is None:
-            time.sleep(agenda.wait(time.monotonic()) or 0.0)
-            continue
-        receipt = process(order.task, model)
-        if agenda.is_final(order, receipt, "", time.monotonic()):
-            yield receipt
-        if is_fatal(receipt):
-            stop(receipt)
+
+    description: str
+    cluster: str | None
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
-def local(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
-    """Work on the tasks in Dask processes on this machine, which share its cores evenly."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    # What happens to a partition is in its receipt; the comings and goings of workers are noise.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    with dask.config.set(DASK_SETTINGS), _processes(workers) as client:
-        yield from on_client(client, tasks, spec, threads, limits)
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Client]:
-    """Worker processes that only this machine can reach."""
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-        memory_limit=0,
-        silence_logs=40,
-    )
-    try:
-        with Client(cluster) as client:
-            yield client
-    finally:
-        close(cluster)
-
-
-def cuda(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
-    """Work on the tasks with this machine's GPUs, one worker process each.
-
-    A worker reads, computes and writes several partitions at once, so that its GPU does not wait for files.
-    """
-    threads = max(1, (os.cpu_count() or 1) // (workers * GPU_THREADS))
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    with dask.config.set(DASK_SETTINGS), local_gpus(workers) as client:
-        yield from on_client(client, tasks, spec, threads, limits)
-
-
-def address(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
-    """Work on the tasks with all workers of a scheduler that runs already."""
-    with running_scheduler() as client:
-        yield from on_client(client, tasks, spec, None, limits)
-
-
-def slurm(tasks: Sequence[Task], spec: ModelSpec, workers: int, limits: RetryPolicy) -> Iterator[Receipt]:
-    """Work on the tasks in jobs of a Slurm queue, each of which is a worker."""
-    with dask.config.set(DASK_SETTINGS), slurm_jobs(workers) as client:
-        yield from on_client(client, tasks, spec, None, limits)
-
-
-ENGINES: dict[str, Engine] = {
-    "serial": serial,
-    "local": local,
-    "cuda": cuda,
-    "address": address,
-    "slurm": slurm,
+ENGINES = {
+    "serial": Engine("this process, one partition after another", None),
+    "local": Engine("Dask worker processes on this machine", "local_processes", ("cpu",)),
+    "cuda": Engine("one Dask worker for each GPU of this machine", "local_gpus", ("cuda",)),
+    "address": Engine("the workers of a running Dask scheduler", "running_scheduler"),
+    "slurm": Engine("jobs of a Slurm queue, one Dask worker each", "slurm_jobs"),
+    "jobqueue": Engine("jobs of any queue that Dask's settings jobqueue.NAME describe", "queue_jobs"),
 }
 """Engines by the name under which a run asks for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Limits of the attempts at one partition.
+
+    Attributes
+    ----------
+    attempts : int
+        Attempts in one start of the run before the partition has failed.
+    seconds : float
+        Time limit of one attempt; only engines with worker processes can enforce it.
+    """
+
+    attempts: int = 3
+    seconds: float = 3600.0
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    spec: ModelSpec,
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    retries: RetryPolicy = RetryPolicy(),
+) -> Iterator[Receipt]:
+    """Process partitions on an engine.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Partitions to process.
+    spec : ModelSpec
+        Recipe by which each worker loads the model.
+    engine : str
+        One of `ENGINES`.
+    workers : int
+        Number of worker processes, GPUs or jobs; engines without workers of their own ignore it.
+    retries : RetryPolicy
+        Limits of the attempts at one partition.
+
+    Yields
+    ------
+    Receipt
+        The final receipt of each task, in any order.
+
+    Raises
+    ------
+    OutputError
+        If the results cannot be written; running partitions are finished first.
+    ClusterError
+        If the engine cannot start, or its workers cannot load the model.
+    TimeoutError
+        If all workers are lost and none comes back.
+    """
+    from ojala.pipeline.execution import clusters, dispatcher
+
+    name = ENGINES[engine].cluster
+    if name is None:
+        yield from dispatcher.run_serially(tasks, spec, retries)
+        return
+    with getattr(clusters, name)(workers) as cluster:
+        yield from dispatcher.run_on_workers(cluster.client, tasks, spec, cluster.threads, retries)

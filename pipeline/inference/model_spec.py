@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.pipeline.inference.adapters.base import Model
 from ojala.pipeline.inference.adapters.empty import EMPTY, DummyModel
@@ -60,13 +61,13 @@ class ModelSpec:
 
         Raises
         ------
-        ValueError
+        InputError
             If there is no model of that name, the weights are not its own or not those that are wanted, or
             there is no such device here.
         """
         require_device(self.device)
         if self.name not in ADAPTERS:
-            raise ValueError(f"there is no model {self.name!r}: choose from {', '.join(ADAPTERS)}")
+            raise InputError(f"there is no model {self.name!r}: choose from {', '.join(ADAPTERS)}")
         model = ADAPTERS[self.name].load(self)
         if self.name != EMPTY:
             self._require(model.weights_sha256)
@@ -77,7 +78,7 @@ class ModelSpec:
 
         Raises
         ------
-        ValueError
+        InputError
             If they are not those that are wanted.
         """
         if self.name == EMPTY:
@@ -138,7 +139,7 @@ class ModelSpec:
 
     def _require(self, found: str) -> None:
         if self.sha256 and found != self.sha256:
-            raise ValueError(
+            raise InputError(
                 f"{self.weights}: SHA-256 is {found}, wanted are the weights {self.sha256}: fetch those, or "
                 "take weights_sha256 out of the configuration to use these"
             )
@@ -149,7 +150,7 @@ def require_device(device: str) -> None:
 
     Raises
     ------
-    ValueError
+    InputError
         Says why, and what to do.
     """
     if device != "cuda":
@@ -162,4 +163,4 @@ def require_device(device: str) -> None:
         why = f"torch {torch.__version__} was built without CUDA: install PyPI's torch in its place"
     else:
         why = "torch finds no GPU: is one here, with its driver, and does CUDA_VISIBLE_DEVICES name it?"
-    raise ValueError(f"device cuda: {why}, or run on processors with --engine local")
+    raise InputError(f"device cuda: {why}, or run on processors with --engine local")

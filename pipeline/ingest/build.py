@@ -1,34 +1,170 @@
-"""Catalogues are built beside their place and moved there when they are whole."""
+"""Construction of a catalogue: in a scratch folder, moved to its final path when it is complete."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 from upath import UPath
 
+from ojala.catalogs_schema.contract import Contract
 from ojala.pipeline.ingest.errors import IngestError
+from ojala.pipeline.ingest.external_sort import SOURCE, SortedRuns
 from ojala.pipeline.storage.files import is_local, write_whole
+from ojala.pipeline.storage.hats import finalise_catalogue
+from ojala.pipeline.storage.healpix import Partition
 from ojala.pipeline.storage.lock import LOCKS, hold
+from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
+
+SOURCES_KEY = "ojala.sources"
+"""Key in a leaf's footer: the names of its input files. Their hashes are in the catalogue's provenance: in
+the footer they would change a leaf, which would be computed again, whenever a row of another leaf changes."""
 
 _OWNER = "owner"
-"""File in a folder where a catalogue is built that its process keeps locked."""
+"""File in a scratch folder that its process keeps locked."""
 
 _UNFINISHED = "ingest.unfinished"
-"""Object that lies in a catalogue as long as it is built in its place."""
+"""Object that marks a catalogue on an object store while it is built."""
 
 
-def check_request(files: Sequence[UPath], out: UPath, tile_rows: int) -> None:
-    """Refuse what cannot become a catalogue, before anything is read.
+@dataclass(frozen=True, slots=True)
+class CatalogueBuilder:
+    """A catalogue under construction.
+
+    Attributes
+    ----------
+    root : UPath
+        Folder of the catalogue's files.
+    scratch : UPath
+        Local folder for scratch files.
+    name : str
+        Name of the catalogue.
+    contract : Contract
+        Contract of its leaves.
+    leaves : dict of Partition to LeafRecord
+        Leaves written so far.
+    """
+
+    root: UPath
+    scratch: UPath
+    name: str
+    contract: Contract
+    leaves: dict[Partition, LeafRecord] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> dict[Partition, int]:
+        """Rows of each leaf."""
+        return {partition: leaf.rows for partition, leaf in self.leaves.items()}
+
+    def write_leaf(self, partition: Partition, table: pa.Table, sources: Sequence[dict[str, object]]) -> None:
+        """Write the leaf of a partition, with its input files in the footer."""
+        metadata = {SOURCES_KEY: json.dumps(sources)}
+        self.leaves[partition] = write_leaf(self.root / partition.leaf, table, self.contract, metadata)
+
+    def write_sorted(
+        self,
+        runs: SortedRuns,
+        tile_rows: int,
+        names: Sequence[str],
+        complete: Callable[[pa.Table], pa.Table] = lambda table: table,
+    ) -> None:
+        """Write all leaves from sorted runs.
+
+        Parameters
+        ----------
+        runs : SortedRuns
+            All rows.
+        tile_rows : int
+            Most rows of a leaf.
+        names : sequence of str
+            Names of the input files, by the numbers under which their rows were added.
+        complete : callable, optional
+            Adds columns to the rows of a partition that are known only when all rows are read.
+
+        Raises
+        ------
+        IngestError
+            If one pixel of the finest order holds more than `tile_rows` rows, or not all rows were written.
+        """
+        try:
+            partitions = runs.partitions(tile_rows)
+        except ValueError as error:
+            raise IngestError(str(error)) from error
+        for partition in partitions:
+            table = runs.read(partition)
+            numbers, counts = np.unique(table[SOURCE].to_numpy(), return_counts=True)
+            sources = sorted((names[n], int(count)) for n, count in zip(numbers, counts, strict=True))
+            listing: list[dict[str, object]] = [{"name": name, "rows": rows} for name, rows in sources]
+            self.write_leaf(partition, complete(table.drop_columns([SOURCE])), listing)
+        if (written := sum(self.rows.values())) != runs.rows:
+            raise IngestError(f"{runs.rows:,} rows were read but {written:,} written")
+
+    def finalise(self, file: str, provenance: dict[str, object], skymap: np.ndarray) -> None:
+        """Write provenance and HATS metadata.
+
+        Parameters
+        ----------
+        file : str
+            Name of the provenance file.
+        provenance : dict of str to object
+            Its content, without the contract, the number of partitions and the versions of packages.
+        skymap : ndarray of int64
+            Rows per pixel, as `finalise_catalogue` takes them.
+        """
+        record = provenance | {
+            "partitions": len(self.leaves),
+            "contract": f"{self.contract.name} {self.contract.version}",
+            "versions": {package: version(package) for package in ("astropy", "healpy", "numpy", "pyarrow")},
+        }
+        write_whole(self.root / file, (json.dumps(record, indent=2) + "\n").encode())
+        finalise_catalogue(self.root, self.contract, self.leaves, name=self.name, skymap=skymap)
+
+
+@contextmanager
+def build_catalogue(out: UPath, contract: Contract) -> Iterator[CatalogueBuilder]:
+    """Build a catalogue inside the block; it appears at `out` at the end, or nothing does.
+
+    On a local file system the catalogue is built in a scratch folder beside `out` and renamed. On an object
+    store it is built at `out`, where it cannot be opened before its properties, the last file written, are
+    there. Remains of a killed process, at either place, are removed.
+
+    Parameters
+    ----------
+    out : UPath
+        Folder of the catalogue; see `check_request`.
+    contract : Contract
+        Contract of its leaves.
 
     Raises
     ------
     IngestError
-        If no file is named or one twice, a leaf should have no rows, or `out` is not new or empty.
+        If a file cannot be written.
+    LockedError
+        If another process builds a catalogue at the same place of an object store.
+    """
+    try:
+        with _scratch_folders(out.absolute()) if is_local(out) else _in_place(out) as (root, scratch):
+            yield CatalogueBuilder(root, scratch, out.name, contract)
+    except OSError as error:
+        raise IngestError(f"{out} cannot be written: {error}") from error
+
+
+def check_request(files: Sequence[UPath], out: UPath, tile_rows: int = 1) -> None:
+    """Check a request before anything is read.
+
+    Raises
+    ------
+    IngestError
+        If no file is named or one twice, `tile_rows` is less than 1, or `out` is not new or empty.
     """
     if not files:
         raise IngestError("no files were named")
@@ -45,28 +181,13 @@ def check_request(files: Sequence[UPath], out: UPath, tile_rows: int) -> None:
 
 
 @contextmanager
-def staging(out: UPath) -> Iterator[tuple[UPath, UPath]]:
-    """Where to build a catalogue, and a local folder for scratch files; moves the first to `out`.
-
-    On an object store there is no folder to move: the catalogue is built in its place, where it cannot be
-    opened before its properties, the last thing written, are there. What a process that was killed left
-    there, or beside a local `out`, is removed.
-
-    Raises
-    ------
-    LockedError
-        If another process is building a catalogue in the same place of an object store.
-    """
-    yield from _beside(out.absolute()) if is_local(out) else _in_place(out)
-
-
-def _beside(out: UPath) -> Iterator[tuple[UPath, UPath]]:
+def _scratch_folders(out: UPath) -> Iterator[tuple[UPath, UPath]]:
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(out)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent.path) as folder:
         draft = Path(folder) / f"{_OWNER}.new"
         with draft.open("wb") as owner:
-            # Held as long as this process lives. Whoever finds the file under its name finds it held.
+            # Locked for the life of this process, and before the file gets its final name.
             fcntl.flock(owner, fcntl.LOCK_EX)
             draft.rename(draft.with_name(_OWNER))
             root, scratch = UPath(folder) / "catalogue", UPath(folder) / "scratch"
@@ -77,7 +198,7 @@ def _beside(out: UPath) -> Iterator[tuple[UPath, UPath]]:
 
 
 def _remove_abandoned(out: UPath) -> None:
-    """Remove the folders of processes that were killed while they built a catalogue for `out`."""
+    """Remove the scratch folders of killed processes that built a catalogue for `out`."""
     for folder in Path(out.parent.path).iterdir():
         if not folder.name.startswith(f".{out.name}."):
             continue
@@ -86,6 +207,7 @@ def _remove_abandoned(out: UPath) -> None:
             shutil.rmtree(folder)
 
 
+@contextmanager
 def _in_place(out: UPath) -> Iterator[tuple[UPath, UPath]]:
     with hold(out, "ingest"), tempfile.TemporaryDirectory(prefix="ojala-") as folder:
         _empty(out)
@@ -99,12 +221,12 @@ def _in_place(out: UPath) -> Iterator[tuple[UPath, UPath]]:
 
 
 def _unfinished(out: UPath) -> bool:
-    """Whether a process was killed while it built a catalogue in its place."""
+    """Whether a killed process left an unfinished catalogue on an object store."""
     return (out / _UNFINISHED).exists() and not (out / "hats.properties").exists()
 
 
 def _empty(out: UPath) -> None:
-    """Remove all objects of an unfinished catalogue but locks, its mark last."""
+    """Remove all objects of an unfinished catalogue but its locks, the marker last."""
     out.fs.invalidate_cache()
     locks, mark = (out / LOCKS).path + "/", (out / _UNFINISHED).path
     files = [file for file in out.fs.find(out.path) if not file.startswith(locks) and file != mark]

@@ -1,52 +1,47 @@
-"""Ingest of cut-outs: images of the sky become a catalogue of what surrounds each object.
+"""Ingest of cut-outs: images of the sky become a HATS catalogue of small images around objects.
 
 A cut-out catalogue is made for a catalogue of spectra or photometry and has its partitions and, leaf by leaf,
 its rows in their order, so that the two join by row as well as by ``object_id``. An object without image
 keeps its row. Where fields overlap, an object is cut out of the one in which it lies farthest from the edge;
-of equals, bricks come before files, and names in their order. The catalogue is built beside its place and
-moved there at the end; what is written does not depend on the order of the sources.
+of equals, bricks come before files, and names in their order. The catalogue does not depend on the order of
+the sources.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
 from upath import UPath
 
 from ojala.catalogs_schema.cutouts import CUTOUTS, CutoutFlag
-from ojala.pipeline.ingest.build import check_request, staging
+from ojala.pipeline.ingest.build import CatalogueBuilder, build_catalogue, check_request
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.images.detect import find_fields
 from ojala.pipeline.ingest.images.extract import CutoutRows, cut_out
 from ojala.pipeline.ingest.images.field import Field, OpenFiles
-from ojala.pipeline.ingest.images.targets import CutoutObjects, objects_of
-from ojala.pipeline.ingest.photometry import SOURCES_KEY
-from ojala.pipeline.storage.files import sha256_of, write_whole
-from ojala.pipeline.storage.hats import SKYMAP_ORDER, CatalogueError, finalise_catalogue
+from ojala.pipeline.ingest.images.targets import CutoutObjects, read_objects
+from ojala.pipeline.storage.files import sha256_of
+from ojala.pipeline.storage.hats import SKYMAP_ORDER, CatalogueError
 from ojala.pipeline.storage.healpix import Partition, pixel_at
-from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
 
 PROVENANCE = "cutouts.json"
-"""Where a cut-out catalogue says what it was made from."""
+"""Provenance file of a cut-out catalogue: input files and versions."""
 
 _FIELDS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """One file that pixels were taken from.
+    """An input file.
 
     Attributes
     ----------
     name : str
-        Its name, without the folder.
+        Name, without the folder.
     sha256 : str
         Hash of its content.
     """
@@ -57,24 +52,24 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class CutoutsSummary:
-    """What came in.
+    """Outcome of an ingest of cut-outs.
 
     Attributes
     ----------
     objects : int
         Rows, with and without image.
     flags : dict of str to int
-        Rows that have each flag.
+        Rows with each flag.
     bands : dict of str to int
         Rows by the bands that were measured, such as ``grz``.
     partitions : dict of Partition to int
         Rows of each leaf.
     fields : int
-        Bricks and files that objects were cut out of.
+        Number of bricks and files with objects.
     inputs : tuple of ImageInput
         Their files, sorted by name.
     not_read : tuple of str
-        Files in the folders named that hold no images known here, with the reason.
+        Files in folders that are no images of a known kind, with the reason.
     """
 
     objects: int
@@ -97,10 +92,10 @@ def ingest_cutouts(sources: Sequence[UPath], objects: UPath, out: UPath) -> Cuto
     Parameters
     ----------
     sources : sequence of UPath
-        Images, or folders whose files are all looked at: coadds of the Legacy Survey, cut-outs of its viewer.
+        Images, or folders, whose files are all tried: coadds of the Legacy Survey, cut-outs of its viewer.
     objects : UPath
-        A catalogue of spectra or photometry, or a table, see
-        `ojala.pipeline.ingest.images.targets.objects_of`.
+        A catalogue of spectra or photometry, or a table; see
+        `ojala.pipeline.ingest.images.targets.read_objects`.
     out : UPath
         Folder of the catalogue, new or empty.
 
@@ -114,27 +109,30 @@ def ingest_cutouts(sources: Sequence[UPath], objects: UPath, out: UPath) -> Cuto
         If images or objects are not understood or damaged: names the files. Also if the result cannot be
         written. Nothing stays behind.
     """
-    check_request(list(sources), out, tile_rows=1)
-    try:
-        with staging(out) as (root, scratch):
-            try:
-                wanted = objects_of(objects, scratch)
-            except CatalogueError as error:
-                raise IngestError(str(error)) from error
-            found, not_read = find_fields(sources)
-            fields = _Fields(
-                sorted(found, key=lambda field: (not field.brick, field.name, str(field.files[0])))
-            )
-            made = CutoutBuilder(root, fields)
-            for partition in wanted.rows:
-                made.add(partition, wanted)
-            if sum(leaf.rows for leaf in made.leaves.values()) != sum(wanted.rows.values()):
-                raise IngestError(f"{objects} has changed while it was read: give the same command again")
-            summary = made.summary(not_read)
-            write_whole(root / PROVENANCE, _provenance(summary, wanted))
-            finalise_catalogue(root, CUTOUTS, made.leaves, name=out.name, skymap=made.skymap)
-    except OSError as error:
-        raise IngestError(f"{out} cannot be written: {error}") from error
+    check_request(list(sources), out)
+    with build_catalogue(out, CUTOUTS) as catalogue:
+        try:
+            wanted = read_objects(objects, catalogue.scratch)
+        except CatalogueError as error:
+            raise IngestError(str(error)) from error
+        fields, not_read = find_fields(sources)
+        fields.sort(key=lambda field: (not field.brick, field.name, str(field.files[0])))
+        cutter = _Cutter(catalogue, _Fields(fields))
+        for partition in wanted.rows:
+            cutter.write_leaf(partition, wanted)
+        if sum(catalogue.rows.values()) != sum(wanted.rows.values()):
+            raise IngestError(f"{objects} has changed while it was read: give the same command again")
+        summary = cutter.summary(not_read)
+        provenance = {
+            "objects": summary.objects,
+            "objects_of": wanted.name,
+            "flags": summary.flags,
+            "bands": summary.bands,
+            "fields": summary.fields,
+            "inputs": [asdict(one) for one in summary.inputs],
+            "not_read": list(summary.not_read),
+        }
+        catalogue.finalise(PROVENANCE, provenance, cutter.skymap)
     return summary
 
 
@@ -148,9 +146,9 @@ class _Fields:
         self._reach = np.cos(np.radians([field.radius for field in fields]))
 
     def best(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The field (-1 for none) in which each position lies farthest from the edge, and its pixel."""
+        """Index of the field (-1: none) in which each position lies farthest from the edge, and its pixel."""
         chosen = np.full(len(ra), -1)
-        place = np.full((2, len(ra)), np.nan)
+        pixel = np.full((2, len(ra)), np.nan)
         margin = np.zeros(len(ra))
         for number, at in self._near(_directions(ra, dec)):
             x, y = self.fields[number].pixels(ra[at], dec[at])
@@ -158,11 +156,11 @@ class _Fields:
             better = within > margin[at]
             rows = at[better]
             chosen[rows], margin[rows] = number, within[better]
-            place[:, rows] = x[better], y[better]
-        return chosen, place[0], place[1]
+            pixel[:, rows] = x[better], y[better]
+        return chosen, pixel[0], pixel[1]
 
     def _near(self, directions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """The fields that may hold any of the positions, and the rows of these."""
+        """Fields that may contain any of the positions, each with the rows of these."""
         for begin in range(0, len(self.fields), _FIELDS_AT_ONCE):
             part = slice(begin, begin + _FIELDS_AT_ONCE)
             near = directions @ self._directions[part].T >= self._reach[part]
@@ -176,20 +174,27 @@ def _directions(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
-class CutoutBuilder:
-    """The catalogue as far as it has been made."""
+class _Cutter:
+    """Writer of the leaves of cut-outs, with counts.
 
-    def __init__(self, root: UPath, fields: _Fields) -> None:
-        self.leaves: dict[Partition, LeafRecord] = {}
+    Parameters
+    ----------
+    catalogue : CatalogueBuilder
+        The catalogue under construction.
+    fields : _Fields
+        Fields to cut from.
+    """
+
+    def __init__(self, catalogue: CatalogueBuilder, fields: _Fields) -> None:
         self.skymap = np.zeros(12 * 4**SKYMAP_ORDER, np.int64)
-        self._root = root
+        self._catalogue = catalogue
         self._fields = fields
         self._used: set[int] = set()
         self._flags: Counter[str] = Counter()
         self._bands: Counter[str] = Counter()
 
-    def add(self, partition: Partition, wanted: CutoutObjects) -> None:
-        """Make the leaf of a partition."""
+    def write_leaf(self, partition: Partition, wanted: CutoutObjects) -> None:
+        """Cut out the objects of a partition and write its leaf."""
         keys = wanted.keys(partition)
         ra, dec = (np.asarray(keys[name].to_numpy(), np.float64) for name in ("ra", "dec"))
         chosen, x, y = self._fields.best(ra, dec)
@@ -197,13 +202,15 @@ class CutoutBuilder:
         used = [int(number) for number in np.unique(chosen[chosen >= 0])]
         for number in used:
             field = self._fields.fields[number]
-            with _named(), OpenFiles() as files:
-                for row in np.flatnonzero(chosen == number):
-                    rows.put(int(row), cut_out(field, files, float(x[row]), float(y[row])))
+            try:
+                with OpenFiles() as files:
+                    for row in np.flatnonzero(chosen == number):
+                        rows.put(int(row), cut_out(field, files, float(x[row]), float(y[row])))
+            except SourceError as error:  # names its file
+                raise IngestError(str(error)) from error
         table = rows.table()
         names = sorted({path.name for number in used for path in self._fields.fields[number].files})
-        metadata = {SOURCES_KEY: json.dumps([{"name": name} for name in names])}
-        self.leaves[partition] = write_leaf(self._root / partition.leaf, table, CUTOUTS, metadata)
+        self._catalogue.write_leaf(partition, table, [{"name": name} for name in names])
         self._count(table)
         self._used.update(used)
 
@@ -215,41 +222,15 @@ class CutoutBuilder:
         self.skymap += np.bincount(pixels, minlength=len(self.skymap))
 
     def summary(self, not_read: tuple[str, ...]) -> CutoutsSummary:
-        """What was made."""
+        """Summarise all leaves."""
         files = {path for number in self._used for path in self._fields.fields[number].files}
         inputs = [ImageInput(path.name, sha256_of(path)) for path in files]
-        rows = {partition: leaf.rows for partition, leaf in self.leaves.items()}
         return CutoutsSummary(
-            objects=sum(rows.values()),
+            objects=sum(self._catalogue.rows.values()),
             flags={str(flag.name): self._flags[str(flag.name)] for flag in CutoutFlag},
             bands=dict(sorted(self._bands.items())),
-            partitions=rows,
+            partitions=self._catalogue.rows,
             fields=len(self._used),
             inputs=tuple(sorted(inputs, key=lambda one: (one.name, one.sha256))),
             not_read=not_read,
         )
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Pass on the fault of a file, which names it, as a fault of the ingest."""
-    try:
-        yield
-    except SourceError as fault:
-        raise IngestError(str(fault)) from fault
-
-
-def _provenance(summary: CutoutsSummary, wanted: CutoutObjects) -> bytes:
-    record = {
-        "objects": summary.objects,
-        "objects_of": wanted.name,
-        "flags": summary.flags,
-        "bands": summary.bands,
-        "partitions": len(summary.partitions),
-        "contract": f"{CUTOUTS.name} {CUTOUTS.version}",
-        "fields": summary.fields,
-        "inputs": [asdict(one) for one in summary.inputs],
-        "not_read": list(summary.not_read),
-        "versions": {package: version(package) for package in ("astropy", "healpy", "numpy", "pyarrow")},
-    }
-    return (json.dumps(record, indent=2) + "\n").encode()

@@ -1,4 +1,4 @@
-"""What the files of a request are, when folders may be named as well."""
+"""Discovery of the files of a request, which may name folders."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from upath import UPath
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 
 Kind = TypeVar("Kind")
-"""What a file is found to be."""
+"""Result of the detection of a file."""
 
 
 def discover_files(
-    sources: Sequence[UPath], kind_of: Callable[[UPath], Kind]
+    sources: Sequence[UPath], detect: Callable[[UPath], Kind]
 ) -> tuple[dict[UPath, Kind], tuple[str, ...]]:
-    """The kind of each file, and the files that are passed over.
+    """Detect the kind of each file.
 
     Parameters
     ----------
     sources : sequence of UPath
-        Files, or folders whose files are all looked at. A file that is named must be understood; one in a
-        folder that holds something else is passed over.
-    kind_of : callable
-        The kind of a file; raises `SourceError` where it is none that is known.
+        Files, or folders, whose files are all tried. A file that is named must be understood; one in a folder
+        that holds something else is passed over.
+    detect : callable
+        Returns the kind of a file; raises `SourceError` for an unknown one.
 
     Returns
     -------
     kinds : dict of UPath to Kind
         In the order of the sources, files of a folder by name.
     passed_over : tuple of str
-        The others, with the reason.
+        Other files in folders, with the reason.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def discover_files(
         folder = source.is_dir()
         for path in _files_under(source) if folder else [source]:
             try:
-                kinds[path] = kind_of(path)
+                kinds[path] = detect(path)
             except SourceError as fault:
                 if folder:
                     passed_over.append(f"{path} {str(fault).partition(': expected')[0]}")

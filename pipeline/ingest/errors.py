@@ -1,4 +1,4 @@
-"""Faults of input: what could not be understood, in which file, row and column."""
+"""Errors of input files, with file, row and column."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from ojala.catalogs_schema.errors import OjalaError
 
 
 class IngestError(OjalaError, ValueError):
-    """Input that was refused; the message names each faulty file with its first fault."""
+    """Refused input; the message names each faulty file with its first error."""
 
 
 class SourceError(OjalaError, ValueError):
-    """One fault of one file.
+    """One error in one file.
 
     Attributes
     ----------
     problem : str
-        What is wrong and, where it is not obvious, what to do.
+        Description of the error and, where it is not obvious, its remedy.
     row : int or None
         Data row, counted from 1, headers and blank lines not counted; None where the whole column or
         file is at fault.
@@ -31,7 +31,11 @@ class SourceError(OjalaError, ValueError):
         where += [f"column {column}"] if column is not None else []
         super().__init__(f"{', '.join(where)}: {problem}" if where else problem)
 
+    def in_file(self, path: object) -> str:
+        """The message with the name of the file."""
+        return f"{path}, {self}" if self.row or self.column else f"{path} {self}"
+
     def after(self, rows: int) -> SourceError:
-        """The same fault, when so many rows lie before the ones that were looked at."""
+        """The same error with a number of preceding rows added to its row."""
         row = None if self.row is None else self.row + rows
         return SourceError(self.problem, row=row, column=self.column)

@@ -1,4 +1,4 @@
-"""Sorting more rows than fit in memory: sorted runs on disk, read back one stretch of the sky at a time."""
+"""External sort of rows by sky position: sorted runs on disk, read back one partition at a time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RUN_ROWS = 65_536
 """Rows of photometry that are sorted in memory at a time (about 40 MB)."""
 
 FINEST_ORDER = 10
-"""Order below which the sky is not divided further (pixels of 3.4 arcmin)."""
+"""Finest HEALPix order of a partition (pixels of 3.4 arcmin)."""
 
 SOURCE = "_source"
-"""Column of a run that says which file a row came from."""
+"""Column of a run with the number of a row's input file."""
 
 _BUCKETS = 64
 _KEY = np.dtype([("object_id", "<i8"), ("source", "<i4"), ("row", "<i8")])
@@ -28,7 +28,7 @@ _KEY = np.dtype([("object_id", "<i8"), ("source", "<i4"), ("row", "<i8")])
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A key that comes twice: (file, row) of its first two places."""
+    """A key that comes twice, with (file, row) of its first two occurrences."""
 
     object_id: int
     first: tuple[int, int]
@@ -36,13 +36,13 @@ class Duplicate:
 
 
 class DuplicateChecker:
-    """All keys with the places they came from, in files of bounded size."""
+    """Keys of all rows with their file and row, in scratch files, searched for duplicates."""
 
     def __init__(self, scratch: UPath) -> None:
         self.folder = scratch
 
     def add(self, object_id: np.ndarray, source: int, first_row: int) -> None:
-        """Note the keys of rows that follow each other in a file."""
+        """Add the keys of consecutive rows of a file."""
         keys = np.empty(len(object_id), dtype=_KEY)
         keys["object_id"], keys["source"] = object_id, source
         keys["row"] = np.arange(first_row, first_row + len(object_id))
@@ -55,7 +55,7 @@ class DuplicateChecker:
                 file.write(keys[starts[number] : starts[number + 1]].tobytes())
 
     def duplicates(self) -> Iterator[Duplicate]:
-        """Keys that come more than once; holds one part in 64 of all keys in memory."""
+        """Find keys that come more than once; one part in 64 of all keys is in memory."""
         for number in range(_BUCKETS):
             file = self._file(number)
             if file.exists():
@@ -83,14 +83,14 @@ class _Run:
 
 
 class SortedRuns:
-    """Rows on their way from the order of the files to the order of the sky.
+    """Sorted runs of rows, for reading in order of the sky.
 
     Parameters
     ----------
     scratch : UPath
         Local folder for the runs.
     run_rows : int, optional
-        Rows that are sorted in memory at a time, `RUN_ROWS` unless told.
+        Rows that are sorted in memory at a time; default: `RUN_ROWS`.
     """
 
     def __init__(self, scratch: UPath, run_rows: int | None = None) -> None:
@@ -98,26 +98,26 @@ class SortedRuns:
         self.rows = 0
         self._run_rows = RUN_ROWS if run_rows is None else run_rows
         self._runs: list[_Run] = []
-        self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
+        self._buffer: list[pa.Table] = []
+        self._buffered_rows = 0
         self._pixels = np.empty(0, dtype=np.int64)
         self._counts = np.empty(0, dtype=np.int64)
 
     def add(self, table: pa.Table, source: int) -> None:
-        """Take rows that came from a file."""
+        """Add rows of a file."""
         origin = pa.array(np.full(table.num_rows, source, dtype=np.int32))
-        self._waiting.append(table.append_column(SOURCE, origin))
-        self._waiting_rows += table.num_rows
+        self._buffer.append(table.append_column(SOURCE, origin))
+        self._buffered_rows += table.num_rows
         self.rows += table.num_rows
-        if self._waiting_rows >= self._run_rows:
+        if self._buffered_rows >= self._run_rows:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that wait in memory as a run."""
-        if not self._waiting_rows:
+        """Write the buffered rows as a run."""
+        if not self._buffered_rows:
             return
-        table = in_sky_order(pa.concat_tables(self._waiting))
-        self._waiting, self._waiting_rows = [], 0
+        table = in_sky_order(pa.concat_tables(self._buffer))
+        self._buffer, self._buffered_rows = [], 0
         index = table["_healpix_29"].to_numpy()
         path = self.folder / f"run-{len(self._runs)}.arrow"
         with pa.OSFile(path.path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -144,13 +144,13 @@ class SortedRuns:
         return adaptive_partitions(self._pixels, self._counts, FINEST_ORDER, tile_rows)
 
     def read(self, partition: Partition) -> pa.Table:
-        """Rows of a partition in the order of the sky, with the column `SOURCE`."""
+        """Read the rows of a partition in order of the sky, with the column `SOURCE`."""
         shift = 2 * (INDEX_ORDER - partition.order)
         low, high = partition.pixel << shift, (partition.pixel + 1) << shift
         parts = []
         for run in self._runs:
             if run.first < high and run.last >= low:
-                # Mapped, not read: only the stretch that is sliced out comes from the disk.
+                # Mapped: only the pages of the slice are read from the disk.
                 with pa.memory_map(run.path.path) as mapped:
                     table = pa.ipc.open_file(mapped).read_all()
                     start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
@@ -159,6 +159,6 @@ class SortedRuns:
 
 
 def in_sky_order(table: pa.Table) -> pa.Table:
-    """Rows by their position on the sky, and by their key where that is the same."""
+    """Sort rows by their position on the sky, then by their key."""
     keys = [("_healpix_29", "ascending"), ("object_id", "ascending")]
     return table.take(pc.sort_indices(table, sort_keys=keys))

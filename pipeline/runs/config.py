@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.finetuned import OWN_HEADS, own_heads_contract
+from ojala.pipeline.execution import ENGINES
 from ojala.pipeline.inference.adapters.avis import AvisAdapter
 from ojala.pipeline.inference.adapters.base import System
 from ojala.pipeline.inference.adapters.registry import ADAPTERS, PRODUCTS
@@ -104,8 +105,10 @@ class RunConfig(BaseModel):
         default="",
         description="atlas that AVIS places embeddings in; empty: the one beside the weights, if any",
     )
-    engine: Literal["serial", "local", "cuda", "address", "slurm"] = Field(
-        default="local", description="where partitions are worked on"
+    engine: str = Field(
+        default="local",
+        description="where partitions are processed: one of " + ", ".join(ENGINES),
+        json_schema_extra={"enum": list(ENGINES)},
     )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="what the network runs on; default: cuda for the engine cuda, else cpu"
@@ -185,21 +188,25 @@ class RunConfig(BaseModel):
         """Settle what was not asked for by the device, so that keys and records hold what was used."""
         if not isinstance(values, dict):
             return values
-        engine = values.get("engine")
-        device = values.get("device") or ("cuda" if engine == "cuda" else "cpu")
-        if engine == "cuda" and device != "cuda":
-            raise ValueError(f"the engine cuda runs the network on cuda: leave --device {device} out")
+        engine = values.get("engine", "local")
+        if engine not in ENGINES:
+            raise ValueError(f"there is no engine {engine!r}: choose from {', '.join(ENGINES)}")
+        devices = ENGINES[engine].devices
+        device = values.get("device") or devices[0]
+        if "cpu" not in devices and device != "cuda":
+            raise ValueError(f"the engine {engine} runs the network on cuda: leave --device {device} out")
         system = ADAPTERS.get(values.get("model", "ojala"))
         if device != "cuda":
             return _device_defaults(system) | values
-        if values.get("engine", "local") == "local":
+        if "cuda" not in devices:
             raise ValueError(
-                "processes of the engine local would share one GPU: take --engine cuda, which has one per GPU"
+                f"processes of the engine {engine} would share one GPU: take --engine cuda, which has one "
+                "per GPU"
             )
         usual: dict[str, object] = {"precision": "bf16"}
         if system is not None:
             usual["batch_size"] = GPU_BATCH[system.reads.name]
-        if engine == "cuda":
+        if "cpu" not in devices:
             usual["workers"] = visible_gpus()
         return usual | values | {"device": device}
 

@@ -15,6 +15,7 @@ from prov.model import ProvDocument
 from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RECORD, RunRecord
 from ojala.pipeline.storage.files import hash_files, list_files, write_whole
@@ -152,7 +153,7 @@ def read_checksums(run: UPath) -> dict[str, str]:
 
     Raises
     ------
-    ValueError
+    InputError
         If a line is none, or names a file outside of the run.
     """
     sums = {}
@@ -160,6 +161,6 @@ def read_checksums(run: UPath) -> dict[str, str]:
         sha256, _, name = line.partition("  ")
         path = PurePosixPath(name)
         if not name or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{run / CHECKSUMS}, line {number}: {name!r} is no file of this run")
+            raise InputError(f"{run / CHECKSUMS}, line {number}: {name!r} is no file of this run")
         sums[name] = sha256
     return sums

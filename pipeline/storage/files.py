@@ -1,4 +1,4 @@
-"""Files on disks and object stores: written whole or not at all, listed and hashed."""
+"""Atomic writes, listing and hashing of files on disks and object stores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from io import BufferedReader
+from typing import Any, cast
 
 from upath import UPath
 
@@ -20,11 +21,9 @@ from ojala.catalogs_schema.errors import OjalaError
 TEMPORARY = ".tmp"
 """Ending of the names under which files are written before they are renamed."""
 
-_READ_BLOCK = 1 << 20
-
 
 class OutputError(OjalaError, OSError):
-    """Nothing can be written where the results should go; says why and what to do."""
+    """The output cannot be written; the message gives the reason and the remedy."""
 
 
 _REMEDIES = {
@@ -34,11 +33,11 @@ _REMEDIES = {
     errno.EACCES: "allow writing there or name another folder",
     errno.EPERM: "allow writing there or name another folder",
 }
-"""What a person can do where nothing can be written."""
+"""Remedies by error number."""
 
 
 def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = True) -> None:
-    """Write a file so that a reader sees all of it or none.
+    """Write a file atomically: a reader sees all of it or none.
 
     On a local file system the content goes to a temporary name beside the file, is flushed to the disk
     and renamed. On an object store it is one request, or a multipart upload that is completed when all its
@@ -47,11 +46,11 @@ def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = Tru
     Parameters
     ----------
     path : UPath
-        Where to; folders are made, an existing file is replaced in one step.
+        Path of the file; folders are made, an existing file is replaced.
     content : bytes or memoryview
-        What.
+        Content of the file.
     durable : bool
-        Whether it must survive a power failure right after; what can be made again need not.
+        Whether it must survive a power failure right after; reproducible files need not.
 
     Raises
     ------
@@ -69,7 +68,7 @@ def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = Tru
 
 @contextmanager
 def remedies(path: UPath) -> Iterator[None]:
-    """Say what a person can do where the block finds that nothing can be written.
+    """Add the remedy to errors of writing in the block.
 
     Raises
     ------
@@ -108,7 +107,7 @@ def _write_and_rename(path: UPath, content: bytes | memoryview, durable: bool) -
 
 
 def remove_unfinished(folder: UPath) -> None:
-    """Remove what processes that were killed while writing left under a folder; no one may write there."""
+    """Remove temporary files of killed processes under a folder; nobody may be writing there."""
     if not is_local(folder):
         return  # an object store shows no object before it is complete
     for stray in folder.rglob(f".*{TEMPORARY}"):
@@ -117,11 +116,8 @@ def remove_unfinished(folder: UPath) -> None:
 
 def sha256_of(path: UPath) -> str:
     """SHA-256 of a file's content, read in blocks."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_READ_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
 
 
 READERS = 16
@@ -130,14 +126,14 @@ READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """A file as a listing shows it.
+    """Size and time of change of a file in a listing.
 
     Attributes
     ----------
     bytes : int
         Size.
     changed : int
-        Time of its last change, as its file system tells it [ns].
+        Time of its last change by its file system [ns].
     """
 
     bytes: int

@@ -1,4 +1,4 @@
-"""Where things are: HEALPix pixels, partitions of the sky and their names."""
+"""HEALPix pixels: spatial index, partitions of the sky and their names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import healpy
 import numpy as np
+
+from ojala.catalogs_schema.errors import InputError
 
 INDEX_ORDER = 29
 """HEALPix order of the spatial index column ``_healpix_29``."""
@@ -49,15 +51,15 @@ class Partition:
 
         Raises
         ------
-        ValueError
+        InputError
             If the name has another form or there is no such pixel.
         """
         try:
             order, pixel = (int(part) for part in name.split("/"))
         except ValueError:
-            raise ValueError(f"{name!r} is no partition: expected ORDER/PIXEL, like 5/1234") from None
+            raise InputError(f"{name!r} is no partition: expected ORDER/PIXEL, like 5/1234") from None
         if not 0 <= order <= INDEX_ORDER or not 0 <= pixel < healpy.order2npix(order):
-            raise ValueError(f"{name!r} is no partition: there is no such HEALPix pixel")
+            raise InputError(f"{name!r} is no partition: there is no such HEALPix pixel")
         return cls(order, pixel)
 
 
@@ -105,11 +107,11 @@ def adaptive_partitions(
 
     Raises
     ------
-    ValueError
+    InputError
         If one pixel of the finest order holds more rows than `tile_rows`.
     """
     if counts.max(initial=0) > tile_rows:
-        raise ValueError(
+        raise InputError(
             f"HEALPix pixel {order}/{pixels[counts.argmax()]} alone holds {counts.max():,} rows, more than "
             f"the {tile_rows:,} that a partition may hold: raise --tile-rows"
         )

@@ -1,8 +1,7 @@
-"""Locks: one process at a time works on a product of a collection, or turns the collection's pointer.
+"""Lock files: one process at a time works on a product of a collection, or publishes a release.
 
-A lock is a small file that says who holds it. Whether its owner lives is asked, not guessed: on the same
-machine of its process, whatever the clocks say; on another machine of its heartbeat, which only counts as
-stopped when it was watched and did not beat.
+A lock is a small file that names its holder. On the same machine, the holder is alive while its process is,
+whatever the clocks say; on another machine, until its heartbeat is watched for a while and does not change.
 """
 
 from __future__ import annotations

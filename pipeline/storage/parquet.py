@@ -1,10 +1,10 @@
-"""Leaves: the Parquet files of a catalogue, one per partition, written whole or not at all."""
+"""Leaves: the Parquet files of a catalogue, one per partition, written atomically."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,33 +21,33 @@ ROW_GROUP_ROWS = 25_000
 """Rows per row group: a cone reads half of what it would of 100,000, other questions some 3 % more."""
 
 FEW_ROWS = 256
-"""Below, a column is a kilobyte: compressing it would take as long as all the rest, and save 5 %."""
+"""Rows below which a leaf is not compressed: that would take as long as all the rest, and save 5 %."""
 
 ROW_GROUP_LISTS = 128
-"""The same where rows hold lists of thousands of numbers: some 10 MB, so that few rows are cheap to read."""
+"""Rows per row group with lists of thousands of numbers: some 10 MB, so that few rows are cheap to read."""
 
 LONG_LIST = 1_000
-"""Numbers from which a list of a fixed size is one of thousands."""
+"""Smallest fixed size of a long list."""
 
 
 class ContractError(OjalaError, ValueError):
-    """A table that does not keep its contract."""
+    """A table that violates its contract."""
 
 
 class DamagedInput(OjalaError, ValueError):
-    """A leaf that is not the file that its catalogue lists."""
+    """A leaf that differs from the listing of its catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeafRecord:
-    """What was written.
+    """A written leaf.
 
     Attributes
     ----------
     path : str
-        Where.
+        Path of the file.
     rows, bytes : int
-        How much.
+        Size.
     sha256 : str
         Hash of the file's content.
     """
@@ -64,13 +64,13 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     Parameters
     ----------
     path : UPath
-        Where to; an existing file is replaced in one step.
+        Path of the file; an existing one is replaced atomically.
     table : pyarrow.Table
         Rows in the contract's columns.
     contract : Contract
         Contract of the product.
     metadata : dict of str to str
-        Provenance for the file's footer, beside the VOTable header.
+        Provenance for the file's footer, in addition to the VOTable header.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     Raises
     ------
     ContractError
-        If the table departs from the contract; names the column and the first row.
+        If the table violates the contract; names the column and the first row.
     OSError
         If the file cannot be written; no part of it stays.
     """
@@ -89,7 +89,7 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     # Order, types and nullability of the contract and nothing else make the schema of a leaf: readers
     # refuse a catalogue whose leaves differ.
     schema, footer = contract.schema(), {**votable.header(contract), **contract.metadata(), **metadata}
-    settings = dict(writer_settings(contract))
+    settings = copy.deepcopy(writer_settings(contract))  # pyarrow writes into the dictionaries it is given
     if table.num_rows < FEW_ROWS:
         settings["compression"] = "none"
     if settings["store_schema"]:
@@ -106,21 +106,15 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
 
 
 @functools.cache
-def writer_settings(contract: Contract) -> Mapping[str, Any]:
+def writer_settings(contract: Contract) -> dict[str, Any]:
     """Settings of the Parquet writer for leaves of a contract; reasons in ``tests/benchmarks/QUERIES.md``."""
     return {
         "compression": "zstd",
         # Measured numbers hardly repeat: a dictionary of them makes a file larger, and twice as slow to
         # write and to read.
         "use_dictionary": [column.name for column in contract if pa.types.is_string(column.type)],
-        # The bytes of the numbers in lists are stored by their place: 15 % smaller spectra in half the time.
-        "use_byte_stream_split": _long_lists(contract),
-        # Numbers of neighbouring bins differ by one, which takes next to nothing.
-        "column_encoding": {
-            f"{column.name}.list.element": "DELTA_BINARY_PACKED"
-            for column in contract
-            if pa.types.is_list(column.type) and pa.types.is_int16(column.type.value_type)
-        },
+        # None instead of an empty mapping, with which pyarrow refuses the other settings.
+        "column_encoding": _encodings(contract) or None,
         "write_page_index": True,
         # Parquet's own types tell the schema, but for lists of a fixed size. Where they do, the Arrow
         # schema is left out: it would hold the footer once more, in base64.
@@ -130,20 +124,24 @@ def writer_settings(contract: Contract) -> Mapping[str, Any]:
 
 @functools.cache
 def _group_rows(contract: Contract) -> int:
-    return ROW_GROUP_LISTS if _long_lists(contract) else ROW_GROUP_ROWS
+    return ROW_GROUP_LISTS if any(_is_long_list(column.type) for column in contract) else ROW_GROUP_ROWS
 
 
-def _long_lists(contract: Contract) -> list[str]:
-    """Parquet's names of the numbers in lists of thousands."""
-    return [
-        f"{column.name}.list.element"
-        for column in contract
-        if _is_long_list(column.type) and pa.types.is_floating(column.type.value_type)
-    ]
+def _encodings(contract: Contract) -> dict[str, str]:
+    """Encodings of the numbers in lists, by Parquet's names of their columns."""
+    encodings = {}
+    for column in contract:
+        if _is_long_list(column.type):
+            # The bytes of the numbers are stored by their position: 15 % smaller spectra in half the time.
+            encodings[f"{column.name}.list.element"] = "BYTE_STREAM_SPLIT"
+        elif pa.types.is_list(column.type) and pa.types.is_int16(column.type.value_type):
+            # Numbers of neighbouring bins differ by one, which takes next to nothing.
+            encodings[f"{column.name}.list.element"] = "DELTA_BINARY_PACKED"
+    return encodings
 
 
 def _is_long_list(kind: pa.DataType) -> bool:
-    # Not those of half precision: few readers know bytes that are stored by their place in two.
+    # Not those of half precision: few readers know their byte stream split.
     single = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
     ragged = pa.types.is_list(kind) and kind.value_type == pa.float32()
     return bool(ragged or (single and kind.list_size >= LONG_LIST))

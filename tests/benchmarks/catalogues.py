@@ -22,7 +22,7 @@ from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.flows.bench.flow import survey
 from ojala.flows.demo.run import PATCH
 from ojala.pipeline import run as survey_run
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, finalise_catalogue, read_leaves
@@ -50,7 +50,7 @@ def answers_for_the_mock_sky(folder: Path, rows: int | None = None, model: str =
     """
     sky = pd.read_parquet(PATCH / "mock_sky.parquet").head(rows)
     pq.write_table(pa.Table.from_pandas(sky, preserve_index=False), folder / "sky.parquet")
-    ingest([UPath(folder / "sky.parquet")], UPath(folder / "photometry"))
+    ingest_photometry([UPath(folder / "sky.parquet")], UPath(folder / "photometry"))
     config = RunConfig(
         photometry=str(folder / "photometry"), out=str(folder / "out"), model=model, engine="serial"
     )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from ojala.flows.survey import IncompleteRun, seen_by_the_server
+from ojala.flows.survey import IncompleteRun, fail_deployed_if_incomplete
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.record import read_record
 from ojala.pipeline.runs.releases import pointers
@@ -225,8 +225,8 @@ def test_an_incomplete_run_that_a_server_started_is_seen_as_failed(finished, mon
     incomplete = finished.record.model_copy(
         update={"status": "incomplete", "failed": {"Norder=5/Npix=1": "KilledWorker"}}
     )
-    assert seen_by_the_server(incomplete) is incomplete, "a command reads the record"
+    assert fail_deployed_if_incomplete(incomplete) is incomplete, "a command reads the record"
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a-deployment")
     with pytest.raises(IncompleteRun, match="Norder=5/Npix=1; start it again"):
-        seen_by_the_server(incomplete)
-    assert seen_by_the_server(finished.record) is finished.record
+        fail_deployed_if_incomplete(incomplete)
+    assert fail_deployed_if_incomplete(finished.record) is finished.record

@@ -7,8 +7,7 @@ import psutil
 import pytest
 import yaml
 
-from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import RetryPolicy
+from ojala.pipeline.execution import run_tasks
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.deploy.processes import ROOT
 from tests.helpers.survey import orders
@@ -80,7 +79,7 @@ def test_no_private_key_or_password_is_in_the_repository():
 
 
 def test_the_engine_on_this_machine_listens_on_the_loopback_interface_alone(photometry, tmp_path):
-    receipts = ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 1, RetryPolicy())
+    receipts = run_tasks(orders(photometry, tmp_path), ModelSpec("empty", ""), engine="local", workers=1)
     before = listening()
     next(receipts)
     opened = listening() - before

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from upath import UPath
 
-from ojala.pipeline.ingest import photometry
+from ojala.pipeline.ingest import build, photometry
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.pace import until
 from tests.helpers.survey import carry_through
@@ -41,17 +41,17 @@ def frozen_ingest(files: list[str], out: str, tile_rows: int) -> BaseProcess:
 
 
 def _ingest(files: list[str], out: str, tile_rows: int) -> None:
-    photometry.ingest([UPath(file) for file in files], UPath(out), tile_rows=tile_rows)
+    photometry.ingest_photometry([UPath(file) for file in files], UPath(out), tile_rows=tile_rows)
 
 
 def _ingest_and_freeze(files: list[str], out: str, tile_rows: int) -> None:
-    finalise = photometry.finalise_catalogue
+    finalise = build.finalise_catalogue
 
     def freeze_first(*arguments: Any, **named: Any) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         finalise(*arguments, **named)
 
-    photometry.finalise_catalogue = freeze_first
+    build.finalise_catalogue = freeze_first
     _ingest(files, out, tile_rows)
 
 

@@ -19,7 +19,7 @@ from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.process import process
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import FINEST_ORDER
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.storage.healpix import pixel_at, spatial_index
 from tests.helpers.survey import orders
 
@@ -100,9 +100,9 @@ def test_rows_that_can_be_understood_all_arrive_unchanged_and_are_answered(hosti
         write(folder / "rows", rows)
         if crowd(rows) > tile_rows:
             with pytest.raises(IngestError, match="raise --tile-rows"):
-                ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
+                ingest_photometry([folder / "rows"], folder / "out", tile_rows=tile_rows)
             tile_rows = len(rows)
-        ingest([folder / "rows"], folder / "out", tile_rows=tile_rows)
+        ingest_photometry([folder / "rows"], folder / "out", tile_rows=tile_rows)
         found = []
         for task in orders(folder / "out", folder / "run"):
             receipt = process(task, DummyModel())
@@ -139,7 +139,7 @@ def test_the_first_row_that_cannot_be_understood_is_named_and_nothing_is_written
         folder = UPath(name)
         write(folder / "rows", rows)
         with pytest.raises(IngestError, match=f"rows, row {first}, column "):
-            ingest([folder / "rows"], folder / "out")
+            ingest_photometry([folder / "rows"], folder / "out")
         assert [path.name for path in folder.iterdir()] == ["rows"]
     bad_rows.rows += len(rows)
     bad_rows.survived += 1

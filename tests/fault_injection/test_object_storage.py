@@ -14,7 +14,7 @@ from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.ingest.errors import IngestError
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.storage.files import write_whole
@@ -82,7 +82,9 @@ def photometry(port, local, tmp_path_factory):
     file = tmp_path_factory.mktemp("file") / "input.parquet"
     pq.write_table(OBJECTS, file)
     connect().put_file(str(file), "survey/input.parquet")
-    ingest([UPath("s3://survey/input.parquet")], UPath("s3://survey/photometry"), tile_rows=TILE_ROWS)
+    ingest_photometry(
+        [UPath("s3://survey/input.parquet")], UPath("s3://survey/photometry"), tile_rows=TILE_ROWS
+    )
     return UPath("s3://survey/photometry")
 
 
@@ -181,9 +183,9 @@ def test_an_ingest_that_is_killed_on_an_object_store_is_cleaned_up_by_the_next(p
     assert not (out / "hats.properties").exists(), "what is not whole cannot be opened"
     connect()
     with fault.recovered():
-        summary = ingest([UPath(source)], out, tile_rows=TILE_ROWS)
+        summary = ingest_photometry([UPath(source)], out, tile_rows=TILE_ROWS)
     assert photometry_of(out) == photometry_of(local[0])
     assert not connect().exists(f"{out}/ingest.unfinished")
     fault.partitions, fault.rows, fault.survived = len(summary.partitions), summary.rows, 1
     with pytest.raises(IngestError, match="is not empty"):
-        ingest([UPath(source)], out, tile_rows=TILE_ROWS)
+        ingest_photometry([UPath(source)], out, tile_rows=TILE_ROWS)

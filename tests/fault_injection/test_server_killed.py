@@ -80,7 +80,7 @@ def test_a_run_whose_prefect_server_is_killed_ends_its_work_and_the_same_command
     assert run.returncode == 1
     said = (tmp_path / "run").read_text()
     assert f"Prefect's server at {url} does not answer any more" in said
-    assert "the same command goes on from here" in said
+    assert "the same command resumes it" in said
     assert make_plan(asked).to_do == [], "the partitions are done without it"
     with fault.recovered():
         ended = give(asked, environment, tmp_path / "again")

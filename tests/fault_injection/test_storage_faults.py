@@ -11,10 +11,10 @@ import pytest
 import typer
 from upath import UPath
 
-from ojala.flows.cli.output import tell_run
+from ojala.flows.cli.output import show_run
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.ingest.errors import IngestError
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import Status, read_record, runs_folder
@@ -145,12 +145,12 @@ def test_a_disk_that_is_full_during_an_ingest_leaves_nothing(many, tmp_path, led
     with disk(tmp_path / "disk", "400k") as remount:
         files, out = [many.parent / "input.parquet"], UPath(tmp_path / "disk" / "photometry")
         with pytest.raises(IngestError, match="No space left on device"):
-            ingest(files, out, tile_rows=40)
+            ingest_photometry(files, out, tile_rows=40)
         fault.injected = 1
         assert list((tmp_path / "disk").iterdir()) == []
         remount("size=64m")
         with fault.recovered():
-            summary = ingest(files, out, tile_rows=40)
+            summary = ingest_photometry(files, out, tile_rows=40)
         assert summary.rows == 1200
         assert list(verify(out)) == []
         fault.rows, fault.partitions, fault.survived = summary.rows, len(summary.partitions), 1
@@ -196,7 +196,7 @@ def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
     assert re.match(said, error), error
     assert result.record.rows_in - result.record.rows_out > 0
     with pytest.raises(typer.Exit) as ended:
-        tell_run(result.record, config, as_json=False)
+        show_run(result.record, config, as_json=False)
     assert ended.value.exit_code == 1
     told = capsys.readouterr()
     assert "is incomplete, not published" in told.out

@@ -15,7 +15,7 @@ from ojala.catalogs_schema.bands import BANDS
 from ojala.catalogs_schema.receipt import Fingerprint
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.process import Task
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.plan import Plan, make_plan
 from ojala.pipeline.runs.record import RunRecord
@@ -63,7 +63,7 @@ def ingest_table(table: pa.Table, folder: Path, tile_rows: int = 80) -> UPath:
     """A photometry catalogue made from a table by way of a Parquet file."""
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / "input.parquet")
-    ingest([UPath(folder / "input.parquet")], UPath(folder / "photometry"), tile_rows=tile_rows)
+    ingest_photometry([UPath(folder / "input.parquet")], UPath(folder / "photometry"), tile_rows=tile_rows)
     return UPath(folder / "photometry")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.simulation.wavelength_grid import COARSE, FINE, LIGHT_SPEED, Lattice
 
 LINE_SIGMA = 5e-4
@@ -38,14 +39,14 @@ class Photometer:
 
     Raises
     ------
-    ValueError
+    InputError
         A band of `MODEL_BANDS` has no curve, or its curve is not positive anywhere on its lattice.
     """
 
     def __init__(self, curves: Curves) -> None:
         missing = [band.name for band in MODEL_BANDS if band.name not in curves]
         if missing:
-            raise ValueError(f"no transmission curve for the bands {missing}; found {sorted(curves)}")
+            raise InputError(f"no transmission curve for the bands {missing}; found {sorted(curves)}")
         self.curves = {band.name: curves[band.name] for band in MODEL_BANDS}
         names = [band.name for band in MODEL_BANDS]
         self._fine_columns = np.array([i for i, name in enumerate(names) if name not in _COARSE_BANDS])
@@ -63,7 +64,7 @@ class Photometer:
             name = MODEL_BANDS[column].name
             curve = np.interp(wavelength, *self.curves[name], left=0.0, right=0.0)
             if not curve.sum() > 0.0:
-                raise ValueError(
+                raise InputError(
                     f"the curve of {name} is zero from {lattice.blue:g} to {lattice.red:g} A: in Angstrom?"
                 )
             out[:] = curve * wavelength**2 / (LIGHT_SPEED * curve.sum())

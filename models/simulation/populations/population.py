@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.cosmology import Planck18
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.simulation.photometry import noise
 from ojala.models.simulation.populations import galaxies, priors, quasars, stars
 from ojala.models.simulation.populations.galaxy_index import GalaxyIndex
@@ -94,7 +95,7 @@ class Population:
 
     Raises
     ------
-    ValueError
+    InputError
         The libraries lack what this version needs, or ``without`` holds an unknown kind.
     """
 
@@ -217,10 +218,10 @@ def _check(libraries: Libraries, without: frozenset[str]) -> None:
     for kind, names in _NEEDED.items():
         missing = [name for name in names if name not in getattr(libraries, kind)]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"the library of {kind} lacks {', '.join(missing)}: made by an older version? "
                 "Make it again with ojala.flows.mocks.library.build_library"
             )
     unknown = without - set(RARE)
     if unknown:
-        raise ValueError(f"no rare kinds {sorted(unknown)}: there are {', '.join(RARE)}")
+        raise InputError(f"no rare kinds {sorted(unknown)}: there are {', '.join(RARE)}")

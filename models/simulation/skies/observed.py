@@ -17,6 +17,7 @@ import numpy as np
 from astropy.cosmology import Planck18
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import Z_MAX
 from ojala.models.data import LabelledPhotometry
 from ojala.models.quantities import CLASSES, FINE_TUNED, QUANTITIES, Kind
@@ -324,7 +325,7 @@ class ObservedSky:
 
     def __init__(self, members: Members) -> None:
         if not len(members):
-            raise ValueError(
+            raise InputError(
                 "no spectrum of this side can be drawn from: none covers iSDSS with enough signal"
             )
         self.members = members

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ojala.catalogs_schema.avis import AVIS
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.cutouts import CUTOUTS
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.receipt import Summary
 from ojala.catalogs_schema.spectra import SPECTRA
 from ojala.pipeline.inference.adapters.spectra import SPECTRA_COLUMNS, example_spectra
@@ -49,7 +50,7 @@ class AvisAdapter:
         if spec.atlas:
             model.atlas = read_atlas(Path(spec.atlas), model.weights_sha256)
             if spec.atlas_sha256 not in ("", model.atlas.sha256):
-                raise ValueError(
+                raise InputError(
                     f"{spec.atlas}: SHA-256 is {model.atlas.sha256}, wanted is {spec.atlas_sha256}: every "
                     "worker needs the same file"
                 )

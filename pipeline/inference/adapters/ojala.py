@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.receipt import Summary
@@ -52,7 +53,7 @@ class PhotometricAdapter:
             pdfs=spec.vectors,
         )
         if spec.heads is not None and model.heads != spec.heads:
-            raise ValueError(
+            raise InputError(
                 f"{spec.weights}: its heads are {model.heads}, wanted are {spec.heads}: "
                 "every worker needs the same files"
             )

@@ -1,7 +1,7 @@
-"""CSV as the archive writes it: ``#SELECT ...``, an upper-case header, arrays as numbers between spaces.
+"""CSV tables of the archive: ``#SELECT ...``, an upper-case header, arrays as numbers separated by spaces.
 
-A line ``#FILTERS uJAVA J0378 ...`` before the header names the filters of the array columns where they
-are not the 57 of J-PAS.
+A line ``#FILTERS uJAVA J0378 ...`` before the header gives the names of the filters of the array columns
+where they are not the 57 of J-PAS.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ import pyarrow.csv
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.formats import FORMAT_NAMES
 from ojala.pipeline.ingest.formats.table import BATCH_ROWS, SourceColumn, TableSource, by_lower_case, opened
 
 BLOCK_BYTES = 4 << 20
-"""Bytes parsed at a time, which no row may exceed."""
+"""Size of the blocks that are parsed; no row may exceed it [bytes]."""
 
 _HEADER_BYTES = 1 << 20
 _WRONG_WIDTH = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 
 
+def matches(head: bytes) -> bool:
+    """Whether the first bytes of a file may be text."""
+    return b"\0" not in head
+
+
 @contextmanager
-def open_csv(path: UPath) -> Iterator[TableSource]:
+def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
     """Open a CSV file, gzipped or not.
 
     Raises
@@ -51,17 +57,17 @@ def open_csv(path: UPath) -> Iterator[TableSource]:
         def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
             return _batches(raw, list(columns), wanted)
 
-        yield TableSource("CSV", columns, batches, notes)
+        yield TableSource(columns, batches, notes)
 
 
 def _line(raw: BinaryIO) -> str:
     line = raw.readline(_HEADER_BYTES)
     if b"\0" in line:
-        raise SourceError("is none of Parquet, FITS, VOTable and CSV")
+        raise SourceError(f"is none of {FORMAT_NAMES}")
     try:
         return line.decode()
     except UnicodeDecodeError:
-        raise SourceError("is none of Parquet, FITS, VOTable and CSV: its header is no text") from None
+        raise SourceError(f"is none of {FORMAT_NAMES}: its header is no text") from None
 
 
 def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -107,7 +113,7 @@ def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator
 
 
 class _EndWatch(io.RawIOBase):
-    """Passes a file on and remembers how it ended."""
+    """Stream that records the number of bytes read and the last of them."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self.raw = raw

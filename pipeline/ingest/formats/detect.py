@@ -1,50 +1,53 @@
-"""The form of a file, told by its first bytes, and the reader for it."""
+"""Detection of a file's table format by its first bytes."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
 
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.csv import open_csv
-from ojala.pipeline.ingest.formats.fits import open_fits
-from ojala.pipeline.ingest.formats.parquet import open_parquet
+from ojala.pipeline.ingest.formats import FORMAT_NAMES, FORMATS
 from ojala.pipeline.ingest.formats.table import TableSource, opened
-from ojala.pipeline.ingest.formats.votable import open_votable
+
+_HEAD_BYTES = 512
 
 
-def open_table(path: UPath, scratch: UPath) -> AbstractContextManager[TableSource]:
-    """Open a table of any form for reading.
+@contextmanager
+def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
+    """Open a table in any of the formats `FORMATS` for reading.
 
     Parameters
     ----------
     path : UPath
-        Parquet, CSV, FITS or VOTable; all but Parquet may be gzipped. The name does not matter.
+        The file; all but Parquet may be gzipped. Its name does not matter.
     scratch : UPath
-        Local folder for what has to be unpacked.
+        Local folder for unpacked files.
 
-    Returns
-    -------
-    context manager of TableSource
+    Yields
+    ------
+    TableSource
 
     Raises
     ------
     SourceError
-        If there is no such file, or it has none of these forms.
+        If there is no such file, or it has none of these formats.
     """
     if path.is_dir():
         raise SourceError("is a folder; name the files in it")
     if not path.exists():
         raise SourceError("does not exist")
     with opened(path) as raw:
-        head = raw.read(512)
+        head = raw.read(_HEAD_BYTES)
     if not head.strip():
         raise SourceError("is empty")
-    if head.startswith(b"PAR1"):
-        return open_parquet(path)
-    if head.startswith(b"SIMPLE"):
-        return open_fits(path, scratch)
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        return open_votable(path)
-    return open_csv(path)
+    for form, name in FORMATS.items():
+        module = import_module(f"ojala.pipeline.ingest.formats.{name}")
+        if module.matches(head):
+            with module.open_table(path, scratch) as source:
+                yield replace(source, form=form)
+            return
+    raise SourceError(f"is none of {FORMAT_NAMES}")

@@ -1,7 +1,7 @@
 """FITS binary tables, gzipped or not, with array columns of fixed or variable length.
 
-A header card ``FILTERS`` with the names of the filters, separated by spaces, stands for the array columns
-where they are not the 57 of J-PAS.
+A header card ``FILTERS`` gives the names of the filters of the array columns, separated by spaces, where they
+are not the 57 of J-PAS.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ _DAMAGE = (
     *(ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError),
     *(AstropyUserWarning, fits.VerifyError),
 )
-"""What astropy raises when it comes upon a header or a table that makes no sense."""
+"""Exceptions of astropy for damaged headers and tables."""
+
+
+def matches(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of FITS."""
+    return head.startswith(b"SIMPLE")
 
 
 @contextmanager
-def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
+def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
     """Open the one binary table of a FITS file.
 
     The file is mapped into memory, not read as a whole; one that is gzipped or not on a local disk is
-    unpacked into `scratch` for the time being.
+    unpacked into `scratch` while it is open.
 
     Raises
     ------
@@ -44,10 +49,10 @@ def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
         if copy is not None:
             with opened(path) as raw, copy.open("wb") as target:
                 shutil.copyfileobj(raw, target)
-        with damage_named():
+        with damage_errors():
             file = fits.open((copy or path).path, memmap=True, lazy_load_hdus=False, checksum=True)
         with file:
-            with damage_named():
+            with damage_errors():
                 source = _source(file)
             yield source
     finally:
@@ -56,8 +61,8 @@ def open_fits(path: UPath, scratch: UPath) -> Iterator[TableSource]:
 
 
 @contextmanager
-def damage_named() -> Iterator[None]:
-    """Turn what astropy raises or warns of into a `SourceError`."""
+def damage_errors() -> Iterator[None]:
+    """Turn exceptions and warnings of astropy into a `SourceError`."""
     with warnings.catch_warnings():
         # astropy only warns of a file that is shorter than its header says, or breaks the standard.
         warnings.simplefilter("error", AstropyUserWarning)
@@ -85,12 +90,12 @@ def _source(file: fits.HDUList) -> TableSource:
     def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
         rows = int(table.header["NAXIS2"])
         for first in range(0, rows, BATCH_ROWS):
-            with damage_named():
+            with damage_errors():
                 part = table.data[first : first + BATCH_ROWS]
                 arrays = [_arrow(part, table.columns[columns[key].name]) for key in wanted]
             yield pa.RecordBatch.from_arrays(arrays, list(wanted))
 
-    return TableSource("FITS", columns, batches, {key: value for key, value in notes.items() if value})
+    return TableSource(columns, batches, {key: value for key, value in notes.items() if value})
 
 
 def _arrow(part: fits.FITS_rec, column: fits.Column) -> pa.Array:

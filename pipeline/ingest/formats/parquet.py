@@ -1,4 +1,4 @@
-"""Parquet files, in the contract's columns or in the archive's."""
+"""Parquet tables, with the columns of the contract or of the archive."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from ojala.pipeline.ingest.formats.table import BATCH_ROWS, SourceColumn, TableS
 _BUFFER_BYTES = 1 << 16
 
 
+def matches(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of Parquet."""
+    return head.startswith(b"PAR1")
+
+
 @contextmanager
-def open_parquet(path: UPath) -> Iterator[TableSource]:
+def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
     """Open a Parquet file.
 
     Raises
@@ -51,4 +56,4 @@ def open_parquet(path: UPath) -> Iterator[TableSource]:
             except (pa.ArrowException, OSError) as error:
                 raise SourceError(f"is a damaged Parquet file: {error}") from error
 
-        yield TableSource("Parquet", columns, batches, notes)
+        yield TableSource(columns, batches, notes)

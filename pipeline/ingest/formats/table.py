@@ -1,4 +1,4 @@
-"""A table in a file, whatever its form: columns with units, notes, and rows in batches of bounded size."""
+"""Tables in files, whatever their format: columns with units, notes, and rows in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from upath import UPath
 from ojala.pipeline.ingest.errors import SourceError
 
 BATCH_ROWS = 8_192
-"""Most rows of a batch."""
+"""Largest number of rows in a batch."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceColumn:
-    """A column as a file has it.
+    """A column of a file.
 
     Attributes
     ----------
     name : str
         Name in the file's own spelling.
     unit : str
-        Unit as the file gives it; empty where it gives none.
+        Unit in the file's own spelling; empty where it gives none.
     """
 
     name: str
@@ -42,24 +42,23 @@ class TableSource:
 
     Attributes
     ----------
-    form : str
-        Form of the file: Parquet, CSV, FITS or VOTable.
     columns : dict of str to SourceColumn
         Columns in their order, by their names in lower case.
     batches : callable
-        Takes the lower-case names of the columns wanted, gives record batches of them with at most
-        `BATCH_ROWS` rows. Cells are numbers, texts, or lists of numbers; those of text forms are all
-        texts, in which an array stands as numbers with white space between. Raises
-        :class:`SourceError` where the file is damaged.
+        Takes lower-case names of columns and yields record batches of them with at most `BATCH_ROWS` rows.
+        Cells are numbers, texts, or lists of numbers; those of text formats are all texts, with arrays as
+        numbers separated by white space. Raises :class:`SourceError` where the file is damaged.
     notes : dict of str to str
-        What the file says about itself, by lower-case key: ``select``, the query that made it;
-        ``filters``, the names of the filters in the order of its array columns.
+        Metadata by lower-case key: ``select``, the query that made the file; ``filters``, the names of the
+        filters in the order of its array columns.
+    form : str
+        Name of the format in `ojala.pipeline.ingest.formats.FORMATS`.
     """
 
-    form: str
     columns: dict[str, SourceColumn]
     batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
     notes: dict[str, str] = field(default_factory=dict)
+    form: str = ""
 
 
 def by_lower_case(columns: Iterable[SourceColumn]) -> dict[str, SourceColumn]:
@@ -84,7 +83,7 @@ def by_lower_case(columns: Iterable[SourceColumn]) -> dict[str, SourceColumn]:
 
 @contextmanager
 def opened(path: UPath) -> Iterator[BinaryIO]:
-    """A file's content, decompressed where it is gzipped."""
+    """Open a file for reading, decompressed where it is gzipped."""
     with path.open("rb") as raw:
         zipped = raw.read(2) == GZIP_MAGIC
         raw.seek(0)

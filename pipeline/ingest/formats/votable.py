@@ -1,8 +1,8 @@
 """VOTable files as TAP services send them, gzipped or not.
 
 TABLEDATA is read as a stream; BINARY and BINARY2 are one block of base64 and are held whole. Data that
-are not in the file itself are not fetched. An INFO or PARAM ``FILTERS`` with the names of the filters,
-separated by spaces, stands for the array columns where they are not the 57 of J-PAS. The format is that
+are not in the file itself are not fetched. An INFO or PARAM ``FILTERS`` gives the names of the filters of the
+array columns, separated by spaces, where they are not the 57 of J-PAS. The format is that
 of the IVOA Recommendation "VOTable Format Definition" 1.5.
 """
 
@@ -46,7 +46,7 @@ _BYTES = {name: kind.itemsize for name, kind in _NUMBERS.items()} | {
 
 @dataclass(slots=True)
 class _Field:
-    """A column: its type, how many values a cell holds (None: it varies), and what stands for no value."""
+    """A column: its type, the number of values in a cell (None: it varies), and the text of a null value."""
 
     column: SourceColumn
     datatype: str
@@ -57,7 +57,7 @@ class _Field:
 
 @dataclass(slots=True)
 class _Head:
-    """What comes before the first row."""
+    """Metadata before the first row."""
 
     fields: list[_Field] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
@@ -65,8 +65,13 @@ class _Head:
     data: ElementTree.Element | None = None
 
 
+def matches(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of XML."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+
+
 @contextmanager
-def open_votable(path: UPath) -> Iterator[TableSource]:
+def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
     """Open the one table of a VOTable file.
 
     Raises
@@ -85,7 +90,7 @@ def open_votable(path: UPath) -> Iterator[TableSource]:
             for arrays in read(events, head, slots):
                 yield pa.RecordBatch.from_arrays(arrays, list(wanted))
 
-        yield TableSource("VOTable", columns, batches, head.notes)
+        yield TableSource(columns, batches, head.notes)
 
 
 def _events(raw: BinaryIO) -> Iterator[_Event]:
@@ -162,7 +167,7 @@ def _read_text(events: Iterator[_Event], head: _Head, slots: Sequence[int]) -> I
             text = cells[slot]
             column.append(None if text is None or text.strip() == null else text)
         if head.data is not None:
-            # Forget the rows that have been read: the tree would grow to the size of the file.
+            # Drop the rows that have been read: the tree would grow to the size of the file.
             head.data.clear()
         if row % BATCH_ROWS == 0:
             yield [pa.array(column, pa.string()) for column in columns]
@@ -186,7 +191,7 @@ def _read_binary(events: Iterator[_Event], head: _Head, slots: Sequence[int]) ->
 
 
 def _binary_rows(data: bytes, head: _Head, slots: Sequence[int]) -> Iterator[list[pa.Array]]:
-    """Cut the block into cells; numbers stay bytes until a whole column of a batch is turned into them."""
+    """Cut the block into cells; numbers are decoded a column of a batch at a time."""
     # BINARY2 puts one bit per field, the first in the highest place, before each row: set where null.
     mask_bytes = (len(head.fields) + 7) // 8 if head.serialisation == "BINARY2" else 0
     for one in head.fields:

@@ -17,6 +17,7 @@ from upath import UPath
 from ojala.catalogs_schema.cutouts import LETTERS
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.images.field import Field, Plane, sky_geometry
+from ojala.pipeline.ingest.images.kind import ImageKind
 
 EXPECTED = (
     "a coadd of the Legacy Survey (IMTYPE image, invvar, maskbits or psfsize, with the name of its brick)"
@@ -38,7 +39,7 @@ class BrickPlane:
     band : str
         Letter of the band; empty for maskbits, which are of all bands.
     plane : Plane
-        Where the pixels are.
+        Location of the pixels.
     shape : tuple of int
         Rows and columns.
     wcs : WCS
@@ -54,28 +55,28 @@ class BrickPlane:
 
 
 def is_brick_plane(header: fits.Header) -> bool:
-    """Whether this is the header of one of a brick's maps, read here or not."""
+    """Whether this is the header of a map of a brick, of any type."""
     return bool(_brick(header)) and "IMTYPE" in header
 
 
-def brick_plane(path: UPath, hdu: int, header: fits.Header) -> BrickPlane:
-    """What the header of a brick's map says.
+def brick_plane(path: UPath, images: dict[int, fits.Header], header: fits.Header) -> BrickPlane:
+    """Read the header of a map of a brick.
 
     Raises
     ------
     SourceError
-        If it is a map that is not read here, or says not of which band it is.
+        If its type is not needed, or its band is unknown.
     """
     kind = str(header["IMTYPE"]).strip()
     if kind not in ("image", "invvar", "psfsize", "maskbits"):
         raise SourceError(f"is a map of {kind}, which cut-outs do not need: expected {EXPECTED}")
     band = "" if kind == "maskbits" else _band(path, header)
     wcs, shape = sky_geometry(header)
-    return BrickPlane(_brick(header), kind, band, Plane(path, hdu), shape, wcs)
+    return BrickPlane(_brick(header), kind, band, Plane(path, next(iter(images))), shape, wcs)
 
 
 def brick_fields(planes: Sequence[BrickPlane]) -> list[Field]:
-    """The bricks that planes belong to, sorted by name; those without an image are left out.
+    """Group planes by brick, sorted by name; bricks without an image are left out.
 
     Raises
     ------
@@ -143,3 +144,6 @@ def _band(path: UPath, header: fits.Header) -> str:
         if word
         else "says not of which band it is: give it the name that it has in the Legacy Survey"
     )
+
+
+KIND = ImageKind(EXPECTED, is_brick_plane, brick_plane, brick_fields)

@@ -1,7 +1,7 @@
 """Cut-out files, as the viewer of the Legacy Survey gives them: all bands of a small piece of the sky.
 
 The first image of the file is a cube (bands, rows, columns), or a plane where there is one band; ``BANDS``
-names them. Further images may hold the inverse variance and the mask bits, told by ``IMAGETYP``.
+names them. Further images may hold the inverse variance and the mask bits, by their ``IMAGETYP``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from upath import UPath
 from ojala.catalogs_schema.cutouts import LETTERS
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.images.field import Field, Plane, sky_geometry
+from ojala.pipeline.ingest.images.kind import ImageKind
 
 EXPECTED = "a cut-out of the Legacy Survey's viewer (an image of bands x rows x columns, with BANDS)"
 
@@ -21,15 +22,17 @@ def is_cutout(header: fits.Header) -> bool:
     return "BANDS" in header
 
 
-def cutout_field(path: UPath, images: dict[int, fits.Header]) -> Field:
-    """The field of a cut-out file.
+def cutout_field(path: UPath, images: dict[int, fits.Header], header: fits.Header) -> Field:
+    """Read the field of a cut-out file.
 
     Parameters
     ----------
     path : UPath
         The file.
     images : dict of int to Header
-        Its images by the number of their HDU, in their order.
+        Its images by HDU number, in their order.
+    header : Header
+        Header of the first image.
 
     Raises
     ------
@@ -37,7 +40,6 @@ def cutout_field(path: UPath, images: dict[int, fits.Header]) -> Field:
         If bands and planes do not match, there is none of g, r and z, or cut-outs cannot be made from it.
     """
     first = next(iter(images))
-    header = images[first]
     bands = str(header["BANDS"]).strip()
     wcs, shape = sky_geometry(header)
     planes: dict[str, dict[str, Plane]] = {"IMAGE": _planes(path, first, header, bands)}
@@ -71,3 +73,6 @@ def _planes(path: UPath, number: int, header: fits.Header, bands: str) -> dict[s
     return {
         band: Plane(path, number, None if single else bands.index(band)) for band in LETTERS if band in bands
     }
+
+
+KIND = ImageKind(EXPECTED, is_cutout, cutout_field, list)

@@ -1,8 +1,9 @@
-"""Which fields the files of a request hold, told by their content."""
+"""Registry of the kinds of image files, and detection of the fields in the files of a request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from astropy.io import fits
 from upath import UPath
@@ -11,22 +12,22 @@ from ojala.pipeline.ingest.discovery import discover_files
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.formats.table import opened
 from ojala.pipeline.ingest.images import bricks, cutout_files
-from ojala.pipeline.ingest.images.bricks import BrickPlane, brick_fields, brick_plane, is_brick_plane
-from ojala.pipeline.ingest.images.cutout_files import cutout_field, is_cutout
 from ojala.pipeline.ingest.images.field import Field
-from ojala.pipeline.ingest.surveys.hdus import open_hdus
+from ojala.pipeline.ingest.images.kind import ImageKind
+from ojala.pipeline.ingest.surveys.hdus import hdu_names, open_hdus
 
-_EXPECTED = f"{bricks.EXPECTED}; {cutout_files.EXPECTED}"
+KINDS: tuple[ImageKind, ...] = (bricks.KIND, cutout_files.KIND)
+"""Kinds of images, in the order in which they are tried: a kind is a module with ``KIND`` and one entry."""
 
 
 def find_fields(sources: Sequence[UPath]) -> tuple[list[Field], tuple[str, ...]]:
-    """The fields in files and folders.
+    """Find the fields in files and folders.
 
     Parameters
     ----------
     sources : sequence of UPath
-        Files, or folders whose files are all looked at. A file that is named must be understood; one in a
-        folder that holds something else is passed over.
+        Files, or folders, whose files are all read. A file that is named must be understood; one in a folder
+        that holds something else is passed over.
 
     Returns
     -------
@@ -41,48 +42,53 @@ def find_fields(sources: Sequence[UPath]) -> tuple[list[Field], tuple[str, ...]]
         If a file that is named is not understood, a file is damaged, planes of a brick do not belong
         together, or there is no image.
     """
-    found, passed_over = discover_files(sources, image_of)
-    planes = [one for one in found.values() if isinstance(one, BrickPlane)]
-    cutouts = [one for one in found.values() if isinstance(one, Field)]
-    fields = brick_fields(planes) + cutouts
+    parts, passed_over = discover_files(sources, read_image)
+    fields = [
+        field
+        for kind in KINDS
+        for field in kind.fields([part for its_kind, part in parts.values() if its_kind is kind])
+    ]
     if not fields:
         seen = f"; {len(passed_over)} files were looked at, such as {passed_over[0]}" if passed_over else ""
-        raise IngestError(f"no images were found: expected {_EXPECTED}{seen}")
+        raise IngestError(f"no images were found: expected {_expected()}{seen}")
     return fields, passed_over
 
 
-def image_of(path: UPath) -> BrickPlane | Field:
-    """What a file holds.
+def read_image(path: UPath) -> tuple[ImageKind, Any]:
+    """Detect the kind of an image file and read its headers; returns the kind with a part of a field.
 
     Raises
     ------
     SourceError
-        If it is no image that is known here: says what was found and what was expected; or if it is damaged.
+        If it has none of the kinds, with its content and the expected kinds; or if it is damaged.
     """
     if not path.exists():
         raise SourceError("does not exist")
     with opened(path) as raw:
         head = raw.read(6)
     if head != b"SIMPLE":
-        raise SourceError(f"is no FITS file: expected {_EXPECTED}")
+        raise SourceError(f"is no FITS file: expected {_expected()}")
     with open_hdus(path) as hdus:
         images = {
             i: hdu.header for i, hdu in enumerate(hdus) if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2
         }
-        found = ", ".join(hdu.name or f"HDU {i}" for i, hdu in enumerate(hdus))
         if images:
-            number, header = next(iter(images.items()))
-            if is_brick_plane(header) or is_brick_plane(hdus[0].header):
-                return brick_plane(path, number, _with_primary(header, hdus[0].header))
-            if is_cutout(header):
-                return cutout_field(path, images)
-    raise SourceError(
-        f"is a FITS file with {found}, in which there are no images known here: expected {_EXPECTED}"
-    )
+            header = _with_primary(next(iter(images.values())), hdus[0].header)
+            for kind in KINDS:
+                if kind.matches(header):
+                    return kind, kind.read(path, images, header)
+        raise SourceError(
+            f"is a FITS file with {hdu_names(hdus)}, in which there are no images known here: "
+            f"expected {_expected()}"
+        )
+
+
+def _expected() -> str:
+    return "; ".join(kind.expected for kind in KINDS)
 
 
 def _with_primary(header: fits.Header, primary: fits.Header) -> fits.Header:
-    """A header with what only the primary header says of brick, kind and band."""
+    """A header with the brick, kind and band of the primary header, where it lacks them."""
     joined = header.copy()
     for key in ("BRICKNAM", "BRICK", "IMTYPE", "BAND", "FILTER"):
         if key not in joined and key in primary:

@@ -1,4 +1,4 @@
-"""A field: a piece of the sky with planes of pixels in files, read box by box."""
+"""Fields: pieces of the sky with planes of pixels in files, read box by box."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.cutouts import PIXEL_SCALE, SIZE
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.fits import damage_named
+from ojala.pipeline.ingest.formats.fits import damage_errors
 from ojala.pipeline.ingest.surveys.hdus import open_hdus
 
 _SCALE_TOLERANCE = 0.02
@@ -31,7 +31,7 @@ class Plane:
     hdu : int
         Number of its HDU.
     layer : int or None
-        Which plane of a cube; None where the HDU holds one plane.
+        Index of the plane in a cube; None where the HDU holds one plane.
     """
 
     path: UPath
@@ -46,9 +46,9 @@ class Field:
     Attributes
     ----------
     name : str
-        For messages and for the order of fields.
+        Name in messages; fields are sorted by it.
     brick : str
-        Brick of the Legacy Survey; empty where it is none.
+        Brick of the Legacy Survey; empty for other fields.
     wcs : WCS
         From position to column and row.
     shape : tuple of int
@@ -56,9 +56,9 @@ class Field:
     image : mapping of str to Plane
         Flux [nanomaggy] by the band's letter.
     ivar : mapping of str to Plane
-        Inverse variance [1/nanomaggy2], as far as there are any.
+        Inverse variance [1/nanomaggy2], where available.
     psf : mapping of str to Plane
-        Full width at half maximum of the point-spread function [arcsec], as far as known.
+        Full width at half maximum of the point-spread function [arcsec], where known.
     mask : Plane or None
         The survey's mask bits.
     """
@@ -86,7 +86,7 @@ class Field:
 
     @property
     def radius(self) -> float:
-        """About the distance from the middle to a corner [deg], not less."""
+        """Upper limit of the distance from the middle to a corner [deg]."""
         return 1.01 * float(np.hypot(*self.shape)) / 2 * self.scale / 3600.0
 
     def pixels(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,18 +108,16 @@ class Field:
 
 
 def sky_geometry(header: fits.Header) -> tuple[WCS, tuple[int, int]]:
-    """World coordinates and shape (rows, columns) from the header of an image or a cube.
+    """Read world coordinates and shape (rows, columns) from the header of an image or a cube.
 
     Raises
     ------
     SourceError
-        If cut-outs cannot be made from it: it has no position on the sky, pixels of another size, or too few.
+        If it has no position on the sky, pixels of another size, or too few pixels for a cut-out.
     """
     wcs = WCS(header, naxis=2)
     if not wcs.has_celestial:
-        raise SourceError(
-            "says not where on the sky it lies: its header has no CTYPE1 and CTYPE2 with RA and DEC"
-        )
+        raise SourceError("has no position on the sky: its header has no CTYPE1 and CTYPE2 with RA and DEC")
     scale = proj_plane_pixel_scales(wcs) * 3600.0
     if np.abs(scale / PIXEL_SCALE - 1.0).max() > _SCALE_TOLERANCE:
         raise SourceError(
@@ -135,7 +133,7 @@ def sky_geometry(header: fits.Header) -> tuple[WCS, tuple[int, int]]:
 
 
 class OpenFiles:
-    """The files of fields, open as long as they are read from; a context manager."""
+    """Context manager that keeps the files of fields open between reads."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -158,7 +156,7 @@ class OpenFiles:
         try:
             if plane.path not in self._files:
                 self._files[plane.path] = self._stack.enter_context(open_hdus(plane.path))
-            with damage_named():
+            with damage_errors():
                 section = self._files[plane.path][plane.hdu].section
                 box = section[rows, columns] if plane.layer is None else section[plane.layer, rows, columns]
         except SourceError as fault:

@@ -1,4 +1,4 @@
-"""The objects that cut-outs are made for: those of a catalogue, leaf by leaf, or of a table."""
+"""Objects of a cut-out request: those of a catalogue, leaf by leaf, or of a table."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from ojala.pipeline.storage.healpix import (
 )
 
 LEAF_ROWS = 10_000
-"""Most rows of a leaf: 0.5 GB of images, which are in memory three times while a leaf is written."""
+"""Largest number of rows in a leaf: 0.5 GB of images, held three times while a leaf is written."""
 
 TABLE_ROWS = 1_000
-"""Most rows of a leaf of a table's objects."""
+"""Largest number of rows in a leaf of a table's objects."""
 
 _NAMES = {
     "object_id": ("object_id", "id", "targetid", "source_id"),
@@ -47,7 +47,7 @@ class CutoutObjects:
     Attributes
     ----------
     name : str
-        Of the catalogue, or of the table's file.
+        Name of the catalogue, or of the table's file.
     rows : mapping of Partition to int
         Rows of each partition.
     root : UPath or None
@@ -91,17 +91,17 @@ class CutoutObjects:
         return pa.table({name: table[name].cast(CUTOUTS[name].type) for name in KEY_NAMES})
 
 
-def objects_of(source: UPath, scratch: UPath) -> CutoutObjects:
-    """The objects of a catalogue of spectra or photometry, or of a table.
+def read_objects(source: UPath, scratch: UPath) -> CutoutObjects:
+    """Read the objects of a catalogue of spectra or photometry, or of a table.
 
     Parameters
     ----------
     source : UPath
-        Folder of the catalogue, or a file: CSV, FITS, Parquet or VOTable with the columns ``ra`` and ``dec``
-        [deg] and ``object_id``, ``id``, ``targetid`` or ``source_id``. A whole number is the key itself;
-        of a text, the key is the first 63 bits of its SHA-256.
+        Folder of the catalogue, or a file in one of the formats `ojala.pipeline.ingest.formats.FORMATS` with
+        the columns ``ra`` and ``dec`` [deg] and ``object_id``, ``id``, ``targetid`` or ``source_id``. A whole
+        number is the key itself; of a text, the key is the first 63 bits of its SHA-256.
     scratch : UPath
-        Local folder for what has to be unpacked.
+        Local folder for unpacked files.
 
     Raises
     ------
@@ -125,8 +125,7 @@ def objects_of(source: UPath, scratch: UPath) -> CutoutObjects:
         )
         partitions = adaptive_partitions(pixels, counts, FINEST_ORDER, TABLE_ROWS)
     except SourceError as fault:
-        where = f"{source}, {fault}" if fault.row or fault.column else f"{source} {fault}"
-        raise IngestError(where) from fault
+        raise IngestError(fault.in_file(source)) from fault
     except ValueError as error:
         raise IngestError(f"{source}: {error}") from error
     made = CutoutObjects(source.name, {}, table=table)

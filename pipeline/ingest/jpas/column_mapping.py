@@ -1,6 +1,6 @@
-"""The archive's vocabulary: which columns of a file say what.
+"""Mapping of a file's columns to the photometry contract.
 
-Understood are the contract's own columns; the archive's key, position and flags; its array columns over
+Accepted are the contract's own columns; the archive's key, position and flags; its array columns over
 the filters (magnitudes, or fluxes with relative errors) or single filters picked from them, such as
 ``MAG_APER_COR_3_0[jpas::J0660]``; and the Legacy Survey's fluxes with inverse variances. A column that
 looks like a flux or a magnitude and is none of these is refused by name; other columns are left out and
@@ -19,7 +19,7 @@ from ojala.catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, REFERENCE_BA
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource
 from ojala.pipeline.ingest.jpas import flux_units
-from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind, Measure
+from ojala.pipeline.ingest.jpas.flux_units import FluxConverter, FluxDensityKind
 
 APERTURE = "APER_COR_3_0"
 """Aperture of the published catalogue: 3 arcsec, corrected to the total flux."""
@@ -42,18 +42,18 @@ _NO_FLUX = ("flux_radius",)
 
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
-    """How one column, with its errors, becomes the fluxes of one band or of several.
+    """Mapping of one column, with its errors, to the fluxes of one band or of several.
 
     Attributes
     ----------
     value, error : str
         Columns of the file (lower case); the error may be missing from it (None).
     bands : tuple of Band or None
-        The band of each place of an array column, None where it is not kept; one band for single values.
+        Band of each element of an array column, None where it is not kept; one band for scalars.
     is_array : bool
         Whether cells are arrays.
-    measure : callable
-        Turns values and errors into uJy.
+    convert : FluxConverter
+        Converts values and errors to uJy.
     scale : tuple of float
         uJy per unit of value, for each band.
     """
@@ -62,13 +62,13 @@ class ColumnMapping:
     error: str | None
     bands: tuple[Band | None, ...]
     is_array: bool
-    measure: Measure
+    convert: FluxConverter
     scale: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TableMapping:
-    """Where in a file each thing stands.
+    """Mapping of all columns of a file.
 
     Attributes
     ----------
@@ -77,50 +77,51 @@ class TableMapping:
     morph_type : str or None
         Column of the morphological type.
     filters : tuple of Band or None
-        Band of each place of the array columns.
-    readings : tuple of Reading
-        Where the fluxes come from.
+        Band of each element of the array columns.
+    columns : tuple of ColumnMapping
+        Mappings of the fluxes.
     read, ignored : tuple of str
-        Columns that are read (lower case) and those that are not (in the file's spelling).
+        Columns that are read (lower case) and columns that are not (in the file's spelling).
     """
 
     position: tuple[str, str]
     morph_type: str | None
     filters: tuple[Band | None, ...]
-    readings: tuple[ColumnMapping, ...]
+    columns: tuple[ColumnMapping, ...]
     read: tuple[str, ...]
     ignored: tuple[str, ...]
 
     @property
     def detection(self) -> int | None:
-        """Place of the detection band in the array columns; None where they leave it out."""
+        """Index of the detection band in the array columns; None where they leave it out."""
         names = [band.name if band is not None else None for band in self.filters]
         return names.index(REFERENCE_BAND) if REFERENCE_BAND in names else None
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Names of the bands that the file has, in the contract's order."""
-        found = {band for reading in self.readings for band in reading.bands}
+        """Names of the bands with fluxes, in the contract's order."""
+        found = {band for column in self.columns for band in column.bands}
         return tuple(band.name for band in BANDS if band in found)
 
 
-def resolve(
+def map_columns(
     source: TableSource, aperture: str = APERTURE, units: FluxDensityKind | None = None
 ) -> TableMapping:
-    """Find out what the columns of a file mean.
+    """Map the columns of a file to the contract.
 
     Parameters
     ----------
     source : TableSource
         The file's columns, units and notes.
     aperture : str
-        Which aperture to read where a file has several.
+        Aperture to read where a file has several.
     units : {"fnu", "flambda"}, optional
-        Whether the archive's fluxes are those of FNuDualObj or FLambdaDualObj, for files that do not say.
+        Whether the archive's fluxes are those of FNuDualObj or FLambdaDualObj, for files that do not state
+        it.
 
     Returns
     -------
-    Layout
+    TableMapping
 
     Raises
     ------
@@ -142,20 +143,20 @@ def resolve(
     morph_type = next((name for name in _MORPH_TYPE if name in names), None)
     filters = _filters(source.notes.get("filters"))
 
-    scalars, survey = _sort_out(names)
-    readings = [*_contract_readings(scalars, names), *_legacy_readings(scalars, names)]
-    readings += _survey_readings(survey, source, filters, aperture.lower(), units)
-    _refuse_twice(readings, names)
-    if not readings:
+    scalars, survey = _split_columns(names)
+    mappings = [*_contract_columns(scalars, names), *_legacy_columns(scalars, names)]
+    mappings += _survey_columns(survey, source, filters, aperture.lower(), units)
+    _refuse_duplicates(mappings, names)
+    if not mappings:
         raise SourceError(f"has no photometry: no column of fluxes or magnitudes; {_present(names)}")
 
     read = ["tile_id", "number", *position]
     read += [
         name for name in ("ebv", morph_type, "flags", "mask_flags") if name in names and name is not None
     ]
-    read += [name for r in readings for name in (r.value, r.error) if name is not None]
+    read += [name for r in mappings for name in (r.value, r.error) if name is not None]
     ignored = [c.name for key, c in names.items() if key not in read and key not in _COMPUTED]
-    return TableMapping(position, morph_type, filters, tuple(readings), tuple(read), tuple(ignored))
+    return TableMapping(position, morph_type, filters, tuple(mappings), tuple(read), tuple(ignored))
 
 
 def _filters(named: str | None) -> tuple[Band | None, ...]:
@@ -171,10 +172,10 @@ def _filters(named: str | None) -> tuple[Band | None, ...]:
     return tuple(known.get(word) for word in words)
 
 
-def _sort_out(
+def _split_columns(
     names: Mapping[str, SourceColumn],
 ) -> tuple[set[str], dict[str, re.Match[str]]]:
-    """Columns with the flux of one band, and those of the archive."""
+    """Columns with the flux of one band, and columns of the archive."""
     known = {c for band in BANDS for c in (band.flux_column, band.error_column)}
     known |= {f"{kind}_{short}" for short in _LEGACY for kind in ("flux", "flux_ivar")}
     scalars: set[str] = set()
@@ -194,8 +195,8 @@ def _sort_out(
     return scalars, survey
 
 
-def _contract_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[ColumnMapping]:
-    readings = []
+def _contract_columns(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[ColumnMapping]:
+    mappings = []
     for band in BANDS:
         value, error = band.flux_column, band.error_column
         legacy = f"flux_ivar_{band.name.lower()}" in scalars
@@ -221,25 +222,25 @@ def _contract_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> 
                 column=names[error].name,
             )
         scale = _scalar_scale(names[value], band)
-        readings.append(
+        mappings.append(
             ColumnMapping(
                 value, error if error in scalars else None, (band,), False, flux_units.from_flux, (scale,)
             )
         )
-    return readings
+    return mappings
 
 
 def _scalar_scale(column: SourceColumn, band: Band) -> float:
     unit = _unit(column)
     if unit is None:
         return 1.0
-    if flux_units.family_of(unit) is None:
+    if flux_units.kind_of(unit) is None:
         raise SourceError(f"has the unit {column.unit!r}, expected a flux density", column=column.name)
     return flux_units.microjansky_per(unit, band.pivot)
 
 
-def _legacy_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[ColumnMapping]:
-    readings = []
+def _legacy_columns(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[ColumnMapping]:
+    mappings = []
     for short, band_name in _LEGACY.items():
         value, ivar = f"flux_{short}", f"flux_ivar_{short}"
         band = BY_NAME[band_name]
@@ -252,11 +253,11 @@ def _legacy_readings(scalars: set[str], names: Mapping[str, SourceColumn]) -> li
             raise SourceError(
                 f"has the unit {names[value].unit!r}, expected nanomaggies", column=names[value].name
             )
-        readings.append(ColumnMapping(value, ivar, (band,), False, flux_units.from_nanomaggies, (1.0,)))
-    return readings
+        mappings.append(ColumnMapping(value, ivar, (band,), False, flux_units.from_nanomaggies, (1.0,)))
+    return mappings
 
 
-def _survey_readings(
+def _survey_columns(
     survey: dict[str, re.Match[str]],
     source: TableSource,
     filters: tuple[Band | None, ...],
@@ -275,24 +276,24 @@ def _survey_readings(
         )
     # Fluxes say more than magnitudes, which cannot be negative.
     kind = "flux" if any(match["kind"] == "flux" for match in chosen.values()) else "mag"
-    readings = []
+    mappings = []
     for name, match in chosen.items():
         if match["kind"] != kind:
             continue
         column = source.columns[name]
-        bands = filters if match["filter"] is None else (_picked(match["filter"], column),)
+        bands = filters if match["filter"] is None else (_band_of_filter(match["filter"], column),)
         error = _ERROR_KIND[kind] + name.removeprefix(kind)
         if error not in source.columns:
             raise SourceError(f"is missing beside {column.name}", column=error.upper())
-        measure: Measure = flux_units.from_magnitude
+        convert: FluxConverter = flux_units.from_magnitude
         scale: tuple[float, ...] = (1.0,) * len(bands)
         if kind == "flux":
-            measure, scale = flux_units.from_relative_error, _flux_scale(column, bands, source, units)
-        readings.append(ColumnMapping(name, error, bands, match["filter"] is None, measure, scale))
-    return readings
+            convert, scale = flux_units.from_relative_error, _flux_scale(column, bands, source, units)
+        mappings.append(ColumnMapping(name, error, bands, match["filter"] is None, convert, scale))
+    return mappings
 
 
-def _picked(name: str, column: SourceColumn) -> Band:
+def _band_of_filter(name: str, column: SourceColumn) -> Band:
     for band in JPAS_BANDS:
         if band.name.lower() == name:
             return band
@@ -305,33 +306,33 @@ def _flux_scale(
     """Microjansky per unit of the archive's flux columns, named alike in both of its flux tables."""
     query = source.notes.get("select", "").lower()
     tables: list[tuple[str, FluxDensityKind]] = [("fnudualobj", "fnu"), ("flambdadualobj", "flambda")]
-    said: dict[str, FluxDensityKind] = {
-        f"the query reads {table}": family for table, family in tables if table in query
+    stated: dict[str, FluxDensityKind] = {
+        f"the query reads {table}": kind for table, kind in tables if table in query
     }
     if units is not None:
-        said["--units"] = units
-    stated = set(said.values())
+        stated["--units"] = units
+    kinds = set(stated.values())
     unit = _unit(column)
     if unit is not None:
-        family = flux_units.family_of(unit)
-        if family is None:
+        kind = flux_units.kind_of(unit)
+        if kind is None:
             raise SourceError(f"has the unit {column.unit!r}, expected a flux density", column=column.name)
-        said[f"the unit is {column.unit!r}"] = family
+        stated[f"the unit is {column.unit!r}"] = kind
         if flux_units.is_bare_cgs(unit):
             # The archive's numbers are in units of 1e-30 or 1e-19 of this; a file that leaves the power
-            # of ten out has to be vouched for.
+            # of ten out has to be confirmed by the user.
             unit = None
-    if len(set(said.values())) > 1:
-        contradiction = "; ".join(f"{where}: {family}" for where, family in said.items())
+    if len(set(stated.values())) > 1:
+        contradiction = "; ".join(f"{where}: {kind}" for where, kind in stated.items())
         raise SourceError(f"is said to be in different units ({contradiction})", column=column.name)
     if unit is None:
-        if not stated:
+        if not kinds:
             raise SourceError(
                 "does not say its units: name the archive's table it comes from with --units fnu "
                 "(FNuDualObj, 1e-30 erg/s/cm2/Hz) or --units flambda (FLambdaDualObj, 1e-19 erg/s/cm2/A)",
                 column=column.name,
             )
-        unit = flux_units.parse_unit(flux_units.ARCHIVE_UNIT[stated.pop()])
+        unit = flux_units.parse_unit(flux_units.ARCHIVE_UNIT[kinds.pop()])
     return tuple(1.0 if band is None else flux_units.microjansky_per(unit, band.pivot) for band in bands)
 
 
@@ -344,18 +345,18 @@ def _unit(column: SourceColumn) -> UnitBase | None:
         ) from None
 
 
-def _refuse_twice(readings: list[ColumnMapping], names: Mapping[str, SourceColumn]) -> None:
+def _refuse_duplicates(mappings: list[ColumnMapping], names: Mapping[str, SourceColumn]) -> None:
     seen: dict[Band, ColumnMapping] = {}
-    for reading in readings:
-        for band in reading.bands:
+    for mapping in mappings:
+        for band in mapping.bands:
             if band is None:
                 continue
             if band in seen:
                 raise SourceError(
                     f"gives {band.name} a second time, beside {names[seen[band].value].name}; leave one out",
-                    column=names[reading.value].name,
+                    column=names[mapping.value].name,
                 )
-            seen[band] = reading
+            seen[band] = mapping
 
 
 def _present(names: Mapping[str, SourceColumn]) -> str:

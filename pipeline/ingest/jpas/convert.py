@@ -1,4 +1,4 @@
-"""Rows of a file as photometry: numbers checked, fluxes brought to microjansky, positions indexed."""
+"""Conversion of a file's rows to the photometry contract: numbers checked, fluxes in uJy, spatial index."""
 
 from __future__ import annotations
 
@@ -18,32 +18,34 @@ from ojala.pipeline.storage.healpix import spatial_index
 _INT32 = 2**31 - 1
 
 
-class _Faults:
-    """Keeps the fault of the first row, so that it does not matter which column is looked at first."""
+class _FirstError:
+    """Context manager that keeps the error of the first row, whatever the order of the columns."""
 
     def __init__(self) -> None:
         self.first: SourceError | None = None
 
-    def __enter__(self) -> _Faults:
+    def __enter__(self) -> _FirstError:
         return self
 
-    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
-        if not isinstance(fault, SourceError):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, SourceError):
             return False
-        if self.first is None or (fault.row or 0) < (self.first.row or 0):
-            self.first = fault
+        if self.first is None or (error.row or 0) < (self.first.row or 0):
+            self.first = error
         return True
 
 
-def photometry(batch: pa.RecordBatch, layout: TableMapping, names: Mapping[str, SourceColumn]) -> pa.Table:
-    """Rows of a file as photometry.
+def convert_photometry(
+    batch: pa.RecordBatch, mapping: TableMapping, names: Mapping[str, SourceColumn]
+) -> pa.Table:
+    """Convert rows of a file to the photometry contract.
 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
-        The columns ``layout.read``.
-    layout : Layout
-        What they mean.
+        The columns ``mapping.read``.
+    mapping : TableMapping
+        Mapping of the file's columns.
     names : mapping of str to SourceColumn
         The file's columns, for messages.
 
@@ -55,36 +57,36 @@ def photometry(batch: pa.RecordBatch, layout: TableMapping, names: Mapping[str, 
     Raises
     ------
     SourceError
-        With the first row of the batch, counted from 1, that is not understood.
+        With the first faulty row of the batch, counted from 1.
     """
-    faults = _Faults()
+    errors = _FirstError()
     columns: dict[str, pa.Array] = {"morph_type": pa.array([NONE] * batch.num_rows)}
     key: dict[str, np.ndarray] = {}
     for name in ("tile_id", "number"):
-        with faults:
+        with errors:
             key[name] = parsing.whole_numbers(
                 batch[name], names[name].name, low=0, high=_INT32, required=True
             ).astype(np.int64)
     sky: list[np.ndarray] = []
-    for name, low, high in zip(layout.position, (0.0, -90.0), (360.0, 90.0), strict=True):
-        with faults:
+    for name, low, high in zip(mapping.position, (0.0, -90.0), (360.0, 90.0), strict=True):
+        with errors:
             sky.append(parsing.angles(batch[name], names[name].name, low=low, high=high))
-    if "ebv" in layout.read:
-        with faults:
+    if "ebv" in mapping.read:
+        with errors:
             columns["ebv"] = _single(parsing.numbers(batch["ebv"], names["ebv"].name))
-    if layout.morph_type is not None:
-        with faults:
-            found = parsing.words(batch[layout.morph_type], names[layout.morph_type].name, MORPH_TYPES)
+    if mapping.morph_type is not None:
+        with errors:
+            found = parsing.words(batch[mapping.morph_type], names[mapping.morph_type].name, MORPH_TYPES)
             columns["morph_type"] = found.fill_null(NONE)
     for name in ("flags", "mask_flags"):
-        if name in layout.read:
-            with faults:
-                columns[name] = _flags(batch[name], names[name].name, layout)
-    for reading in layout.readings:
-        with faults:
-            columns |= _fluxes(batch, reading, names)
-    if faults.first is not None:
-        raise faults.first
+        if name in mapping.read:
+            with errors:
+                columns[name] = _flags(batch[name], names[name].name, mapping)
+    for column in mapping.columns:
+        with errors:
+            columns |= _fluxes(batch, column, names)
+    if errors.first is not None:
+        raise errors.first
 
     columns["tile_id"] = pa.array(key["tile_id"], pa.int32())
     columns["number"] = pa.array(key["number"], pa.int32())
@@ -97,23 +99,23 @@ def photometry(batch: pa.RecordBatch, layout: TableMapping, names: Mapping[str, 
     )
 
 
-def _flags(values: pa.Array, column: str, layout: TableMapping) -> pa.Array:
+def _flags(values: pa.Array, column: str, mapping: TableMapping) -> pa.Array:
     """Flags of the detection band, from flags of each filter or of the object."""
-    chosen = pa.array(parsing.pick(values, column, len(layout.filters), layout.detection))
+    chosen = pa.array(parsing.pick(values, column, len(mapping.filters), mapping.detection))
     found = parsing.whole_numbers(chosen, column, low=-_INT32 - 1, high=_INT32)
     return pa.array(found, pa.int32(), from_pandas=True)
 
 
 def _fluxes(
-    batch: pa.RecordBatch, reading: ColumnMapping, names: Mapping[str, SourceColumn]
+    batch: pa.RecordBatch, mapping: ColumnMapping, names: Mapping[str, SourceColumn]
 ) -> dict[str, pa.Array]:
-    value = _matrix(batch, reading.value, reading, names)
+    value = _matrix(batch, mapping.value, mapping, names)
     error = np.full_like(value, np.nan)
-    if reading.error is not None:
-        error = _matrix(batch, reading.error, reading, names)
-    flux, sigma = reading.measure(value, error, np.asarray(reading.scale))
+    if mapping.error is not None:
+        error = _matrix(batch, mapping.error, mapping, names)
+    flux, sigma = mapping.convert(value, error, np.asarray(mapping.scale))
     columns = {}
-    for slot, band in enumerate(reading.bands):
+    for slot, band in enumerate(mapping.bands):
         if band is not None:
             columns[band.flux_column] = _single(flux[:, slot])
             columns[band.error_column] = _single(sigma[:, slot])
@@ -121,10 +123,10 @@ def _fluxes(
 
 
 def _matrix(
-    batch: pa.RecordBatch, name: str, reading: ColumnMapping, names: Mapping[str, SourceColumn]
+    batch: pa.RecordBatch, name: str, mapping: ColumnMapping, names: Mapping[str, SourceColumn]
 ) -> np.ndarray:
-    if reading.is_array:
-        return parsing.arrays(batch[name], names[name].name, len(reading.bands))
+    if mapping.is_array:
+        return parsing.arrays(batch[name], names[name].name, len(mapping.bands))
     return parsing.numbers(batch[name], names[name].name)[:, np.newaxis]
 
 

@@ -1,8 +1,7 @@
-"""Flux densities in microjansky from the forms in which surveys give them.
+"""Conversion of fluxes and magnitudes to flux densities in microjansky.
 
-Every function takes values and errors of the same shape, with NaN where nothing is known, and returns
-``(flux, error)`` in uJy, with NaN where nothing was observed. What was observed is passed on as it is:
-negative, infinite and absurd values are for the reader of the catalogue to judge.
+Every converter takes values and errors of the same shape, with NaN for missing values, and returns ``(flux,
+error)`` in uJy, with NaN where nothing was observed. Negative, infinite and implausible values are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ FluxDensityKind = Literal["fnu", "flambda"]
 """Flux density per unit frequency or per unit wavelength."""
 
 MISSING_MAGNITUDE = 99.0
-"""What the archive writes for a magnitude, and for its error, that was not measured."""
+"""Value of a magnitude, and of its error, that was not measured."""
 
 AB_ZERO_UJY = 3631.0e6
 """Flux density of magnitude 0 in the AB system [uJy] (Oke & Gunn 1983, rounded as is usual)."""
@@ -33,7 +32,7 @@ ARCHIVE_UNIT: dict[FluxDensityKind, str] = {
 }
 """Units of the archive's tables FNuDualObj and FLambdaDualObj."""
 
-Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+FluxConverter = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(value, error, uJy per unit of value) -> (flux, error)."""
 
 
@@ -77,7 +76,7 @@ def from_nanomaggies(
 
 
 def parse_unit(text: str) -> u.UnitBase | None:
-    """The unit that a file gives for a flux density; None for none.
+    """Parse the unit of a flux density; None for no unit.
 
     Raises
     ------
@@ -93,7 +92,7 @@ def parse_unit(text: str) -> u.UnitBase | None:
         return u.Unit(plain)
 
 
-def family_of(unit: u.UnitBase) -> FluxDensityKind | None:
+def kind_of(unit: u.UnitBase) -> FluxDensityKind | None:
     """Whether a unit is one per frequency or per wavelength; None where it is neither."""
     if unit.is_equivalent(u.Jy):
         return "fnu"

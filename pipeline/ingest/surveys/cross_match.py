@@ -1,4 +1,4 @@
-"""Which spectra are of the same object."""
+"""Cross-match of spectra by position and target."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import healpy
 import numpy as np
 
 RADIUS = 2.0
-"""Separation up to which two positions are one object's [arcsec]."""
+"""Largest separation of two positions of one object [arcsec]."""
 
 _ORDER = 16  # pixels of 3.2 arcsec: no pair closer than RADIUS lies beyond a neighbouring pixel
 
 
-def same_object(ra: np.ndarray, dec: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Number spectra by object: those within `RADIUS` of each other, or of the same target, share a number.
+def cross_match(ra: np.ndarray, dec: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Group spectra by object: those within `RADIUS` of each other, or of the same target.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def same_object(ra: np.ndarray, dec: np.ndarray, target: np.ndarray) -> np.ndarr
     Returns
     -------
     ndarray of int64, shape (N,)
-        For each spectrum the first row of its object.
+        Row of the first spectrum of the same object.
     """
     order = np.argsort(target, kind="stable")
     again = np.flatnonzero(np.diff(target[order]) == 0)

@@ -10,9 +10,10 @@ from upath import UPath
 
 from ojala.catalogs_schema.spectra import IMAGING_BANDS
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.surveys.hdus import open_hdus, read_columns
-from ojala.pipeline.ingest.surveys.label_tables import KnownObjects
-from ojala.pipeline.ingest.surveys.spectrum import Known, Spectrum, double
+from ojala.pipeline.ingest.surveys.hdus import hdu_names, open_hdus, read_columns
+from ojala.pipeline.ingest.surveys.kind import FileKind
+from ojala.pipeline.ingest.surveys.label_tables import LabelIndex
+from ojala.pipeline.ingest.surveys.spectrum import Labels, Spectrum, double
 
 ARMS = ("B", "R", "Z")
 """Arms of a DESI spectrum, from blue to red."""
@@ -33,21 +34,21 @@ def is_desi(hdus: fits.HDUList) -> bool:
     return "FIBERMAP" in hdus and any(f"{arm}_WAVELENGTH" in hdus for arm in (*ARMS, "BRZ"))
 
 
-def read_desi(path: UPath, known: KnownObjects) -> Iterator[Spectrum]:
+def read_desi(path: UPath, labels: LabelIndex) -> Iterator[Spectrum]:
     """Read all spectra of a DESI coadd, with its arms joined.
 
-    Where arms overlap, pixels are averaged by inverse variance. A spectrum that no table knows has no class
-    and no redshift. Positions come from FIBERMAP or else from the tables; fluxes of the Legacy Surveys and
-    WISE, and E(B-V), from FIBERMAP.
+    Where arms overlap, pixels are averaged by inverse variance. A spectrum without a row in any table has no
+    class and no redshift. Positions come from FIBERMAP or else from the tables; fluxes of the Legacy Surveys
+    and WISE, and E(B-V), from FIBERMAP.
 
     Raises
     ------
     SourceError
-        The file is no DESI coadd; says which part is missing.
+        The file is no DESI coadd; names the missing part.
     """
     with open_hdus(path) as hdus:
         if not is_desi(hdus):
-            raise SourceError(f"is no DESI coadd: expected {EXPECTED}; it has {_listing(hdus)}")
+            raise SourceError(f"is no DESI coadd: expected {EXPECTED}; it has {hdu_names(hdus)}")
         fibermap = read_columns(hdus["FIBERMAP"], _FIBERMAP)
         if "TARGETID" not in fibermap:
             raise SourceError("has no TARGETID in its FIBERMAP", column="TARGETID")
@@ -57,7 +58,7 @@ def read_desi(path: UPath, known: KnownObjects) -> Iterator[Spectrum]:
         arms = [arm for arm in (*ARMS, "BRZ") if f"{arm}_WAVELENGTH" in hdus]
         missing = [f"{a}_{what}" for a in arms for what in ("FLUX", "IVAR") if f"{a}_{what}" not in hdus]
         if missing:
-            raise SourceError(f"lacks {', '.join(missing)}; it has {_listing(hdus)}")
+            raise SourceError(f"lacks {', '.join(missing)}; it has {hdu_names(hdus)}")
         wavelength = np.concatenate([double(hdus[f"{arm}_WAVELENGTH"].data) for arm in arms])
         flux = np.concatenate([np.asarray(hdus[f"{arm}_FLUX"].data) for arm in arms], axis=1)
         ivar = np.concatenate([np.asarray(hdus[f"{arm}_IVAR"].data) for arm in arms], axis=1)
@@ -69,13 +70,13 @@ def read_desi(path: UPath, known: KnownObjects) -> Iterator[Spectrum]:
         )
         if len(flux) != len(target):
             raise SourceError(f"has {len(flux)} spectra but {len(target)} rows in its FIBERMAP")
-    ra, dec = known.positions("DESI", target)
+    ra, dec = labels.positions("DESI", target)
     if "TARGET_RA" in fibermap and "TARGET_DEC" in fibermap:
         ra, dec = double(fibermap["TARGET_RA"]), double(fibermap["TARGET_DEC"])
     ebv = double(fibermap["EBV"]) if "EBV" in fibermap else np.full(len(target), np.nan)
     join = _Joint(wavelength)
-    for k, (targetid, told) in enumerate(zip(target.tolist(), known.lookup("DESI", target), strict=True)):
-        facts = told or Known()
+    for k, (targetid, found) in enumerate(zip(target.tolist(), labels.lookup("DESI", target), strict=True)):
+        labelled = found or Labels()
         joined_flux, joined_ivar, joined_mask = join(flux[k], ivar[k], mask[k])
         yield Spectrum(
             source=f"{path.name.split('.fits')[0]}-{targetid}",
@@ -83,14 +84,14 @@ def read_desi(path: UPath, known: KnownObjects) -> Iterator[Spectrum]:
             wavelength=join.wavelength,
             flux=joined_flux,
             ivar=joined_ivar,
-            object_class=facts.object_class,
-            subclass=facts.subclass,
-            z=facts.z,
-            trusted=facts.trusted,
+            object_class=labelled.object_class,
+            subclass=labelled.subclass,
+            z=labelled.z,
+            trusted=labelled.trusted,
             ra=float(ra[k]),
             dec=float(dec[k]),
-            z_err=facts.z_err,
-            labels=facts.labels,
+            z_err=labelled.z_err,
+            labels=labelled.labels,
             mask=joined_mask if masked else None,
             target=str(targetid),
             ebv=float(ebv[k]),
@@ -130,5 +131,4 @@ class _Joint:
         return mean, weights, np.where(weights > 0.0, 0, bits).astype(np.int32)
 
 
-def _listing(hdus: fits.HDUList) -> str:
-    return ", ".join(hdu.name or f"HDU {i}" for i, hdu in enumerate(hdus))
+KINDS = (FileKind("DESI coadd", EXPECTED, is_desi, read_spectra=read_desi),)

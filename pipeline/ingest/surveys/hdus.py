@@ -1,4 +1,4 @@
-"""FITS files of spectra: opened from any place, their tables read column by column."""
+"""FITS files on disks and object stores, and selected columns of their tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from astropy.io import fits
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.fits import damage_named
+from ojala.pipeline.ingest.formats.fits import damage_errors
 from ojala.pipeline.ingest.formats.table import GZIP_MAGIC, opened
 
 _FORMATS = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
@@ -36,7 +36,7 @@ _WIDTHS = {
 
 @contextmanager
 def open_hdus(path: UPath) -> Iterator[fits.HDUList]:
-    """Open a FITS file, gzipped or not, near or far; large ones on a local disk are not read as a whole.
+    """Open a FITS file, gzipped or not; plain files on a local disk are mapped, others are read whole.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def open_hdus(path: UPath) -> Iterator[fits.HDUList]:
     """
     with path.open("rb") as raw:
         plain = path.protocol in ("", "file", "local") and raw.read(2) != GZIP_MAGIC
-    with damage_named():
+    with damage_errors():
         if plain:
             hdus = fits.open(path.path, memmap=True)
         else:
@@ -53,6 +53,11 @@ def open_hdus(path: UPath) -> Iterator[fits.HDUList]:
                 hdus = fits.open(io.BytesIO(stream.read()))
         with hdus:
             yield hdus
+
+
+def hdu_names(hdus: fits.HDUList) -> str:
+    """Names of the HDUs of a file, for messages."""
+    return ", ".join(hdu.name or f"HDU {i}" for i, hdu in enumerate(hdus))
 
 
 def column_names(hdu: fits.BinTableHDU) -> list[str]:
@@ -75,9 +80,9 @@ def _columns(hdu: fits.BinTableHDU) -> list[tuple[str, str]]:
 
 
 def read_columns(hdu: fits.BinTableHDU, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some columns of a binary table, those of them that it has.
+    """Read columns of a binary table, as far as it has them.
 
-    The record is laid out from the header and only what is wanted is decoded.
+    The record layout comes from the header; only these columns are decoded.
 
     Parameters
     ----------
@@ -89,12 +94,12 @@ def read_columns(hdu: fits.BinTableHDU, wanted: Sequence[str]) -> dict[str, np.n
     Returns
     -------
     dict of str to ndarray
-        By the names wanted; numbers in the machine's byte order, texts without trailing blanks.
+        By name; numbers in the machine's byte order, texts without trailing blanks.
 
     Raises
     ------
     SourceError
-        If a column wanted has a form that is not read here.
+        If a column has a format that is not supported.
     """
     header = hdu.header
     names, formats, offsets = [], [], []

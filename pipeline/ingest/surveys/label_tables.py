@@ -1,4 +1,4 @@
-"""Tables that say what objects are: redshifts, galaxy properties, stellar parameters, by object.
+"""Tables of labels by object: redshifts, galaxy properties, stellar parameters.
 
 They are joined to spectra by the survey's own key: DESI's TARGETID, and the visit (night, plan, spectrograph,
 fibre) of LAMOST.
@@ -20,7 +20,8 @@ from ojala.catalogs_schema.spectra import LABEL_NAMES
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import opened
 from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
-from ojala.pipeline.ingest.surveys.spectrum import Known, class_word, double, name_key
+from ojala.pipeline.ingest.surveys.kind import FileKind
+from ojala.pipeline.ingest.surveys.spectrum import Labels, class_word, double, name_key
 
 EXPECTED = (
     "a table of DESI by TARGETID (redrock REDSHIFTS, ZCATALOG, QSO_CAT, FastSpecFit, RVTAB) or of LAMOST's "
@@ -28,7 +29,7 @@ EXPECTED = (
 )
 
 H_100_TO_PLANCK18 = 2.0 * np.log10(1.0 / 0.6766)
-"""FastSpecFit's masses and rates are for H0 = 100 km/s/Mpc: what brings them to Planck 2018 [dex]."""
+"""Shift of FastSpecFit's masses and rates from H0 = 100 km/s/Mpc to Planck 2018 [dex]."""
 
 _CLASS = ("SPECTYPE", "SUBTYPE", "Z", "ZERR", "ZWARN")
 _FASTSPEC_LINES = {
@@ -51,17 +52,17 @@ _LAMOST_LABELS = {"teff": "teff", "logg": "logg", "feh": "fe_h", "alpha_m": "alp
 
 
 @dataclass(frozen=True, slots=True)
-class KnownTable:
-    """One table, sorted by key.
+class LabelTable:
+    """One table of labels, sorted by key.
 
     Attributes
     ----------
     survey : str
-        Whose objects.
+        Survey of the objects.
     rank : int
-        Whose class and redshift prevail where several tables have them: the highest.
+        Precedence of its class and redshift over those of other tables: the highest rank prevails.
     key : ndarray of int64, shape (N,)
-        Increasing.
+        Keys of the objects, increasing.
     columns : mapping of str to ndarray, shape (N,)
         ``class``, ``subclass``, ``z``, ``z_err``, ``trusted``, ``ra``, ``dec``, and labels with ``_err``;
         those of them that the table has.
@@ -73,20 +74,20 @@ class KnownTable:
     columns: Mapping[str, np.ndarray]
 
 
-class KnownObjects:
-    """All that the tables at hand say, by object.
+class LabelIndex:
+    """Labels of all tables by object.
 
     Parameters
     ----------
-    tables : iterable of KnownTable
+    tables : iterable of LabelTable
         In any order.
     """
 
-    def __init__(self, tables: Iterable[KnownTable] = ()) -> None:
+    def __init__(self, tables: Iterable[LabelTable] = ()) -> None:
         self._tables = sorted(tables, key=lambda table: table.rank)
 
-    def lookup(self, survey: str, keys: Sequence[int] | np.ndarray) -> list[Known | None]:
-        """What is known of objects; None for those that no table has."""
+    def lookup(self, survey: str, keys: Sequence[int] | np.ndarray) -> list[Labels | None]:
+        """Labels of objects; None for objects without a row in any table."""
         found: list[dict[str, object]] = [{} for _ in keys]
         for table, rows in self._rows(survey, np.asarray(keys, np.int64)):
             for here, row in enumerate(rows.tolist()):
@@ -96,7 +97,7 @@ class KnownObjects:
                         for name, values in table.columns.items()
                         if values.dtype.kind != "f" or np.isfinite(values[row])
                     }
-        return [_known(entry) if entry else None for entry in found]
+        return [_labels(entry) if entry else None for entry in found]
 
     def positions(self, survey: str, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Right ascension and declination [deg] of objects, NaN where no table has them."""
@@ -108,7 +109,7 @@ class KnownObjects:
                 dec[known] = table.columns["dec"][rows[known]]
         return ra, dec
 
-    def _rows(self, survey: str, keys: np.ndarray) -> Iterable[tuple[KnownTable, np.ndarray]]:
+    def _rows(self, survey: str, keys: np.ndarray) -> Iterable[tuple[LabelTable, np.ndarray]]:
         """For each table the row of each key, -1 where it has none."""
         for table in self._tables:
             if table.survey == survey and len(table.key):
@@ -116,12 +117,12 @@ class KnownObjects:
                 yield table, np.where(table.key[at] == keys, at, -1)
 
 
-def _known(entry: Mapping[str, object]) -> Known:
+def _labels(entry: Mapping[str, object]) -> Labels:
     def number(name: str) -> float:
         value = entry.get(name, np.nan)
         return float(value) if isinstance(value, (float, np.floating)) else np.nan
 
-    return Known(
+    return Labels(
         object_class=str(entry.get("class", "")),
         subclass=str(entry.get("subclass", "")),
         z=number("z"),
@@ -138,18 +139,18 @@ def is_desi_table(hdus: fits.HDUList) -> bool:
     for hdu in hdus:
         if isinstance(hdu, fits.BinTableHDU):
             names = set(column_names(hdu))
-            told = {"Z", "SPECTYPE"} <= names or (hdu.name == "QSO_CAT" and "Z" in names)
-            if "TARGETID" in names and (told or names & {"LOGMSTAR", "HALPHA_EW", "TEFF"}):
+            has_class = {"Z", "SPECTYPE"} <= names or (hdu.name == "QSO_CAT" and "Z" in names)
+            if "TARGETID" in names and (has_class or names & {"LOGMSTAR", "HALPHA_EW", "TEFF"}):
                 return True
     return False
 
 
-def read_desi_tables(path: UPath) -> list[KnownTable]:
-    """Read what a file of DESI says of its targets: each of its tables with TARGETID.
+def read_desi_tables(path: UPath) -> list[LabelTable]:
+    """Read the labels of a DESI file: all its tables with TARGETID.
 
     Stellar masses and star-formation rates of FastSpecFit come to the Planck 2018 cosmology; its rates are
-    those at the time of observation. Stellar parameters are left out where RVSpecFit warns. A target that
-    comes twice (in several surveys or programs of a release) is known by its last row.
+    those at the time of observation. Stellar parameters are left out where RVSpecFit warns. Of a
+    target with several rows (of several surveys or programs of a release) the last counts.
 
     Raises
     ------
@@ -237,13 +238,14 @@ def visit_of_lamost(lmjd: str, planid: str, spid: str, fiberid: str) -> int:
     return name_key(f"{numbers[0]}-{planid}-{numbers[1]}-{numbers[2]}")
 
 
-def is_lamost_table(head: str) -> bool:
-    """Whether text begins like a table of LAMOST's stellar parameters."""
-    names = {name.strip().lower() for name in head.splitlines()[0].replace("|", ",").split(",")}
+def is_lamost_table(head: bytes) -> bool:
+    """Whether the first line of a file is the header of LAMOST's stellar parameters."""
+    first = head.partition(b"\n")[0].decode(errors="replace")
+    names = {name.strip().lower() for name in first.replace("|", ",").split(",")}
     return {*_LAMOST_KEY, "teff", "logg", "feh"} <= names
 
 
-def read_lamost_table(path: UPath) -> KnownTable:
+def read_lamost_table(path: UPath) -> LabelTable:
     """Read stellar parameters of LAMOST, separated by commas or, as in its releases, by bars.
 
     Raises
@@ -253,12 +255,12 @@ def read_lamost_table(path: UPath) -> KnownTable:
     """
     with opened(path) as raw:
         content = raw.read()
-    first = content[: content.find(b"\n")].decode(errors="replace")
-    if not is_lamost_table(first):
+    if not is_lamost_table(content):
         raise SourceError(f"is no table of LAMOST's stellar parameters: expected {EXPECTED}")
     try:
         table = pa_csv.read_csv(
-            io.BytesIO(content), parse_options=pa_csv.ParseOptions(delimiter="|" if "|" in first else ",")
+            io.BytesIO(content),
+            parse_options=pa_csv.ParseOptions(delimiter="|" if b"|" in content.partition(b"\n")[0] else ","),
         )
     except pa.ArrowInvalid as error:
         raise SourceError(f"is a damaged table: {error}") from error
@@ -276,8 +278,19 @@ def read_lamost_table(path: UPath) -> KnownTable:
     return _sorted_table("LAMOST", 0, np.array(key, np.int64), columns)
 
 
-def _sorted_table(survey: str, rank: int, key: np.ndarray, columns: Mapping[str, np.ndarray]) -> KnownTable:
+def _sorted_table(survey: str, rank: int, key: np.ndarray, columns: Mapping[str, np.ndarray]) -> LabelTable:
     # The last of equal keys stays.
     unique, first_from_end = np.unique(key[::-1], return_index=True)
     rows = len(key) - 1 - first_from_end
-    return KnownTable(survey, rank, unique, {name: values[rows] for name, values in columns.items()})
+    return LabelTable(survey, rank, unique, {name: values[rows] for name, values in columns.items()})
+
+
+KINDS = (
+    FileKind("table of DESI objects", EXPECTED, is_desi_table, read_labels=read_desi_tables),
+    FileKind(
+        "table of LAMOST stars",
+        EXPECTED,
+        matches_head=is_lamost_table,
+        read_labels=lambda path: [read_lamost_table(path)],
+    ),
+)

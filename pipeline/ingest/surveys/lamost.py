@@ -1,4 +1,4 @@
-"""LAMOST low-resolution spectra, in the form of the first releases: rows of the primary image."""
+"""LAMOST low-resolution spectra, as an image (first releases) or a table (from DR8 on)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.surveys.hdus import open_hdus, read_columns
-from ojala.pipeline.ingest.surveys.label_tables import KnownObjects, visit_of_lamost
-from ojala.pipeline.ingest.surveys.spectrum import Known, Spectrum, class_word, double
+from ojala.pipeline.ingest.surveys.kind import FileKind
+from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, visit_of_lamost
+from ojala.pipeline.ingest.surveys.spectrum import Labels, Spectrum, class_word, double
 
 EXPECTED = (
     "a LAMOST spectrum (an image with flux and inverse variance as rows and COEFF0 in its header, or a table "
@@ -25,14 +26,14 @@ def is_lamost(hdus: fits.HDUList) -> bool:
     )
 
 
-def read_lamost(path: UPath, known: KnownObjects | None = None) -> Spectrum:
+def read_lamost(path: UPath, labels: LabelIndex | None = None) -> Spectrum:
     """Read a LAMOST low-resolution spectrum, of the early releases (image) or from DR8 on (table).
 
     Parameters
     ----------
     path : UPath
         The file.
-    known : KnownObjects, optional
+    labels : LabelIndex, optional
         Stellar parameters by visit.
 
     Raises
@@ -57,7 +58,7 @@ def read_lamost(path: UPath, known: KnownObjects | None = None) -> Spectrum:
     visit = visit_of_lamost(
         *(str(header.get(key, "")).strip() for key in ("LMJD", "PLANID", "SPID", "FIBERID"))
     )
-    told = (known or KnownObjects()).lookup("LAMOST", [visit])[0] or Known()
+    found = (labels or LabelIndex()).lookup("LAMOST", [visit])[0] or Labels()
     object_class = class_word(str(header.get("CLASS", "")))
     return Spectrum(
         source=path.name.split(".fits")[0],
@@ -72,8 +73,15 @@ def read_lamost(path: UPath, known: KnownObjects | None = None) -> Spectrum:
         ra=float(header.get("RA", np.nan)),
         dec=float(header.get("DEC", np.nan)),
         z_err=float(header.get("Z_ERR", np.nan)),
-        labels=told.labels,
+        labels=found.labels,
         mask=None if mask is None else np.nan_to_num(mask).astype(np.int32),
         target=str(header.get("DESIG", "")).removeprefix("LAMOST").strip(),
         relative=True,
     )
+
+
+KINDS = (
+    FileKind(
+        "LAMOST spectrum", EXPECTED, is_lamost, read_spectra=lambda path, labels: [read_lamost(path, labels)]
+    ),
+)

@@ -1,4 +1,4 @@
-"""Spectra as rows of the spectra contract."""
+"""Conversion of spectra to rows of the spectra contract."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, name_key
 from ojala.pipeline.storage.healpix import INDEX_ORDER, spatial_index
 
-MARKS = ("primary_id", "n_spectra")
-"""Columns that are known only when all spectra are: `spectra_table` leaves them out."""
+CROSS_MATCHED = ("primary_id", "n_spectra")
+"""Columns from the cross-match of all spectra, which `spectra_table` leaves out."""
 
 _PIXELS = 12 * 4**INDEX_ORDER
 
 
 def spectra_table(spectra: Sequence[Spectrum]) -> pa.Table:
-    """Rows of the contract, in its order of columns but for `MARKS`.
+    """Rows of the contract, in its order of columns but for `CROSS_MATCHED`.
 
-    What is outside of its column's range, or not a number, becomes null.
+    Values outside of their column's range, or not a number, become null.
 
     Parameters
     ----------
@@ -65,16 +65,16 @@ def spectra_table(spectra: Sequence[Spectrum]) -> pa.Table:
         columns |= _pair(band.flux_column, pairs)
     for name in LABEL_NAMES:
         columns |= _pair(name, np.array([s.labels.get(name, nothing) for s in spectra]))
-    return pa.table({name: columns[name] for name in SPECTRA.names if name not in MARKS})
+    return pa.table({name: columns[name] for name in SPECTRA.names if name not in CROSS_MATCHED})
 
 
 def object_id(spectrum: Spectrum) -> int:
-    """The key of a spectrum: it depends on its survey and name alone."""
+    """Key of a spectrum, from its survey and name."""
     return name_key(f"{spectrum.survey}/{spectrum.source}")
 
 
 def target_key(spectrum: Spectrum) -> int:
-    """What all visits of an object share: from the survey's name of it, or else from the spectrum's own."""
+    """Key of an object, shared by its visits: from its name in the survey, or else that of the spectrum."""
     return name_key(f"{spectrum.survey}/{spectrum.target or spectrum.source}")
 
 

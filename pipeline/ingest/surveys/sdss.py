@@ -10,6 +10,7 @@ from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, class_word, double
 
 EXPECTED = "an SDSS spectrum (a table with FLUX, LOGLAM and IVAR, and one with CLASS and Z)"
@@ -71,12 +72,15 @@ def read_sdss(path: UPath) -> Spectrum:
 
 
 def _equivalent_widths(table: fits.BinTableHDU, z: float) -> Mapping[str, tuple[float, float]]:
-    """Rest-frame EWs [A], positive in emission; the pipeline's are line over continuum as observed."""
+    """Rest-frame EWs [A], positive in emission; the pipeline's are in the observed frame."""
     columns = read_columns(table, ("LINENAME", "LINEEW", "LINEEW_ERR"))
     if len(columns) < 3:
         return {}
     found = {}
     for name, ew, error in zip(columns["LINENAME"], columns["LINEEW"], columns["LINEEW_ERR"], strict=True):
-        if name in _LINES and error > 0.0:  # the pipeline's word for no measurement is a negative error
+        if name in _LINES and error > 0.0:  # a negative error stands for no measurement
             found[_LINES[name]] = (float(ew) / (1.0 + z), float(error) / (1.0 + z))
     return found
+
+
+KINDS = (FileKind("SDSS spectrum", EXPECTED, is_sdss, read_spectra=lambda path, labels: [read_sdss(path)]),)

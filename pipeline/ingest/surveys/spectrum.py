@@ -1,4 +1,4 @@
-"""A spectrum in memory, whatever survey it comes from."""
+"""Spectrum of any survey in memory, with its labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ojala.catalogs_schema.ojala import CLASSES
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a survey's tables say of an object.
+class Labels:
+    """Labels of an object from a survey's tables.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Known:
     trusted : bool
         Whether the survey's pipeline had no doubt about class and redshift.
     labels : mapping of str to (float, float)
-        Value and standard error of each label that is known (see `ojala.catalogs_schema.spectra.LABELS`); the
+        Value and standard error of each known label (see `ojala.catalogs_schema.spectra.LABELS`); the
         error is NaN where it is not.
     """
 
@@ -40,7 +40,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """One observed spectrum and what its survey says of it.
+    """One observed spectrum with its metadata and labels.
 
     Attributes
     ----------
@@ -55,11 +55,11 @@ class Spectrum:
     ivar : ndarray of float64, shape (P,)
         Inverse variance of `flux`, 0 where there is no measurement.
     object_class, subclass, z, trusted
-        As in `Known`.
+        As in `Labels`.
     ra, dec : float
         Position [deg], NaN where not known.
     z_err, labels
-        As in `Known`.
+        As in `Labels`.
     mask : ndarray of int32, shape (P,), or None
         The survey's mask bits; None where it has none.
     target : str
@@ -122,5 +122,5 @@ def double(values: np.ndarray) -> np.ndarray:
 
 
 def name_key(name: str) -> int:
-    """The integer that stands for a name: the first 63 bits of its SHA-256."""
+    """Integer key of a name: the first 63 bits of its SHA-256."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1

@@ -1,7 +1,7 @@
 """Templates as spectra: stellar atmospheres and tables of wavelength and flux.
 
-Templates have no noise. Their inverse variance stands for an error of one per cent, so that they can be read
-beside observed spectra.
+Templates have no noise. Their inverse variance corresponds to an error of one per cent, so that they can be
+read together with observed spectra.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ojala.models.simulation.wavelength_grid import to_vacuum
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import opened
 from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, double
 
 EXPECTED = (
@@ -25,9 +26,9 @@ EXPECTED = (
 )
 
 ERROR = 0.01
-"""Relative error that the inverse variance of a template stands for."""
+"""Relative error of a template, given as its inverse variance."""
 
-_BLUE, _RED = 900.0, 60000.0  # what is kept [Angstrom]: from the Lyman limit to beyond W2
+_BLUE, _RED = 900.0, 60000.0  # wavelength range [Angstrom]: from the Lyman limit to beyond W2
 _GRAVITY = re.compile(r"G\d\d")
 _SPECTRAL_TYPE = re.compile(r"[rw]?([obafgkm]\d*(i|ii|iii|iv|v)|wd.*)$")
 
@@ -62,9 +63,13 @@ def read_atmosphere(path: UPath) -> Iterator[Spectrum]:
             yield _template(f"{stem}-{name.lower()}", columns["WAVELENGTH"], columns[name], "STAR", labels)
 
 
-def is_template_text(head: str) -> bool:
-    """Whether text begins with two columns of numbers, as far as it goes."""
-    lines = [line for line in head.splitlines()[:-1] if line.strip() and not line.lstrip().startswith("#")]
+def is_template_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are text with two columns of numbers."""
+    lines = [
+        line
+        for line in head.decode(errors="replace").splitlines()[:-1]
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     try:
         return len(lines) > 2 and all(len([float(word) for word in line.split()]) == 2 for line in lines)
     except ValueError:
@@ -138,3 +143,16 @@ def _template(
         target=target or source,
         relative=True,
     )
+
+
+KINDS = (
+    FileKind(
+        "ck04 atmosphere", EXPECTED, is_atmosphere, read_spectra=lambda path, labels: read_atmosphere(path)
+    ),
+    FileKind(
+        "template",
+        EXPECTED,
+        matches_head=is_template_text,
+        read_spectra=lambda path, labels: [read_template_text(path)],
+    ),
+)

@@ -7,12 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.main import get_group
+from typer.testing import CliRunner
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.cli.app import app
-from ojala.flows.cli.options import resolve
+from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.options import run_options
+from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.pace import scaled, until
 from tests.helpers.survey import photometry_table
 
@@ -57,13 +62,103 @@ def test_what_cannot_be_ingested_is_said_with_file_and_column(tmp_path):
     assert not (tmp_path / "photometry").exists()
 
 
-def test_heads_of_the_settings_file_hold_unless_others_are_given(tmp_path):
+@pytest.fixture
+def configuration():
+    """Configuration that a command line of the run options resolves to."""
+    group, seen = Commands(), []
+
+    @group.command()
+    @run_options
+    def show(config: RunConfig, check: bool = False) -> None:
+        seen.append(config)
+
+    def resolve(*arguments):
+        done = CliRunner().invoke(group, [*map(str, arguments)])
+        assert done.exit_code == 0, done.output
+        return seen.pop()
+
+    return resolve
+
+
+def test_heads_of_the_settings_file_hold_unless_others_are_given(configuration, tmp_path):
     (tmp_path / "run.toml").write_text('photometry = "p"\nheads = ["mine.safetensors"]\n')
-    command = get_group(app).commands["run"]
-    given = ["--out", "o", "--config", str(tmp_path / "run.toml")]
-    assert resolve(command.make_context("run", [*given])).heads == ("mine.safetensors",)
-    others = command.make_context("run", [*given, "--head", "a", "--head", "b"])
-    assert resolve(others).heads == ("a", "b")
+    given = ["--out", "o", "--config", tmp_path / "run.toml"]
+    assert configuration(*given).heads == ("mine.safetensors",)
+    assert configuration(*given, "--head", "a", "--head", "b").heads == ("a", "b")
+
+
+def test_every_setting_but_the_gates_has_an_option(configuration):
+    parameters = {one.name for one in get_group(app).commands["run"].params}
+    assert set(RunConfig.model_fields) - parameters == {"gates"}
+    given = ("--photometry", "p", "--out", "o", "--batch-size", 7, "--engine", "serial", "--vectors")
+    config = configuration(*given, "--precision", "fp32", "--partition-seconds", 9, "--model", "ojala")
+    assert (config.batch_size, config.engine, config.vectors) == (7, "serial", True)
+    assert (config.precision, config.partition_seconds, config.model) == ("fp32", 9.0, "ojala")
+    assert type(config.engine) is type(config.model) is str
+
+
+def failing(function):
+    group = Commands()
+    group.command()(function)
+    return CliRunner().invoke(group, [])
+
+
+def test_a_fault_of_the_program_is_shown_with_its_traceback():
+    done = failing(lambda: np.ones(3) + np.ones(4))
+    assert done.exit_code == 70
+    assert "Traceback" in done.stderr
+    assert "could not be broadcast" in done.stderr
+    assert "please report it" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        InputError("library.npz: no such file"),
+        FileNotFoundError(2, "No such file or directory", "library.npz"),
+        OSError(28, "No space left on device", "library.npz"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(problem):
+    def fail():
+        raise problem
+
+    done = failing(fail)
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ojala: library.npz: ")
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    given = ("verify", tmp_path / "none"), ("train", tmp_path / "none.toml", "--library", "l", "--out", "o")
+    for arguments in given:
+        done = CliRunner().invoke(app, [*map(str, arguments)])
+        assert done.exit_code == 1, done.output
+        assert len(done.stderr.splitlines()) == 1
+        assert "none" in done.stderr
+
+
+def test_a_training_is_chosen_by_its_model(tmp_path):
+    def train(*arguments):
+        done = CliRunner().invoke(app, [*map(str, arguments), "--library", "l", "--out", "o"])
+        assert done.exit_code == 1
+        return done.stderr
+
+    settings = tmp_path / "none.toml"
+    assert "choose from ojala, specpt" in train("train", "nobody", settings)
+    assert "specpt takes no --unlabelled" in train("train", "specpt", settings, "--unlabelled", "p")
+    for command in (("train",), ("train", "specpt"), ("train-specpt",), ("train-tokenizer",)):
+        assert f"{settings}: " in train(*command, settings)
+
+
+def test_the_log_is_kept_in_a_file_and_shown_when_asked(photometry_folder, tmp_path):
+    log = tmp_path / "log"
+    run = ("plan", "--photometry", photometry_folder, "--out", tmp_path / "out", "--region", "nonsense:1")
+    assert len(ojala(*run).stderr.splitlines()) == 1
+    done = ojala("-vv", "--log-file", log, *run)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RegionError" in log.read_text()
 
 
 def test_a_plan_says_what_would_run_and_writes_nothing(photometry_folder, tmp_path):
@@ -146,7 +241,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
     os.killpg(process.pid, stop)
     _, errors = process.communicate(timeout=scaled(60))
     assert process.returncode == 130, errors
-    assert "the same command goes on from here" in errors
+    assert "the same command resumes it" in errors
     assert "Traceback" not in errors
     assert not list(out.rglob("*.tmp"))
     assert not (out / "collection.properties").exists()

@@ -21,7 +21,7 @@ from ojala.flows.training.ojala import sky_to_train_on
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import FOLDS, SPLIT_ORDER
 from ojala.models.simulation.skies.photometric import MockSky
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.ingest.spectra import ingest_spectra
 from ojala.pipeline.storage.hats import CatalogueError
 from ojala.pipeline.storage.healpix import pixel_at, spatial_index
@@ -77,7 +77,7 @@ def test_every_draw_has_its_truth_and_the_photometry_can_be_ingested(root, tmp_p
     np.testing.assert_array_equal(truth["z"].is_null().to_numpy(), kind == "STAR")
     np.testing.assert_allclose(truth["ew_halpha"].drop_null().to_numpy(), 11.0, rtol=1e-3)
     files = [UPath(path) for path in sorted((tmp_path / "draws").glob("photometry-*"))]
-    summary = ingest(files, UPath(tmp_path / "photometry"))
+    summary = ingest_photometry(files, UPath(tmp_path / "photometry"))
     assert summary.rows == 500
 
 

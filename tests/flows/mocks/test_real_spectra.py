@@ -7,7 +7,7 @@ import pytest
 from upath import UPath
 
 from ojala.flows.mocks.real_objects import write_real_table
-from ojala.pipeline.ingest.photometry import ingest
+from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.validation.result import Validation
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
@@ -27,7 +27,7 @@ def judged(tmp_path_factory):
     objects = write_real_table(
         DATA / "spectra", DATA / "filters", folder / "photometry.csv", folder / "truth.csv", magnitude=20.0
     )
-    ingest([UPath(folder / "photometry.csv")], UPath(folder / "photometry"))
+    ingest_photometry([UPath(folder / "photometry.csv")], UPath(folder / "photometry"))
     result = carry_through(
         RunConfig(
             photometry=str(folder / "photometry"),

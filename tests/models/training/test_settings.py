@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis.training import AvisTraining
 from ojala.models.ojala.training import OjalaTraining
-from ojala.models.settings import SettingsError, from_mapping, read_settings
+from ojala.models.settings import from_mapping, read_settings
 from ojala.models.specpt.training import SpecPTTraining
 from ojala.models.spectral_tokenizer.training import TokenizerTraining
 
@@ -39,15 +40,15 @@ def test_wrong_settings_are_named_with_their_file(given, problem, tmp_path):
             for name, values in given.items()
         )
     )
-    with pytest.raises(SettingsError, match=rf"settings\.toml: {problem}"):
+    with pytest.raises(InputError, match=rf"settings\.toml: {problem}"):
         read_settings(TokenizerTraining, path)
 
 
 def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"none\.toml: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.toml: cannot be read"):
         read_settings(OjalaTraining, tmp_path / "none.toml")
     (tmp_path / "no.toml").write_text("= 3")
-    with pytest.raises(SettingsError, match=r"no\.toml: cannot be read"):
+    with pytest.raises(InputError, match=r"no\.toml: cannot be read"):
         read_settings(OjalaTraining, tmp_path / "no.toml")
 
 

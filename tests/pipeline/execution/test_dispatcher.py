@@ -1,6 +1,6 @@
-"""What a crew does when workers that are at several partitions die or hang, played through without workers.
+"""Dispatcher with workers that run several partitions and die or hang, on a simulated scheduler.
 
-`test_engine` does the same with real ones, which takes longer.
+`test_engines` does the same with real workers, which takes longer.
 """
 
 import queue
@@ -8,10 +8,11 @@ import queue
 import pytest
 
 from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline.execution import RetryPolicy
 from ojala.pipeline.execution import dispatcher as dispatcher_module
 from ojala.pipeline.execution.clusters import ClusterError
 from ojala.pipeline.execution.dispatcher import Dispatcher
-from ojala.pipeline.execution.retries import RetryPolicy, TaskQueue
+from ojala.pipeline.execution.retries import TaskQueue
 from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, process
@@ -20,8 +21,8 @@ from tests.helpers.survey import orders
 THREADS = 3
 
 
-class Promise:
-    """A future that ends when the test says so."""
+class FakeFuture:
+    """A future that the test finishes."""
 
     def __init__(self, key, task):
         self.key, self.task = key, task
@@ -46,12 +47,12 @@ class Promise:
         self.status = "released"
 
 
-class Site:
-    """The scheduler's side: which workers are there, and what each was told to do."""
+class FakeScheduler:
+    """The scheduler's workers, and the futures submitted to each."""
 
     def __init__(self, *addresses):
         self.addresses = list(addresses)
-        self.told = {}
+        self.submitted = {}
         self.restarted = queue.SimpleQueue()
         self._count = 0
         self.models_load = True
@@ -61,33 +62,33 @@ class Site:
 
     def submit(self, act, *args, workers, **kwargs):
         self._count += 1
-        promise = Promise(f"k{self._count}", args[0])
+        future = FakeFuture(f"k{self._count}", args[0])
         if isinstance(args[0], Task):
-            self.told.setdefault(workers[0], []).append(promise)
+            self.submitted.setdefault(workers[0], []).append(future)
         elif self.models_load:
-            promise.status = "finished"
-        return promise
+            future.status = "finished"
+        return future
 
     def restart_workers(self, addresses, **kwargs):
         self.restarted.put(addresses)
 
     def open(self, address):
-        return [promise for promise in self.told.get(address, []) if promise.status == "pending"]
+        return [future for future in self.submitted.get(address, []) if future.status == "pending"]
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The crew's clock, which goes on when the test says so."""
+    """The dispatcher's clock, advanced by the test."""
     now = [1000.0]
     monkeypatch.setattr(dispatcher_module.time, "monotonic", lambda: now[0])
     return now
 
 
-def step(crew, clock, seconds=dispatcher_module.POLL_INTERVAL):
-    """Let time go by, see what has happened, and hand out what can be; the receipts that were settled."""
+def step(dispatcher, clock, seconds=dispatcher_module.POLL_INTERVAL):
+    """Advance the clock, handle events and submit tasks; returns the final receipts."""
     clock[0] += seconds
-    settled = list(crew.wait())
-    crew.submit_tasks()
+    settled = list(dispatcher.wait())
+    dispatcher.submit_tasks()
     return settled
 
 
@@ -98,101 +99,101 @@ def tasks(photometry, tmp_path):
     return found
 
 
-def at_once(site, address):
-    return [promise.task for promise in site.open(address)]
+def submitted(scheduler, address):
+    return [future.task for future in scheduler.open(address)]
 
 
-def test_a_worker_gets_as_many_orders_as_it_has_threads_and_one_more(tasks, clock):
-    site = Site("a")
-    crew = Dispatcher(site, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
-    step(crew, clock)
-    assert at_once(site, "a") == tasks[: THREADS + 1]
-    site.open("a")[0].end()
-    (receipt,) = step(crew, clock)
+def test_a_worker_gets_as_many_tasks_as_it_has_threads_and_one_more(tasks, clock):
+    scheduler = FakeScheduler("a")
+    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    step(dispatcher, clock)
+    assert submitted(scheduler, "a") == tasks[: THREADS + 1]
+    scheduler.open("a")[0].end()
+    (receipt,) = step(dispatcher, clock)
     assert receipt.status == "done"
-    assert at_once(site, "a") == tasks[1 : THREADS + 2]
+    assert submitted(scheduler, "a") == tasks[1 : THREADS + 2]
 
 
-def test_orders_of_a_worker_that_died_are_tried_alone_until_it_is_known_which_did_it(tasks, clock):
-    site = Site("a")
-    crew = Dispatcher(site, TaskQueue(tasks[:4], 1), ModelSpec("empty", ""), RetryPolicy())
-    step(crew, clock)
-    site.addresses = ["b"]  # a died; its nanny has started another
-    assert step(crew, clock) == []
-    assert at_once(site, "b") == tasks[:1], "alone"
-    site.open("b")[0].end()
-    assert [r.status for r in step(crew, clock)] == ["done"]
-    assert at_once(site, "b") == tasks[1:2], "alone"
-    site.addresses = ["c"]  # it was this one
-    (failed,) = step(crew, clock)
+def test_tasks_of_a_worker_that_died_are_tried_alone_until_the_guilty_one_is_found(tasks, clock):
+    scheduler = FakeScheduler("a")
+    dispatcher = Dispatcher(scheduler, TaskQueue(tasks[:4], 1), ModelSpec("empty", ""), RetryPolicy())
+    step(dispatcher, clock)
+    scheduler.addresses = ["b"]  # a died; its nanny has started another
+    assert step(dispatcher, clock) == []
+    assert submitted(scheduler, "b") == tasks[:1], "alone"
+    scheduler.open("b")[0].end()
+    assert [r.status for r in step(dispatcher, clock)] == ["done"]
+    assert submitted(scheduler, "b") == tasks[1:2], "alone"
+    scheduler.addresses = ["c"]  # it was this one
+    (failed,) = step(dispatcher, clock)
     assert (failed.partition, failed.attempts[-1].cause) == (tasks[1].partition.name, "worker lost")
-    assert at_once(site, "c") == tasks[2:3]
+    assert submitted(scheduler, "c") == tasks[2:3]
 
 
 def test_behind_a_hung_device_only_the_partition_that_hangs_alone_fails(tasks, clock):
-    site = Site("a")
-    crew = Dispatcher(
-        site, TaskQueue(tasks[: THREADS + 1], 1), ModelSpec("empty", ""), RetryPolicy(1, seconds=60.0)
+    scheduler = FakeScheduler("a")
+    dispatcher = Dispatcher(
+        scheduler, TaskQueue(tasks[: THREADS + 1], 1), ModelSpec("empty", ""), RetryPolicy(1, seconds=60.0)
     )
-    step(crew, clock)
-    assert step(crew, clock, 61.0) == [], "each may be the one that holds up the others"
-    assert site.restarted.get(timeout=30) == ["a"]
-    site.addresses = ["b"]
-    step(crew, clock)
-    assert at_once(site, "b") == tasks[THREADS : THREADS + 1], "what had not begun is no suspect"
-    site.open("b")[0].end()
-    settled = step(crew, clock)
+    step(dispatcher, clock)
+    assert step(dispatcher, clock, 61.0) == [], "each may hold up the others"
+    assert scheduler.restarted.get(timeout=30) == ["a"]
+    scheduler.addresses = ["b"]
+    step(dispatcher, clock)
+    assert submitted(scheduler, "b") == tasks[THREADS : THREADS + 1], "a waiting task is not quarantined"
+    scheduler.open("b")[0].end()
+    settled = step(dispatcher, clock)
     for at in range(THREADS):
-        assert at_once(site, "b") == [tasks[at]], "alone"
+        assert submitted(scheduler, "b") == [tasks[at]], "alone"
         if at == 1:
-            settled += step(crew, clock, 61.0)
-            site.addresses = ["c"]
+            settled += step(dispatcher, clock, 61.0)
+            scheduler.addresses = ["c"]
             break
-        site.open("b")[0].end()
-        settled += step(crew, clock)
+        scheduler.open("b")[0].end()
+        settled += step(dispatcher, clock)
     assert [r.status for r in settled] == ["done", "done", "failed"]
     assert settled[-1].attempts[-1].error == "TimeoutError: took longer than 60 s; its worker was ended"
-    step(crew, clock)
-    assert at_once(site, "c") == tasks[2:3]
+    step(dispatcher, clock)
+    assert submitted(scheduler, "c") == tasks[2:3]
 
 
 def test_a_worker_that_cannot_make_its_model_ready_gets_nothing(tasks, clock, caplog):
-    site = Site("a", "b")
-    crew = Dispatcher(site, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
-    list(crew.wait())
-    crew._model_loads["a"].end("error", RuntimeError("no C compiler"))
-    step(crew, clock)
-    assert at_once(site, "a") == []
-    assert len(at_once(site, "b")) == THREADS + 1
+    scheduler = FakeScheduler("a", "b")
+    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
+    list(dispatcher.wait())
+    dispatcher._model_loads["a"].end("error", RuntimeError("no C compiler"))
+    step(dispatcher, clock)
+    assert submitted(scheduler, "a") == []
+    assert len(submitted(scheduler, "b")) == THREADS + 1
     assert "no work for the worker at a: no C compiler" in caplog.text
 
 
 def test_where_no_worker_can_the_run_ends_and_says_why(tasks, clock):
-    site = Site("a")
-    crew = Dispatcher(site, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
-    list(crew.wait())
-    crew._model_loads["a"].end("error", RuntimeError("no C compiler"))
+    scheduler = FakeScheduler("a")
+    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
+    list(dispatcher.wait())
+    dispatcher._model_loads["a"].end("error", RuntimeError("no C compiler"))
     with pytest.raises(ClusterError, match="no worker can make the model ready: no C compiler"):
-        step(crew, clock)
+        step(dispatcher, clock)
 
 
 def test_workers_that_die_one_after_another_before_their_model_is_loaded_end_the_run(tasks, clock):
-    site = Site("a")
-    site.models_load = False
-    crew = Dispatcher(site, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
-    step(crew, clock)
-    for name in "bcd"[: dispatcher_module.FAILED_STARTS - 1]:
-        site.addresses = [name]  # the one before died; its nanny has started another
-        assert step(crew, clock) == []
-    site.addresses = []
+    scheduler = FakeScheduler("a")
+    scheduler.models_load = False
+    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    step(dispatcher, clock)
+    for name in "bcd"[: dispatcher_module.MAX_FAILED_STARTS - 1]:
+        scheduler.addresses = [name]  # the one before died; its nanny has started another
+        assert step(dispatcher, clock) == []
+    scheduler.addresses = []
     with pytest.raises(ClusterError, match="3 workers in a row died before they had loaded the model"):
-        step(crew, clock)
+        step(dispatcher, clock)
 
 
 def test_a_worker_that_loads_its_model_makes_up_for_those_that_did_not(tasks, clock):
-    site = Site("a")
-    crew = Dispatcher(site, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
-    for turn in range(3 * dispatcher_module.FAILED_STARTS):
-        site.models_load = turn % dispatcher_module.FAILED_STARTS == 1
-        site.addresses = [f"w{turn}"]
-        step(crew, clock)
+    scheduler = FakeScheduler("a")
+    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    for turn in range(3 * dispatcher_module.MAX_FAILED_STARTS):
+        scheduler.models_load = turn % dispatcher_module.MAX_FAILED_STARTS == 1
+        scheduler.addresses = [f"w{turn}"]
+        step(dispatcher, clock)

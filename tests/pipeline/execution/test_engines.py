@@ -8,10 +8,8 @@ import psutil
 import pytest
 from dask.utils import parse_timedelta
 
-from ojala.pipeline.execution import clusters, engines
+from ojala.pipeline.execution import RetryPolicy, clusters, run_tasks
 from ojala.pipeline.execution.clusters import ClusterError
-from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import RetryPolicy
 from ojala.pipeline.inference.adapters.empty import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.helpers.pace import scaled, until
@@ -26,21 +24,23 @@ def outcome(receipts):
 @pytest.fixture(scope="module")
 def expected(photometry, tmp_path_factory):
     tasks = orders(photometry, tmp_path_factory.mktemp("serial"))
-    return outcome(ENGINES["serial"](tasks, ModelSpec("empty", ""), 1, RetryPolicy()))
+    return outcome(run_tasks(tasks, ModelSpec("empty", ""), engine="serial", workers=1))
 
 
 def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path, expected):
-    receipts = list(ENGINES["local"](orders(photometry, tmp_path), ModelSpec("empty", ""), 2, RetryPolicy()))
+    receipts = list(
+        run_tasks(orders(photometry, tmp_path), ModelSpec("empty", ""), engine="local", workers=2)
+    )
     assert outcome(receipts) == expected
     assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
 
 
 def test_a_worker_that_is_just_starting_anew_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(clusters, "CLOSING", 1.0)
+    monkeypatch.setattr(clusters, "CLOSE_TIMEOUT", 1.0)
     this = psutil.Process()
     others = set(this.children(recursive=True))
-    with engines._processes(1) as client:
-        (worker,) = set(client.run(os.getpid).values())
+    with clusters.local_processes(1) as cluster:
+        (worker,) = set(cluster.client.run(os.getpid).values())
         os.kill(worker, signal.SIGKILL)
         anew = until(
             lambda: [p for p in set(this.children(recursive=True)) - others if is_new(p, worker)], every=0.005
@@ -60,7 +60,7 @@ def is_new(process, worker):
 def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
     tasks = orders(photometry, tmp_path)
     guilty, spec = one_that_kills(tasks)
-    receipts = list(ENGINES["local"](tasks, spec, 2, RetryPolicy(attempts=2)))
+    receipts = list(run_tasks(tasks, spec, engine="local", workers=2, retries=RetryPolicy(attempts=2)))
     assert len(receipts) == len(tasks), "every partition has a receipt"
     failed = [receipt for receipt in receipts if receipt.status == "failed"]
     assert [receipt.partition for receipt in failed] == [guilty.partition.name]
@@ -95,7 +95,11 @@ def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, 
     rows = [task.rows for task in tasks]
     guilty = next(task for task in tasks if rows.count(task.rows) == 1)
     spec = HangingSpec("hanging", "", batch_size=guilty.rows)
-    receipts = list(ENGINES["local"](tasks, spec, 2, RetryPolicy(attempts=1, seconds=scaled(20.0))))
+    receipts = list(
+        run_tasks(
+            tasks, spec, engine="local", workers=2, retries=RetryPolicy(attempts=1, seconds=scaled(20.0))
+        )
+    )
     (failed,) = [receipt for receipt in receipts if receipt.status == "failed"]
     assert failed.partition == guilty.partition.name
     (attempt,) = failed.attempts
@@ -107,11 +111,11 @@ def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, 
 
 def test_workers_that_die_while_they_load_the_model_end_the_run(photometry, tmp_path):
     with pytest.raises(ClusterError, match="workers in a row died before they had loaded the model"):
-        list(ENGINES["local"](orders(photometry, tmp_path), NeverLoaded("never", ""), 1, RetryPolicy()))
+        list(run_tasks(orders(photometry, tmp_path), NeverLoaded("never", ""), engine="local", workers=1))
 
 
 def test_the_nanny_of_a_worker_that_starts_slowly_is_kept():
-    with dask.config.set(engines.DASK_SETTINGS):
+    with dask.config.set(clusters.DASK_SETTINGS):
         patience = dask.config.get("distributed.deploy.lost-worker-timeout")
     assert parse_timedelta(patience) > 3600
 
@@ -136,7 +140,13 @@ class FlakySpec(ModelSpec):
 
 def test_what_passes_is_tried_again_in_one_process_too(photometry, tmp_path, expected):
     receipts = list(
-        ENGINES["serial"](orders(photometry, tmp_path), FlakySpec("flaky", ""), 1, RetryPolicy(3))
+        run_tasks(
+            orders(photometry, tmp_path),
+            FlakySpec("flaky", ""),
+            engine="serial",
+            workers=1,
+            retries=RetryPolicy(3),
+        )
     )
     assert outcome(receipts) == expected
     tried = [attempt.cause for receipt in receipts for attempt in receipt.attempts if attempt.error]

@@ -9,10 +9,8 @@ import torch
 from distributed import LocalCluster
 
 from ojala.catalogs_schema.ojala import OJALA
-from ojala.pipeline.execution import clusters
+from ojala.pipeline.execution import RetryPolicy, clusters, run_tasks
 from ojala.pipeline.execution.clusters import GPU_THREADS, ClusterError
-from ojala.pipeline.execution.engines import ENGINES
-from ojala.pipeline.execution.retries import RetryPolicy
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.survey import carry_through, ingest_table, orders, photometry_table, without_report
@@ -39,7 +37,7 @@ def dask_cuda(monkeypatch):
 def test_a_gpu_has_one_process_that_is_at_several_partitions(dask_cuda, photometry, tmp_path):
     tasks = orders(photometry, tmp_path)
     guilty, spec = one_that_kills(tasks)
-    receipts = list(ENGINES["cuda"](tasks, spec, 1, RetryPolicy(attempts=1)))
+    receipts = list(run_tasks(tasks, spec, engine="cuda", workers=1, retries=RetryPolicy(attempts=1)))
     assert dask_cuda["threads_per_worker"] == GPU_THREADS
     assert (dask_cuda["n_workers"], dask_cuda["host"]) == (1, "127.0.0.1")
     assert (dask_cuda["memory_limit"], dask_cuda["device_memory_limit"]) == (0, 0)
@@ -53,7 +51,7 @@ def test_a_gpu_has_one_process_that_is_at_several_partitions(dask_cuda, photomet
 def test_without_dask_cuda_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
     with pytest.raises(ClusterError, match=r"pip install 'ojala\[gpu\]'"):
-        list(ENGINES["cuda"]([], ModelSpec("empty", ""), 1, RetryPolicy()))
+        list(run_tasks([], ModelSpec("empty", ""), engine="cuda", workers=1))
 
 
 @pytest.mark.gpu

@@ -19,8 +19,9 @@ from hats.io.validation import is_valid_catalog
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BY_NAME, JPAS_BANDS
+from ojala.pipeline.ingest.build import SOURCES_KEY
 from ojala.pipeline.ingest.errors import IngestError
-from ojala.pipeline.ingest.photometry import PROVENANCE, SOURCES_KEY, ingest
+from ojala.pipeline.ingest.photometry import PROVENANCE, ingest_photometry
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.parquet import write_leaf
 
@@ -284,14 +285,14 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_photometry(form, folder):
-    summary = ingest([FORMS[form](folder)], folder / "out")
+    summary = ingest_photometry([FORMS[form](folder)], folder / "out")
     assert summary.rows == len(OBJECTS)
     assert len(summary.bands) == 65
     same(contents(folder / "out"), expected(OBJECTS))
 
 
 def test_result_is_a_valid_hats_catalogue_that_lsdb_opens(folder):
-    summary = ingest([FORMS["contract Parquet"](folder)], folder / "out", tile_rows=15)
+    summary = ingest_photometry([FORMS["contract Parquet"](folder)], folder / "out", tile_rows=15)
     assert is_valid_catalog(folder / "out", strict=True)
     catalogue = lsdb.open_catalog((folder / "out").path)
     assert len(catalogue) == len(OBJECTS)
@@ -304,7 +305,7 @@ def test_result_is_a_valid_hats_catalogue_that_lsdb_opens(folder):
 def test_leaves_hold_their_part_of_the_sky_in_order_and_say_where_it_came_from(folder):
     one = write_csv(folder / "one.csv", archive_columns(OBJECTS[:20], "mag"))
     two = write_fits(folder / "two.fits", archive_columns(OBJECTS[20:], "mag"))
-    summary = ingest([one, two], folder / "out", tile_rows=15)
+    summary = ingest_photometry([one, two], folder / "out", tile_rows=15)
     rows_of = {"one.csv": 0, "two.fits": 0}
     for partition, rows in summary.partitions.items():
         leaf = pq.read_table((folder / "out" / partition.leaf).path, partitioning=None)
@@ -324,7 +325,7 @@ def test_leaves_hold_their_part_of_the_sky_in_order_and_say_where_it_came_from(f
 
 def test_catalogue_says_what_it_was_made_from(folder):
     file = FORMS["CSV, magnitudes"](folder)
-    summary = ingest([file], folder / "out", tile_rows=15)
+    summary = ingest_photometry([file], folder / "out", tile_rows=15)
     record = json.loads((folder / "out" / PROVENANCE).read_text())
     (source,) = record["inputs"]
     assert source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -346,11 +347,11 @@ def test_result_depends_neither_on_the_order_of_files_nor_on_batches(folder, mon
         write_fits(folder / "two.fits", archive_columns(OBJECTS[11:25], "mag")),
         write_votable(folder / "three.vot", archive_columns(OBJECTS[25:], "mag")),
     ]
-    ingest(files, folder / "out", tile_rows=15)
+    ingest_photometry(files, folder / "out", tile_rows=15)
     monkeypatch.setattr("ojala.pipeline.ingest.external_sort.RUN_ROWS", 6)
     for form in ("csv", "fits", "votable"):
         monkeypatch.setattr(f"ojala.pipeline.ingest.formats.{form}.BATCH_ROWS", 4)
-    ingest(files[::-1], folder / "again", tile_rows=15)
+    ingest_photometry(files[::-1], folder / "again", tile_rows=15)
     assert digests(folder / "again") == digests(folder / "out")
 
 
@@ -362,7 +363,7 @@ def test_objects_at_one_place_are_ordered_by_their_key(folder):
         "dec": [0.0] * 3,
         "flux_j0660": [1.0] * 3,
     }
-    ingest([parquet_of(folder / "a.parquet", rows)], folder / "out")
+    ingest_photometry([parquet_of(folder / "a.parquet", rows)], folder / "out")
     assert contents(folder / "out")["number"].to_pylist() == [1, 2, 3]
 
 
@@ -385,7 +386,7 @@ def test_fluxes_are_kept_however_absurd(folder):
             "flux_j0660_err": values[::-1],
         },
     )
-    ingest([file], folder / "out")
+    ingest_photometry([file], folder / "out")
     found = by_key(contents(folder / "out"))
     inf = float("inf")
     assert found["flux_j0660"].to_pylist() == [None, inf, -inf, -3.5, 0.0, inf, None]
@@ -395,24 +396,24 @@ def test_fluxes_are_kept_however_absurd(folder):
 
 def test_apertures_can_be_chosen(folder):
     file = FORMS["CSV, magnitudes"](folder)
-    ingest([file], folder / "out", aperture="AUTO")
+    ingest_photometry([file], folder / "out", aperture="AUTO")
     np.testing.assert_allclose(contents(folder / "out")["flux_j0660"].to_numpy(), 36.31, rtol=1e-6)
     with pytest.raises(IngestError, match=r"has no aperture PETRO.*APER_COR_3_0, AUTO"):
-        ingest([file], folder / "other", aperture="PETRO")
+        ingest_photometry([file], folder / "other", aperture="PETRO")
 
 
 def test_fluxes_of_unknown_units_need_a_word(folder):
     file = write_csv(folder / "a.csv", archive_columns(OBJECTS, "flambda"), None)
     with pytest.raises(IngestError, match=r"column FLUX_APER_COR_3_0: does not say its units.*--units fnu"):
-        ingest([file], folder / "out")
-    ingest([file], folder / "out", units="flambda")
+        ingest_photometry([file], folder / "out")
+    ingest_photometry([file], folder / "out", units="flambda")
     same(contents(folder / "out"), expected(OBJECTS))
 
 
 def test_contradictory_units_are_refused(folder):
     file = write_fits(folder / "a.fits", archive_columns(OBJECTS, "fnu"), "1e-30 erg / (s cm2 Hz)")
     with pytest.raises(IngestError, match="different units"):
-        ingest([file], folder / "out", units="flambda")
+        ingest_photometry([file], folder / "out", units="flambda")
 
 
 def test_arrays_of_other_filters_are_understood_when_they_are_named(folder):
@@ -422,14 +423,14 @@ def test_arrays_of_other_filters_are_understood_when_they_are_named(folder):
             columns[name] = np.hstack([values[:, :1] * 0 + 1, values, values[:, :2] * 0 + 1])
     file = write_csv(folder / "a.csv", columns)
     with pytest.raises(IngestError, match="row 1, column FLAGS: holds 60 values, expected 57"):
-        ingest([file], folder / "out")
+        ingest_photometry([file], folder / "out")
     names = " ".join(["uJPAS", *(band.name for band in JPAS_BANDS), "gSDSS", "rSDSS"])
     file.write_text(f"#FILTERS {names}\n{file.read_text()}")
-    ingest([file], folder / "out")
+    ingest_photometry([file], folder / "out")
     same(contents(folder / "out"), expected(OBJECTS))
     file.write_text(file.read_text().replace("J0660", "J0999"))
     with pytest.raises(IngestError, match="unknown filter 'J0999'"):
-        ingest([file], folder / "again")
+        ingest_photometry([file], folder / "again")
 
 
 def test_single_filters_picked_in_a_query_are_understood(folder):
@@ -438,7 +439,7 @@ def test_single_filters_picked_in_a_query_are_understood(folder):
     picked = {name: columns[name] for name in ("TILE_ID", "NUMBER", "ALPHA_J2000", "DELTA_J2000")}
     for kind in ("MAG", "MAG_ERR"):
         picked[f"{kind}_APER_COR_3_0[jpas::J0660]"] = columns[f"{kind}_APER_COR_3_0"][:, slot]
-    summary = ingest([write_csv(folder / "a.csv", picked)], folder / "out")
+    summary = ingest_photometry([write_csv(folder / "a.csv", picked)], folder / "out")
     assert summary.bands == ("J0660",)
     wanted = expected(OBJECTS).select(["tile_id", "number", "flux_j0660", "flux_j0660_err"])
     same(contents(folder / "out"), wanted)
@@ -515,7 +516,7 @@ def test_what_is_not_understood_is_refused_by_file_row_and_column(case, folder):
     change(columns)
     file = write_csv(folder / "a.csv", columns)
     with pytest.raises(IngestError, match=message) as refusal:
-        ingest([file], folder / "out")
+        ingest_photometry([file], folder / "out")
     assert str(file) in str(refusal.value)
     assert [path.name for path in folder.iterdir()] == ["a.csv"]
 
@@ -528,7 +529,7 @@ def test_all_faulty_files_are_named_together(folder):
             spoil("EBV", 6, name)(columns)
         files.append(write_csv(folder / f"{name}.csv", columns))
     with pytest.raises(IngestError) as refusal:
-        ingest(files, folder / "out")
+        ingest_photometry(files, folder / "out")
     lines = str(refusal.value).splitlines()
     assert [line.split(":")[0] for line in lines] == [f"{f}, row 6, column EBV" for f in (files[0], files[2])]
 
@@ -537,7 +538,7 @@ def test_keys_that_come_twice_are_refused_with_both_places(folder):
     one = write_csv(folder / "one.csv", archive_columns(OBJECTS[:20], "mag"))
     two = write_fits(folder / "two.fits", archive_columns(OBJECTS[19:], "mag"))
     with pytest.raises(IngestError) as refusal:
-        ingest([one, two], folder / "out")
+        ingest_photometry([one, two], folder / "out")
     key = f"({OBJECTS.tile_id[19]}, {OBJECTS.number[19]})"
     assert str(refusal.value) == (
         f"{two}, row 1, columns tile_id and number: the key {key} has come before, in {one}, row 20"
@@ -548,7 +549,7 @@ def test_many_keys_that_come_twice_are_counted(folder):
     one = write_csv(folder / "one.csv", archive_columns(OBJECTS, "mag"))
     two = write_csv(folder / "two.csv", archive_columns(OBJECTS, "mag"))
     with pytest.raises(IngestError, match="and 20 more rows"):
-        ingest([one, two], folder / "out")
+        ingest_photometry([one, two], folder / "out")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -558,7 +559,7 @@ def test_a_file_that_was_cut_off_is_refused(form, kept, folder):
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(IngestError, match=file.name.replace(".", r"\.")):
-        ingest([file], folder / "out")
+        ingest_photometry([file], folder / "out")
     assert [path.name for path in folder.iterdir()] == [file.name]
 
 
@@ -572,14 +573,14 @@ def test_a_changed_byte_is_found_where_the_file_carries_checksums(folder):
         content[at] ^= 1
         file.write_bytes(bytes(content))
         with pytest.raises(IngestError, match=f"{file.name} is a damaged"):
-            ingest([file], folder / "out")
+            ingest_photometry([file], folder / "out")
 
 
 def test_a_csv_that_was_cut_off_within_its_last_number_is_refused(folder):
     file = FORMS["CSV, magnitudes"](folder)
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(IngestError, match="row 40: its last line has no line end"):
-        ingest([file], folder / "out")
+        ingest_photometry([file], folder / "out")
 
 
 def test_a_line_with_too_few_cells_is_refused_by_its_row(folder):
@@ -588,7 +589,7 @@ def test_a_line_with_too_few_cells_is_refused_by_its_row(folder):
     lines[6] = lines[6].rsplit(",", 1)[0]
     file.write_text("\n".join(lines) + "\n")
     with pytest.raises(IngestError, match="row 5: has 28 cells, expected 29"):
-        ingest([file], folder / "out")
+        ingest_photometry([file], folder / "out")
 
 
 def test_a_query_that_was_cut_off_by_the_archive_is_refused(folder):
@@ -596,7 +597,7 @@ def test_a_query_that_was_cut_off_by_the_archive_is_refused(folder):
     text = file.read_text().replace("</TABLE>", '</TABLE><INFO name="QUERY_STATUS" value="OVERFLOW"/>')
     file.write_text(text)
     with pytest.raises(IngestError, match="QUERY_STATUS OVERFLOW"):
-        ingest([file], folder / "out")
+        ingest_photometry([file], folder / "out")
 
 
 @pytest.mark.parametrize(
@@ -605,7 +606,7 @@ def test_a_query_that_was_cut_off_by_the_archive_is_refused(folder):
 def test_a_file_that_is_no_table_is_refused(content, folder):
     (folder / "a.csv").write_bytes(content)
     with pytest.raises(IngestError, match=r"a\.csv"):
-        ingest([folder / "a.csv"], folder / "out")
+        ingest_photometry([folder / "a.csv"], folder / "out")
 
 
 def without_rows(votable: UPath) -> UPath:
@@ -621,25 +622,25 @@ def test_tables_without_rows_are_refused(folder):
         without_rows(FORMS["VOTable, magnitudes"](folder)),
     ):
         with pytest.raises(IngestError, match=f"{file.name} has no rows"):
-            ingest([file], folder / "out")
+            ingest_photometry([file], folder / "out")
 
 
 def test_requests_that_make_no_sense_are_refused(folder):
     file = FORMS["contract Parquet"](folder)
     with pytest.raises(IngestError, match="no files"):
-        ingest([], folder / "out")
+        ingest_photometry([], folder / "out")
     with pytest.raises(IngestError, match="named twice"):
-        ingest([file, file], folder / "out")
+        ingest_photometry([file, file], folder / "out")
     with pytest.raises(IngestError, match="does not exist"):
-        ingest([folder / "b.csv"], folder / "out")
+        ingest_photometry([folder / "b.csv"], folder / "out")
     with pytest.raises(IngestError, match="is a folder"):
-        ingest([folder], folder / "out")
+        ingest_photometry([folder], folder / "out")
     with pytest.raises(IngestError, match="is a file"):
-        ingest([file], file)
+        ingest_photometry([file], file)
     with pytest.raises(IngestError, match="is not empty"):
-        ingest([file], folder)
+        ingest_photometry([file], folder)
     with pytest.raises(IngestError, match="0 rows"):
-        ingest([file], folder / "out", tile_rows=0)
+        ingest_photometry([file], folder / "out", tile_rows=0)
 
 
 def test_more_objects_in_one_place_than_a_leaf_may_hold_are_refused(folder):
@@ -651,7 +652,7 @@ def test_more_objects_in_one_place_than_a_leaf_may_hold_are_refused(folder):
         "flux_j0660": [1.0] * 3,
     }
     with pytest.raises(IngestError, match="raise --tile-rows"):
-        ingest([parquet_of(folder / "a.parquet", rows)], folder / "out", tile_rows=2)
+        ingest_photometry([parquet_of(folder / "a.parquet", rows)], folder / "out", tile_rows=2)
 
 
 def test_nothing_stays_behind_when_the_disk_is_full(folder):
@@ -662,7 +663,7 @@ def test_nothing_stays_behind_when_the_disk_is_full(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(IngestError, match="File too large"):
-            ingest([file], folder / "out")
+            ingest_photometry([file], folder / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in folder.iterdir()] == [file.name]
@@ -678,9 +679,9 @@ def test_nothing_stays_behind_after_an_interrupt(folder, monkeypatch):
         return written[0]
 
     file = FORMS["contract Parquet"](folder)
-    monkeypatch.setattr("ojala.pipeline.ingest.photometry.write_leaf", interrupted)
+    monkeypatch.setattr("ojala.pipeline.ingest.build.write_leaf", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ingest([file], folder / "out", tile_rows=15)
+        ingest_photometry([file], folder / "out", tile_rows=15)
     assert written
     assert [path.name for path in folder.iterdir()] == [file.name]
 
@@ -691,13 +692,13 @@ def test_rows_can_come_from_an_object_store_and_go_to_one(folder):
         source = store / "a.fits"
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_bytes(FORMS["FITS, magnitudes"](folder).read_bytes())
-        ingest([source], store / "out", tile_rows=15)
+        ingest_photometry([source], store / "out", tile_rows=15)
         found = [
             pq.read_table(pa.BufferReader((store / "out" / p.leaf).read_bytes()))
             for p in read_leaves(store / "out")
         ]
         same(pa.concat_tables(found), expected(OBJECTS))
         with pytest.raises(IngestError, match="not empty"):
-            ingest([source], store / "out")
+            ingest_photometry([source], store / "out")
     finally:
         store.fs.rm(store.path, recursive=True)

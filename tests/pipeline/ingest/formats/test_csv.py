@@ -6,20 +6,20 @@ import pytest
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.csv import open_csv
+from ojala.pipeline.ingest.formats.csv import open_table
 
 ARCHIVE = Path(__file__).parents[4].parent / "shared" / "data" / "jpas"
 
 
 def read(path: UPath, *wanted: str) -> list[dict]:
-    with open_csv(path) as source:
+    with open_table(path, UPath("unused")) as source:
         return [row for batch in source.batches(wanted) for row in batch.to_pylist()]
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="real archive tables are not part of the project")
 def test_a_real_table_of_the_archive_is_read():
     path = UPath(ARCHIVE / "minijpas.TileImage.csv")
-    with open_csv(path) as source:
+    with open_table(path, UPath("unused")) as source:
         assert source.notes == {"select": "* FROM minijpas.TileImage"}
         assert source.columns["zpt"].name == "ZPT"
     rows = read(path, "name", "observation_dates")

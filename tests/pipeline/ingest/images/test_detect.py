@@ -6,7 +6,7 @@ from astropy.io import fits
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import IngestError, SourceError
-from ojala.pipeline.ingest.images.detect import find_fields, image_of
+from ojala.pipeline.ingest.images.detect import find_fields, read_image
 from tests.helpers import image_files
 
 
@@ -38,16 +38,16 @@ def test_a_field_knows_where_it_is(tmp_path):
 
 def test_the_band_is_told_by_the_name_where_the_filter_is_spelled_as_its_camera_does(tmp_path):
     path = image_files.write_plane(tmp_path, "image", "z", image_files.pixels("z"))
-    assert image_of(UPath(path)).band == "z"  # its FILTER is "zd DECam k1038"
+    assert read_image(UPath(path))[1].band == "z"  # its FILTER is "zd DECam k1038"
     shutil.move(path, tmp_path / "a.fits.fz")
     with pytest.raises(SourceError, match="is of the band 'zd DECam k1038', which cut-outs do not need"):
-        image_of(UPath(tmp_path / "a.fits.fz"))
+        read_image(UPath(tmp_path / "a.fits.fz"))
 
 
 @pytest.mark.parametrize("bands", ["grz", "griz", "z"])
 def test_the_viewers_cutouts_have_the_bands_that_they_name(tmp_path, bands):
     image_files.make_cutout(tmp_path / "cutout.fits", bands)
-    field = image_of(UPath(tmp_path / "cutout.fits"))
+    _, field = read_image(UPath(tmp_path / "cutout.fits"))
     wanted = [band for band in "grz" if band in bands]
     assert list(field.image) == list(field.ivar) == wanted
     layer = field.image["z"].layer
@@ -57,22 +57,22 @@ def test_the_viewers_cutouts_have_the_bands_that_they_name(tmp_path, bands):
 def test_what_cannot_be_cut_from_is_refused_with_what_to_do(tmp_path):
     image_files.make_cutout(tmp_path / "coarse.fits", scale=0.524)
     with pytest.raises(SourceError, match=r"pixels of 0.524 x 0.524 arcsec, expected 0.262: ask .* pixscale"):
-        image_of(UPath(tmp_path / "coarse.fits"))
+        read_image(UPath(tmp_path / "coarse.fits"))
     image_files.make_cutout(tmp_path / "small.fits", size=50)
     with pytest.raises(
         SourceError, match="has 50 x 50 pixels, but a cut-out has 64 x 64: get a larger image"
     ):
-        image_of(UPath(tmp_path / "small.fits"))
+        read_image(UPath(tmp_path / "small.fits"))
     image_files.make_cutout(tmp_path / "iy.fits", "iy")
     with pytest.raises(SourceError, match="none of g, r, z: ask for bands=grz"):
-        image_of(UPath(tmp_path / "iy.fits"))
+        read_image(UPath(tmp_path / "iy.fits"))
     fits.PrimaryHDU(np.zeros((64, 64))).writeto(tmp_path / "plain.fits")
     with pytest.raises(SourceError, match="there are no images known here: expected a coadd of the Legacy"):
-        image_of(UPath(tmp_path / "plain.fits"))
+        read_image(UPath(tmp_path / "plain.fits"))
     with fits.open(tmp_path / "iy.fits", mode="update") as hdus:
         hdus[0].header["BANDS"] = "grz"
     with pytest.raises(SourceError, match="has 2 planes in HDU 0, but its BANDS are 'grz'"):
-        image_of(UPath(tmp_path / "iy.fits"))
+        read_image(UPath(tmp_path / "iy.fits"))
 
 
 def test_files_of_a_brick_that_do_not_belong_together_are_refused(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource, by_lower_case
-from ojala.pipeline.ingest.jpas.column_mapping import resolve
+from ojala.pipeline.ingest.jpas.column_mapping import map_columns
 
 KEY = ["TILE_ID", "NUMBER", "ALPHA_J2000", "DELTA_J2000"]
 FNU = {"FLUX_APER_COR_3_0": "1e-30 erg/s/cm2/Hz"}
@@ -12,23 +12,23 @@ FNU = {"FLUX_APER_COR_3_0": "1e-30 erg/s/cm2/Hz"}
 
 def table(*names: str, units: dict[str, str] | None = None, **notes: str) -> TableSource:
     columns = by_lower_case(SourceColumn(name, (units or {}).get(name, "")) for name in [*KEY, *names])
-    return TableSource("CSV", columns, lambda wanted: iter(()), notes)
+    return TableSource(columns, lambda wanted: iter(()), notes)
 
 
 ARRAYS = ("FLUX_APER_COR_3_0", "FLUX_RELERR_APER_COR_3_0")
 
 
 def test_the_surveys_own_position_comes_before_that_of_a_counterpart():
-    layout = resolve(table("ra", "dec", "flux_j0660", "flux_j0660_err"))
-    assert layout.position == ("alpha_j2000", "delta_j2000")
-    assert layout.ignored == ("ra", "dec")
+    mapping = map_columns(table("ra", "dec", "flux_j0660", "flux_j0660_err"))
+    assert mapping.position == ("alpha_j2000", "delta_j2000")
+    assert mapping.ignored == ("ra", "dec")
 
 
 def test_fluxes_come_before_magnitudes_of_the_same_aperture():
-    layout = resolve(table("MAG_APER_COR_3_0", "MAG_ERR_APER_COR_3_0", *ARRAYS, units=FNU))
-    assert [reading.value for reading in layout.readings] == ["flux_aper_cor_3_0"]
-    assert layout.ignored == ("MAG_APER_COR_3_0", "MAG_ERR_APER_COR_3_0")
-    assert len(layout.bands) == 57
+    mapping = map_columns(table("MAG_APER_COR_3_0", "MAG_ERR_APER_COR_3_0", *ARRAYS, units=FNU))
+    assert [column.value for column in mapping.columns] == ["flux_aper_cor_3_0"]
+    assert mapping.ignored == ("MAG_APER_COR_3_0", "MAG_ERR_APER_COR_3_0")
+    assert len(mapping.bands) == 57
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_fluxes_come_before_magnitudes_of_the_same_aperture():
     ],
 )
 def test_units_of_fluxes_are_told_by_the_file_the_query_or_the_user(units, notes, asked, ujy):
-    layout = resolve(table(*ARRAYS, units={ARRAYS[0]: units}, **notes), units=asked)
-    assert layout.readings[0].scale == pytest.approx((ujy,) * 57)
+    mapping = map_columns(table(*ARRAYS, units={ARRAYS[0]: units}, **notes), units=asked)
+    assert mapping.columns[0].scale == pytest.approx((ujy,) * 57)
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_units_of_fluxes_are_told_by_the_file_the_query_or_the_user(units, notes
 )
 def test_fluxes_of_doubtful_units_are_refused(units, notes, problem):
     with pytest.raises(SourceError, match=f"column FLUX_APER_COR_3_0: .*{problem}"):
-        resolve(table(*ARRAYS, units={ARRAYS[0]: units}, **notes))
+        map_columns(table(*ARRAYS, units={ARRAYS[0]: units}, **notes))
 
 
 def test_scalar_fluxes_are_in_microjansky_unless_the_file_says_otherwise():
-    plain = resolve(table("flux_j0660", "flux_j0660_err"))
-    scaled = resolve(table("flux_j0660", "flux_j0660_err", units={"flux_j0660": "nJy"}))
-    assert plain.readings[0].scale == (1.0,)
-    assert scaled.readings[0].scale == pytest.approx((1e-3,))
+    plain = map_columns(table("flux_j0660", "flux_j0660_err"))
+    scaled = map_columns(table("flux_j0660", "flux_j0660_err", units={"flux_j0660": "nJy"}))
+    assert plain.columns[0].scale == (1.0,)
+    assert scaled.columns[0].scale == pytest.approx((1e-3,))
 
 
 def test_errors_in_another_unit_than_their_fluxes_are_refused():
@@ -77,16 +77,16 @@ def test_errors_in_another_unit_than_their_fluxes_are_refused():
     with pytest.raises(
         SourceError, match="column flux_j0660_err: has the unit 'uJy', but flux_j0660 has 'nJy'"
     ):
-        resolve(table("flux_j0660", "flux_j0660_err", units=units))
+        map_columns(table("flux_j0660", "flux_j0660_err", units=units))
 
 
 def test_w1_is_in_nanomaggies_beside_an_inverse_variance_only():
-    ours = resolve(table("flux_w1", "flux_w1_err"))
-    theirs = resolve(table("FLUX_W1", "FLUX_IVAR_W1"))
+    ours = map_columns(table("flux_w1", "flux_w1_err"))
+    theirs = map_columns(table("FLUX_W1", "FLUX_IVAR_W1"))
     assert ours.bands == theirs.bands == ("W1",)
-    assert ours.readings[0].error == "flux_w1_err"
-    assert theirs.readings[0].error == "flux_ivar_w1"
-    assert ours.readings[0].measure is not theirs.readings[0].measure
+    assert ours.columns[0].error == "flux_w1_err"
+    assert theirs.columns[0].error == "flux_ivar_w1"
+    assert ours.columns[0].convert is not theirs.columns[0].convert
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def test_w1_is_in_nanomaggies_beside_an_inverse_variance_only():
 )
 def test_photometry_that_is_not_whole_or_not_clear_is_refused(columns, problem):
     with pytest.raises(SourceError, match=problem):
-        resolve(table(*columns))
+        map_columns(table(*columns))
 
 
 def test_what_only_begins_like_a_flux_is_left_out():
-    layout = resolve(table("flux_j0660", "FLUX_RADIUS", "fracflux_g", "magnification"))
-    assert layout.bands == ("J0660",)
-    assert layout.ignored == ("FLUX_RADIUS", "fracflux_g", "magnification")
+    mapping = map_columns(table("flux_j0660", "FLUX_RADIUS", "fracflux_g", "magnification"))
+    assert mapping.bands == ("J0660",)
+    assert mapping.ignored == ("FLUX_RADIUS", "fracflux_g", "magnification")
 
 
 def test_degrees_are_the_only_unit_of_positions():
-    resolve(table("flux_j0660", units={"ALPHA_J2000": "deg", "DELTA_J2000": "Degrees"}))
+    map_columns(table("flux_j0660", units={"ALPHA_J2000": "deg", "DELTA_J2000": "Degrees"}))
     with pytest.raises(SourceError, match="column ALPHA_J2000: has the unit 'rad', expected deg"):
-        resolve(table("flux_j0660", units={"ALPHA_J2000": "rad"}))
+        map_columns(table("flux_j0660", units={"ALPHA_J2000": "rad"}))

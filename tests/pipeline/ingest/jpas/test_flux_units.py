@@ -58,12 +58,12 @@ def test_inverse_variance_zero_is_not_observed():
 )
 def test_units_are_read_as_archives_spell_them(text, family, ujy):
     unit = flux_units.parse_unit(text)
-    assert flux_units.family_of(unit) == family
+    assert flux_units.kind_of(unit) == family
     assert flux_units.microjansky_per(unit, 5000.0) == pytest.approx(ujy)
 
 
 def test_a_unit_that_is_no_flux_density_belongs_to_no_family():
-    assert flux_units.family_of(u.mag) is None
+    assert flux_units.kind_of(u.mag) is None
     assert flux_units.parse_unit("  ") is None
     with pytest.raises(ValueError, match="furlong"):
         flux_units.parse_unit("furlong")

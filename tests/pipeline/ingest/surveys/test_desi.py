@@ -5,7 +5,7 @@ from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.surveys.desi import read_desi
-from ojala.pipeline.ingest.surveys.label_tables import KnownObjects, read_desi_tables
+from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, read_desi_tables
 from tests.helpers.spectra_files import (
     make_desi,
     make_fastspec,
@@ -20,12 +20,12 @@ def tables(folder, *makers):
     for k, make in enumerate(makers):
         make(folder / f"table-{k}.fits")
         found += read_desi_tables(UPath(folder / f"table-{k}.fits"))
-    return KnownObjects(found)
+    return LabelIndex(found)
 
 
 def read(folder, known=None):
     make_desi(folder / "coadd-main-dark-1.fits")
-    return list(read_desi(UPath(folder / "coadd-main-dark-1.fits"), known or KnownObjects()))
+    return list(read_desi(UPath(folder / "coadd-main-dark-1.fits"), known or LabelIndex()))
 
 
 def test_arms_are_joined_and_averaged_where_they_overlap(tmp_path):
@@ -87,12 +87,12 @@ def test_positions_come_from_the_tables_where_the_coadd_has_none(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     fits.HDUList([fits.PrimaryHDU()]).writeto(tmp_path / "image.fits")
     with pytest.raises(SourceError, match=r"is no DESI coadd: expected .* it has PRIMARY"):
-        list(read_desi(UPath(tmp_path / "image.fits"), KnownObjects()))
+        list(read_desi(UPath(tmp_path / "image.fits"), LabelIndex()))
     make_desi(tmp_path / "whole.fits")
     with fits.open(tmp_path / "whole.fits") as hdus:
         fits.HDUList([hdu for hdu in hdus if hdu.name != "R_IVAR"]).writeto(tmp_path / "cut.fits")
     with pytest.raises(SourceError, match="lacks R_IVAR"):
-        list(read_desi(UPath(tmp_path / "cut.fits"), KnownObjects()))
+        list(read_desi(UPath(tmp_path / "cut.fits"), LabelIndex()))
 
 
 def test_single_exposures_are_refused(tmp_path):
@@ -101,7 +101,7 @@ def test_single_exposures_are_refused(tmp_path):
     hdus = [fits.PrimaryHDU(), fibermap, fits.ImageHDU(np.arange(3.0), name="B_WAVELENGTH")]
     fits.HDUList(hdus).writeto(tmp_path / "spectra.fits")
     with pytest.raises(SourceError, match="single exposures; name the coadd"):
-        list(read_desi(UPath(tmp_path / "spectra.fits"), KnownObjects()))
+        list(read_desi(UPath(tmp_path / "spectra.fits"), LabelIndex()))
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):

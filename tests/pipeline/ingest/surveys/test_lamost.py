@@ -4,7 +4,7 @@ from astropy.io import fits
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.surveys.label_tables import KnownObjects, read_lamost_table
+from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, read_lamost_table
 from ojala.pipeline.ingest.surveys.lamost import read_lamost
 from tests.helpers.spectra_files import make_lamost, make_lamost_table
 
@@ -44,7 +44,7 @@ def test_stellar_parameters_are_joined_by_visit(tmp_path):
     make_lamost(tmp_path / NAME)
     make_lamost(tmp_path / "other.fits", fibre=8)
     make_lamost_table(tmp_path / "stars.csv")
-    known = KnownObjects([read_lamost_table(UPath(tmp_path / "stars.csv"))])
+    known = LabelIndex([read_lamost_table(UPath(tmp_path / "stars.csv"))])
     labels = read_lamost(UPath(tmp_path / NAME), known).labels
     assert set(labels) == {"teff", "logg"}  # [Fe/H] stands as -9999: not measured
     assert labels["teff"] == pytest.approx((4945.4, 142.5))

@@ -1,4 +1,4 @@
-"""A Parquet file with one spectrum a row, as people gather them."""
+"""Parquet files with one spectrum per row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, class_word, double
 
 _NEEDED = ("id", "class", "subclass", "z", "ra", "dec", "wavelength", "flux", "ivar")
@@ -19,7 +20,7 @@ _BATCH = 64
 EXPECTED = f"a Parquet file with the columns {', '.join(_NEEDED)}"
 
 
-def read_collection(path: UPath) -> Iterator[Spectrum]:
+def read_parquet_spectra(path: UPath) -> Iterator[Spectrum]:
     """Read spectra from a Parquet file with one row each.
 
     Columns: ``id``, ``class``, ``subclass``, ``z``, ``ra``, ``dec`` and the lists ``wavelength``, ``flux``
@@ -49,8 +50,8 @@ def read_collection(path: UPath) -> Iterator[Spectrum]:
 
 def _spectra(batch: pa.RecordBatch, rows_before: int) -> Iterator[Spectrum]:
     arrays = {name: batch.column(name) for name in ("wavelength", "flux", "ivar")}
-    facts = batch.drop_columns(list(arrays)).to_pylist()
-    for k, row in enumerate(facts):
+    rest = batch.drop_columns(list(arrays)).to_pylist()
+    for k, row in enumerate(rest):
         wavelength, flux, ivar = (double(column[k].values.to_numpy(False)) for column in arrays.values())
         if not len(wavelength) == len(flux) == len(ivar):
             raise SourceError("has lists of different lengths", row=rows_before + k + 1, column="flux")
@@ -84,3 +85,13 @@ def _equivalent_widths(row: Mapping[str, object], z: float) -> dict[str, tuple[f
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else np.nan
+
+
+KINDS = (
+    FileKind(
+        "collection of spectra",
+        EXPECTED,
+        matches_head=lambda head: head.startswith(b"PAR1"),
+        read_spectra=lambda path, labels: read_parquet_spectra(path),
+    ),
+)

@@ -1,0 +1,62 @@
+"""Registry of the trainings that `ojala train` and the flow `train` start."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+from ojala.catalogs_schema.errors import InputError
+
+TRAININGS: Mapping[str, str] = {
+    "ojala": "ojala.flows.training.ojala:train_from",
+    "specpt": "ojala.flows.training.specpt:train_from",
+    "spectral-tokenizer": "ojala.flows.training.spectral_tokenizer:train_from",
+}
+"""``module:function`` by name of the model. A function takes the TOML file of settings, ``library``,
+``folder``, ``report`` and further inputs by name, and returns the path of the weights."""
+
+DEFAULT = next(iter(TRAININGS))
+
+
+def start_training(
+    model: str,
+    settings: Path,
+    *,
+    library: Path,
+    folder: Path,
+    report: Callable[[dict[str, object]], None] = lambda record: None,
+    **inputs: object,
+) -> Path:
+    """Train a model, or resume a training.
+
+    Parameters
+    ----------
+    model : str
+        Name in `TRAININGS`.
+    settings, library, folder : Path
+        TOML file of settings, library of spectra, folder for weights, state and metrics.
+    report : callable
+        Receives each record of the metrics.
+    **inputs
+        Further inputs of the training, such as ``unlabelled``; those that are None are left out.
+
+    Returns
+    -------
+    Path
+        File of the weights.
+
+    Raises
+    ------
+    InputError
+        If the model has no training, or its training does not take one of the inputs.
+    """
+    if model not in TRAININGS:
+        raise InputError(f"there is no training of {model!r}: choose from {', '.join(TRAININGS)}")
+    module, _, function = TRAININGS[model].partition(":")
+    training: Callable[..., Path] = getattr(import_module(module), function)
+    given = {name: value for name, value in inputs.items() if value is not None}
+    if unused := given.keys() - inspect.signature(training).parameters:
+        raise InputError(f"the training of {model} takes no --{', --'.join(sorted(unused))}: leave it out")
+    return training(settings, library=library, folder=folder, report=report, **given)

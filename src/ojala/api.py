@@ -1,0 +1,469 @@
+"""Functions for scripts and notebooks; each imports its dependencies when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import pyarrow as pa
+
+    from ojala.pipeline.ingest.photometry import IngestSummary
+    from ojala.pipeline.quality.validation.result import Validation
+    from ojala.pipeline.runs.config import RunConfig
+    from ojala.pipeline.runs.plan import Plan
+    from ojala.pipeline.runs.record import RunRecord
+
+Location = str | os.PathLike[str]
+"""Path on this machine, or URL of an object store (``s3://BUCKET/...``)."""
+
+
+def open_catalog(
+    path: Location, product: str | None = None, *, engine: Literal["lsdb", "pyarrow"] | None = None
+) -> Any:  # noqa: ANN401 - a catalogue of lsdb, which may not be installed, or a dataset
+    """Open the published run of a collection.
+
+    Parameters
+    ----------
+    path : str or path
+        Collection, as given to `run`.
+    product : str, optional
+        Product to open, such as ``ojala`` or ``ojala_vectors``; default: the main product of the published
+        run, where the collection has only one.
+    engine : str, optional
+        ``lsdb`` or ``pyarrow``; default: lsdb where it is installed.
+
+    Returns
+    -------
+    lsdb.catalog.Catalog or pyarrow.dataset.Dataset
+        With lsdb the product joined with its input catalogue, row by row; with pyarrow the rows of the
+        product alone.
+
+    Raises
+    ------
+    ojala.pipeline.runs.releases.ReleaseError
+        If nothing is published, there is no such product, or the collection has several main products.
+
+    Examples
+    --------
+    >>> ojala.open_catalog("catalogue").query("z > 2").compute()
+    >>> ojala.open_catalog("catalogue", engine="pyarrow").to_table(columns=["object_id", "z"])
+    """
+    from importlib.util import find_spec
+
+    from upath import UPath
+
+    from ojala.pipeline.runs.record import read_record, run_folder
+    from ojala.pipeline.runs.releases import ReleaseError, pointers
+
+    out = UPath(path)
+    published = pointers(out)
+    if not published:
+        raise ReleaseError(f"{out} has no published run: `ojala publish RUN --out {out}` publishes one")
+    if product is None:
+        mains = sorted({read_record(run_folder(out, run_id)).main for run_id in published.values()})
+        if len(mains) > 1:
+            raise ReleaseError(f"{out} has several products: give one of {', '.join(mains)}")
+        product = mains[0]
+    if product not in published:
+        raise ReleaseError(f"{out} has no product {product!r}: choose from {', '.join(sorted(published))}")
+    if engine == "lsdb" or (engine is None and find_spec("lsdb")):
+        from lsdb.loaders.hats.read_hats import open_catalog as open_hats
+
+        return open_hats(str(out)).load_extension(product)
+    import pyarrow.dataset as ds
+
+    leaves = run_folder(out, published[product]) / product / "dataset"
+    # Files whose names begin with an underscore are metadata, which pyarrow passes over.
+    return ds.dataset(leaves.path, format="parquet", filesystem=leaves.fs)
+
+
+def ingest(
+    files: Location | Sequence[Location],
+    out: Location,
+    *,
+    tile_rows: int | None = None,
+    aperture: str | None = None,
+    units: Literal["fnu", "flambda"] | None = None,
+) -> IngestSummary:
+    """Make a photometry catalogue (HATS) from the files of a survey.
+
+    Parameters
+    ----------
+    files : path or sequence of paths
+        Parquet, CSV, FITS or VOTable.
+    out : path
+        Folder of the catalogue; new or empty.
+    tile_rows : int, optional
+        Most rows of a partition; default: 100,000.
+    aperture : str, optional
+        Aperture of the archive's tables to read; default: ``APER_COR_3_0``.
+    units : str, optional
+        Kind of flux density in the files, where they do not state it.
+
+    Returns
+    -------
+    IngestSummary
+        Rows, partitions, bands and inputs.
+
+    Raises
+    ------
+    ojala.pipeline.ingest.errors.IngestError
+        If a file cannot be understood; names file, row and column. Nothing is written then.
+
+    Examples
+    --------
+    >>> ojala.ingest(["tile_1.csv", "tile_2.csv"], "photometry").rows
+    """
+    from upath import UPath
+
+    from ojala.pipeline.ingest import photometry
+
+    sources = [files] if isinstance(files, str | os.PathLike) else files
+    given: dict[str, Any] = {"tile_rows": tile_rows, "aperture": aperture, "units": units}
+    return photometry.ingest_photometry(
+        [UPath(file) for file in sources], UPath(out), **{k: v for k, v in given.items() if v is not None}
+    )
+
+
+def plan(
+    out: Location,
+    *,
+    config: Location | None = None,
+    region: str | None = None,
+    check: bool = False,
+    **settings: object,
+) -> Plan:
+    """Compare a collection with what a run would make, and write nothing.
+
+    Parameters
+    ----------
+    out : path
+        Collection.
+    config : path, optional
+        TOML file of settings.
+    region : str, optional
+        Region to reprocess, such as ``cone:245.5,43.9,0.2``; default: the whole sky.
+    check : bool
+        Read all existing leaves and compare their SHA-256; otherwise size and time of change are trusted.
+    **settings
+        Fields of `ojala.pipeline.runs.config.RunConfig`, such as ``photometry``, ``model``, ``workers``; they
+        override the file.
+
+    Returns
+    -------
+    Plan
+        Partitions with their states and actions.
+
+    Raises
+    ------
+    ojala.catalogs_schema.errors.OjalaError
+        If a setting is wrong or a catalogue cannot be read.
+
+    Examples
+    --------
+    >>> ojala.plan("catalogue", photometry="photometry").states()
+    {'missing': 13}
+    """
+    from ojala.pipeline.runs.plan import make_plan
+    from ojala.pipeline.runs.region import parse_region
+
+    wanted = _run_config(out, config, settings)
+    return make_plan(wanted, parse_region(region) if region else None, check=check)
+
+
+def run(
+    out: Location,
+    *,
+    config: Location | None = None,
+    region: str | None = None,
+    publish: bool = True,
+    check: bool = False,
+    **settings: object,
+) -> RunRecord:
+    """Run a model over a catalogue and publish the result; resume a run that was interrupted.
+
+    As ``ojala run`` and, with a region, ``ojala reprocess --yes``, without Prefect. Worker processes do not
+    import the script that calls this, so it needs no ``if __name__ == "__main__"``, and a running event loop
+    does not matter.
+
+    Parameters
+    ----------
+    out : path
+        Collection for the results; made if it does not exist.
+    config, region, check, **settings
+        As for `plan`.
+    publish : bool
+        Publish the run when it is complete and its quality gates allow it.
+
+    Returns
+    -------
+    RunRecord
+        Status, rows, failed partitions.
+
+    Raises
+    ------
+    ojala.catalogs_schema.errors.OjalaError
+        If a setting is wrong, a catalogue cannot be read, another process works on the product, or a quality
+        gate refuses the publication.
+
+    Examples
+    --------
+    >>> ojala.run("catalogue", photometry="photometry", workers=4).status
+    <Status.COMPLETE: 'complete'>
+    """
+    from upath import UPath
+
+    from ojala.pipeline import run as steps
+    from ojala.pipeline.runs.plan import make_plan
+    from ojala.pipeline.runs.record import ENDED, Status, read_record, run_folder
+    from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.storage.lock import hold
+
+    wanted = _run_config(out, config, settings)
+    with hold(UPath(wanted.out), wanted.products[0]) as lock, _main_module_hidden():
+        planned = make_plan(wanted, parse_region(region) if region else None, check=check)
+        lock.tell(planned.run_id)
+        folder = run_folder(UPath(wanted.out), planned.run_id)
+        if planned.resumes and read_record(folder).status in ENDED:
+            record = read_record(folder)
+        else:
+            steps.begin(planned, wanted)
+            for _ in steps.execute(planned, wanted):
+                lock.check()
+            record = steps.finalise(planned, wanted)
+        if publish and record.status == Status.COMPLETE:
+            steps.publish(planned, wanted)
+    return record
+
+
+def validate(
+    catalogue: Location, truth: Location, *, photometry: Location | None = None, out: Location | None = None
+) -> Validation:
+    """Compare a catalogue with objects whose class, redshift or properties are known.
+
+    Parameters
+    ----------
+    catalogue : path
+        Collection, folder of a run, or value-added catalogue.
+    truth : path
+        Parquet or CSV with ``tile_id`` and ``number`` (or ``object_id``), ``class``, ``z``, and any
+        quantities of the catalogue under their names.
+    photometry : path, optional
+        Photometry catalogue for magnitudes; default: that of the run.
+    out : path, optional
+        Folder for a page (``index.html``), the measures and the objects; default: nothing is written.
+
+    Returns
+    -------
+    Validation
+        Measures with bootstrap errors.
+
+    Raises
+    ------
+    ojala.pipeline.quality.validation.truth.TruthError
+        If the truth cannot be used; names row and column.
+    ojala.pipeline.storage.hats.CatalogueError
+        If there is no finished catalogue, or it has none of the objects.
+
+    Examples
+    --------
+    >>> ojala.validate("catalogue", "truth.parquet", out="validation").matched
+    """
+    from upath import UPath
+
+    from ojala.pipeline.quality.validation.locate import find, match
+    from ojala.pipeline.quality.validation.scores import validate as measure
+    from ojala.pipeline.quality.validation.truth import read_truth
+    from ojala.pipeline.report.validation_page import write_validation
+
+    known = read_truth(UPath(truth))
+    place = find(UPath(catalogue))
+    matched = match(known, place, UPath(photometry) if photometry else None)
+    result = measure(known, matched, str(place.product))
+    if out is not None:
+        write_validation(UPath(out), matched, result)
+    return result
+
+
+class Predictor:
+    """A model with trained weights, for tables and arrays in memory.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model.
+    version, weights_sha256 : str
+        Version and SHA-256 of the weights.
+
+    Examples
+    --------
+    >>> predictor = ojala.Predictor.load("ojala")
+    >>> predictor.predict(pyarrow.parquet.read_table("leaf.parquet"))["z"]
+    >>> predictor.predict(flux, error, ebv)["z"]  # flux, error: (N, 63) in uJy; ebv: (N,) in mag
+    """
+
+    def __init__(self, adapter: Any, model: Any) -> None:  # noqa: ANN401 - types of lazily imported modules
+        self._adapter, self._model = adapter, model
+        self.name: str = adapter.name
+        self.version: str = model.version
+        self.weights_sha256: str = model.weights_sha256
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: Location,
+        *,
+        device: Literal["cpu", "cuda"] = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch_size: int | None = None,
+    ) -> Predictor:
+        """Load a model by its name, with the bundled weights, or from a file of weights.
+
+        Parameters
+        ----------
+        name_or_path : str or path
+            Name of a model (``ojala``, ``specpt``, ...), or a file of weights (safetensors), whose model is
+            found by its header.
+        device : str
+            ``cpu`` or ``cuda``.
+        precision : str
+            Arithmetic of matrix products, ``fp32`` or ``bf16``.
+        batch_size : int, optional
+            Rows per forward pass; default: that of the model for the device.
+
+        Raises
+        ------
+        ojala.models.checkpoint.WeightsError
+            If the file does not exist, is damaged, or holds weights of no known model.
+        """
+        from ojala.pipeline.inference.adapters.registry import ADAPTERS
+        from ojala.pipeline.inference.model_spec import ModelSpec
+        from ojala.pipeline.runs.config import CPU_BATCH, GPU_BATCH
+
+        name = os.fspath(name_or_path)
+        adapter = ADAPTERS.get(name) or ADAPTERS[_model_of(name)]
+        batches = GPU_BATCH if device == "cuda" else CPU_BATCH
+        spec = ModelSpec(
+            name=adapter.name,
+            weights=adapter.weights if name in ADAPTERS else name,
+            device=device,
+            precision=precision,
+            batch_size=batch_size or batches[adapter.reads.name],
+        )
+        return cls(adapter, spec.load())
+
+    @overload
+    def predict(self, inputs: pa.Table, /) -> pa.Table: ...
+
+    @overload
+    def predict(self, *inputs: np.ndarray) -> dict[str, np.ndarray]: ...
+
+    def predict(self, *inputs: Any) -> Any:
+        """Predict N rows.
+
+        Parameters
+        ----------
+        *inputs : pyarrow.Table, or ndarray
+            Either a table with the columns of the model's input catalogue (see the data model), or the
+            arguments of the model's own ``predict``: for OJALA flux and error (N, 63) [uJy] and E(B-V) (N,)
+            [mag], for models of spectra one `ojala.models.data.Spectra`.
+
+        Returns
+        -------
+        pyarrow.Table or dict of str to ndarray
+            For a table the rows of the main product, in the same order, with flags and nulls; for arrays the
+            predictions by name.
+
+        Raises
+        ------
+        ojala.catalogs_schema.errors.InputError
+            If columns of the table are missing or of another type.
+        """
+        import pyarrow as pa
+
+        if len(inputs) != 1 or not isinstance(inputs[0], pa.Table):
+            return self._model.predict(*inputs)
+        from ojala.catalogs_schema.errors import InputError
+
+        contract = self._adapter.reads
+        present = [name for name in contract.names if name in inputs[0].column_names]
+        table = inputs[0].select(present)
+        if faults := contract.violations(table):
+            shown = "; ".join(map(str, faults[:5]))
+            raise InputError(
+                f"the table is no {contract.name} for {self.name}, as rows of an ingested catalogue are: "
+                f"{shown}"
+            )
+        read = self._adapter.inputs(table)
+        main = self._adapter.products[0].name
+        answers = self._adapter.ask(self._model, read)
+        return self._adapter.tables(self._model, table, read, answers, [main])[main]
+
+
+def _run_config(out: Location, config: Location | None, settings: Mapping[str, object]) -> RunConfig:
+    from pathlib import Path
+
+    from ojala.pipeline.runs.config import read_config
+
+    given = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in settings.items()
+    }
+    return read_config(Path(config) if config is not None else None, {"out": os.fspath(out), **given})
+
+
+def _model_of(path: str) -> str:
+    """Name of the model whose bundled weights have the same format as a file."""
+    from pathlib import Path
+
+    from ojala.models.checkpoint import WeightsError
+    from ojala.pipeline.inference.adapters.registry import ADAPTERS
+
+    form = _format_of(Path(path))
+    for name, adapter in ADAPTERS.items():
+        if adapter.weights and _format_of(Path(adapter.weights)) == form:
+            return name
+    raise WeightsError(
+        f"{path}: weights of format {form!r} belong to no model; models by name: {', '.join(ADAPTERS)}"
+    )
+
+
+def _format_of(path: Path) -> str | None:
+    """Entry ``format`` in the header of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    from ojala.models.checkpoint import WeightsError
+
+    if not path.is_file():
+        raise WeightsError(f"{path}: neither the name of a model nor a file of weights")
+    try:
+        with safe_open(path, framework="np") as file:
+            return (file.metadata() or {}).get("format")
+    except SafetensorError as problem:
+        raise WeightsError(f"{path}: no safetensors file, or damaged ({problem})") from problem
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keep processes that are started in the block from importing the running script.
+
+    `multiprocessing` imports the file of ``__main__`` in each process that it spawns; a script without
+    ``if __name__ == "__main__"`` would start its own work again there. Tasks need nothing of the script.
+    """
+    main = sys.modules["__main__"]
+    kept: dict[str, Any] = {
+        name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__
+    }
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
