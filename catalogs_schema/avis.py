@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from ojala.catalogs_schema.columns import FLAGS, number, vector
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.ojala import Z_MAX
-from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from ojala.catalogs_schema.spectra import SPECTRA_KEYS
 
 EMBEDDING_SIZE = 128
 """Length of an embedding."""
@@ -60,24 +61,12 @@ MEANING: Mapping[enum.IntFlag, str] = {
 
 
 def _embedding(name: str, of: str) -> Column:
-    return Column(
-        name,
-        pa.list_(pa.float32(), EMBEDDING_SIZE),
-        "",
-        "stat.fit.param",
-        f"embedding of {of}, a vector of length 1; NaN where there is none",
-        nullable=False,
-    )
+    what = f"embedding of {of}, a vector of length 1; NaN where there is none"
+    return vector(name, pa.float32(), EMBEDDING_SIZE, "", "stat.fit.param", what)
 
 
 def _place(name: str, axis: str, dimensions: int) -> Column:
-    return Column(
-        name,
-        pa.float32(),
-        "",
-        f"pos.cartesian.{axis}",
-        f"place on the {dimensions}-D map along {axis}",
-    )
+    return number(name, "", f"pos.cartesian.{axis}", f"place on the {dimensions}-D map along {axis}")
 
 
 AVIS = Contract(
@@ -93,7 +82,7 @@ AVIS = Contract(
         "that the atlas' objects have, and everywhere in a run without an atlas."
     ),
     columns=(
-        *(SPECTRA[name] for name in KEY_NAMES),
+        *SPECTRA_KEYS,
         _embedding("embedding", "spectrum and image together"),
         _embedding("embedding_image", "the image"),
         _embedding("embedding_spectrum", "the spectrum"),
@@ -106,48 +95,42 @@ AVIS = Contract(
             nullable=False,
             minimum=UNCLUSTERED,
         ),
-        Column(
+        number(
             "cluster_prob",
-            pa.float32(),
             "",
             "stat.probability",
             "strength of the membership: share of the cluster among the neighbours in the atlas, each "
             "counted with its own membership; 0 for none",
-            minimum=0.0,
-            maximum=1.0,
+            0.0,
+            1.0,
         ),
-        Column(
+        number(
             "z_nn",
-            pa.float32(),
             "",
             "src.redshift",
             "median redshift of the nearest neighbours in the atlas, the object itself not among them; that "
             "of stars is near 0",
-            minimum=-0.1,
-            maximum=2 * Z_MAX,
+            -0.1,
+            2 * Z_MAX,
         ),
-        Column(
+        number(
             "z_nn_err",
-            pa.float32(),
             "",
             "stat.error;src.redshift",
             "scatter of these redshifts: half of their central 68.3 %",
-            minimum=0.0,
+            0.0,
         ),
-        Column(
+        number(
             "novelty",
-            pa.float32(),
             "",
             "stat.rank",
             "share of the atlas' objects that are nearer to their neighbours in the atlas",
-            minimum=0.0,
-            maximum=1.0,
+            0.0,
+            1.0,
         ),
         *(_place(f"map_{axis}", axis, 2) for axis in "xy"),
         *(_place(f"map3_{axis}", axis, 3) for axis in "xyz"),
-        Column(
-            "flags", pa.int32(), "", "meta.code.qual", "bit mask, see the flags", nullable=False, minimum=0
-        ),
+        FLAGS,
     ),
     remarks=MEANING,
 )

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from ojala.catalogs_schema.bands import BY_NAME, Band
+from ojala.catalogs_schema.columns import FLAGS, number, vector
 from ojala.catalogs_schema.contract import Column, Contract
-from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from ojala.catalogs_schema.spectra import SPECTRA_KEYS
 
 CUTOUT_BANDS: tuple[Band, ...] = tuple(BY_NAME[name] for name in ("ls_g", "ls_r", "ls_z"))
 """The bands of a cut-out, in the order of its planes."""
@@ -80,10 +81,6 @@ MEANING: Mapping[enum.IntFlag, str] = {
 """One sentence per bit."""
 
 
-def _array(name: str, element: pa.DataType, size: int, unit: str, ucd: str, what: str) -> Column:
-    return Column(name, pa.list_(element, size), unit, ucd, what, nullable=False)
-
-
 def _place(name: str, axis: str) -> Column:
     return Column(
         name,
@@ -120,8 +117,8 @@ CUTOUTS = Contract(
         "`mask`. 1 nanomaggy is 3.631 uJy."
     ),
     columns=(
-        *(SPECTRA[name] for name in KEY_NAMES),
-        _array(
+        *SPECTRA_KEYS,
+        vector(
             "image",
             pa.float32(),
             _PIXELS,
@@ -130,7 +127,7 @@ CUTOUTS = Contract(
             f"flux density f_nu (AB) in each pixel, 3 x {SIZE} x {SIZE}, sky subtracted, not corrected for "
             "Galactic extinction; 0 where not measured",
         ),
-        _array(
+        vector(
             "ivar",
             pa.float32(),
             _BLOCKS,
@@ -139,7 +136,7 @@ CUTOUTS = Contract(
             f"mean inverse variance of the measured pixels in each block of {BLOCK} x {BLOCK} of image, "
             f"3 x {SIZE // BLOCK} x {SIZE // BLOCK}; 0 where none is",
         ),
-        _array(
+        vector(
             "mask",
             pa.int32(),
             SIZE**2,
@@ -157,13 +154,12 @@ CUTOUTS = Contract(
             nullable=False,
             allowed=("NONE", "g", "r", "z", "gr", "gz", "rz", "grz"),
         ),
-        Column(
+        number(
             "pixel_scale",
-            pa.float32(),
             "arcsec",
             "phys.angSize;instr.pixel",
             "side of a pixel; null without image",
-            minimum=0.0,
+            0.0,
         ),
         *(
             Column(
@@ -188,9 +184,7 @@ CUTOUTS = Contract(
             "brick of the Legacy Survey; NONE where the image is a file of its own or there is none",
             nullable=False,
         ),
-        Column(
-            "flags", pa.int32(), "", "meta.code.qual", "bit mask, see the flags", nullable=False, minimum=0
-        ),
+        FLAGS,
     ),
     remarks=MEANING,
 )

@@ -1,23 +1,23 @@
-"""The contract of what a user's own heads answer; it is made from what the heads say of themselves."""
+"""Contract of the product of fine-tuned heads, made from their descriptions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from ojala.catalogs_schema.columns import measured
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, OJALA, OJALA_VECTORS
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
-OWN_HEADS = "ojala_heads"
+HEADS_PRODUCT = "ojala_heads"
 """Name of the product."""
 
 
 class FinetunedHead(BaseModel):
-    """What a head says of the quantity that it answers."""
+    """Description of a fine-tuned head and of the quantity that it predicts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,8 +29,8 @@ class FinetunedHead(BaseModel):
     sha256: str = Field(description="SHA-256 of the head's file")
 
 
-def own_heads_contract(heads: Sequence[FinetunedHead]) -> Contract:
-    """Keys, and for each head its quantity and the quantity's error.
+def heads_contract(heads: Sequence[FinetunedHead]) -> Contract:
+    """Contract with keys, and for each head its quantity and the error of that.
 
     Raises
     ------
@@ -47,13 +47,13 @@ def own_heads_contract(heads: Sequence[FinetunedHead]) -> Contract:
             )
         taken |= names
     return Contract(
-        name=OWN_HEADS,
+        name=HEADS_PRODUCT,
         version="1.0.0",
-        title="Quantities of own heads on OJALA",
+        title="Quantities of fine-tuned heads on OJALA",
         description=(
-            "What heads that were fine-tuned on the frozen network say of each row of the value-added "
-            "catalogue, in partitions of the same name. Null where the object is hardly of the class that "
-            "the quantity belongs to."
+            "Predictions of heads that were fine-tuned on the frozen network for each row of the "
+            "value-added catalogue, in partitions of the same name. Null where the object is hardly of the "
+            "class that the quantity belongs to."
         ),
         columns=(*KEY_COLUMNS, *(column for head in heads for column in _columns(head))),
     )
@@ -61,10 +61,4 @@ def own_heads_contract(heads: Sequence[FinetunedHead]) -> Contract:
 
 def _columns(head: FinetunedHead) -> tuple[Column, Column]:
     given = f"given where p_{head.object_class.lower()} >= {MIN_CLASS_PROBABILITY:g}"
-    text = f"{head.description.rstrip('.')}; {given}"
-    error = f"half-width of the central 68.3 % interval of {head.name}"
-    ucd = ";".join(filter(None, ("stat.error", head.ucd)))
-    return (
-        Column(head.name, pa.float32(), head.unit, head.ucd, text),
-        Column(f"{head.name}_err", pa.float32(), head.unit, ucd, error, minimum=0.0),
-    )
+    return measured(head.name, head.unit, head.ucd, f"{head.description.rstrip('.')}; {given}")

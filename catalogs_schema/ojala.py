@@ -8,6 +8,16 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from ojala.catalogs_schema.columns import (
+    FLAGS,
+    class_columns,
+    count,
+    measured,
+    number,
+    probability,
+    vector,
+    words,
+)
 from ojala.catalogs_schema.contract import NONE, Column, Contract
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
@@ -98,34 +108,14 @@ LINES: tuple[tuple[str, str, str], ...] = (
 _CONDITIONAL = "given where p_{0} >= 0.01"
 
 
-def _probability(name: str, what: str) -> Column:
-    return Column(name, pa.float32(), "", "stat.probability;src.class", what, minimum=0.0, maximum=1.0)
-
-
 def _redshift(name: str, what: str, ucd: str = "src.redshift.phot") -> Column:
-    return Column(name, pa.float32(), "", ucd, what, minimum=0.0, maximum=Z_MAX)
-
-
-def _measured(
-    name: str, unit: str, ucd: str, what: str, low: float | None = None, high: float | None = None
-) -> tuple[Column, Column]:
-    """A quantity and its error, the half-width of the central 68.3 % interval."""
-    value = Column(name, pa.float32(), unit, ucd, what, minimum=low, maximum=high)
-    error = Column(
-        f"{name}_err",
-        pa.float32(),
-        unit,
-        f"stat.error;{ucd}",
-        f"half-width of the central 68.3 % interval of {name}",
-        minimum=0.0,
-    )
-    return value, error
+    return number(name, "", ucd, what, 0.0, Z_MAX)
 
 
 def _lines() -> tuple[Column, ...]:
     columns: list[Column] = []
     for name, label, ucd in LINES:
-        columns += _measured(
+        columns += measured(
             f"ew_{name}",
             "Angstrom",
             ucd,
@@ -135,7 +125,7 @@ def _lines() -> tuple[Column, ...]:
         )
     for name, label, _ in LINES:
         if name in ("hbeta", "halpha"):
-            columns += _measured(
+            columns += measured(
                 f"cont_{name}",
                 "",
                 "phot.flux.density;em.opt;arith.ratio",
@@ -144,7 +134,7 @@ def _lines() -> tuple[Column, ...]:
                 100.0,
             )
     for name, label, ucd in LINES:
-        columns += _measured(
+        columns += measured(
             f"f_{name}",
             "mW.m**-2",
             ucd.replace("spect.line.eqWidth", "phot.flux"),
@@ -186,18 +176,7 @@ OJALA = Contract(
     ),
     columns=(
         *KEY_COLUMNS,
-        Column(
-            "class",
-            pa.string(),
-            "",
-            "src.class",
-            "most probable class; NONE where not predicted",
-            nullable=False,
-            allowed=(NONE, *CLASSES),
-        ),
-        _probability("p_galaxy", "probability of being a galaxy"),
-        _probability("p_star", "probability of being a star"),
-        _probability("p_qso", "probability of being a quasar"),
+        *class_columns(CLASSES),
         _redshift("z", "redshift of the most probable class: mean of the PDF's highest mode; null for stars"),
         _redshift("z_err", "half of the difference of z_q84 and z_q16", "stat.error;src.redshift.phot"),
         *(
@@ -208,25 +187,9 @@ OJALA = Contract(
             )
             for name, percent in Z_QUANTILES.items()
         ),
-        Column(
-            "z_odds",
-            pa.float32(),
-            "",
-            "stat.probability;src.redshift.phot",
-            "part of the redshift PDF within 0.03 (1 + z) of z",
-            minimum=0.0,
-            maximum=1.0,
-        ),
+        probability("z_odds", "part of the redshift PDF within 0.03 (1 + z) of z", "src.redshift.phot"),
         _redshift("z_mode2", "redshift of the PDF's second mode; null where there is none"),
-        Column(
-            "z_mode2_p",
-            pa.float32(),
-            "",
-            "stat.probability;src.redshift.phot",
-            "part of the redshift PDF in its second mode",
-            minimum=0.0,
-            maximum=1.0,
-        ),
+        probability("z_mode2_p", "part of the redshift PDF in its second mode", "src.redshift.phot"),
         _redshift("z_gal", f"redshift if a galaxy; {_CONDITIONAL.format('galaxy')}"),
         _redshift(
             "z_gal_err", "half of the central 68.3 % interval of z_gal", "stat.error;src.redshift.phot"
@@ -235,7 +198,7 @@ OJALA = Contract(
         _redshift(
             "z_qso_err", "half of the central 68.3 % interval of z_qso", "stat.error;src.redshift.phot"
         ),
-        *_measured(
+        *measured(
             "log_mass",
             "",
             "phys.mass",
@@ -243,7 +206,7 @@ OJALA = Contract(
             4.0,
             13.5,
         ),
-        *_measured(
+        *measured(
             "log_sfr",
             "",
             "phys.SFR",
@@ -253,8 +216,8 @@ OJALA = Contract(
             5.0,
         ),
         *_lines(),
-        *_measured("ha_hb_ratio", "", "phot.flux;arith.ratio", "flux ratio of H alpha to H beta", 0.0, 1e4),
-        *_measured(
+        *measured("ha_hb_ratio", "", "phot.flux;arith.ratio", "flux ratio of H alpha to H beta", 0.0, 1e4),
+        *measured(
             "log_l_halpha_corr",
             "",
             "phys.luminosity;em.line.Halpha",
@@ -263,7 +226,7 @@ OJALA = Contract(
             30.0,
             48.0,
         ),
-        *_measured(
+        *measured(
             "log_sfr_halpha",
             "",
             "phys.SFR",
@@ -271,25 +234,9 @@ OJALA = Contract(
             -12.0,
             7.0,
         ),
-        Column(
-            "bpt_class",
-            pa.string(),
-            "",
-            "src.class",
-            "class in the [N II] BPT diagram; NONE outside its selection",
-            allowed=BPT_CLASSES,
-            nullable=False,
-        ),
-        Column(
-            "whan_class",
-            pa.string(),
-            "",
-            "src.class",
-            "class in the WHAN diagram; NONE outside its selection",
-            allowed=WHAN_CLASSES,
-            nullable=False,
-        ),
-        *_measured(
+        words("bpt_class", "class in the [N II] BPT diagram; NONE outside its selection", BPT_CLASSES),
+        words("whan_class", "class in the WHAN diagram; NONE outside its selection", WHAN_CLASSES),
+        *measured(
             "teff",
             "K",
             "phys.temperature.effective",
@@ -297,7 +244,7 @@ OJALA = Contract(
             1000.0,
             100000.0,
         ),
-        *_measured(
+        *measured(
             "logg",
             "",
             "phys.gravity",
@@ -305,11 +252,11 @@ OJALA = Contract(
             -2.0,
             10.0,
         ),
-        *_measured("fe_h", "", "phys.abund.Fe", f"[Fe/H] in dex; {_CONDITIONAL.format('star')}", -6.0, 2.0),
-        *_measured(
+        *measured("fe_h", "", "phys.abund.Fe", f"[Fe/H] in dex; {_CONDITIONAL.format('star')}", -6.0, 2.0),
+        *measured(
             "alpha_fe", "", "phys.abund", f"[alpha/Fe] in dex; {_CONDITIONAL.format('star')}", -1.5, 2.0
         ),
-        *_measured(
+        *measured(
             "log_mbh",
             "",
             "phys.mass",
@@ -318,34 +265,16 @@ OJALA = Contract(
             3.0,
             13.0,
         ),
-        Column(
+        number(
             "novelty",
-            pa.float32(),
             "",
             "stat.value",
             "distance from what the model was trained on, among objects as bright: 1 is exceeded by 1 % of "
             "them; null where the model does not know",
-            minimum=0.0,
+            0.0,
         ),
-        Column(
-            "n_bands",
-            pa.int16(),
-            "",
-            "meta.number",
-            "number of usable bands, of 63",
-            nullable=False,
-            minimum=0,
-            maximum=63,
-        ),
-        Column(
-            "flags",
-            pa.int32(),
-            "",
-            "meta.code.qual",
-            "bit mask, see the flags' table",
-            nullable=False,
-            minimum=0,
-        ),
+        count("n_bands", pa.int16(), "number of usable bands, of 63", 63),
+        FLAGS,
     ),
     remarks=MEANING,
 )
@@ -366,13 +295,13 @@ OJALA_VECTORS = Contract(
         *KEY_COLUMNS,
         *_pdf("z_gal_pdf", "galaxy"),
         *_pdf("z_qso_pdf", "quasar"),
-        Column(
+        vector(
             "embedding",
-            pa.list_(pa.float16(), EMBEDDING_WIDTH),
+            pa.float16(),
+            EMBEDDING_WIDTH,
             "",
             "stat.fit.param",
             "the network's mean-pooled encoding of the photometry",
-            nullable=False,
         ),
     ),
 )

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from ojala.catalogs_schema.contract import Column, Contract
-from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from ojala.catalogs_schema.columns import FLAGS, count, number, probability, vector
+from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.spectra import SPECTRA_KEYS
 
 SPECPT_Z_MAX = 1.72
 """Largest redshift of an answer."""
@@ -52,14 +53,6 @@ MEANING: Mapping[enum.IntFlag, str] = {
 """One sentence per bit."""
 
 
-def _redshift(name: str, what: str, ucd: str = "src.redshift") -> Column:
-    return Column(name, pa.float32(), "", ucd, what, minimum=0.0, maximum=SPECPT_Z_MAX)
-
-
-def _share(name: str, what: str) -> Column:
-    return Column(name, pa.float32(), "", "stat.probability;src.redshift", what, minimum=0.0, maximum=1.0)
-
-
 SPECPT = Contract(
     name="specpt",
     version="1.0.0",
@@ -70,50 +63,51 @@ SPECPT = Contract(
         "at z < 1.28 alone: a star or a quasar is given the redshift of some galaxy."
     ),
     columns=(
-        *(SPECTRA[name] for name in KEY_NAMES),
-        _redshift("z", "redshift: mean of the PDF within 0.01 (1 + z) of its highest mode"),
-        Column(
+        *SPECTRA_KEYS,
+        number(
+            "z",
+            "",
+            "src.redshift",
+            "redshift: mean of the PDF within 0.01 (1 + z) of its highest mode",
+            0.0,
+            SPECPT_Z_MAX,
+        ),
+        number(
             "z_err",
-            pa.float32(),
             "",
             "stat.error;src.redshift",
             "half of the central 68.3 % interval of the redshift PDF, less in quadrature the width that the "
             "training's labels had; at least 0.0001 (1 + z)",
-            minimum=0.0,
+            0.0,
         ),
-        _share("z_odds", "part of the redshift PDF within 0.03 (1 + z) of z"),
-        _redshift("z_mode2", "second solution: redshift of the PDF's second mode; null where there is none"),
-        _share("z_mode2_p", "part of the redshift PDF in its second mode"),
-        Column(
+        probability("z_odds", "part of the redshift PDF within 0.03 (1 + z) of z", "src.redshift"),
+        number(
+            "z_mode2",
+            "",
+            "src.redshift",
+            "second solution: redshift of the PDF's second mode; null where there is none",
+            0.0,
+            SPECPT_Z_MAX,
+        ),
+        probability("z_mode2_p", "part of the redshift PDF in its second mode", "src.redshift"),
+        number(
             "reconstruction_chi2",
-            pa.float32(),
             "",
             "stat.fit.chi2",
             "mean over the read pixels of the squared residual of the reconstruction over its variance",
-            minimum=0.0,
+            0.0,
         ),
-        Column(
+        number(
             "reconstruction_nmad",
-            pa.float32(),
             "",
             "stat.fit.residual",
             "mean modulus of the residual of the reconstruction over the spectrum's median absolute "
             "deviation, noisy pixels counting less: the loss that the network was trained with",
-            minimum=0.0,
+            0.0,
         ),
-        Column("snr", pa.float32(), "", "stat.snr", "median signal to noise of the usable pixels"),
-        Column(
-            "n_pixels", pa.int32(), "", "meta.number", "number of usable pixels", nullable=False, minimum=0
-        ),
-        Column(
-            "flags",
-            pa.int32(),
-            "",
-            "meta.code.qual",
-            "bit mask, see the flags' table",
-            nullable=False,
-            minimum=0,
-        ),
+        number("snr", "", "stat.snr", "median signal to noise of the usable pixels"),
+        count("n_pixels", pa.int32(), "number of usable pixels"),
+        FLAGS,
     ),
     remarks=MEANING,
 )
@@ -129,24 +123,23 @@ SPECPT_SPECTRA = Contract(
         "Angstrom, over the spectrum's median: times `flux_median` it is in the unit of the spectrum."
     ),
     columns=(
-        *(SPECTRA[name] for name in KEY_NAMES),
-        Column(
+        *SPECTRA_KEYS,
+        number(
             "flux_median",
-            pa.float32(),
             "10**-20.W.m**-2.Angstrom**-1",
             "phot.flux.density;em.wl;stat.median",
             "median flux density of the usable pixels on the network's grid; arbitrary scale where the "
             "spectrum has one; null where it is not positive",
-            minimum=0.0,
+            0.0,
         ),
-        Column(
+        vector(
             "reconstruction",
-            pa.list_(pa.float16(), RECONSTRUCTED_SIZE),
+            pa.float16(),
+            RECONSTRUCTED_SIZE,
             "",
             "phot.flux.density;em.wl;arith.ratio",
             "flux density over its median on 1008 pixels of 0.001 in ln(wavelength) from 3600 Angstrom; NaN "
             "where not predicted",
-            nullable=False,
         ),
     ),
 )

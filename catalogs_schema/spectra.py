@@ -8,9 +8,12 @@ well, would have to pad each spectrum to the longest.
 
 from __future__ import annotations
 
+import functools
+
 import pyarrow as pa
 
 from ojala.catalogs_schema.bands import BY_NAME, Band
+from ojala.catalogs_schema.columns import measured, words
 from ojala.catalogs_schema.contract import NONE, Column, Contract
 from ojala.catalogs_schema.ojala import CLASSES, LINES, Z_MAX
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
@@ -33,6 +36,9 @@ KEY_NAMES: tuple[str, ...] = ("_healpix_29", "object_id", "primary_id", "ra", "d
 _HEALPIX, _, _, _, _RA, _DEC = KEY_COLUMNS
 
 
+_label = functools.partial(measured, error="standard error")
+
+
 def _list(name: str, element: pa.DataType, unit: str, ucd: str, what: str) -> Column:
     kind = pa.list_(pa.field("element", element, nullable=False))
     return Column(name, kind, unit, ucd, what, nullable=False)
@@ -40,17 +46,6 @@ def _list(name: str, element: pa.DataType, unit: str, ucd: str, what: str) -> Co
 
 def _text(name: str, ucd: str, what: str) -> Column:
     return Column(name, pa.string(), "", ucd, f"{what}; {NONE} where there is none", nullable=False)
-
-
-def _label(
-    name: str, unit: str, ucd: str, what: str, low: float | None = None, high: float | None = None
-) -> tuple[Column, Column]:
-    return (
-        Column(name, pa.float32(), unit, ucd, what, minimum=low, maximum=high),
-        Column(
-            f"{name}_err", pa.float32(), unit, f"stat.error;{ucd}", f"standard error of {name}", minimum=0.0
-        ),
-    )
 
 
 def _imaging(band: Band) -> tuple[Column, Column]:
@@ -165,15 +160,7 @@ SPECTRA = Contract(
         Column(
             "snr", pa.float32(), "", "stat.snr", "median signal to noise of the usable pixels", nullable=False
         ),
-        Column(
-            "class",
-            pa.string(),
-            "",
-            "src.class",
-            f"class in the survey; {NONE} where not known",
-            nullable=False,
-            allowed=SPECTRUM_CLASSES,
-        ),
+        words("class", f"class in the survey; {NONE} where not known", SPECTRUM_CLASSES),
         _text("subclass", "src.class", "the survey's subclass"),
         Column(
             "z", pa.float32(), "", "src.redshift", "spectroscopic redshift", minimum=-0.1, maximum=2 * Z_MAX
@@ -193,3 +180,6 @@ SPECTRA = Contract(
     ),
 )
 """Spectra of a survey, one row each."""
+
+SPECTRA_KEYS: tuple[Column, ...] = tuple(SPECTRA[name] for name in KEY_NAMES)
+"""Key and position, shared by all products of spectra."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from ojala.catalogs_schema.contract import NONE, Column, Contract
+from ojala.catalogs_schema.columns import FLAGS, class_columns, count, measured, number, probability, vector
+from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.ojala import CLASSES, MIN_CLASS_PROBABILITY, Z_MAX
-from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
+from ojala.catalogs_schema.spectra import SPECTRA_KEYS
 
 TOKENIZER_EMBEDDING_WIDTH = 192
 """Length of the stored embedding."""
@@ -46,24 +47,7 @@ MEANING: Mapping[enum.IntFlag, str] = {
 """One sentence per bit."""
 
 
-def _probability(name: str, what: str) -> Column:
-    return Column(name, pa.float32(), "", "stat.probability;src.class", what, minimum=0.0, maximum=1.0)
-
-
-def _stellar(name: str, unit: str, ucd: str, what: str, low: float, high: float) -> tuple[Column, Column]:
-    given = f"given where p_star >= {MIN_CLASS_PROBABILITY}"
-    return (
-        Column(name, pa.float32(), unit, ucd, f"{what}; {given}", minimum=low, maximum=high),
-        Column(
-            f"{name}_err",
-            pa.float32(),
-            unit,
-            f"stat.error;{ucd}",
-            f"half-width of the central 68.3 % interval of {name}",
-            minimum=0.0,
-        ),
-    )
-
+_GIVEN = f"given where p_star >= {MIN_CLASS_PROBABILITY}"
 
 SPECTRAL_TOKENIZER = Contract(
     name="spectral_tokenizer",
@@ -76,84 +60,50 @@ SPECTRAL_TOKENIZER = Contract(
         "encoding of the spectrum on its own wavelengths."
     ),
     columns=(
-        *(SPECTRA[name] for name in KEY_NAMES),
-        Column(
-            "class",
-            pa.string(),
-            "",
-            "src.class",
-            f"most probable class; {NONE} where not predicted",
-            nullable=False,
-            allowed=(NONE, *CLASSES),
+        *SPECTRA_KEYS,
+        *class_columns(CLASSES),
+        number(
+            "z", "", "src.redshift", "redshift: mean of the PDF's highest mode; null for stars", 0.0, Z_MAX
         ),
-        _probability("p_galaxy", "probability of being a galaxy"),
-        _probability("p_star", "probability of being a star"),
-        _probability("p_qso", "probability of being a quasar"),
-        Column(
-            "z",
-            pa.float32(),
-            "",
-            "src.redshift",
-            "redshift: mean of the PDF's highest mode; null for stars",
-            minimum=0.0,
-            maximum=Z_MAX,
-        ),
-        Column(
+        number(
             "z_err",
-            pa.float32(),
             "",
             "stat.error;src.redshift",
             "half of the central 68.3 % interval of the redshift PDF; null for stars",
-            minimum=0.0,
+            0.0,
         ),
-        Column(
-            "z_odds",
-            pa.float32(),
-            "",
-            "stat.probability;src.redshift",
-            "part of the redshift PDF within 0.03 (1 + z) of z; null for stars",
-            minimum=0.0,
-            maximum=1.0,
+        probability(
+            "z_odds", "part of the redshift PDF within 0.03 (1 + z) of z; null for stars", "src.redshift"
         ),
-        *_stellar("teff", "K", "phys.temperature.effective", "effective temperature", 1000.0, 100000.0),
-        *_stellar("logg", "", "phys.gravity", "log10 of the surface gravity in cm/s2", -2.0, 10.0),
-        *_stellar("fe_h", "", "phys.abund.Fe", "[Fe/H] in dex", -6.0, 2.0),
-        Column(
+        *measured(
+            "teff", "K", "phys.temperature.effective", f"effective temperature; {_GIVEN}", 1000.0, 100000.0
+        ),
+        *measured("logg", "", "phys.gravity", f"log10 of the surface gravity in cm/s2; {_GIVEN}", -2.0, 10.0),
+        *measured("fe_h", "", "phys.abund.Fe", f"[Fe/H] in dex; {_GIVEN}", -6.0, 2.0),
+        number(
             "reconstruction_chi2",
-            pa.float32(),
             "",
             "stat.fit.chi2",
             "mean over the usable pixels of the squared residual of the reconstruction over its variance",
-            minimum=0.0,
+            0.0,
         ),
-        Column(
+        number(
             "reconstruction_residual",
-            pa.float32(),
             "",
             "stat.fit.residual",
             "median modulus of the residual of the reconstruction over the spectrum's brightness (its median "
             "flux, or its median error where that is larger)",
-            minimum=0.0,
+            0.0,
         ),
-        Column(
-            "n_pixels", pa.int32(), "", "meta.number", "number of usable pixels", nullable=False, minimum=0
-        ),
-        Column(
-            "flags",
-            pa.int32(),
-            "",
-            "meta.code.qual",
-            "bit mask, see the flags' table",
-            nullable=False,
-            minimum=0,
-        ),
-        Column(
+        count("n_pixels", pa.int32(), "number of usable pixels"),
+        FLAGS,
+        vector(
             "embedding",
-            pa.list_(pa.float16(), TOKENIZER_EMBEDDING_WIDTH),
+            pa.float16(),
+            TOKENIZER_EMBEDDING_WIDTH,
             "",
             "stat.fit.param",
             "the network's encoding of the spectrum, mean over its patches",
-            nullable=False,
         ),
     ),
     remarks=MEANING,

@@ -159,7 +159,8 @@ def fail_deployed_if_incomplete(record: RunRecord) -> RunRecord:
 @task(name="plan", cache_policy=NO_CACHE)
 def plan_task(config: RunConfig, region: str | None, check: bool) -> Plan:
     """Plan the run."""
-    plan = make_plan(config, parse_region(region) if region is not None else None, check=check)
+    chosen = None if region is None else parse_region(region, config.adapter.flags)
+    plan = make_plan(config, chosen, check=check)
     log = get_run_logger()
     log.info(
         "run %s: %d of %d partitions to do, %d to link (%s)",

@@ -13,7 +13,6 @@ from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
 from ojala.pipeline.execution import RetryPolicy, run_tasks
-from ojala.pipeline.inference.adapters.registry import PRODUCTS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.quality.gates import GateReport, judge, read_gates, refuse, write_gates
 from ojala.pipeline.report import RunFacts, write_report
@@ -32,7 +31,7 @@ from ojala.pipeline.runs.releases import (
     was_rolled_back,
 )
 from ojala.pipeline.runs.workspace import link, tidy
-from ojala.pipeline.storage.code_version import code_version, package_versions
+from ojala.pipeline.storage.code_version import package_versions
 from ojala.pipeline.storage.files import list_files, utc_now, write_whole
 from ojala.pipeline.storage.hats import (
     SKYMAP_ORDER,
@@ -78,11 +77,11 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
         started=started,
         config=config.to_record(),
         products=config.products,
-        heads=config.spec().described_heads(),
-        code_version=code_version(),
+        heads=config.finetuned_heads(),
+        code_version=config.adapter.code_version,
         packages=package_versions(),
-        weights_sha256=config.spec().weights_sha256(),
-        atlas_sha256=config.spec().found_atlas(),
+        weights_sha256=config.spec().read_assets()[0].sha256,
+        atlas_sha256=config.atlas_sha256(),
         base=plan.base,
         region=plan.region,
         partitions=len(plan.entries),
@@ -98,29 +97,27 @@ def begin(plan: Plan, config: RunConfig) -> UPath:
 def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     """Work on the partitions that are to do; yields a receipt as each one ends, in any order."""
     run = run_folder(UPath(config.out), plan.run_id)
-    heads, own = config.spec().found_heads(), config.spec().described_heads()
+    assets, heads = config.spec().read_assets(), config.finetuned_heads()
     metadata = {
         "ojala.run_id": plan.run_id,
-        "ojala.code_version": code_version(),
+        "ojala.code_version": config.adapter.code_version,
         "ojala.model": config.model,
-        f"ojala.{config.system.reads.name}": catalogue_name(UPath(config.source)),
-        **{f"ojala.head.{name}": sha256 for name, sha256 in heads},
+        f"ojala.{config.adapter.reads.name}": catalogue_name(UPath(config.source)),
+        **{f"ojala.{asset.role}": asset.sha256 for asset in assets[1:]},
     }
-    if config.beside is not None and config.system.beside is not None:
-        metadata[f"ojala.{config.system.beside.name}"] = catalogue_name(UPath(config.beside))
-    if atlas := config.spec().found_atlas():
-        metadata["ojala.atlas"] = atlas
+    if config.auxiliary is not None and config.adapter.auxiliary is not None:
+        metadata[f"ojala.{config.adapter.auxiliary.name}"] = catalogue_name(UPath(config.auxiliary))
     tasks = [
         Task(
             partition=entry.partition,
-            system=config.model,
+            adapter=config.adapter,
             source=config.source,
             run=str(run),
             rows=entry.rows,
-            ingredients=entry.ingredients,
+            fingerprint=entry.ingredients,
             products=config.products,
-            heads=own,
-            beside=config.beside or "",
+            heads=heads,
+            auxiliary=config.auxiliary or "",
             metadata=(
                 *metadata.items(),
                 ("ojala.partition", entry.partition.name),
@@ -133,13 +130,10 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     if not tasks:
         return
     retries = RetryPolicy(config.attempts, config.partition_seconds)
-    # The hashes that stand in the leaves are the plan's: workers refuse any other weights and heads.
-    spec = replace(
-        config.spec(),
-        sha256=plan.to_do[0].ingredients.weights_sha256,
-        heads=heads,
-        atlas_sha256=atlas,
-    )
+    # The hashes that stand in the leaves are the plan's: workers refuse any other files.
+    planned = {"weights": plan.to_do[0].ingredients.weights_sha256}
+    wanted = {asset.role: asset.sha256 for asset in assets} | planned
+    spec = replace(config.spec(), assets=tuple(wanted.items()))
     with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
         yield from run_tasks(tasks, spec, engine=config.engine, workers=config.workers, retries=retries)
 
@@ -424,8 +418,8 @@ def _facts(record: RunRecord, config: RunConfig) -> RunFacts:
         run_id=record.run_id,
         product=config.products[0],
         source=config.source,
-        reads=config.system.reads.name,
-        beside=config.beside or "",
+        reads=config.adapter.reads.name,
+        beside=config.auxiliary or "",
         atlas_sha256=record.atlas_sha256,
         started=record.started,
         ended=record.ended or "",
@@ -435,7 +429,7 @@ def _facts(record: RunRecord, config: RunConfig) -> RunFacts:
         model=record.model,
         weights_sha256=record.weights_sha256,
         code_version=record.code_version,
-        contract_version=PRODUCTS[config.products[0]].version,
+        contract_version=config.adapter.main.version,
         versions=record.packages,
         config={name: str(value) for name, value in record.config.items()},
         origin=origin,

@@ -19,7 +19,7 @@ from ojala.catalogs_schema.receipt import Receipt
 from ojala.flows.bench.machine import repeat
 from ojala.flows.demo.run import PATCH
 from ojala.pipeline import run as survey_run
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import value_added_table
 from ojala.pipeline.ingest.photometry import ingest_photometry

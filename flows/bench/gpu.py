@@ -21,7 +21,8 @@ from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.serving.batching import BatchPipeline
 from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
-from ojala.pipeline.runs.config import GPU_BATCH, RunConfig
+from ojala.pipeline.inference.adapters.ojala import OjalaAdapter
+from ojala.pipeline.runs.config import RunConfig
 
 SQUARE = 8192
 """Size of the matrices whose product is timed."""
@@ -113,7 +114,7 @@ def bench_gpu(
     """
     if not torch.cuda.is_available():
         return None
-    batch = GPU_BATCH["photometry"]
+    batch = OjalaAdapter.gpu_batch
     with TemporaryDirectory(prefix="ojala-bench-gpu-") as name:
         folder = Path(name)
         report(f"GPU: a sky of {rows:,} rows")

@@ -11,14 +11,16 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ojala.catalogs_schema.spectra import SPECTRA
 from ojala.models.serving.precision import Precision
 from ojala.pipeline.inference.adapters.base import Model
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
-from ojala.pipeline.inference.adapters.spectra import SpectralAdapter
 from ojala.pipeline.inference.model_spec import ModelSpec
 
-SPECTRAL = tuple(name for name, system in ADAPTERS.items() if isinstance(system, SpectralAdapter))
-"""Names of the models of spectra."""
+SPECTRAL = tuple(
+    name for name, adapter in ADAPTERS.items() if (adapter.reads, adapter.auxiliary) == (SPECTRA, None)
+)
+"""Names of the models that read spectra alone."""
 
 _BATCH = 16
 
@@ -31,17 +33,17 @@ def model(name: str, precision: Precision) -> Model:
 
 def count(name: str) -> float:
     """Floating-point operations of the matrix products and convolutions for one spectrum of DESI."""
-    system = ADAPTERS[name]
+    adapter = ADAPTERS[name]
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        system.ask(model(name, "fp32"), system.example(_BATCH))
+        adapter.predict(model(name, "fp32"), adapter.example(_BATCH))
     return float(counter.get_total_flops()) / _BATCH
 
 
 def predict(name: str, rows: int, precision: Precision) -> tuple[float, float]:
     """The predictor as a partition calls it: from spectra to a catalogue's numbers."""
-    system, predictor = ADAPTERS[name], model(name, precision)
-    spectra = system.example(rows)
-    system.ask(predictor, system.example(_BATCH))
+    adapter, predictor = ADAPTERS[name], model(name, precision)
+    spectra = adapter.example(rows)
+    adapter.predict(predictor, adapter.example(_BATCH))
     begin = time.perf_counter()
-    system.ask(predictor, spectra)
+    adapter.predict(predictor, spectra)
     return float(rows), time.perf_counter() - begin

@@ -69,7 +69,8 @@ def plan(
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
 
-    show_plan(make_plan(config, parse_region(region) if region else None, check=check), config, as_json)
+    chosen = parse_region(region, config.adapter.flags) if region else None
+    show_plan(make_plan(config, chosen, check=check), config, as_json)
 
 
 @app.command(resumable=True)
@@ -85,7 +86,7 @@ def run(config: RunConfig, publish: Publish = True, check: Check = False, as_jso
 
     # Errors of the request are raised here: within the flow they would be a task's failure.
     read_leaves(UPath(config.source))
-    config.spec().weights_sha256()
+    config.spec().read_assets()
     config.contracts()
     if config.truth:
         read_truth(UPath(config.truth))
@@ -115,7 +116,7 @@ def reprocess(
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
 
-    planned = make_plan(config, parse_region(region))
+    planned = make_plan(config, parse_region(region, config.adapter.flags))
     if not execute:
         show_plan(planned, config, as_json, "this would be done; give --yes to do it")
         return

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
 from distributed.worker import Worker
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
 
@@ -60,10 +61,13 @@ class Cluster(NamedTuple):
         Connection to its scheduler.
     threads : int or None
         Threads of each worker's network; None where the worker's own environment decides.
+    elsewhere : bool
+        Whether workers start outside of this process' installation, so that their code may differ.
     """
 
     client: Client
     threads: int | None = None
+    elsewhere: bool = False
 
 
 @contextmanager
@@ -158,8 +162,7 @@ def running_scheduler(workers: int = 0) -> Iterator[Cluster]:
             "certificates of its authority?"
         ) from problem
     with client:
-        require_same_code(client)
-        yield Cluster(client)
+        yield Cluster(client, elsewhere=True)
 
 
 def slurm_jobs(workers: int) -> AbstractContextManager[Cluster]:
@@ -221,9 +224,8 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
                 f"engine {engine}: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"
             ) from problem
         with cluster, Client(cluster, set_as_default=False) as client:
-            require_same_code(client)
             cluster.scale(jobs=workers)
-            yield Cluster(client)
+            yield Cluster(client, elsewhere=True)
 
 
 @contextmanager
@@ -269,8 +271,8 @@ def _certificates(folder: Path) -> Security:
     return security
 
 
-def require_same_code(client: Client) -> None:
-    """Refuse workers, now and later, whose code differs: the results of a run carry one code version.
+def require_same_code(client: Client, adapter: ModelAdapter[Any]) -> None:
+    """Refuse workers, now and later, whose code for a model differs: a run's results carry one code version.
 
     Raises
     ------
@@ -278,23 +280,25 @@ def require_same_code(client: Client) -> None:
         If a present worker has other code.
     """
     try:
-        client.register_plugin(SameCode(code_version()))
+        client.register_plugin(SameCode(adapter.code_version, adapter.code_modules))
     except RuntimeError as problem:
         raise ClusterError(str(problem)) from problem
 
 
 class SameCode(WorkerPlugin):
-    """Worker plugin that refuses to start where the code differs."""
+    """Worker plugin that refuses to start where the code of some modules, and of their imports, differs."""
 
     name = "ojala-same-code"
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, modules: tuple[str, ...]) -> None:
         self._version = version
+        self._modules = modules
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker starts."""
-        if code_version() != self._version:
+        found = code_version(*self._modules)
+        if found != self._version:
             raise RuntimeError(
-                f"the worker at {worker.address} has code {code_version()}, this run {self._version}: "
-                "install the same on both and start the worker again"
+                f"the worker at {worker.address} has code {found}, this run {self._version}: install the "
+                "same on both and start the worker again"
             )

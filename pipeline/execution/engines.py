@@ -107,4 +107,6 @@ def run_tasks(
         yield from dispatcher.run_serially(tasks, spec, retries)
         return
     with getattr(clusters, name)(workers) as cluster:
+        if cluster.elsewhere:
+            clusters.require_same_code(cluster.client, spec.adapter)
         yield from dispatcher.run_on_workers(cluster.client, tasks, spec, cluster.threads, retries)

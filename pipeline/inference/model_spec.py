@@ -1,16 +1,12 @@
-"""Model specification: which weights, heads and atlas a worker loads, and their hashes."""
+"""Model specification: the files, device and arithmetic with which a worker loads a model."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from ojala.catalogs_schema.errors import InputError
-from ojala.catalogs_schema.finetuned import FinetunedHead
-from ojala.pipeline.inference.adapters.base import Model
-from ojala.pipeline.inference.adapters.empty import EMPTY, DummyModel
+from ojala.pipeline.inference.adapters.base import WEIGHTS, Asset, Model, ModelAdapter, ModelError
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 
 
@@ -21,9 +17,9 @@ class ModelSpec:
     Attributes
     ----------
     name : str
-        One of `ojala.pipeline.inference.adapters.registry.ADAPTERS`.
+        Name of the model in `ojala.pipeline.inference.adapters.registry.ADAPTERS`.
     weights : str
-        Path of the weights; not used by ``empty``.
+        Path of the weights; not used by a model without.
     device : str
         Torch device.
     precision : str
@@ -32,16 +28,14 @@ class ModelSpec:
         Objects per forward pass.
     sha256 : str
         SHA-256 that the weights must have; empty if any will do.
-    heads : tuple of (str, str), or None
-        Names and SHA-256 of the heads that must be found; None if any will do.
-    own_heads : tuple of str
-        Paths of heads besides those that lie beside the weights.
+    heads : tuple of str
+        Paths of the user's fine-tuned heads.
     atlas : str
         Path of the atlas that embeddings are placed in; empty for none.
-    atlas_sha256 : str
-        SHA-256 that the atlas must have; empty if any will do.
-    vectors : bool
-        Whether large products are wanted too, such as redshift PDFs.
+    extended : bool
+        Whether predictions include those of the large products, such as redshift PDFs.
+    assets : tuple of (str, str), or None
+        Role and SHA-256 of all files that the loaded model must be made from; None if any will do.
     """
 
     name: str
@@ -50,99 +44,63 @@ class ModelSpec:
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = 128
     sha256: str = ""
-    heads: tuple[tuple[str, str], ...] | None = None
-    own_heads: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
     atlas: str = ""
-    atlas_sha256: str = ""
-    vectors: bool = True
+    extended: bool = True
+    assets: tuple[tuple[str, str], ...] | None = None
+
+    @property
+    def adapter(self) -> ModelAdapter[Any]:
+        """Adapter of the model.
+
+        Raises
+        ------
+        ModelError
+            If there is no model of that name.
+        """
+        return ADAPTERS.find(self.name)
 
     def load(self) -> Model:
-        """The model, ready to predict.
+        """Load the model.
 
         Raises
         ------
-        InputError
-            If there is no model of that name, the weights are not its own or not those that are wanted, or
-            there is no such device here.
+        ModelError
+            If there is no model of that name, its files are not those wanted, or there is no such device
+            here.
         """
         require_device(self.device)
-        if self.name not in ADAPTERS:
-            raise InputError(f"there is no model {self.name!r}: choose from {', '.join(ADAPTERS)}")
-        model = ADAPTERS[self.name].load(self)
-        if self.name != EMPTY:
-            self._require(model.weights_sha256)
+        adapter = self.adapter
+        model = adapter.load(self)
+        self._require(adapter.loaded_assets(model))
         return model
 
-    def weights_sha256(self) -> str:
-        """Hash of the weights, without loading the model.
+    def read_assets(self) -> tuple[Asset, ...]:
+        """Read and hash the files of the model, the weights first, without loading it.
 
         Raises
         ------
-        InputError
-            If they are not those that are wanted.
+        ModelError
+            If the weights are not those wanted.
         """
-        if self.name == EMPTY:
-            return DummyModel.weights_sha256
-        found = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
-        self._require(found)
-        return found
+        assets = self.adapter.assets(self)
+        self._require({asset.role: asset.sha256 for asset in assets})
+        return assets
 
-    def found_atlas(self) -> str:
-        """SHA-256 of the atlas; empty if there is none.
-
-        Raises
-        ------
-        ojala.models.checkpoint.WeightsError
-            If the file is no atlas, or one of other weights.
-        """
-        if not self.atlas:
-            return ""
-        from ojala.models.avis.atlas import read_atlas
-
-        return read_atlas(Path(self.atlas), self.weights_sha256()).sha256
-
-    def found_heads(self) -> tuple[tuple[str, str], ...]:
-        """Names and SHA-256 of the heads: those beside the weights that belong to them, and one's own."""
-        if self.name != "ojala":
-            return ()
-        from ojala.models.ojala.heads import heads_beside
-
-        beside = heads_beside(Path(self.weights), self.weights_sha256)
-        found = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in beside.items()]
-        return (*found, *((head.name, head.sha256) for head in self.described_heads()))
-
-    def described_heads(self) -> tuple[FinetunedHead, ...]:
-        """What one's own heads say of their quantities.
-
-        Raises
-        ------
-        ojala.models.checkpoint.WeightsError
-            If one of the files is no head, or belongs to other weights.
-        """
-        if not self.own_heads:
-            return ()
-        from ojala.models.ojala.heads import load_head
-
-        base = self.weights_sha256()
-        heads = [load_head(Path(path), base) for path in self.own_heads]
-        return tuple(
-            FinetunedHead(
-                name=head.tuning.name,
-                unit=head.tuning.unit,
-                ucd=head.tuning.ucd,
-                description=head.tuning.description,
-                object_class=head.tuning.object_class,
-                sha256=head.sha256,
+    def _require(self, found: Mapping[str, str]) -> None:
+        if self.sha256 and found[WEIGHTS] != self.sha256:
+            raise ModelError(
+                f"{self.weights}: SHA-256 is {found[WEIGHTS]}, wanted are the weights {self.sha256}: fetch "
+                "those, or take weights_sha256 out of the configuration to use these"
             )
-            for head in heads
-        )
-
-    def _require(self, found: str) -> None:
-        if self.sha256 and found != self.sha256:
-            raise InputError(
-                f"{self.weights}: SHA-256 is {found}, wanted are the weights {self.sha256}: fetch those, or "
-                "take weights_sha256 out of the configuration to use these"
-            )
+        wanted = found if self.assets is None else dict(self.assets)
+        for role in sorted(found.keys() | wanted.keys()):
+            have, want = found.get(role, "none"), wanted.get(role, "none")
+            if have != want:
+                raise ModelError(
+                    f"{self.weights}: SHA-256 of {role} is {have}, wanted is {want}: every worker needs the "
+                    "same files"
+                )
 
 
 def require_device(device: str) -> None:
@@ -150,8 +108,8 @@ def require_device(device: str) -> None:
 
     Raises
     ------
-    InputError
-        Says why, and what to do.
+    ModelError
+        If there is no such device; gives the reason and a remedy.
     """
     if device != "cuda":
         return
@@ -163,4 +121,4 @@ def require_device(device: str) -> None:
         why = f"torch {torch.__version__} was built without CUDA: install PyPI's torch in its place"
     else:
         why = "torch finds no GPU: is one here, with its driver, and does CUDA_VISIBLE_DEVICES name it?"
-    raise InputError(f"device cuda: {why}, or run on processors with --engine local")
+    raise ModelError(f"device cuda: {why}, or run on processors with --engine local")

@@ -1,7 +1,4 @@
-"""One partition: read its rows, predict, derive, write its leaves and its receipt.
-
-This is what runs on a worker. It takes paths and returns a small receipt.
-"""
+"""Inference on one partition, on a worker: read its rows, predict, derive, write leaves and receipt."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,79 +22,80 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from upath import UPath
 
-from ojala.catalogs_schema.finetuned import OWN_HEADS, FinetunedHead, own_heads_contract
+from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.catalogs_schema.receipt import Attempt, Fingerprint, Leaf, Receipt, Summary
-from ojala.pipeline.inference.adapters.base import ConcurrentModel, Inputs, Model, System
-from ojala.pipeline.inference.adapters.registry import ADAPTERS, PRODUCTS
+from ojala.pipeline.inference.adapters.base import ConcurrentModel, Inputs, Model, ModelAdapter
 from ojala.pipeline.inference.failures import Cause, cause_of
 from ojala.pipeline.inference.join import join_auxiliary
-from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.healpix import Partition
 from ojala.pipeline.storage.parquet import DamagedInput, write_leaf
 
+if TYPE_CHECKING:
+    from ojala.pipeline.inference.model_spec import ModelSpec
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One partition's work order; small, since it travels through the scheduler.
+    """Description of the work on one partition; small, since it travels through the scheduler.
 
     Attributes
     ----------
     partition : Partition
-        Which part of the sky.
-    system : str
-        Name of the system in `ojala.pipeline.inference.adapters.registry.ADAPTERS`.
+        Part of the sky.
+    adapter : ModelAdapter
+        Adapter of the model.
     source, run : str
-        Roots of the catalogue that is read and of the run's folder.
+        Roots of the input catalogue and of the run's folder.
     rows : int
-        Rows that the catalogue lists for the partition.
-    ingredients : Ingredients
-        What the numbers depend on.
+        Rows that the input catalogue lists for the partition.
+    fingerprint : Fingerprint
+        Everything that the numbers depend on.
     products : tuple of str
-        Names of the products to write.
+        Names of the products to write, the main one first.
     heads : tuple of FinetunedHead
-        What the user's own heads say of themselves.
+        Fine-tuned heads of the user.
     metadata : tuple of (str, str)
         Provenance for the leaves' footers.
     attempts : tuple of Attempt
         Earlier attempts where the receipt on disk does not hold them, or may not.
-    beside : str
-        Root of the second catalogue that is read; empty if there is none.
+    auxiliary : str
+        Root of the auxiliary catalogue; empty if there is none.
     """
 
     partition: Partition
-    system: str
+    adapter: ModelAdapter[Any]
     source: str
     run: str
     rows: int
-    ingredients: Fingerprint
+    fingerprint: Fingerprint
     products: tuple[str, ...]
     heads: tuple[FinetunedHead, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    beside: str = ""
+    auxiliary: str = ""
 
 
 def receipt_path(run: UPath, partition: Partition) -> UPath:
-    """Where the receipt of a partition lies in a run's folder."""
+    """Path of a partition's receipt in a run's folder."""
     return run / "receipts" / f"Norder={partition.order}" / f"Npix={partition.pixel}.json"
 
 
-def process(task: Task, model: Model, turns: AbstractContextManager[object] | None = None) -> Receipt:
-    """Do one partition. Whatever goes wrong ends in the receipt, which is written last.
+def process(task: Task, model: Model, model_lock: AbstractContextManager[object] | None = None) -> Receipt:
+    """Process one partition. Any failure ends in the receipt, which is written last.
 
-    Several threads may each do one, with the same model: while it answers for one partition, others are read,
-    derived and written. As many partitions are in memory as there are threads.
+    Several threads may each process one with the same model: while it predicts for one partition, others are
+    read, derived and written. As many partitions are in memory as there are threads.
 
     Parameters
     ----------
     task : Task
-        What to do.
+        Description of the work.
     model : Model
-        Model, loaded.
-    turns : context manager, optional
-        Is held while the model is asked, by one partition after another. The wait for it is a stage of its
-        own in the receipt, so that the other stages hold what they cost and add up to the whole.
+        Loaded model.
+    model_lock : context manager, optional
+        Held during prediction, by one partition after another. The wait for it is a stage of its own in the
+        receipt, so that the other stages hold their own cost and add up to the whole.
 
     Returns
     -------
@@ -106,7 +105,7 @@ def process(task: Task, model: Model, turns: AbstractContextManager[object] | No
     stages = Stages()
     draft = partial(_receipt, task, f"{model.name} {model.version}", model.device, stages)
     try:
-        leaves, summary, batch_size = _work(task, model, turns, stages)
+        leaves, summary, batch_size = _work(task, model, model_lock, stages)
         receipt = draft(stages.attempt(), leaves=leaves, summary=summary, batch_size=batch_size)
         _write_receipt(task, receipt)
     except Exception as problem:  # noqa: BLE001 - any failure is this partition's alone, and is recorded
@@ -119,20 +118,20 @@ def process(task: Task, model: Model, turns: AbstractContextManager[object] | No
 def failed_receipt(
     task: Task, spec: ModelSpec, problem: BaseException, *, host: str, seconds: float
 ) -> Receipt:
-    """The receipt of a partition whose worker was lost before it could write one.
+    """Write the receipt of a partition whose worker was lost before it could write one.
 
     Parameters
     ----------
     task : Task
-        What was to be done.
+        Description of the work.
     spec : ModelSpec
-        The model that the worker had.
+        Model of the worker.
     problem : BaseException
-        What became of the worker.
+        Reason of the loss.
     host : str
-        Where it was.
+        Machine of the worker.
     seconds : float
-        How long it had the task.
+        Time that it had the task.
     """
     started = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
     attempt = Attempt(
@@ -164,8 +163,8 @@ def _receipt(
         partition=task.partition.name,
         run_id=UPath(task.run).name,
         status="failed" if attempt.error else "done",
-        key=task.ingredients.key(),
-        ingredients=task.ingredients,
+        key=task.fingerprint.key(),
+        ingredients=task.fingerprint,
         model=model,
         rows_in=task.rows,
         rows_out=leaves[0].rows if leaves else 0,
@@ -180,7 +179,7 @@ def _receipt(
 
 
 def _attempts_before(task: Task) -> list[Attempt]:
-    """What was tried at a partition in earlier starts of the run."""
+    """Attempts at a partition in earlier starts of the run."""
     path = receipt_path(UPath(task.run), task.partition)
     try:
         return Receipt.model_validate_json(path.read_bytes()).attempts
@@ -195,38 +194,35 @@ def _write_receipt(task: Task, receipt: Receipt) -> None:
 
 
 def _work(
-    task: Task, model: Model, turns: AbstractContextManager[object] | None, stages: Stages
+    task: Task, model: Model, model_lock: AbstractContextManager[object] | None, stages: Stages
 ) -> tuple[list[Leaf], Summary, int]:
-    """Leaves, counts over their rows, and how many rows a batch had."""
-    system = ADAPTERS[task.system]
+    """Leaves, counts over their rows, and rows of a batch."""
+    adapter = task.adapter
     with stages.measure("read"):
-        table = _read(task, system)
-        inputs = system.inputs(table)
-    with ExitStack() as turn:
-        if turns is not None:
+        table = _read(task)
+        inputs = adapter.read_inputs(table)
+    with ExitStack() as held:
+        if model_lock is not None:
             with stages.measure("wait"):
-                turn.enter_context(turns)
+                held.enter_context(model_lock)
         with stages.measure("predict"):
-            answers, batch_size = _predict(system, model, inputs)
+            predictions, batch_size = _predict(adapter, model, inputs)
     with stages.measure("derive"):
-        tables = system.tables(model, table, inputs, answers, task.products)
-        main = tables[task.products[0]]
-        if task.heads:
-            from ojala.pipeline.inference.products.ojala import own_heads_table
-
-            tables[OWN_HEADS] = own_heads_table(task.heads, main, answers)
-        summary = system.summary(main, inputs)
+        tables = adapter.build_products(model, table, inputs, predictions, task.products, task.heads)
+        summary = adapter.summarise(tables[task.products[0]], inputs)
     with stages.measure("write"):
         leaves = [_write(task, product, tables[product]) for product in task.products]
     return leaves, summary, batch_size
 
 
-def _predict(system: System[Inputs], model: Model, inputs: Inputs) -> tuple[dict[str, np.ndarray], int]:
-    """The model's answers, in smaller batches from here on if memory does not suffice; rows of a batch."""
+def _predict(
+    adapter: ModelAdapter[Inputs], model: Model, inputs: Inputs
+) -> tuple[dict[str, np.ndarray], int]:
+    """Predictions, in smaller batches from here on if memory does not suffice; rows of a batch."""
     while True:
         size = model.batch_size
         try:
-            return system.ask(model, inputs), size
+            return adapter.predict(model, inputs), size
         except (MemoryError, RuntimeError) as problem:
             if cause_of(problem) is not Cause.MEMORY or size == 1:
                 raise
@@ -239,7 +235,7 @@ _halving = threading.Lock()
 
 
 def warm_up(model: Model) -> None:
-    """Let a model make ready what its first batch needs, if it needs anything."""
+    """Allocate and compile what the model's first batch needs, if it needs anything."""
     if not isinstance(model, ConcurrentModel):
         return
     try:
@@ -249,24 +245,24 @@ def warm_up(model: Model) -> None:
             raise
 
 
-def _read(task: Task, system: System[Inputs]) -> pa.Table:
-    """The partition's rows, with what a second catalogue has of them beside."""
-    first, *second = task.ingredients.input_sha256.split()
-    path = UPath(task.source) / task.partition.leaf
-    table = _read_leaf(path, first, system.columns)
+def _read(task: Task) -> pa.Table:
+    """Rows of the partition, with the columns of the auxiliary catalogue."""
+    first, *second = task.fingerprint.input_sha256.split()
+    path, auxiliary = UPath(task.source) / task.partition.leaf, task.adapter.auxiliary
+    table = _read_leaf(path, first, task.adapter.columns)
     if table.num_rows != task.rows:
         raise DamagedInput(f"{path}: {table.num_rows} rows, its catalogue lists {task.rows}")
-    if not task.beside or system.beside is None:
+    if not task.auxiliary or auxiliary is None:
         return table
-    path = UPath(task.beside) / task.partition.leaf
+    path = UPath(task.auxiliary) / task.partition.leaf
     try:
-        return join_auxiliary(table, _read_leaf(path, second[0], None), system.beside.name)
+        return join_auxiliary(table, _read_leaf(path, second[0], None), auxiliary.name)
     except ValueError as problem:
         raise DamagedInput(f"{path}: {problem}") from problem
 
 
-def _read_leaf(path: UPath, wanted: str, columns: list[str] | None) -> pa.Table:
-    """A leaf, read once and checked against the hash under which it was ingested."""
+def _read_leaf(path: UPath, wanted: str, columns: Sequence[str] | None) -> pa.Table:
+    """A leaf, read once and checked against the hash from its ingest."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -277,12 +273,14 @@ def _read_leaf(path: UPath, wanted: str, columns: list[str] | None) -> pa.Table:
             f"{path}: SHA-256 is {found[:12]}..., its catalogue lists "
             f"{wanted[:12]}...: ingest it again or restore the file"
         )
-    return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(content)).read(
+        columns=None if columns is None else list(columns), use_threads=False
+    )
 
 
 def _write(task: Task, product: str, table: pa.Table) -> Leaf:
     path = f"{product}/{task.partition.leaf}"
-    contract = own_heads_contract(task.heads) if product == OWN_HEADS else PRODUCTS[product]
+    contract = task.adapter.contract(product, task.heads)
     written = write_leaf(UPath(task.run) / path, table, contract, dict(task.metadata))
     return Leaf(product=product, path=path, rows=written.rows, bytes=written.bytes, sha256=written.sha256)
 
@@ -318,7 +316,7 @@ class Stages:
             self.seconds[stage] = round(time.perf_counter() - begin, 6)
 
     def attempt(self, problem: BaseException | None = None) -> Attempt:
-        """The attempt as it goes into the receipt, with what it failed of."""
+        """The attempt as it goes into the receipt, with the reason of its failure."""
         return Attempt(
             host=platform.node(),
             pid=os.getpid(),

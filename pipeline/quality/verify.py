@@ -16,10 +16,9 @@ from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.cutouts import CUTOUTS
-from ojala.catalogs_schema.finetuned import OWN_HEADS
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.spectra import SPECTRA
-from ojala.pipeline.inference.adapters.registry import PRODUCTS
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.runs.provenance import CHECKSUMS, read_checksums
 from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, read_record, run_folder
 from ojala.pipeline.storage.files import sha256_of
@@ -147,7 +146,7 @@ def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
             damaged.add(name)
             yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
     source = photometry if photometry is not None else UPath(record.source)
-    for product in (name for name in (*PRODUCTS, OWN_HEADS) if (run / name).exists()):
+    for product in (name for name in ADAPTERS.products() if (run / name).exists()):
         if record.products and product not in record.products:
             yield Damage(str(run / product), "not a product of this run")
             continue

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from upath import UPath
 
-from ojala.catalogs_schema.avis import AVIS
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.catalogs_schema.spectra import SPECTRA
-from ojala.pipeline.inference.adapters.registry import PRODUCTS
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.quality.gates import GateReport
 from ojala.pipeline.quality.validation.predictions import answers_for
 from ojala.pipeline.quality.validation.scores import validate
@@ -150,11 +148,12 @@ def write_report(
         shown["truth"] = truth_section(matched, found)
         shown["sections"].append(("truth", "Where the truth is known"))
         write_whole(folder / "objects.csv", objects_csv(matched))
-    if facts.reads == SPECTRA.name:
-        made = [contract for contract in PRODUCTS.values() if (run / contract.name).exists()]
+    adapter = ADAPTERS.of_product(facts.product)
+    if "spectra" in adapter.report_sections:
+        made = [contract for contract in adapter.products(extended=True) if (run / contract.name).exists()]
         shown["spectra"], numbers["spectra"] = spectra_section(run, source, done, made)
         shown["sections"].append(("spectra", "Beside the surveys' own answers"))
-    if facts.product == AVIS.name:
+    if "atlas" in adapter.report_sections:
         beside = UPath(facts.beside) if facts.beside else None
         shown["atlas"] = write_atlas_page(folder, facts.run_id, run, source, beside, done)
         numbers["atlas"] = {name: shown["atlas"][name] for name in ("rows", "clusters", "unclustered")}
@@ -174,7 +173,7 @@ def write_report(
 def _run_context(account: RunTotals, facts: RunFacts, numbers: dict[str, Any]) -> dict[str, Any]:
     rows = max(account.rows_summarised, 1)
     slowest = np.argsort(-account.seconds, kind="stable")[:SLOWEST]
-    meanings = {flag.name: text for flag, text in PRODUCTS[facts.product].remarks.items()}
+    meanings = {flag.name: text for flag, text in ADAPTERS.of_product(facts.product).main.remarks.items()}
     sections = [
         ("where", "Where"),
         ("rows", "Rows and classes"),

@@ -16,25 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.catalogs_schema.finetuned import OWN_HEADS, own_heads_contract
+from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.pipeline.execution import ENGINES
-from ojala.pipeline.inference.adapters.avis import AvisAdapter
-from ojala.pipeline.inference.adapters.base import System
-from ojala.pipeline.inference.adapters.registry import ADAPTERS, PRODUCTS
+from ojala.pipeline.inference.adapters.base import ModelAdapter
+from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.inference.model_spec import ModelSpec
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
 """Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
-
-
-GPU_BATCH = {"photometry": 16_384, "spectra": 256}
-"""Objects per forward pass on a GPU where nobody said, by what the model reads."""
-
-CPU_BATCH = {"photometry": 128, "spectra": 16}
-"""The same on a processor, whose caches they should fit into."""
-
-ATLAS_ENDING = "-atlas.safetensors"
-"""What the name of an atlas has in place of the ending of its weights."""
 
 
 class ConfigError(OjalaError, ValueError):
@@ -90,7 +79,7 @@ class RunConfig(BaseModel):
     )
     out: str = Field(description="root of the collection that the results go into")
     model: str = Field(
-        default="ojala", description="model to run", json_schema_extra={"enum": list(ADAPTERS)}
+        default=DEFAULT_MODEL, description="model to run", json_schema_extra={"enum": list(ADAPTERS)}
     )
     weights: str = Field(
         default="", description="weights of the model (safetensors); empty: those that come with the program"
@@ -163,24 +152,18 @@ class RunConfig(BaseModel):
     @field_validator("model")
     @classmethod
     def _know_the_model(cls, name: str) -> str:
-        if name not in ADAPTERS:
-            raise ValueError(f"there is no model {name!r}: choose from {', '.join(ADAPTERS)}")
-        return name
+        return ADAPTERS.find(name).name
 
     @model_validator(mode="before")
     @classmethod
     def _find_weights(cls, values: object) -> object:
-        """Also the atlas beside them, which is their own."""
-        if not isinstance(values, dict):
+        """Also files that belong to them, such as an atlas."""
+        adapter = ADAPTERS.get(values.get("model", DEFAULT_MODEL)) if isinstance(values, dict) else None
+        if adapter is None or not isinstance(values, dict):
             return values
-        system = ADAPTERS.get(values.get("model", "ojala"))
-        if not values.get("weights"):
-            values = values | {"weights": system.weights if system else ""}
-        if isinstance(system, AvisAdapter) and not values.get("atlas"):
-            weights = Path(values["weights"])
-            beside = weights.with_name(f"{weights.stem}{ATLAS_ENDING}")
-            values = values | {"atlas": str(beside) if beside.is_file() else ""}
-        return values
+        given = {name: value for name, value in values.items() if value}
+        weights = given.get("weights", adapter.weights)
+        return values | {"weights": weights, **adapter.companions(weights)} | given
 
     @model_validator(mode="before")
     @classmethod
@@ -195,66 +178,75 @@ class RunConfig(BaseModel):
         device = values.get("device") or devices[0]
         if "cpu" not in devices and device != "cuda":
             raise ValueError(f"the engine {engine} runs the network on cuda: leave --device {device} out")
-        system = ADAPTERS.get(values.get("model", "ojala"))
+        adapter = ADAPTERS.get(values.get("model", DEFAULT_MODEL))
+        usual: dict[str, object] = adapter.device_defaults(device) if adapter else {}
         if device != "cuda":
-            return _device_defaults(system) | values
+            return usual | values
         if "cuda" not in devices:
             raise ValueError(
                 f"processes of the engine {engine} would share one GPU: take --engine cuda, which has one "
                 "per GPU"
             )
-        usual: dict[str, object] = {"precision": "bf16"}
-        if system is not None:
-            usual["batch_size"] = GPU_BATCH[system.reads.name]
         if "cpu" not in devices:
             usual["workers"] = visible_gpus()
         return usual | values | {"device": device}
 
     @model_validator(mode="after")
     def _read_one_catalogue(self) -> RunConfig:
-        reads = self.system.reads.name
+        reads = self.adapter.reads.name
         other = "photometry" if reads == "spectra" else "spectra"
         if getattr(self, reads) is None:
             raise ValueError(f"model {self.model} reads {reads}: say with --{reads} where they are")
         if getattr(self, other) is not None:
             raise ValueError(f"model {self.model} reads {reads}, not {other}: leave --{other} out")
-        if self.cutouts is not None and self.system.beside is None:
+        if self.cutouts is not None and self.adapter.auxiliary is None:
             raise ValueError(f"model {self.model} reads {reads}, not cutouts: leave --cutouts out")
-        if self.atlas and not isinstance(self.system, AvisAdapter):
-            raise ValueError(f"model {self.model} has no use for an atlas: leave --atlas out")
         return self
 
     @model_validator(mode="after")
-    def _give_heads_to_ojala_alone(self) -> RunConfig:
-        if self.heads and self.model != "ojala":
-            raise ValueError(f"model {self.model} has no use for heads: leave --head out")
+    def _refuse_what_the_model_does_not_use(self) -> RunConfig:
+        for setting, option in (("atlas", "--atlas"), ("heads", "--head")):
+            if getattr(self, setting) and setting not in self.adapter.accepts:
+                raise ValueError(f"model {self.model} has no use for {setting}: leave {option} out")
+        if self.truth and self.adapter.validation is None:
+            raise ValueError(f"model {self.model} has no validation against true values: leave --truth out")
         return self
 
     @property
-    def system(self) -> System[Any]:
-        """The system that is run."""
+    def adapter(self) -> ModelAdapter[Any]:
+        """Adapter of the model."""
         return ADAPTERS[self.model]
 
     @property
     def source(self) -> str:
         """Root of the catalogue that the model reads."""
-        return str(getattr(self, self.system.reads.name))
+        return str(getattr(self, self.adapter.reads.name))
 
     @property
-    def beside(self) -> str | None:
-        """Root of the second catalogue that the model reads; None if there is none."""
+    def auxiliary(self) -> str | None:
+        """Root of the auxiliary catalogue that the model reads; None if there is none."""
         return self.cutouts
 
     @property
     def products(self) -> tuple[str, ...]:
         """Names of the products that the run writes."""
-        main, *others = (contract.name for contract in self.system.products)
-        return (main, *(others if self.vectors else ()), *((OWN_HEADS,) if self.heads else ()))
+        names = [contract.name for contract in self.adapter.products(extended=self.vectors)]
+        return (*names, *((self.adapter.heads_product,) if self.heads else ()))
 
     def contracts(self) -> dict[str, Contract]:
         """Contracts of those products, by name."""
-        own = {OWN_HEADS: own_heads_contract(self.spec().described_heads())} if self.heads else {}
-        return {name: own[name] if name in own else PRODUCTS[name] for name in self.products}
+        products = self.adapter.products(extended=self.vectors, heads=self.finetuned_heads())
+        return {contract.name: contract for contract in products}
+
+    def finetuned_heads(self) -> tuple[FinetunedHead, ...]:
+        """Descriptions of the user's fine-tuned heads."""
+        if not self.heads:
+            return ()
+        return self.adapter.heads(self.spec(), self.spec().read_assets()[0].sha256)
+
+    def atlas_sha256(self) -> str:
+        """SHA-256 of the atlas; empty if there is none."""
+        return {asset.role: asset.sha256 for asset in self.spec().read_assets()}.get("atlas", "")
 
     def spec(self) -> ModelSpec:
         """How workers load the model."""
@@ -265,9 +257,9 @@ class RunConfig(BaseModel):
             precision=self.precision,
             batch_size=self.batch_size,
             sha256=self.weights_sha256 or "",
-            own_heads=self.heads,
+            heads=self.heads,
             atlas=self.atlas,
-            vectors=self.vectors,
+            extended=self.vectors,
         )
 
     def to_record(self) -> dict[str, str | int | float | bool | None]:
@@ -301,8 +293,7 @@ class RunConfig(BaseModel):
             "precision": self.precision,
             "batch_size": self.batch_size,
             "products": self.products,
-            "heads": self.spec().found_heads(),
-            "atlas": self.spec().found_atlas(),
+            "assets": [(asset.role, asset.sha256) for asset in self.spec().read_assets()[1:]],
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
@@ -312,18 +303,6 @@ def visible_gpus() -> int:
     import torch
 
     return torch.cuda.device_count() or 1
-
-
-def _device_defaults(system: System[Any] | None) -> dict[str, object]:
-    """What bfloat16 costs in each column was checked for OJALA alone: see ``flows/bench/BENCHMARK.md``."""
-    if system is None:
-        return {}
-    usual: dict[str, object] = {"batch_size": CPU_BATCH[system.reads.name]}
-    if system.name == "ojala":
-        from ojala.models.serving.precision import multiplies_bf16
-
-        usual["precision"] = "bf16" if multiplies_bf16() else "fp32"
-    return usual
 
 
 def without_credentials(url: str) -> str:

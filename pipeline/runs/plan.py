@@ -12,9 +12,7 @@ from typing import Literal
 
 from upath import UPath
 
-from ojala.catalogs_schema.finetuned import OWN_HEADS, own_heads_contract
 from ojala.catalogs_schema.receipt import Fingerprint
-from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.model_spec import ModelSpec, require_device
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.receipts import Known, load_partition_status
@@ -29,7 +27,6 @@ from ojala.pipeline.runs.record import (
 )
 from ojala.pipeline.runs.region import Region
 from ojala.pipeline.runs.releases import ReleaseError, published_run, was_published
-from ojala.pipeline.storage.code_version import code_version
 from ojala.pipeline.storage.files import FileStat, list_files
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves, read_names
 from ojala.pipeline.storage.healpix import Partition
@@ -199,7 +196,8 @@ def make_plan(config: RunConfig, region: Region | None = None, *, check: bool = 
 
 
 def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Fingerprint]]:
-    weights_sha256 = config.spec().weights_sha256()
+    weights_sha256 = config.spec().read_assets()[0].sha256
+    code_version = config.adapter.code_version
     config_sha256 = config.numbers_sha256()
     contracts = " ".join(f"{name} {contract.version}" for name, contract in config.contracts().items())
     return {
@@ -209,7 +207,7 @@ def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Fingerprint]]:
                 input_sha256=sha256,
                 weights_sha256=weights_sha256,
                 config_sha256=config_sha256,
-                code_version=code_version(),
+                code_version=code_version,
                 contract_version=contracts,
             ),
         )
@@ -220,9 +218,9 @@ def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Fingerprint]]:
 def _inputs(config: RunConfig) -> dict[Partition, tuple[int, str]]:
     """Rows of each partition and the hashes of the leaves that are read for it, of one or two catalogues."""
     leaves = read_leaves(UPath(config.source))
-    if config.beside is None or config.system.beside is None:
+    if config.auxiliary is None or config.adapter.auxiliary is None:
         return {partition: (leaf.rows, leaf.sha256) for partition, leaf in leaves.items()}
-    beside, contract = UPath(config.beside), config.system.beside
+    beside, contract = UPath(config.auxiliary), config.adapter.auxiliary
     others = read_leaves(beside)
     if missing := sorted(set(contract.names) - read_names(beside)):
         raise CatalogueError(f"{beside} is no catalogue of {contract.name}: it has no column {missing[0]}")
@@ -275,13 +273,13 @@ def _plan_region(
             f"run {run.name} has {', '.join(record.products)}, asked for are {', '.join(products)}: give or "
             "leave out --vectors and --head as it was there"
         )
-    if config.heads and own_heads_contract(record.heads) != config.contracts()[OWN_HEADS]:
+    if {name: record.contract(name) for name in products} != config.contracts():
         names = ", ".join(head.name for head in record.heads)
         raise ReleaseError(
             f"the heads of run {run.name} ({names}) have other columns than those asked for: a region cannot "
             "have columns of its own, run the whole catalogue"
         )
-    if record.atlas_sha256 != config.spec().found_atlas():
+    if record.atlas_sha256 != config.atlas_sha256():
         raise ReleaseError(
             f"run {run.name} was placed in another atlas than asked for: a region cannot have clusters and "
             "maps of its own, run the whole catalogue"
@@ -413,9 +411,9 @@ def rows_per_second(plan: Plan, config: RunConfig) -> float:
 
 def measure_rate(spec: ModelSpec) -> float:
     """Rows a second of the bare model in this process."""
-    system, model = ADAPTERS[spec.name], spec.load()
-    rows = system.example(spec.batch_size)
-    system.ask(model, rows)
+    adapter, model = spec.adapter, spec.load()
+    rows = adapter.example(spec.batch_size)
+    adapter.predict(model, rows)
     begin = time.perf_counter()
-    system.ask(model, rows)
+    adapter.predict(model, rows)
     return spec.batch_size / (time.perf_counter() - begin)

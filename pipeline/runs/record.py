@@ -10,8 +10,8 @@ from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.catalogs_schema.finetuned import OWN_HEADS, FinetunedHead, own_heads_contract
-from ojala.pipeline.inference.adapters.registry import PRODUCTS
+from ojala.catalogs_schema.finetuned import FinetunedHead
+from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.storage.files import write_whole
 
 RECORD = "run.json"
@@ -74,11 +74,11 @@ class RunRecord(BaseModel):
     @property
     def main(self) -> str:
         """Name of the main product; runs of one main product follow each other."""
-        return self.products[0] if self.products else "ojala"
+        return self.products[0] if self.products else DEFAULT_MODEL
 
     def contract(self, product: str) -> Contract:
         """Contract of one of the run's products."""
-        return own_heads_contract(self.heads) if product == OWN_HEADS else PRODUCTS[product]
+        return ADAPTERS.of_product(product).contract(product, self.heads)
 
     @property
     def source(self) -> str:

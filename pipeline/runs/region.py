@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from mocpy import MOC
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.catalogs_schema.ojala import Flag
 from ojala.pipeline.runs.receipts import Known
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
@@ -83,9 +83,9 @@ class Region:
         else:
             found = frozenset(p for p in partitions if self._is_flagged(known.get(p)))
         if not found:
+            why = "none has that flag" if self.overlaps is None else "the input has no rows there"
             raise RegionError(
-                f"region {self.text!r} touches none of the {len(partitions):,} partitions: "
-                + ("none of them is flagged so" if self.overlaps is None else "there is no photometry there")
+                f"region {self.text!r} touches none of the {len(partitions):,} partitions: {why}"
             )
         return found
 
@@ -126,15 +126,24 @@ def coverage(partitions: Collection[Partition]) -> MOC:
     return MOC.from_healpix_cells(pixels, depth, max_depth=order)
 
 
-def parse_region(text: str) -> Region:
-    """The region that a person means, see `FORMS`.
+def parse_region(text: str, flags: type[enum.IntFlag] | None = None) -> Region:
+    """Parse a region, see `FORMS`.
+
+    Parameters
+    ----------
+    text : str
+        One of the forms.
+    flags : type of IntFlag, optional
+        Flags of the model, for ``flagged:NAME>0.1``.
 
     Raises
     ------
     RegionError
-        If it cannot be understood; says what was expected.
+        If it cannot be parsed, with the form that was expected.
     """
     kind, _, rest = text.strip().partition(":")
+    if kind == "flagged":
+        return _flagged(text, rest, () if flags is None else tuple(flags.__members__))
     if kind not in _KINDS:
         raise RegionError(f"region {text!r} is none of: {FORMS}")
     return _KINDS[kind](text, rest)
@@ -217,19 +226,18 @@ def _tiles(text: str, rest: str) -> Region:
     return _drawn(text, lambda order: coverage(tiles))
 
 
-def _flagged(text: str, rest: str) -> Region:
+def _flagged(text: str, rest: str, flags: Sequence[str]) -> Region:
     if not rest:
         return Region(text)
     match = re.fullmatch(r"(\w+)>([0-9.]+(?:e-?[0-9]+)?)", rest.replace(" ", ""))
     if match is None:
         raise RegionError(f"region {text!r}: expected flagged or flagged:NAME>0.1")
     name, share = match[1], float(match[2])
-    if name != "any" and name not in Flag.__members__:
-        raise RegionError(f"region {text!r}: there is no flag {name!r}: choose from any, {', '.join(_FLAGS)}")
+    if name not in ("any", *flags):
+        choice = ", ".join(("any", *flags))
+        raise RegionError(f"region {text!r}: there is no flag {name!r} of the model: choose from {choice}")
     return Region(text, flag=name, share=share)
 
-
-_FLAGS = tuple(Flag.__members__)
 
 _KINDS: dict[str, Callable[[str, str], Region]] = {
     "cone": _cone,
@@ -237,7 +245,6 @@ _KINDS: dict[str, Callable[[str, str], Region]] = {
     "polygon": _polygon,
     "moc": _moc,
     "tiles": _tiles,
-    "flagged": _flagged,
 }
 
 

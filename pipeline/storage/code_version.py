@@ -1,69 +1,125 @@
-"""Which code and which packages made the numbers."""
+"""Versions of the code and of the packages that made the numbers."""
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
+from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 PACKAGES = ("astropy", "dask", "hats", "healpy", "numpy", "pandas", "prefect", "pyarrow", "torch")
 """Packages whose versions are kept with a run."""
 
-_FLOORS = ("catalogs_schema", "models", "pipeline")
 
-APART = frozenset(
-    {
-        "catalogs_schema/data_model.py",
-        "models/avis/atlas_fit.py",
-        "models/avis/augmentation.py",
-        "models/avis/evaluation.py",
-        "models/avis/losses.py",
-        "models/avis/training.py",
-        "models/evaluation/bootstrap.py",
-        "models/evaluation/card.py",
-        "models/ojala/training.py",
-        "models/simulation",
-        "pipeline/execution",
-        "pipeline/ingest",
-        "pipeline/quality",
-        "pipeline/report",
-        "pipeline/run.py",
-        "pipeline/runs/config.py",
-        "pipeline/runs/plan.py",
-        "pipeline/runs/provenance.py",
-        "pipeline/runs/receipts.py",
-        "pipeline/runs/record.py",
-        "pipeline/runs/region.py",
-        "pipeline/runs/releases.py",
-        "pipeline/runs/workspace.py",
-        "pipeline/storage/code_version.py",
-        "pipeline/storage/hats.py",
-        "pipeline/storage/lock.py",
-    }
-)
-"""What never runs on a partition's way from photometry to leaf: to change it makes no partition stale.
+@functools.cache
+def code_version(*modules: str) -> str:
+    """Version of the program and a hash over modules and all that they import, ``0.1.0+1a2b3c4d5e6f``.
 
-A module that is not named here counts, so a forgotten one costs time and never mixes numbers.
-"""
+    The hash covers syntax trees without docstrings, comments and layout, so that only a change of the code
+    that these modules can run changes it.
+
+    Parameters
+    ----------
+    *modules : str
+        Full names of modules. Imports are followed within their top packages, those inside functions too;
+        imports for type checkers alone are not.
+    """
+    digest = hashlib.sha256()
+    for name, tree in sorted(import_closure(*modules).items()):
+        digest.update(f"{name}\n{tree}\n".encode())
+    return f"{metadata.version('ojala')}+{digest.hexdigest()[:12]}"
+
+
+def import_closure(*modules: str) -> dict[str, str]:
+    """Syntax trees, as text, of modules and all that they import; nothing is imported for it.
+
+    A package on the way to an imported module is followed too, but its own tree is part of the closure only
+    where something is imported from it by name.
+    """
+    packages = {name.partition(".")[0] for name in modules}
+    closure: dict[str, str] = {}
+    waiting = [(name, True) for name in modules]
+    seen: set[tuple[str, bool]] = set()
+    while waiting:
+        name, by_name = waiting.pop()
+        if (name, by_name) in seen or name.partition(".")[0] not in packages:
+            continue
+        seen.add((name, by_name))
+        if (source := _source(name)) is None:
+            continue
+        parent, _, _ = name.rpartition(".")
+        if parent:
+            waiting.append((parent, False))
+        tree, imported, late = _parse(name, *source)
+        waiting += [(found, True) for found in imported]
+        if by_name:
+            closure[name] = tree
+            waiting += [(found, True) for found in late]
+    return closure
 
 
 @functools.cache
-def code_version() -> str:
-    """Version of the package and a hash over its sources, ``0.1.0+1a2b3c4d5e6f``.
+def _source(name: str) -> tuple[Path, bool] | None:
+    """Source file of a module and whether it is a package; None if there is no such module.
 
-    The hash covers the Python files on which numbers depend, so that a working copy with changes is told
-    apart from the release it began as.
+    A parent package is found by its path, since `find_spec` would import it.
     """
-    root = Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    for floor in _FLOORS:
-        for file in sorted((root / floor).rglob("*.py")):
-            name = file.relative_to(root)
-            if APART.isdisjoint([name.as_posix(), *(parent.as_posix() for parent in name.parents)]):
-                digest.update(name.as_posix().encode())
-                digest.update(file.read_bytes())
-    return f"{metadata.version('ojala')}+{digest.hexdigest()[:12]}"
+    parent, _, last = name.rpartition(".")
+    if not parent:
+        spec = find_spec(name)
+        found = None if spec is None or spec.origin is None else Path(spec.origin)
+        return None if found is None else (found, found.name == "__init__.py")
+    package = _source(parent)
+    if package is None or not package[1]:
+        return None
+    folder = package[0].parent
+    for path in (folder / last / "__init__.py", folder / f"{last}.py"):
+        if path.is_file():
+            return path, path.name == "__init__.py"
+    return None
+
+
+@functools.cache
+def _parse(name: str, path: Path, is_package: bool) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Syntax tree of a module as text, and the modules that it may import at once, and in functions."""
+    tree = _Reduced().visit(ast.parse(path.read_bytes()))
+    package = name if is_package else name.rpartition(".")[0]
+    at_once = set(_imports(tree, package, into_functions=False))
+    late = set(_imports(tree, package, into_functions=True)) - at_once
+    text = ast.dump(tree).replace(", type_params=[]", "")  # a field that Python 3.12 added
+    return text, tuple(sorted(at_once)), tuple(sorted(late))
+
+
+class _Reduced(ast.NodeTransformer):
+    """Drops docstrings, attribute docstrings, and blocks for type checkers."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        """Drop a statement that is only text."""
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Drop ``if TYPE_CHECKING``."""
+        for_checkers = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if for_checkers else self.generic_visit(node)
+
+
+def _imports(tree: ast.AST, package: str, *, into_functions: bool) -> Iterator[str]:
+    """Full names that a module imports; of ``from a import b`` both ``a`` and ``a.b``, if it is a module."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            modules = [name for alias in node.names if _source(name := f"{base}.{alias.name}")]
+            yield from modules
+            if len(modules) < len(node.names):
+                yield base
+        elif into_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _imports(node, package, into_functions=into_functions)
 
 
 def package_versions() -> dict[str, str]:

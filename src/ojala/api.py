@@ -175,7 +175,8 @@ def plan(
     from ojala.pipeline.runs.region import parse_region
 
     wanted = _run_config(out, config, settings)
-    return make_plan(wanted, parse_region(region) if region else None, check=check)
+    chosen = parse_region(region, wanted.adapter.flags) if region else None
+    return make_plan(wanted, chosen, check=check)
 
 
 def run(
@@ -228,7 +229,8 @@ def run(
 
     wanted = _run_config(out, config, settings)
     with hold(UPath(wanted.out), wanted.products[0]) as lock, _main_module_hidden():
-        planned = make_plan(wanted, parse_region(region) if region else None, check=check)
+        chosen = parse_region(region, wanted.adapter.flags) if region else None
+        planned = make_plan(wanted, chosen, check=check)
         lock.tell(planned.run_id)
         folder = run_folder(UPath(wanted.out), planned.run_id)
         if planned.resumes and read_record(folder).status in ENDED:
@@ -345,17 +347,15 @@ class Predictor:
         """
         from ojala.pipeline.inference.adapters.registry import ADAPTERS
         from ojala.pipeline.inference.model_spec import ModelSpec
-        from ojala.pipeline.runs.config import CPU_BATCH, GPU_BATCH
 
         name = os.fspath(name_or_path)
         adapter = ADAPTERS.get(name) or ADAPTERS[_model_of(name)]
-        batches = GPU_BATCH if device == "cuda" else CPU_BATCH
         spec = ModelSpec(
             name=adapter.name,
             weights=adapter.weights if name in ADAPTERS else name,
             device=device,
             precision=precision,
-            batch_size=batch_size or batches[adapter.reads.name],
+            batch_size=batch_size or adapter.device_defaults(device)["batch_size"],
         )
         return cls(adapter, spec.load())
 
@@ -401,10 +401,9 @@ class Predictor:
                 f"the table is no {contract.name} for {self.name}, as rows of an ingested catalogue are: "
                 f"{shown}"
             )
-        read = self._adapter.inputs(table)
-        main = self._adapter.products[0].name
-        answers = self._adapter.ask(self._model, read)
-        return self._adapter.tables(self._model, table, read, answers, [main])[main]
+        read, main = self._adapter.read_inputs(table), self._adapter.main.name
+        predictions = self._adapter.predict(self._model, read)
+        return self._adapter.build_products(self._model, table, read, predictions, [main])[main]
 
 
 def _run_config(out: Location, config: Location | None, settings: Mapping[str, object]) -> RunConfig:

@@ -13,6 +13,7 @@ from upath import UPath
 
 from ojala.deploy.make_certificates import make_certificates
 from ojala.pipeline.execution.clusters import ClusterError, SameCode, running_scheduler
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.quality.verify import verify
 from tests.deploy.processes import BIN
 from tests.helpers.pace import scaled
@@ -121,7 +122,7 @@ def test_workers_with_other_code_are_refused(scheduler, certificates):
     with Client(scheduler[0], security=ours, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=scaled(60))
         with pytest.raises(RuntimeError, match="install the same on both"):
-            client.register_plugin(SameCode("0.0.0+other"))
+            client.register_plugin(SameCode("0.0.0+other", ADAPTERS["empty"].code_modules))
 
 
 def test_an_engine_without_a_scheduler_says_how_to_name_one():

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.process import process
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import FINEST_ORDER

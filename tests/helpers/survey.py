@@ -14,6 +14,7 @@ from upath import UPath
 from ojala.catalogs_schema.bands import BANDS
 from ojala.catalogs_schema.receipt import Fingerprint
 from ojala.pipeline import run as survey_run
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import RunConfig
@@ -110,11 +111,11 @@ def orders(photometry: UPath, run: Path, products: tuple[str, ...] = ("ojala",))
     return [
         Task(
             partition=partition,
-            system="empty",
+            adapter=ADAPTERS["empty"],
             source=str(photometry),
             run=str(run),
             rows=leaf.rows,
-            ingredients=Fingerprint(
+            fingerprint=Fingerprint(
                 input_sha256=leaf.sha256,
                 weights_sha256="w",
                 config_sha256="c",

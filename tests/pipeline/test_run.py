@@ -10,9 +10,9 @@ from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline import run as survey_run
+from ojala.pipeline.inference.adapters import base
 from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.quality.verify import verify
-from ojala.pipeline.runs import plan as planning
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.plan import make_plan, measure_rate, rows_per_second
 from ojala.pipeline.runs.receipts import all_receipts
@@ -96,7 +96,7 @@ def test_other_weights_or_other_code_make_what_was_done_stale_and_say_which(conf
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert make_plan(asked).states() == {"stale: weights": 1, "missing": left}
     weights.write_bytes(content)
-    monkeypatch.setattr(planning, "code_version", lambda: "0.0.1+another")
+    monkeypatch.setattr(base, "code_version", lambda *modules: "0.0.1+another")
     assert make_plan(asked).states() == {"stale: code": 1, "missing": left}
 
 

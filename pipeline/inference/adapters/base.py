@@ -1,23 +1,54 @@
-"""Interfaces of a model and of its adapter to the pipeline."""
+"""Interface between the pipeline and a model: one adapter per model owns all that is special to it."""
 
 from __future__ import annotations
 
+import enum
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.catalogs_schema.receipt import Summary
+from ojala.pipeline.storage.code_version import code_version
 
 if TYPE_CHECKING:
     from ojala.pipeline.inference.model_spec import ModelSpec
 
+WEIGHTS_FOLDER = Path(__file__).parents[3] / "models" / "weights"
+"""Folder of the weights that come with the program."""
+
+WEIGHTS = "weights"
+"""Role of the asset that every network has."""
+
+NO_WEIGHTS = hashlib.sha256(b"").hexdigest()
+"""SHA-256 in place of that of the weights, for a model without."""
+
+WORKER_MODULE = "ojala.pipeline.inference.process"
+"""Module that runs on workers, with whatever model."""
+
+
+class ModelError(InputError):
+    """A model that does not exist, cannot be loaded here, or has other files than those wanted."""
+
 
 class Model(Protocol):
-    """What the pipeline asks of a model."""
+    """A loaded model.
+
+    Attributes
+    ----------
+    name, version, weights_sha256, device : str
+        Name and version, SHA-256 of the weights, torch device.
+    batch_size : int
+        Objects per forward pass.
+    """
 
     name: str
     version: str
@@ -26,94 +57,260 @@ class Model(Protocol):
     batch_size: int
 
     def halve_batch(self) -> None:
-        """Predict in batches of half the rows from now on, since the memory did not suffice."""
+        """Predict in batches of half the rows from now on, after the memory did not suffice."""
         ...
 
     @property
     def predict(self) -> Callable[..., dict[str, np.ndarray]]:
-        """Answers for N rows, of the inputs that the model's `base.System` hands to it."""
+        """Function from the inputs of N rows to predictions by name, N rows each."""
         ...
 
 
 @runtime_checkable
 class ConcurrentModel(Protocol):
-    """A model that several partitions may ask at a time, from different threads; others are asked in turn.
+    """A model that several threads may call at a time; any other model is called by one at a time.
 
     Attributes
     ----------
-    lanes : int
-        How many partitions at a time it can use.
+    max_concurrency : int
+        Number of partitions that it can predict at a time.
     """
 
     max_concurrency: int
 
     def warm_up(self) -> None:
-        """Make ready what the first batch needs, so that no partition has to wait for it."""
+        """Allocate and compile what the first batch needs, so that no partition waits for it."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file on which predictions depend.
+
+    Attributes
+    ----------
+    role : str
+        ``weights``, ``atlas`` or ``head.NAME``.
+    path : str
+        Location of the file; empty for a model without weights.
+    sha256 : str
+        SHA-256 of the file.
+    """
+
+    role: str
+    path: str
+    sha256: str
+
+
 Inputs = TypeVar("Inputs")
-"""What a system's model reads of N rows."""
+"""Inputs of a model for N rows."""
 
 
-class System(Protocol[Inputs]):
-    """A model as a maker of catalogues."""
+class ModelAdapter(ABC, Generic[Inputs]):
+    """A model as a maker of catalogues.
 
-    @property
-    def name(self) -> str:
-        """Name, as `ojala run --model` takes it."""
+    A new model is one subclass, its contract in `ojala.catalogs_schema`, and one entry in
+    `ojala.pipeline.inference.adapters.registry`. Adapters hold no state: workers receive them pickled, inside
+    each `ojala.pipeline.inference.process.Task`.
 
-    @property
-    def reads(self) -> Contract:
-        """Contract of the catalogue that it reads."""
+    Attributes
+    ----------
+    name : str
+        Name for ``ojala run --model``.
+    description : str
+        One line for help texts.
+    reads : Contract
+        Contract of the input catalogue; its name is the option that gives it (``photometry``, ``spectra``).
+    auxiliary : Contract or None
+        Contract of an optional second catalogue on the same partitions, such as cut-outs; its name is the
+        option that gives it (``cutouts``).
+    columns : sequence of str or None
+        Columns of the input to decode; None for all.
+    main : Contract
+        Contract of the main product.
+    extended : tuple of Contract
+        Contracts of the large products that are written on request (``--vectors``).
+    accepts : frozenset of str
+        Further settings of a run that the model has a use for, among ``atlas`` and ``heads``; a value for
+        any other of them is refused.
+    heads_product : str
+        Name of the product of the user's fine-tuned heads; empty where the model has no use for any.
+    weights_file : str
+        Name of the bundled weights in `WEIGHTS_FOLDER`; empty for a model without weights.
+    cpu_batch, gpu_batch : int
+        Default number of objects per forward pass.
+    bf16_on_cpu : bool
+        Whether bfloat16 is the default on processors that multiply it; only where its cost in each column
+        was measured.
+    validation : tuple of str or None
+        Columns of the main product that a table of true values can judge (``class``, ``z``, ...); None where
+        none can, and ``--truth`` is refused before the run.
+    report_sections : tuple of str
+        Sections of the report besides those of every run, in order: of ``spectra`` (redshifts beside those
+        of the surveys), ``reconstructions`` and ``atlas``.
+    """
 
-    @property
-    def beside(self) -> Contract | None:
-        """Contract of a second catalogue on the same partitions that it reads where there is one."""
-
-    @property
-    def products(self) -> tuple[Contract, ...]:
-        """Contracts of what it writes: the main product always, the others where they are asked for."""
+    name: ClassVar[str]
+    description: ClassVar[str]
+    reads: ClassVar[Contract]
+    auxiliary: ClassVar[Contract | None] = None
+    columns: ClassVar[Sequence[str] | None] = None
+    main: ClassVar[Contract]
+    extended: ClassVar[tuple[Contract, ...]] = ()
+    accepts: ClassVar[frozenset[str]] = frozenset()
+    heads_product: ClassVar[str] = ""
+    weights_file: ClassVar[str] = ""
+    cpu_batch: ClassVar[int] = 16
+    gpu_batch: ClassVar[int] = 256
+    bf16_on_cpu: ClassVar[bool] = False
+    validation: ClassVar[tuple[str, ...] | None] = None
+    report_sections: ClassVar[tuple[str, ...]] = ()
 
     @property
     def weights(self) -> str:
-        """Path of the weights that come with the program; empty if it has none."""
+        """Path of the bundled weights; empty for a model without weights."""
+        return str(WEIGHTS_FOLDER / self.weights_file) if self.weights_file else ""
 
     @property
-    def columns(self) -> list[str] | None:
-        """Columns of a leaf that have to be decoded; None for all."""
+    def flags(self) -> type[enum.IntFlag]:
+        """Bits of the column ``flags`` of the main product; `Contract.remarks` has their meanings."""
+        return next((type(flag) for flag in self.main.remarks), enum.IntFlag)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Descriptions of the input catalogues for provenance, by name of their contracts."""
+        inputs = (self.reads, *((self.auxiliary,) if self.auxiliary else ()))
+        return {contract.name: f"{contract.title.lower()} catalogue" for contract in inputs}
+
+    @property
+    def product_names(self) -> tuple[str, ...]:
+        """Names of all products that runs of this model can have, the main one first."""
+        names = [contract.name for contract in (self.main, *self.extended)]
+        return (*names, *((self.heads_product,) if self.heads_product else ()))
+
+    def products(
+        self, *, extended: bool = False, heads: Sequence[FinetunedHead] = ()
+    ) -> tuple[Contract, ...]:
+        """Contracts of the products of a run, the main one first.
+
+        Parameters
+        ----------
+        extended : bool
+            Include the large products.
+        heads : sequence of FinetunedHead
+            Fine-tuned heads of the user, see `heads`.
+        """
+        return (self.main, *(self.extended if extended else ()))
+
+    def contract(self, product: str, heads: Sequence[FinetunedHead] = ()) -> Contract:
+        """Contract of a product by its name.
+
+        Raises
+        ------
+        KeyError
+            If the model has no such product.
+        """
+        return {c.name: c for c in self.products(extended=True, heads=heads)}[product]
+
+    @property
+    def code_modules(self) -> tuple[str, ...]:
+        """Modules that a worker of this model starts from, for `ojala.pipeline.storage.code_version`."""
+        return (WORKER_MODULE, type(self).__module__)
+
+    @property
+    def code_version(self) -> str:
+        """Version of the program and hash of the code that a worker of this model runs."""
+        return code_version(*self.code_modules)
+
+    def device_defaults(self, device: str) -> dict[str, Any]:
+        """Default ``precision`` and ``batch_size`` on a device, ``cpu`` or ``cuda``."""
+        if device == "cuda":
+            return {"precision": "bf16", "batch_size": self.gpu_batch}
+        precision: Literal["fp32", "bf16"] = "fp32"
+        if self.bf16_on_cpu:
+            from ojala.models.serving.precision import multiplies_bf16
+
+            precision = "bf16" if multiplies_bf16() else "fp32"
+        return {"precision": precision, "batch_size": self.cpu_batch}
+
+    def companions(self, weights: str) -> dict[str, str]:
+        """Settings of `accepts` that follow from files next to the weights, such as ``{"atlas": PATH}``."""
+        return {}
+
+    def assets(self, spec: ModelSpec) -> tuple[Asset, ...]:
+        """Files on which predictions depend, the weights first, each read and hashed once.
+
+        Raises
+        ------
+        ModelError
+            If the weights are not there.
+        ojala.models.checkpoint.WeightsError
+            If a file is not of its kind, or belongs to other weights.
+        """
+        try:
+            content = Path(spec.weights).read_bytes() if self.weights_file else b""
+        except FileNotFoundError:
+            raise ModelError(f"there are no weights at {spec.weights}: give those of {self.name}") from None
+        return (Asset(WEIGHTS, spec.weights, hashlib.sha256(content).hexdigest()),)
+
+    def heads(self, spec: ModelSpec, weights_sha256: str) -> tuple[FinetunedHead, ...]:
+        """Descriptions of the user's fine-tuned heads (``spec.heads``), for `products` and tasks.
+
+        Raises
+        ------
+        ojala.models.checkpoint.WeightsError
+            If a file is no head, or belongs to other weights.
+        """
+        return ()
+
+    @abstractmethod
     def load(self, spec: ModelSpec) -> Model:
-        """Its model, ready to be asked."""
+        """Load the model. `ModelSpec.load` calls this and compares `loaded_assets`."""
 
-    def inputs(self, table: pa.Table) -> Inputs:
-        """What the model reads of N rows; a second catalogue's columns are those of `inference.join`."""
+    def loaded_assets(self, model: Model) -> dict[str, str]:
+        """SHA-256 of the files that a loaded model was made from, by role."""
+        return {WEIGHTS: model.weights_sha256}
 
-    def example(self, n: int) -> Inputs:
-        """Inputs of N rows like any, to measure the model's rate."""
+    @abstractmethod
+    def read_inputs(self, table: pa.Table) -> Inputs:
+        """Inputs of the model for N rows, with the auxiliary columns as `inference.join` names them."""
 
-    def ask(self, model: Model, inputs: Inputs) -> dict[str, np.ndarray]:
-        """The model's answers, N each."""
+    def predict(self, model: Model, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Predictions by name, N rows each."""
+        return model.predict(inputs)
 
-    def tables(
+    @abstractmethod
+    def build_products(
         self,
         model: Model,
         table: pa.Table,
         inputs: Inputs,
-        answers: dict[str, np.ndarray],
+        predictions: dict[str, np.ndarray],
         products: Sequence[str],
+        heads: Sequence[FinetunedHead] = (),
     ) -> dict[str, pa.Table]:
-        """The rows of each product, in the order of ``table``; they keep their contracts."""
+        """Rows of each product by name, in the order of ``table`` and within their contracts.
 
-    def summary(self, main: pa.Table, inputs: Inputs) -> Summary:
+        Parameters
+        ----------
+        model : Model
+            Loaded model.
+        table : pyarrow.Table
+            Input, N rows.
+        inputs : Inputs
+            The same from `read_inputs`.
+        predictions : dict of str to ndarray
+            Predictions from `predict`.
+        products : sequence of str
+            Names of the products to build, the main one first.
+        heads : sequence of FinetunedHead
+            Fine-tuned heads of the user.
+        """
+
+    @abstractmethod
+    def summarise(self, main: pa.Table, inputs: Inputs) -> Summary:
         """Counts over the rows of the main product, for the receipt."""
 
-
-class Predictor(Protocol):
-    """What loads a model."""
-
-    @classmethod
-    def load(
-        cls, weights_path: Path, device: str, precision: Literal["fp32", "bf16"], batch_size: int
-    ) -> Model:
-        """The model with these weights, on this device."""
+    @abstractmethod
+    def example(self, n: int) -> Inputs:
+        """Inputs of N typical rows, to measure the rate of the model."""

@@ -1,101 +1,110 @@
-"""Adapter of OJALA: photometry to value-added rows and extended products."""
+"""Adapter of OJALA: photometry to value-added rows, redshift PDFs, embeddings and quantities of heads."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.finetuned import HEADS_PRODUCT, FinetunedHead, heads_contract
 from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS
-from ojala.catalogs_schema.photometry import PHOTOMETRY
-from ojala.catalogs_schema.receipt import Summary
-from ojala.pipeline.inference.adapters.empty import EMPTY
+from ojala.pipeline.inference.adapters.base import WEIGHTS, Asset, Model
+from ojala.pipeline.inference.adapters.photometry import PhotometricAdapter
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ojala.pipeline.inference.adapters.base import Model
+    from ojala.models.ojala.predictor import OjalaPredictor
     from ojala.pipeline.inference.model_spec import ModelSpec
     from ojala.pipeline.inference.photometry import Photometry
 
 
-@dataclass(frozen=True, slots=True)
-class PhotometricAdapter:
-    """OJALA, or in its place the model that answers nothing."""
+class OjalaAdapter(PhotometricAdapter):
+    """OJALA."""
 
-    name: str
-    weights: str
-    reads: Contract = PHOTOMETRY
-    beside: None = None
-    products: tuple[Contract, ...] = (OJALA, OJALA_VECTORS)
-    columns: None = None
+    name = "ojala"
+    description = "classes, redshifts and physical properties from photometry"
+    main = OJALA
+    extended = (OJALA_VECTORS,)
+    accepts = frozenset({"heads"})
+    heads_product = HEADS_PRODUCT
+    weights_file = "ojala-base.safetensors"
+    bf16_on_cpu = True  # its cost in each column: flows/bench/BENCHMARK.md
+    validation = ("class", *(name for name in OJALA.names if f"{name}_err" in OJALA.names))
+
+    def products(
+        self, *, extended: bool = False, heads: Sequence[FinetunedHead] = ()
+    ) -> tuple[Contract, ...]:
+        """See `ModelAdapter`; the heads' product comes last."""
+        return (*super().products(extended=extended), *((heads_contract(heads),) if heads else ()))
+
+    def assets(self, spec: ModelSpec) -> tuple[Asset, ...]:
+        """See `ModelAdapter`; heads are those next to the weights that belong to them, and the user's."""
+        from ojala.models.ojala.heads import heads_beside
+
+        (weights,) = super().assets(spec)
+        bundled = heads_beside(Path(spec.weights), lambda: weights.sha256)
+        found = [(name, str(p), hashlib.sha256(p.read_bytes()).hexdigest()) for name, p in bundled.items()]
+        own = zip(self.heads(spec, weights.sha256), spec.heads, strict=True)
+        found += [(head.name, path, head.sha256) for head, path in own]
+        return (weights, *(Asset(f"head.{name}", path, sha256) for name, path, sha256 in found))
+
+    def heads(self, spec: ModelSpec, weights_sha256: str) -> tuple[FinetunedHead, ...]:
+        """See `ModelAdapter`."""
+        if not spec.heads:
+            return ()
+        from ojala.models.ojala.heads import load_head
+
+        heads = [load_head(Path(path), weights_sha256) for path in spec.heads]
+        return tuple(
+            FinetunedHead(
+                name=head.tuning.name,
+                unit=head.tuning.unit,
+                ucd=head.tuning.ucd,
+                description=head.tuning.description,
+                object_class=head.tuning.object_class,
+                sha256=head.sha256,
+            )
+            for head in heads
+        )
 
     def load(self, spec: ModelSpec) -> Model:
-        """See `System`."""
-        if self.name == EMPTY:
-            from ojala.pipeline.inference.adapters.empty import DummyModel
-
-            return DummyModel()
+        """See `ModelAdapter`."""
         from ojala.models.ojala.predictor import OjalaPredictor
 
-        model = OjalaPredictor.load(
+        return OjalaPredictor.load(
             Path(spec.weights),
             spec.device,
             spec.precision,
             spec.batch_size,
-            own_heads=spec.own_heads,
-            pdfs=spec.vectors,
+            own_heads=spec.heads,
+            pdfs=spec.extended,
         )
-        if spec.heads is not None and model.heads != spec.heads:
-            raise InputError(
-                f"{spec.weights}: its heads are {model.heads}, wanted are {spec.heads}: "
-                "every worker needs the same files"
-            )
-        return model
 
-    def inputs(self, table: pa.Table) -> Photometry:
-        """See `System`."""
-        from ojala.pipeline.inference.photometry import read_photometry
+    def loaded_assets(self, model: Model) -> dict[str, str]:
+        """See `ModelAdapter`."""
+        heads = cast("OjalaPredictor", model).heads
+        return {WEIGHTS: model.weights_sha256, **{f"head.{name}": sha256 for name, sha256 in heads}}
 
-        return read_photometry(table)
-
-    def example(self, n: int) -> Photometry:
-        """See `System`."""
-        import numpy as np
-
-        from ojala.pipeline.inference.photometry import Photometry
-
-        flux = np.full((n, len(MODEL_BANDS)), 10.0, np.float32)
-        return Photometry(flux, 0.1 * flux, np.zeros(n, np.float32), np.ones(flux.shape, bool))
-
-    def ask(self, model: Model, inputs: Photometry) -> dict[str, np.ndarray]:
-        """See `System`."""
-        return model.predict(inputs.flux, inputs.error, inputs.ebv)
-
-    def tables(
+    def build_products(
         self,
         model: Model,
         table: pa.Table,
         inputs: Photometry,
-        answers: dict[str, np.ndarray],
+        predictions: dict[str, np.ndarray],
         products: Sequence[str],
+        heads: Sequence[FinetunedHead] = (),
     ) -> dict[str, pa.Table]:
-        """See `System`."""
-        from ojala.pipeline.inference.products.ojala import value_added_table, vectors_table
+        """See `ModelAdapter`."""
+        from ojala.pipeline.inference.products.ojala import heads_table, value_added_table, vectors_table
 
-        made = {OJALA.name: value_added_table(table, inputs, answers)}
+        made = {OJALA.name: value_added_table(table, inputs, predictions)}
         if OJALA_VECTORS.name in products:
-            made[OJALA_VECTORS.name] = vectors_table(table, inputs, answers)
+            made[OJALA_VECTORS.name] = vectors_table(table, inputs, predictions)
+        if HEADS_PRODUCT in products:
+            made[HEADS_PRODUCT] = heads_table(heads, made[OJALA.name], predictions)
         return made
-
-    def summary(self, main: pa.Table, inputs: Photometry) -> Summary:
-        """See `System`."""
-        from ojala.pipeline.inference.products.ojala import summarise
-
-        return summarise(main, inputs)

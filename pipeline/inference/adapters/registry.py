@@ -1,51 +1,80 @@
-"""Registry of the models: name, adapter, weights.
-
-A new model over spectra costs a module in `ojala.models` with a predictor, a contract in
-`ojala.catalogs_schema`, its weights, and one entry in `ADAPTERS`.
-"""
+"""Registry of the models: the only place where their names stand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
-from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
-from ojala.catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER
-from ojala.pipeline.inference.adapters.avis import AvisAdapter
-from ojala.pipeline.inference.adapters.base import System
-from ojala.pipeline.inference.adapters.empty import EMPTY
-from ojala.pipeline.inference.adapters.ojala import PhotometricAdapter
-from ojala.pipeline.inference.adapters.spectra import SpectralAdapter
-
-WEIGHTS_FOLDER = Path(__file__).parents[3] / "models" / "weights"
-"""Where the weights that come with the program lie."""
+from ojala.pipeline.inference.adapters.base import ModelAdapter, ModelError
 
 
-ADAPTERS: Mapping[str, System[Any]] = {
-    system.name: system
-    for system in (
-        PhotometricAdapter("ojala", str(WEIGHTS_FOLDER / "ojala-base.safetensors")),
-        PhotometricAdapter(EMPTY, weights=""),
-        SpectralAdapter(
-            "specpt",
-            "ojala.models.specpt.predictor:SpecPTPredictor",
-            str(WEIGHTS_FOLDER / "specpt-base.safetensors"),
-            (SPECPT, SPECPT_SPECTRA),
-        ),
-        SpectralAdapter(
-            "spectral-tokenizer",
-            "ojala.models.spectral_tokenizer.predictor:SpectralTokenizerPredictor",
-            str(WEIGHTS_FOLDER / "spectral-tokenizer-base.safetensors"),
-            (SPECTRAL_TOKENIZER,),
-        ),
-        AvisAdapter("avis", str(WEIGHTS_FOLDER / "avis-base.safetensors")),
-    )
-}
-"""All systems by name."""
+class AdapterRegistry(Mapping[str, ModelAdapter[Any]]):
+    """Adapters by the name of their model, each imported when it is first asked for.
 
-PRODUCTS: Mapping[str, Contract] = {
-    contract.name: contract for system in ADAPTERS.values() for contract in system.products
-}
-"""The products of all systems by name."""
+    Parameters
+    ----------
+    classes : dict of str to str
+        Name of the model to ``module:Class`` of its adapter; an entry added later counts at once.
+    """
+
+    def __init__(self, classes: dict[str, str]) -> None:
+        self.classes = classes
+
+    def __getitem__(self, name: str) -> ModelAdapter[Any]:
+        module, _, adapter = self.classes[name].partition(":")
+        made: ModelAdapter[Any] = getattr(import_module(module), adapter)()
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def find(self, name: str) -> ModelAdapter[Any]:
+        """Adapter of a model.
+
+        Raises
+        ------
+        ModelError
+            If there is none of that name; lists the names.
+        """
+        if name not in self:
+            raise ModelError(f"there is no model {name!r}: choose from {', '.join(self)}")
+        return self[name]
+
+    def of_product(self, product: str) -> ModelAdapter[Any]:
+        """Adapter of the first model that has a product of that name.
+
+        Raises
+        ------
+        ModelError
+            If none has; lists the products.
+        """
+        for adapter in self.values():
+            if product in adapter.product_names:
+                return adapter
+        raise ModelError(f"there is no product {product!r}: choose from {', '.join(self.products())}")
+
+    def products(self) -> tuple[str, ...]:
+        """Names of the products of all models."""
+        return tuple(dict.fromkeys(name for adapter in self.values() for name in adapter.product_names))
+
+
+ADAPTERS = AdapterRegistry(
+    {
+        "ojala": "ojala.pipeline.inference.adapters.ojala:OjalaAdapter",
+        "empty": "ojala.pipeline.inference.adapters.dummy:DummyAdapter",
+        "specpt": "ojala.pipeline.inference.adapters.specpt:SpecPTAdapter",
+        "spectral-tokenizer": "ojala.pipeline.inference.adapters.spectral_tokenizer:SpectralTokenizerAdapter",
+        "avis": "ojala.pipeline.inference.adapters.avis:AvisAdapter",
+    }
+)
+"""All models; the first is the default."""
+
+DEFAULT_MODEL = next(iter(ADAPTERS))
+"""Model of a run that names none."""

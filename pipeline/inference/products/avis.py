@@ -1,4 +1,4 @@
-"""Pairs as AVIS reads them, and its answers as a table that keeps the contract."""
+"""Rows of AVIS' product: embeddings, their coordinates in the atlas, and flags."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ import pyarrow.compute as pc
 
 from ojala.catalogs_schema.avis import AVIS, NOVEL, SCATTERED, AvisFlag
 from ojala.catalogs_schema.cutouts import CUTOUTS, CutoutFlag
-from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Summary
 from ojala.models.avis.atlas import SIDES, Atlas, no_places
-from ojala.models.data import Pairs
-from ojala.pipeline.inference.cutouts import has_cutout, joined_images
-from ojala.pipeline.inference.products.spectra import ANSWERED, read_spectra
-from ojala.pipeline.inference.products.table import contract_table
+from ojala.pipeline.inference.cutouts import has_cutout
+from ojala.pipeline.inference.products.table import build_table
 
 _IMAGE = f"{CUTOUTS.name}.image"
 _DOUBTFUL = int(CutoutFlag.SATURATED | CutoutFlag.CENTRE_LOST)
-
-
-def read_pairs(table: pa.Table) -> Pairs:
-    """The pairs of N spectra, with the columns of their cut-outs beside them if there are any.
-
-    A spectrum without cut-out has an image without a usable pixel.
-    """
-    return Pairs(read_spectra(table), joined_images(table))
 
 
 def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | None) -> pa.Table:
@@ -49,28 +38,13 @@ def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | N
     if atlas is not None:
         without_z = np.isfinite(places["novelty"]) & ~np.isfinite(places["z_nn"])
         flags |= _bits(without_z, AvisFlag.FEW_REDSHIFTS)
-    return contract_table(AVIS, table, {**answers, **places, "flags": flags})
+    return build_table(AVIS, table, {**answers, **places, "flags": flags})
 
 
 def sides_of(answers: dict[str, np.ndarray]) -> np.ndarray:
     """What was seen of each object, one of `ojala.models.avis.atlas.SIDES`; empty for nothing."""
     spectrum, image = (~_absent(answers[f"embedding_{side}"]) for side in ("spectrum", "image"))
     return np.select([spectrum & image, spectrum, image], SIDES, "")
-
-
-def summarise(main: pa.Table) -> Summary:
-    """Counts over rows of the product, for the receipt; those with an embedding count as answered."""
-    flags, z = main["flags"].to_numpy(), main["z_nn"].to_numpy()
-    answered = (flags & AvisFlag.NOT_EMBEDDED) == 0
-    counts = np.histogram(z[np.isfinite(z)], REDSHIFT_EDGES)[0]
-    return Summary(
-        classes={ANSWERED: int(answered.sum()), "none": int((~answered).sum())},
-        expected={},
-        flagged=int((flags != 0).sum()),
-        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in AvisFlag},
-        redshifts={ANSWERED: counts.tolist()} if counts.any() else {},
-        bands=[],
-    )
 
 
 def _of_inputs(table: pa.Table) -> np.ndarray:

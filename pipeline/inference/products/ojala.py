@@ -1,4 +1,4 @@
-"""A model's answers as tables that keep their contracts, with the flags of each row."""
+"""Rows of OJALA's products from its predictions, with the flags of each row."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ojala.catalogs_schema.contract import NONE
-from ojala.catalogs_schema.finetuned import FinetunedHead, own_heads_contract
+from ojala.catalogs_schema.finetuned import FinetunedHead, heads_contract
 from ojala.catalogs_schema.ojala import (
     CLASSES,
-    EMBEDDING_WIDTH,
     MIN_CLASS_PROBABILITY,
     OJALA,
     OJALA_VECTORS,
     Flag,
 )
-from ojala.catalogs_schema.photometry import KEY_COLUMNS
-from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Summary
 from ojala.models.quantities import FINE_TUNED, SCALARS
 from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.inference.products.emission_lines import Columns, line_quantities
+from ojala.pipeline.inference.products.table import build_table
 
 FEW_BANDS = 10
 """Fewer usable bands than this are flagged."""
@@ -36,7 +34,6 @@ SECOND_MODE = 0.2
 FLAGGED_INPUT = 3
 """SExtractor flags above this (saturated, truncated, incomplete) are flagged."""
 
-_NUMBERS = {column.name: column for column in OJALA if pa.types.is_float32(column.type)}
 _PROBABILITY = {"GALAXY": "p_galaxy", "STAR": "p_star", "QSO": "p_qso"}
 _CONDITIONAL = {
     "p_galaxy": ["z_gal", *(q.name for q in SCALARS if q.applies_to == "GALAXY")],
@@ -98,16 +95,7 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
     flags |= np.where(columns["z_mode2_p"] >= SECOND_MODE, Flag.Z_MULTIMODAL, 0)
     flags |= np.where(columns["novelty"] > 1.0, Flag.NOVEL, 0)
 
-    values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
-    numbers, out_of_range = _bounded(columns)
-    values |= numbers
-    flags |= np.where(out_of_range, Flag.OUT_OF_RANGE, 0)
-    values["class"] = pa.array(words, pa.string())
-    for name in ("bpt_class", "whan_class"):
-        values[name] = pa.array(columns[name], pa.string())
-    values["n_bands"] = pa.array(n_bands, pa.int16())
-    values["flags"] = pa.array(flags, pa.int32())
-    return pa.table([values[name] for name in OJALA.names], schema=OJALA.schema())
+    return build_table(OJALA, table, {**columns, "class": words, "n_bands": n_bands, "flags": flags})
 
 
 def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
@@ -116,7 +104,7 @@ def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -
     Where nothing is predicted, the PDFs have no bins and the embedding is NaN.
     """
     known = np.asarray(photometry.usable.any(axis=1))
-    values: dict[str, pa.Array] = {c.name: table[c.name] for c in KEY_COLUMNS}
+    values: dict[str, np.ndarray | pa.Array] = {}
     for name in ("z_gal_pdf", "z_qso_pdf"):
         count = predicted[f"{name}_n"]
         kept = np.repeat(known, count)
@@ -124,47 +112,23 @@ def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -
         offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
         for part in (name, f"{name}_bin"):
             values[part] = pa.ListArray.from_arrays(offsets, pa.array(predicted[part][kept]))
-    vectors = np.where(known[:, None], predicted["embedding"], np.nan).astype(np.float16)
-    values["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), EMBEDDING_WIDTH)
-    return pa.table([values[name] for name in OJALA_VECTORS.names], schema=OJALA_VECTORS.schema())
+    values["embedding"] = np.where(known[:, None], predicted["embedding"], np.nan)
+    return build_table(OJALA_VECTORS, table, values)
 
 
-def own_heads_table(heads: Sequence[FinetunedHead], main: pa.Table, predicted: Columns) -> pa.Table:
-    """The rows of one's own heads' product, N as in the value-added table ``main``.
+def heads_table(heads: Sequence[FinetunedHead], main: pa.Table, predicted: Columns) -> pa.Table:
+    """The rows of the product of fine-tuned heads, N as in the value-added table ``main``.
 
     ``predicted`` has ``head.NAME`` and ``head.NAME_err`` of each head, shape (N,). A value that is not
     finite, or of an object that is hardly of the quantity's class, is null.
     """
-    contract = own_heads_contract(heads)
-    values: dict[str, pa.Array] = {c.name: main[c.name] for c in KEY_COLUMNS}
+    values: Columns = {}
     for head in heads:
         probability = main[_PROBABILITY[head.object_class]].to_numpy(zero_copy_only=False)
-        answers = [np.asarray(predicted[f"head.{head.name}{part}"], np.float32) for part in ("", "_err")]
-        known = np.isfinite(answers).all(axis=0) & (probability >= MIN_CLASS_PROBABILITY)
-        for name, answer in zip((head.name, f"{head.name}_err"), answers, strict=True):
-            values[name] = pa.array(answer, mask=~known)
-    return pa.table([values[name] for name in contract.names], schema=contract.schema())
-
-
-def summarise(table: pa.Table, photometry: Photometry) -> Summary:
-    """Counts over the rows of a value-added table, for the receipt."""
-    words = table["class"].to_numpy(zero_copy_only=False)
-    z = table["z"].to_numpy(zero_copy_only=False)
-    flags = table["flags"].to_numpy()
-    return Summary(
-        classes={("none" if name == NONE else name): int((words == name).sum()) for name in (*CLASSES, NONE)},
-        expected={
-            name: float(np.nansum(table[column].to_numpy(zero_copy_only=False), dtype=np.float64))
-            for name, column in _PROBABILITY.items()
-        },
-        flagged=int((flags != 0).sum()),
-        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in Flag},
-        redshifts={
-            name: np.histogram(z[(words == name) & np.isfinite(z)], REDSHIFT_EDGES)[0].tolist()
-            for name in ("GALAXY", "QSO")
-        },
-        bands=photometry.usable.sum(axis=0).tolist(),
-    )
+        parts = {f"{head.name}{part}": predicted[f"head.{head.name}{part}"] for part in ("", "_err")}
+        given = np.isfinite(list(parts.values())).all(axis=0) & (probability >= MIN_CLASS_PROBABILITY)
+        values |= {name: np.where(given, part, np.nan) for name, part in parts.items()}
+    return build_table(heads_contract(heads), main, values)
 
 
 def _input_flags(table: pa.Table, photometry: Photometry) -> np.ndarray:
@@ -206,21 +170,3 @@ def _hide_lines(columns: Columns) -> None:
             columns[name] = np.where(hidden, np.nan, array)
     for name in ("bpt_class", "whan_class"):
         columns[name] = np.where(hidden, NONE, columns[name])
-
-
-def _bounded(columns: Columns) -> tuple[dict[str, pa.Array], np.ndarray]:
-    """Columns of the contract with null for NaN and for values out of range; which rows have the latter.
-
-    All at once: in a small partition each call costs more than its rows.
-    """
-    names = [name for name in columns if name in _NUMBERS]
-    block = np.stack([columns[name] for name in names])
-    bounds = [(_NUMBERS[name].minimum, _NUMBERS[name].maximum) for name in names]
-    low = np.array([[-np.inf if least is None else least] for least, _ in bounds])
-    high = np.array([[np.inf if most is None else most] for _, most in bounds])
-    with np.errstate(over="ignore"):
-        narrow = block.astype(np.float32)
-    inside = np.isfinite(narrow) & (narrow >= low) & (narrow <= high)
-    outside = ~inside
-    arrays = {name: pa.array(narrow[i], mask=outside[i]) for i, name in enumerate(names)}
-    return arrays, (~np.isnan(block) & outside).any(axis=0)

@@ -1,65 +1,138 @@
-"""Tables of a product from answers that have the names of its columns."""
+"""Table and summary of a product from predictions that have the names of its columns."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from ojala.catalogs_schema.contract import Column, Contract
+from ojala.catalogs_schema.contract import NONE, Column, Contract
+from ojala.catalogs_schema.photometry import KEY_COLUMNS
+from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Summary
 from ojala.catalogs_schema.spectra import KEY_NAMES
 
+KEYS = frozenset({*KEY_NAMES, *(column.name for column in KEY_COLUMNS)})
+"""Columns that products take over from their input."""
+
 OUT_OF_RANGE = "OUT_OF_RANGE"
+"""Name of the flag of rows with a prediction outside its column's range."""
+
+ANSWERED = "answered"
+"""Name in a summary for the rows with a prediction, in place of a class, of a model that gives none."""
 
 
-def contract_table(contract: Contract, table: pa.Table, answers: dict[str, np.ndarray]) -> pa.Table:
+def build_table(
+    contract: Contract, table: pa.Table, predictions: Mapping[str, np.ndarray | pa.Array]
+) -> pa.Table:
     """Rows of a product.
 
     Parameters
     ----------
     contract : Contract
-        Of the product. Keys and positions are taken over from the spectra, all other columns are answers.
+        Contract of the product. All columns but keys and positions are predictions.
     table : pyarrow.Table
-        Spectra, N rows.
-    answers : dict of str to ndarray
+        Input with keys and positions, N rows.
+    predictions : mapping of str to ndarray or pyarrow.Array
         By column: N numbers, or (N, width) for a list of that size; words for text. NaN where there is no
-        answer.
+        prediction. Names that are no column are left out.
 
     Returns
     -------
     pyarrow.Table
-        N rows in the same order. A number that is not finite, or outside of its column's range, is null; in
-        the latter case the flag OUT_OF_RANGE, where the contract has it, says so.
+        N rows in the same order. A number that is not finite, or outside of its column's range, is null; for
+        the latter the flag OUT_OF_RANGE is set, where the contract has it.
+
+    Raises
+    ------
+    KeyError
+        If a column is neither predicted nor a key.
     """
-    values: dict[str, pa.Array] = {}
-    strange = np.zeros(table.num_rows, bool)
+    values, outside = _bounded(contract, predictions)
     for column in contract:
-        if column.name in answers:
-            values[column.name], outside = _column(column, answers[column.name])
-            strange |= outside
-        elif column.name in KEY_NAMES:
+        if column.name in predictions:
+            if column.name not in values:
+                values[column.name] = _array(column, predictions[column.name])
+        elif column.name in KEYS:
             values[column.name] = table[column.name].combine_chunks()
         else:
-            raise KeyError(f"the model does not answer {column.name}, which {contract.name} has")
+            raise KeyError(f"the model does not predict {column.name}, a column of {contract.name}")
     bits = {flag.name: int(flag) for flag in contract.remarks}
     if OUT_OF_RANGE in bits:
-        flags = np.asarray(answers["flags"], np.int32)
-        values["flags"] = pa.array(flags | np.where(strange, bits[OUT_OF_RANGE], 0).astype(np.int32))
+        flags = np.asarray(predictions["flags"], np.int32)
+        values["flags"] = pa.array(np.where(outside, flags | np.int32(bits[OUT_OF_RANGE]), flags))
     return pa.table([values[name] for name in contract.names], schema=contract.schema())
 
 
-def _column(column: Column, answer: np.ndarray) -> tuple[pa.Array, np.ndarray]:
-    """The answers as a column of the contract, and where they are out of its range."""
-    inside = np.ones(len(answer), bool)
+def _bounded(
+    contract: Contract, predictions: Mapping[str, np.ndarray | pa.Array]
+) -> tuple[dict[str, pa.Array], np.ndarray]:
+    """Single-precision columns with null for NaN and for values out of range; rows that have the latter.
+
+    All columns at once: in a small partition each call costs more than its rows.
+    """
+    columns = [c for c in contract if pa.types.is_float32(c.type) and c.name in predictions]
+    if not columns:
+        return {}, np.zeros(1, bool)
+    block = np.stack([np.asarray(predictions[c.name], np.float64) for c in columns])
+    low = np.array([[-np.inf if c.minimum is None else c.minimum] for c in columns])
+    high = np.array([[np.inf if c.maximum is None else c.maximum] for c in columns])
+    with np.errstate(over="ignore"):
+        narrow = block.astype(np.float32)
+    outside = ~(np.isfinite(narrow) & (narrow >= low) & (narrow <= high))
+    arrays = {c.name: pa.array(narrow[i], mask=outside[i]) for i, c in enumerate(columns)}
+    return arrays, np.asarray((~np.isnan(block) & outside).any(axis=0))
+
+
+def _array(column: Column, values: np.ndarray | pa.Array) -> pa.Array:
     if pa.types.is_fixed_size_list(column.type):
         width, element = column.type.list_size, column.type.value_type
-        flat = np.ascontiguousarray(answer, dtype=element.to_pandas_dtype()).reshape(-1)
-        return pa.FixedSizeListArray.from_arrays(pa.array(flat, element), width), ~inside
-    if not pa.types.is_floating(column.type):
-        return pa.array(answer, column.type), ~inside
-    with np.errstate(over="ignore"):
-        numbers = np.asarray(answer, column.type.to_pandas_dtype())
-    known = np.isfinite(numbers)
-    low = -np.inf if column.minimum is None else column.minimum
-    high = np.inf if column.maximum is None else column.maximum
-    inside = (numbers >= low) & (numbers <= high)
-    return pa.array(numbers, column.type, mask=~(known & inside)), ~inside & ~np.isnan(answer)
+        flat = np.ascontiguousarray(values, dtype=element.to_pandas_dtype()).reshape(-1)
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat, element), width)
+    return values if isinstance(values, pa.Array) else pa.array(values, column.type)
+
+
+def summarise(
+    contract: Contract,
+    main: pa.Table,
+    bands: Sequence[int] = (),
+    *,
+    redshift: str = "z",
+    answered: np.ndarray | None = None,
+) -> Summary:
+    """Counts over the rows of a main product, for the receipt.
+
+    Parameters
+    ----------
+    contract : Contract
+        Contract of the product.
+    main : pyarrow.Table
+        N rows of it.
+    bands : sequence of int
+        Rows with a usable value in each model band; empty for a model that reads no photometry.
+    redshift : str
+        Column of redshifts.
+    answered : ndarray of bool, shape (N,), optional
+        Rows with a prediction where the product has no ``class``; those with a redshift by default.
+    """
+    z = np.asarray(main[redshift].to_numpy(zero_copy_only=False), np.float64)
+    flags = main["flags"].to_numpy()
+    if "class" in contract.names:
+        names: tuple[str, ...] = tuple(word for word in contract["class"].allowed if word != NONE)
+        words = main["class"].to_numpy(zero_copy_only=False)
+    else:
+        names = (ANSWERED,)
+        words = np.where(np.isfinite(z) if answered is None else answered, ANSWERED, NONE)
+    counts = {name: np.histogram(z[(words == name) & np.isfinite(z)], REDSHIFT_EDGES)[0] for name in names}
+    return Summary(
+        classes={name: int((words == name).sum()) for name in names} | {"none": int((words == NONE).sum())},
+        expected={
+            name: float(np.nansum(main[f"p_{name.lower()}"].to_numpy(zero_copy_only=False), dtype=np.float64))
+            for name in names
+            if f"p_{name.lower()}" in contract.names
+        },
+        flagged=int((flags != 0).sum()),
+        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in contract.remarks},
+        redshifts={name: number.tolist() for name, number in counts.items() if number.any()},
+        bands=list(bands),
+    )

@@ -48,7 +48,7 @@ def test_a_mistake_in_the_settings_is_named_with_the_file(text, complaint, tmp_p
 
 def test_a_server_is_told_of_a_training_all_that_a_command_is():
     told = train.parameters.properties
-    assert set(told) == set(inspect.signature(train_from).parameters) - {"report"}
+    assert set(told) == set(inspect.signature(train_from).parameters) - {"report"} | {"model"}
     assert all(parameter["description"] for parameter in told.values())
     assert train.parameters.required == ["settings", "library", "folder"]
 

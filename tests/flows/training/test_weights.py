@@ -99,14 +99,15 @@ def test_a_head_beside_the_weights_answers_for_its_quantity(weights, settings):
     assert card == head_card(head, load(weights)[1])
     assert f"{head.measures['head']['std']:.3f}" in card
     spec = ModelSpec("ojala", str(weights))
-    assert spec.found_heads() == (("log_mbh", head.sha256),)
+    assert [(a.role, a.sha256) for a in spec.read_assets()[1:]] == [("head.log_mbh", head.sha256)]
+    wanted = tuple((asset.role, asset.sha256) for asset in spec.read_assets())
     toy = Slopes().draw(100, np.random.default_rng(6), shares=(0.0, 0.0, 1.0))
     answers = spec.load().predict(toy.flux, toy.error, toy.ebv)
     assert np.corrcoef(answers["log_mbh"], toy.labels["log_mbh"])[0, 1] > 0.7
     assert (answers["log_mbh_err"] > 0).all()
     out.unlink()
     with pytest.raises(ValueError, match="every worker needs the same files"):
-        ModelSpec("ojala", str(weights), heads=(("log_mbh", head.sha256),)).load()
+        ModelSpec("ojala", str(weights), assets=wanted).load()
 
 
 def test_labels_of_ones_own_are_joined_by_key(photometry, tmp_path, settings):

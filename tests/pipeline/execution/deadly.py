@@ -3,7 +3,7 @@
 import os
 import signal
 
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 
 

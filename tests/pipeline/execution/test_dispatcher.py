@@ -13,7 +13,7 @@ from ojala.pipeline.execution import dispatcher as dispatcher_module
 from ojala.pipeline.execution.clusters import ClusterError
 from ojala.pipeline.execution.dispatcher import Dispatcher
 from ojala.pipeline.execution.retries import TaskQueue
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, process
 from tests.helpers.survey import orders

@@ -10,7 +10,7 @@ from dask.utils import parse_timedelta
 
 from ojala.pipeline.execution import RetryPolicy, clusters, run_tasks
 from ojala.pipeline.execution.clusters import ClusterError
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.helpers.pace import scaled, until
 from tests.helpers.survey import orders

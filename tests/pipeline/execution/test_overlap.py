@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 from upath.registry import register_implementation as register_path
 
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.process import process
 from tests.helpers.survey import orders
 

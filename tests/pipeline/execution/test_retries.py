@@ -10,7 +10,7 @@ from ojala.pipeline.execution.retries import (
     is_fatal,
     raise_output_error,
 )
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.failures import Cause, WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import failed_receipt, process

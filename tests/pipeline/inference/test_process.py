@@ -8,7 +8,7 @@ import torch
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.failures import WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import failed_receipt, process, receipt_path
@@ -53,7 +53,7 @@ def test_twice_the_same_task_makes_the_same_bytes(task, tmp_path):
 
 
 def test_a_photometry_leaf_that_was_changed_is_refused_by_name(task):
-    changed = replace(task, ingredients=task.ingredients.model_copy(update={"input_sha256": "0" * 64}))
+    changed = replace(task, fingerprint=task.fingerprint.model_copy(update={"input_sha256": "0" * 64}))
     receipt = process(changed, DummyModel())
     assert receipt.status == "failed"
     assert receipt.rows_out == 0

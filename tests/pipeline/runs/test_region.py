@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from mocpy import MOC
 
+from ojala.catalogs_schema.ojala import Flag
 from ojala.catalogs_schema.receipt import Leaf
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.runs.receipts import Known
 from ojala.pipeline.runs.region import RegionError, coverage, parse_region
 from ojala.pipeline.storage.healpix import Partition
@@ -108,8 +110,17 @@ def test_flagged_are_partitions_that_failed_or_carry_a_flag_in_more_than_a_share
     one, two, three, four = SKY[:4]
     base = {one: known(FAINT=0.3, any=0.4), two: known("failed"), three: known(FAINT=0.05, any=0.05)}
     assert parse_region("flagged").touched(SKY[:4], base) == {two, four}
-    assert parse_region("flagged:FAINT>0.1").touched(SKY[:4], base) == {one}
+    assert parse_region("flagged:FAINT>0.1", Flag).touched(SKY[:4], base) == {one}
     assert parse_region("flagged:any>0.01").touched(SKY[:4], base) == {one, three}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=list(ADAPTERS))
+def test_the_flags_of_every_model_make_regions_and_no_others_do(adapter):
+    first, *_, last = (flag.name for flag in adapter.flags)
+    base = {SKY[0]: known(**{last: 0.2}), SKY[1]: known(**{first: 0.2})}
+    assert parse_region(f"flagged:{last}>0.1", adapter.flags).touched(SKY[:2], base) == {SKY[0]}
+    with pytest.raises(RegionError, match=f"no flag 'OTHER' of the model: choose from any, {first}"):
+        parse_region("flagged:OTHER>0.1", adapter.flags)
 
 
 @pytest.mark.parametrize(

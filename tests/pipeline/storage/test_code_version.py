@@ -1,37 +1,118 @@
+"""The version of the code changes with what a worker of a model can run, and with nothing else."""
+
 import subprocess
 import sys
-from pathlib import Path
+from importlib import metadata
 
-from ojala.pipeline.storage.code_version import APART, code_version
+import pytest
 
-ROOT = Path(__file__).parents[3] / "src" / "ojala"
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
+from ojala.pipeline.storage import code_version as module
+from ojala.pipeline.storage.code_version import code_version, import_closure
 
-_LIST = """
+WORKER = '''
+"""A worker."""
+from toy.numbers import SCALE
+
+if TYPE_CHECKING:
+    from toy.records import Record
+
+def process(x):
+    """Process."""
+    from toy import late
+    return SCALE * late.shift(x)  # a comment
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A package of a worker with what it imports, and of what it does not; returns its folder."""
+    files = {
+        "__init__": "",
+        "worker": WORKER,
+        "numbers": "SCALE = 2.0\n",
+        "late": "def shift(x):\n    return x + 1\n",
+        "records": "class Record: ...\n",
+        "other": "from toy.numbers import SCALE\n",
+    }
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+def version() -> str:
+    for cached in (code_version, module._source, module._parse):
+        cached.cache_clear()
+    return code_version("toy.worker")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("worker", '"""A worker."""', '"""Another text."""'),
+        ("worker", "# a comment", "# another"),
+        ("worker", '    """Process."""\n', ""),
+        ("numbers", "SCALE = 2.0", "SCALE = 2.0\n\n'Scale of the result.'"),
+        ("records", "...", "x: int"),
+        ("other", "SCALE", "SCALE as FACTOR"),
+    ],
+)
+def test_comments_docstrings_layout_and_other_modules_leave_the_version(toy, name, old, new):
+    before, text = version(), (toy / f"{name}.py").read_text()
+    assert old in text
+    (toy / f"{name}.py").write_text(text.replace(old, new))
+    assert version() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [("numbers", "2.0", "2.5"), ("worker", "SCALE *", "SCALE /"), ("late", "x + 1", "x + 2")],
+)
+def test_a_changed_number_changes_the_version_also_in_a_module_that_a_function_imports(toy, name, old, new):
+    before, text = version(), (toy / f"{name}.py").read_text()
+    (toy / f"{name}.py").write_text(text.replace(old, new))
+    assert version() != before
+
+
+def test_the_closure_of_a_model_leaves_out_other_models_trainings_and_the_pipeline_around_the_worker():
+    names = {name: set(import_closure(*adapter.code_modules)) for name, adapter in ADAPTERS.items()}
+    assert "ojala.models.ojala.network" in names["ojala"]
+    assert "ojala.models.specpt.network" in names["specpt"] - names["ojala"]
+    for closure in names.values():
+        apart = ("execution", "ingest", "quality", "report", "runs", "run", "inference.adapters.registry")
+        assert not [name for name in closure if name.startswith(tuple(f"ojala.pipeline.{a}" for a in apart))]
+        assert not [name for name in closure if name.endswith((".card", ".training", ".simulation"))]
+    assert len({adapter.code_version for adapter in ADAPTERS.values()}) == len(ADAPTERS)
+
+
+_LOADED = """
 import sys
-import ojala.models.ojala.predictor
-import ojala.models.avis.predictor
-import ojala.pipeline.inference.products.avis
-import ojala.pipeline.inference.process
-floors = ("catalogs_schema", "models", "pipeline")
-for module in list(sys.modules.values()):
-    if module.__name__.startswith("ojala.") and module.__name__.split(".")[1] in floors and module.__file__:
-        print(module.__file__)
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
+from ojala.pipeline.inference.model_spec import ModelSpec
+from ojala.pipeline.inference.process import _predict
+adapter = ADAPTERS[sys.argv[1]]
+_predict(adapter, ModelSpec(adapter.name, adapter.weights, batch_size=2).load(), adapter.example(2))
+print(*(name for name in sys.modules if name.startswith("ojala.")))
 """
 
 
-def test_every_module_that_a_partition_needs_counts_in_the_version_of_the_code():
-    done = subprocess.run([sys.executable, "-c", _LIST], capture_output=True, text=True, check=True, cwd=ROOT)
-    names = [Path(line).relative_to(ROOT) for line in done.stdout.splitlines()]
-    assert Path("pipeline/inference/process.py") in names
-    assert {Path("models/ojala/predictor.py"), Path("models/avis/atlas.py")} <= set(names)
-    apart = [n for n in names if not APART.isdisjoint([n.as_posix(), *(p.as_posix() for p in n.parents)])]
-    assert apart == []
-
-
-def test_what_does_not_count_is_there():
-    assert [name for name in APART if not (ROOT / name).exists()] == []
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_all_that_a_worker_imports_is_in_the_closure(name):
+    """Workers look the model up in the registry by its name; a package's own code makes no numbers."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOADED, name], capture_output=True, text=True, check=True, timeout=300
+    )
+    loaded = set(done.stdout.split())
+    packages = {name for name in loaded if module._source(name)[1]}
+    lookup = {"ojala.pipeline.inference.model_spec", "ojala.pipeline.inference.adapters.registry"}
+    assert loaded - packages - lookup - set(import_closure(*ADAPTERS[name].code_modules)) == set()
 
 
 def test_the_version_names_release_and_sources():
-    assert code_version().startswith("0.1.0+")
-    assert len(code_version().split("+")[1]) == 12
+    release, _, digest = ADAPTERS["ojala"].code_version.partition("+")
+    assert release == metadata.version("ojala")
+    assert len(digest) == 12

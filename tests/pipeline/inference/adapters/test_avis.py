@@ -18,8 +18,10 @@ from ojala.catalogs_schema.cutouts import CUTOUTS
 from ojala.models.avis.atlas import read_atlas
 from ojala.models.checkpoint import WeightsError
 from ojala.models.data import Pairs
+from ojala.pipeline.inference.adapters.avis import AvisAdapter
+from ojala.pipeline.inference.adapters.base import ModelError
 from ojala.pipeline.inference.join import join_auxiliary
-from ojala.pipeline.inference.products.avis import avis_table, read_pairs
+from ojala.pipeline.inference.products.avis import avis_table
 from ojala.pipeline.ingest.cutouts import ingest_cutouts
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, read_config
@@ -151,8 +153,10 @@ def test_an_atlas_of_other_weights_is_refused(survey, tmp_path):
 
 
 def test_a_worker_needs_the_very_atlas_of_the_plan(finished):
-    with pytest.raises(ValueError, match="every worker needs the same file"):
-        replace(finished.config.spec(), atlas_sha256="0" * 64).load()
+    spec = finished.config.spec()
+    wanted = {asset.role: asset.sha256 for asset in spec.read_assets()} | {"atlas": "0" * 64}
+    with pytest.raises(ModelError, match=r"SHA-256 of atlas is .*: every worker needs the same files"):
+        replace(spec, assets=tuple(wanted.items())).load()
 
 
 def test_the_atlas_beside_the_weights_is_taken(survey, tmp_path):
@@ -209,7 +213,10 @@ def test_rows_join_by_key_whatever_their_order(survey):
     assert joined["cutouts.object_id"].to_pylist() == [
         key if key != cutouts["object_id"][1].as_py() else None for key in spectra["object_id"].to_pylist()
     ]
-    same, given = read_pairs(joined), read_pairs(join_auxiliary(spectra, cutouts, CUTOUTS.name))
+    same, given = (
+        AvisAdapter().read_inputs(joined),
+        AvisAdapter().read_inputs(join_auxiliary(spectra, cutouts, CUTOUTS.name)),
+    )
     rows = [0, 2, 3, 4]
     np.testing.assert_array_equal(same.images.flux[rows], given.images.flux[rows])
     assert given.images.ivar.any()
@@ -243,6 +250,6 @@ def test_rows_in_doubt_are_flagged(survey):
 
 
 def test_pairs_are_as_many_images_as_spectra(survey):
-    pairs = read_pairs(table_of(survey.spectra))
+    pairs = AvisAdapter().read_inputs(table_of(survey.spectra))
     with pytest.raises(ValueError, match="5 spectra, but 3 images"):
         Pairs(pairs.spectra, pairs.images.rows(0, 3))

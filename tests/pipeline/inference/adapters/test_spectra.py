@@ -14,9 +14,9 @@ from upath import UPath
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
 from ojala.models.data import Spectra
-from ojala.pipeline.inference.adapters.registry import ADAPTERS, PRODUCTS
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.adapters.spectra import SpectralAdapter
-from ojala.pipeline.inference.products.table import contract_table
+from ojala.pipeline.inference.products.table import build_table
 from ojala.pipeline.ingest.spectra import ingest_spectra
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
@@ -56,7 +56,7 @@ SHAPES = Contract(
 
 
 class Photometer:
-    """Answers with the median flux in place of a redshift."""
+    """Predicts the median flux in place of a redshift."""
 
     name, version, device, batch_size = "photometer", "1", "cpu", 8
 
@@ -79,16 +79,23 @@ class Photometer:
         }
 
 
+class PhotometerAdapter(SpectralAdapter):
+    name = "photometer"
+    main = BRIGHTNESS
+    extended = (SHAPES,)
+
+    def load(self, spec):
+        return Photometer.load(Path(spec.weights), spec.device, spec.precision, spec.batch_size)
+
+
 @pytest.fixture(scope="module")
-def system(tmp_path_factory):
+def adapter(tmp_path_factory):
     weights = tmp_path_factory.mktemp("weights") / "photometer.safetensors"
     weights.write_bytes(b"weights")
-    one = SpectralAdapter("photometer", f"{__name__}:Photometer", str(weights), (BRIGHTNESS, SHAPES))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ADAPTERS, one.name, one)
-        for contract in one.products:
-            patch.setitem(PRODUCTS, contract.name, contract)
-        yield one
+        patch.setattr(PhotometerAdapter, "weights_file", str(weights))
+        patch.setitem(ADAPTERS.classes, "photometer", f"{__name__}:PhotometerAdapter")
+        yield PhotometerAdapter()
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +110,10 @@ def spectra(tmp_path_factory) -> UPath:
 
 
 @pytest.fixture(scope="module")
-def finished(system, spectra, tmp_path_factory) -> Finished:
+def finished(adapter, spectra, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
     config = RunConfig(
-        spectra=str(spectra), out=str(out), model=system.name, engine="serial", vectors=True, workers=1
+        spectra=str(spectra), out=str(out), model=adapter.name, engine="serial", vectors=True, workers=1
     )
     return carry_through(config)
 
@@ -157,7 +164,7 @@ def test_the_report_counts_what_was_answered(finished):
 def test_a_value_out_of_its_range_is_null_and_flagged(spectra):
     leaf = next((spectra / "dataset").rglob("Npix=*.parquet"))
     table = pq.read_table(leaf.path).slice(0, 1)
-    made = contract_table(
+    made = build_table(
         BRIGHTNESS, table, {"z": np.array([7.0]), "flags": np.array([Remark.NO_PIXELS], np.int32)}
     )
     assert made["z"].to_pylist() == [None]
@@ -167,8 +174,8 @@ def test_a_value_out_of_its_range_is_null_and_flagged(spectra):
 
 def test_an_answer_that_is_missing_is_not_taken_from_the_spectra(spectra):
     leaf = next((spectra / "dataset").rglob("Npix=*.parquet"))
-    with pytest.raises(KeyError, match="does not answer z"):
-        contract_table(BRIGHTNESS, pq.read_table(leaf.path), {"flags": np.zeros(1)})
+    with pytest.raises(KeyError, match="does not predict z"):
+        build_table(BRIGHTNESS, pq.read_table(leaf.path), {"flags": np.zeros(1)})
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,6 @@ def test_an_answer_that_is_missing_is_not_taken_from_the_spectra(spectra):
         ({"model": "ojala", "photometry": "p", "spectra": "s"}, "leave --spectra out"),
     ],
 )
-def test_a_model_is_given_what_it_reads(system, flags, message):
+def test_a_model_is_given_what_it_reads(adapter, flags, message):
     with pytest.raises(ConfigError, match=message):
         read_config(None, {"out": "o", **flags})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from astropy.table import Table
 
-from ojala.catalogs_schema.finetuned import OWN_HEADS, FinetunedHead, own_heads_contract
+from ojala.catalogs_schema.finetuned import HEADS_PRODUCT, FinetunedHead, heads_contract
 from ojala.models.checkpoint import file_sha256
 from ojala.models.ojala.checkpoint import save as save_weights
 from ojala.models.ojala.heads import FineTuning, Head, fit_head, save_head
@@ -74,10 +74,10 @@ def with_head(photometry, weights, head, tmp_path_factory) -> Finished:
 def test_a_run_with_a_head_is_whole_and_publishes_its_product(with_head):
     assert with_head.record.status == "complete"
     assert list(verify(with_head.out)) == []
-    assert set(pointers(with_head.out)) == {"ojala", OWN_HEADS}
+    assert set(pointers(with_head.out)) == {"ojala", HEADS_PRODUCT}
     own, main = (
         pd.read_parquet(with_head.run / product / "dataset").sort_values("object_id", ignore_index=True)
-        for product in (OWN_HEADS, "ojala")
+        for product in (HEADS_PRODUCT, "ojala")
     )
     assert (own["object_id"] == main["object_id"]).all()
     given = own["log_mass_again"].notna()
@@ -86,8 +86,8 @@ def test_a_run_with_a_head_is_whole_and_publishes_its_product(with_head):
     assert (own["log_mass_again_err"][given] > 0).all()
 
 
-def test_leaves_say_what_the_head_says_of_its_quantity(with_head):
-    leaf = next((with_head.run / OWN_HEADS / "dataset").glob("**/Npix=*.parquet"))
+def test_leaves_describe_the_quantity_as_the_head_does(with_head):
+    leaf = next((with_head.run / HEADS_PRODUCT / "dataset").glob("**/Npix=*.parquet"))
     column = Table.read(leaf, format="parquet.votable")["log_mass_again"]
     assert (str(column.unit), column.dtype) == ("kpc", np.float32)
     said = "log10 of the stellar mass in solar masses, anew; given where p_galaxy >= 0.01"
@@ -126,14 +126,14 @@ def test_a_head_of_other_weights_is_refused_before_anything_is_done(with_head, t
 
 
 def test_a_head_must_not_answer_what_the_catalogue_or_another_head_has():
-    def said(name: str) -> FinetunedHead:
+    def described(name: str) -> FinetunedHead:
         return FinetunedHead(name=name, unit="", ucd="", description="d", object_class="STAR", sha256="")
 
     with pytest.raises(ValueError, match="the catalogue has a column log_mass without"):
-        own_heads_contract([said("log_mass")])
+        heads_contract([described("log_mass")])
     with pytest.raises(ValueError, match="the catalogue has a column age without"):
-        own_heads_contract([said("age"), said("age")])
-    assert own_heads_contract([said("age")])["age_err"].ucd == "stat.error"
+        heads_contract([described("age"), described("age")])
+    assert heads_contract([described("age")])["age_err"].ucd == "stat.error"
 
 
 def test_heads_are_for_ojala_alone():

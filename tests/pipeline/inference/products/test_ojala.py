@@ -8,9 +8,10 @@ from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS, Flag
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.models.quantities import FINE_TUNED, SCALARS
-from ojala.pipeline.inference.adapters.empty import DummyModel
+from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.photometry import read_photometry
-from ojala.pipeline.inference.products.ojala import summarise, value_added_table, vectors_table
+from ojala.pipeline.inference.products.ojala import value_added_table, vectors_table
+from ojala.pipeline.inference.products.table import summarise
 from ojala.pipeline.storage.healpix import spatial_index
 from tests.helpers.survey import photometry_table
 
@@ -196,7 +197,9 @@ def test_the_summary_counts_every_row_once():
     table = contract_table(*good())
     photometry = read_photometry(table)
     predicted = DummyModel().predict(photometry.flux, photometry.error, photometry.ebv)
-    summary = summarise(value_added_table(table, photometry, predicted), photometry)
+    summary = summarise(
+        OJALA, value_added_table(table, photometry, predicted), photometry.usable.sum(axis=0).tolist()
+    )
     assert sum(summary.classes.values()) == N
     assert summary.classes["GALAXY"] == N
     assert sum(summary.redshifts["GALAXY"]) == N
