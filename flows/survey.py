@@ -25,15 +25,15 @@ from prefect.utilities.annotations import quote
 from pydantic import WithJsonSchema
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline import run as survey_run
-from ojala.pipeline.quality.gates import read_gates
 from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.runs.gates import read_gates
 from ojala.pipeline.runs.plan import Plan, make_plan
-from ojala.pipeline.runs.record import ENDED, RunRecord, Status, read_record, run_folder
+from ojala.pipeline.runs.record import GATES, RunRecord, Status
 from ojala.pipeline.runs.region import parse_region
+from ojala.pipeline.runs.resolved import ResolvedRun, resolve_run
 from ojala.pipeline.storage.lock import hold
 
 
@@ -113,23 +113,22 @@ def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> Run
 
 
 def _make_release(config: RunConfig, region: str | None, publish: bool, check: bool) -> RunRecord:
-    out = UPath(config.out)
-    with hold(out, config.products[0]) as lock:
-        plan = plan_task(config, region, check)
+    resolved = resolve_run(config)
+    with hold(resolved.out, resolved.products[0]) as lock:
+        # Without `quote` Prefect searches all fields and entries for futures before every task.
+        plan = plan_task(cast(ResolvedRun, quote(resolved)), region, check)
         lock.tell(plan.run_id)
-        run = run_folder(out, plan.run_id)
-        # Without `quote` Prefect searches all entries of the plan for futures before every task.
         quoted = cast(Plan, quote(plan))
-        if plan.resumes and read_record(run).status in ENDED:
-            record = read_record(run)
-        else:
-            run_task(quoted, config)
+        record = survey_run.ended_record(plan)
+        if record is None:
+            run_task(quoted)
             lock.check()
-            finalise_task(quoted, config)
+            record = finalise_task(quoted)
             lock.check()
-            record = quality_task(quoted, config)
+        if survey_run.needs_assessment(plan, record):
+            record = quality_task(quoted)
         if publish and record.status == Status.COMPLETE:
-            publish_task(quoted, config)
+            publish_task(quoted)
     return fail_deployed_if_incomplete(record)
 
 
@@ -157,10 +156,10 @@ def fail_deployed_if_incomplete(record: RunRecord) -> RunRecord:
 
 # With a cache policy Prefect hashes the whole plan.
 @task(name="plan", cache_policy=NO_CACHE)
-def plan_task(config: RunConfig, region: str | None, check: bool) -> Plan:
+def plan_task(resolved: ResolvedRun, region: str | None, check: bool) -> Plan:
     """Plan the run."""
-    chosen = None if region is None else parse_region(region, config.adapter.flags)
-    plan = make_plan(config, chosen, check=check)
+    chosen = None if region is None else parse_region(region, resolved.adapter.flags)
+    plan = make_plan(resolved, chosen, check=check)
     log = get_run_logger()
     log.info(
         "run %s: %d of %d partitions to do, %d to link (%s)",
@@ -176,12 +175,12 @@ def plan_task(config: RunConfig, region: str | None, check: bool) -> Plan:
 
 
 @task(name="run", cache_policy=NO_CACHE)
-def run_task(plan: Plan, config: RunConfig) -> None:
+def run_task(plan: Plan) -> None:
     """Process the partitions; one task owns the engine, as a task for each costs more than its work."""
-    survey_run.begin(plan, config)
+    survey_run.begin(plan)
     failed: list[dict[str, str]] = []
     rows = 0
-    for receipt in with_progress(survey_run.execute(plan, config), len(plan.to_do)):
+    for receipt in with_progress(survey_run.execute(plan), len(plan.to_do)):
         rows += receipt.rows_out
         if receipt.status == "failed":
             failed.append({"partition": receipt.partition, "error": receipt.attempts[-1].error or ""})
@@ -192,22 +191,25 @@ def run_task(plan: Plan, config: RunConfig) -> None:
 
 
 @task(name="finalise", cache_policy=NO_CACHE)
-def finalise_task(plan: Plan, config: RunConfig) -> None:
-    """Write catalogues and provenance."""
-    survey_run.make_catalogues(plan, config)
+def finalise_task(plan: Plan) -> RunRecord:
+    """Write catalogues, provenance and record, which ends the run."""
+    return survey_run.make_catalogues(plan)
 
 
 @task(name="quality", cache_policy=NO_CACHE)
-def quality_task(plan: Plan, config: RunConfig) -> RunRecord:
-    """Evaluate the quality gates, write report and checksums, and end the run."""
-    record = survey_run.assess(plan, config)
+def quality_task(plan: Plan) -> RunRecord:
+    """Evaluate the quality gates, write report and checksums."""
+    record = survey_run.assess(plan.resolved, plan.run_id)
     lines = [
         f"run `{record.run_id}` is **{record.status}**",
         f"{record.rows_out:,} of {record.rows_in:,} rows in {record.partitions:,} partitions",
     ]
     lines += [f"failed: {', '.join(record.failed)}"] if record.failed else []
+    lines += [f"{step} failed: {problem}" for step, problem in record.problems.items()]
     create_markdown_artifact("\n\n".join(lines), key="run-record", description="Outcome of the run")
-    gates = read_gates(run_folder(UPath(config.out), plan.run_id)).gates
+    if GATES in record.problems:
+        return record
+    gates = read_gates(plan.folder).gates
     create_table_artifact(
         table=[{"gate": gate.name, "outcome": gate.outcome, "value": gate.text} for gate in gates],
         key="quality-gates",
@@ -217,9 +219,9 @@ def quality_task(plan: Plan, config: RunConfig) -> RunRecord:
 
 
 @task(name="publish", cache_policy=NO_CACHE)
-def publish_task(plan: Plan, config: RunConfig) -> None:
+def publish_task(plan: Plan) -> None:
     """Point the collection at the run."""
-    survey_run.publish(plan, config)
+    survey_run.publish(plan)
 
 
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:

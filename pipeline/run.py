@@ -1,11 +1,11 @@
-"""A run: work on the planned partitions, make a catalogue of them, judge it and publish it."""
+"""Life of a run: begin, execute, make catalogues, assess, publish."""
 
 from __future__ import annotations
 
 import io
+import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import dask
 import numpy as np
@@ -13,24 +13,45 @@ from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
 from ojala.pipeline.execution import RetryPolicy, run_tasks
+from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
-from ojala.pipeline.quality.gates import GateReport, judge, read_gates, refuse, write_gates
-from ojala.pipeline.report import RunFacts, write_report
-from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.report import write_report
+from ojala.pipeline.runs.gates import (
+    GATES_FILE,
+    GateError,
+    GateReport,
+    RunEvidence,
+    evaluate_gates,
+    raise_for_failed,
+    read_gates,
+    write_gates,
+)
 from ojala.pipeline.runs.plan import DONE, Entry, Plan
 from ojala.pipeline.runs.provenance import write_checksums, write_provenance
 from ojala.pipeline.runs.receipts import all_receipts, read_receipts, worker_rate, write_receipts_table
-from ojala.pipeline.runs.record import ENDED, RunRecord, Status, read_record, run_folder, write_record
+from ojala.pipeline.runs.record import (
+    CHECKSUMS,
+    ENDED,
+    GATES,
+    PENDING,
+    REPORT,
+    RunRecord,
+    Status,
+    read_record,
+    run_folder,
+    write_record,
+)
 from ojala.pipeline.runs.region import coverage
 from ojala.pipeline.runs.releases import (
     ReleaseError,
     check_ended,
     pointers,
-    turn,
+    set_published,
     was_published,
     was_rolled_back,
 )
-from ojala.pipeline.runs.workspace import link, tidy
+from ojala.pipeline.runs.resolved import ResolvedRun
+from ojala.pipeline.runs.workspace import link_from, prune
 from ojala.pipeline.storage.code_version import package_versions
 from ojala.pipeline.storage.files import list_files, utc_now, write_whole
 from ojala.pipeline.storage.hats import (
@@ -48,81 +69,94 @@ MOC = "moc.fits"
 """Coverage of the partitions that are there."""
 
 MISSING_MOC = "failed.moc.fits"
-"""Coverage of those that are not, in a run that is not complete."""
+"""Coverage of the missing partitions of a run that is not complete."""
+
+_log = logging.getLogger(__name__)
 
 
-def begin(plan: Plan, config: RunConfig) -> UPath:
+def begin(plan: Plan) -> UPath:
     """Make the folder of a planned run, with its record and the leaves that it links, and return it.
 
-    What does not belong to the plan is removed from the folder.
+    Files that do not belong to the plan are removed from the folder.
 
     Raises
     ------
     ReleaseError
         If the run is or was published, or has ended: it is never written to again.
     """
-    out = UPath(config.out)
-    run = run_folder(out, plan.run_id)
+    run, folder = plan.resolved, plan.folder
     started = utc_now()
     if plan.resumes:
-        record = read_record(run)
-        if record.status in ENDED or was_published(out, plan.run_id):
+        record = read_record(folder)
+        if record.status in ENDED or was_published(run.out, plan.run_id):
             raise ReleaseError(f"run {plan.run_id} has ended or was published and is not written to again")
         started = record.started
-    elif list_files(run):
-        raise ReleaseError(f"{run} is there already: a new run needs a new folder")
+    elif list_files(folder):
+        raise ReleaseError(f"{folder} is there already: a new run needs a new folder")
     record = RunRecord(
         run_id=plan.run_id,
         status=Status.RUNNING,
         started=started,
-        config=config.to_record(),
-        products=config.products,
-        heads=config.finetuned_heads(),
-        code_version=config.adapter.code_version,
+        config=run.config.to_record(),
+        config_sha256=run.config_sha256,
+        products=run.products,
+        heads=run.heads,
+        code_version=run.code_version,
         packages=package_versions(),
-        weights_sha256=config.spec().read_assets()[0].sha256,
-        atlas_sha256=config.atlas_sha256(),
+        weights_sha256=run.weights_sha256,
+        assets={role: sha256 for role, sha256 in run.assets.items() if role != WEIGHTS},
         base=plan.base,
         region=plan.region,
         partitions=len(plan.entries),
         rows_in=plan.rows,
     )
-    write_record(run, record)
-    tidy(run, plan, config.products)
+    write_record(folder, record)
+    prune(plan)
     if plan.to_link and plan.base is not None:
-        link(run_folder(out, plan.base), run, (entry.partition for entry in plan.to_link), config.products)
-    return run
+        partitions = (entry.partition for entry in plan.to_link)
+        link_from(run.folder(plan.base), folder, partitions, run.products)
+    return folder
 
 
-def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
-    """Work on the partitions that are to do; yields a receipt as each one ends, in any order."""
-    run = run_folder(UPath(config.out), plan.run_id)
-    assets, heads = config.spec().read_assets(), config.finetuned_heads()
+def ended_record(plan: Plan) -> RunRecord | None:
+    """Record of a planned run that has ended already, with nothing left to do; None of any other."""
+    record = read_record(plan.folder) if plan.resumes else None
+    return record if record is not None and record.status in ENDED else None
+
+
+def needs_assessment(plan: Plan, record: RunRecord) -> bool:
+    """Whether the assessment of a run is pending or has failed, and may be repeated."""
+    return bool(record.problems) and not was_published(plan.resolved.out, plan.run_id)
+
+
+def execute(plan: Plan) -> Iterator[Receipt]:
+    """Process the partitions of a plan; yields a receipt as each one ends, in any order."""
+    run, config, adapter = plan.resolved, plan.resolved.config, plan.resolved.adapter
     metadata = {
         "ojala.run_id": plan.run_id,
-        "ojala.code_version": config.adapter.code_version,
+        "ojala.code_version": run.code_version,
         "ojala.model": config.model,
-        f"ojala.{config.adapter.reads.name}": catalogue_name(UPath(config.source)),
-        **{f"ojala.{asset.role}": asset.sha256 for asset in assets[1:]},
+        f"ojala.{adapter.reads.name}": catalogue_name(run.source),
+        **{f"ojala.{role}": sha256 for role, sha256 in run.assets.items() if role != WEIGHTS},
     }
-    if config.auxiliary is not None and config.adapter.auxiliary is not None:
-        metadata[f"ojala.{config.adapter.auxiliary.name}"] = catalogue_name(UPath(config.auxiliary))
+    if run.auxiliary is not None and adapter.auxiliary is not None:
+        metadata[f"ojala.{adapter.auxiliary.name}"] = catalogue_name(run.auxiliary)
     tasks = [
         Task(
             partition=entry.partition,
-            adapter=config.adapter,
+            adapter=adapter,
             source=config.source,
-            run=str(run),
+            run=str(plan.folder),
             rows=entry.rows,
-            fingerprint=entry.ingredients,
-            products=config.products,
-            heads=heads,
+            fingerprint=entry.fingerprint,
+            products=run.products,
+            heads=run.heads,
             auxiliary=config.auxiliary or "",
             metadata=(
                 *metadata.items(),
                 ("ojala.partition", entry.partition.name),
-                ("ojala.key", entry.ingredients.key()),
-                *((f"ojala.{name}", value) for name, value in entry.ingredients.model_dump().items()),
+                ("ojala.key", entry.fingerprint.key()),
+                *((f"ojala.{name}", value) for name, value in entry.fingerprint.model_dump().items()),
             ),
         )
         for entry in plan.to_do
@@ -130,76 +164,93 @@ def execute(plan: Plan, config: RunConfig) -> Iterator[Receipt]:
     if not tasks:
         return
     retries = RetryPolicy(config.attempts, config.partition_seconds)
-    # The hashes that stand in the leaves are the plan's: workers refuse any other files.
-    planned = {"weights": plan.to_do[0].ingredients.weights_sha256}
-    wanted = {asset.role: asset.sha256 for asset in assets} | planned
-    spec = replace(config.spec(), assets=tuple(wanted.items()))
     with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
-        yield from run_tasks(tasks, spec, engine=config.engine, workers=config.workers, retries=retries)
+        yield from run_tasks(tasks, run.spec, engine=config.engine, workers=config.workers, retries=retries)
 
 
-def make_catalogues(plan: Plan, config: RunConfig, *, partial: bool = False) -> None:
-    """Make catalogues of the leaves of a run, with their coverage and provenance.
+def make_catalogues(plan: Plan, *, partial: bool = False) -> RunRecord:
+    """Make catalogues of the leaves of a run, with their coverage and provenance, and end the run.
 
-    Of a run with a failed or missing partition no catalogue is made, unless a partial one is wanted.
+    Of a run with a failed or missing partition no catalogue is made, unless a partial one is requested. The
+    record with the state of the run is written last; `assess` may follow at any time.
+
+    Returns
+    -------
+    RunRecord
+        The record as written: ``complete``, ``partial`` or ``incomplete``, its assessment pending.
     """
-    run = run_folder(UPath(config.out), plan.run_id)
-    receipts = _sound_receipts(run, plan, config)
-    record = _outcome(plan, config, receipts, partial)
-    photometry = UPath(config.source)
+    run, folder = plan.resolved, plan.folder
+    receipts = _sound_receipts(plan)
+    record = _outcome(plan, receipts, partial)
     done = [Partition.parse(receipt.partition) for receipt in receipts if receipt.status == "done"]
     missing = [Partition.parse(name) for name in record.failed]
     for name, partitions in ((MOC, done), (MISSING_MOC, missing)):
         if partitions:
             content = io.BytesIO()
             coverage(partitions).serialize("fits").writeto(content)
-            write_whole(run / name, content.getvalue())
+            write_whole(folder / name, content.getvalue())
     if record.status in ENDED:
-        _finalise_catalogues(run, record, receipts, photometry, missing)
-    contracts = {product: record.contract(product) for product in record.products}
-    write_provenance(run, record, config.source, contracts, receipts)
-    write_receipts_table(run, receipts)
+        _finalise_catalogues(run, record, receipts, missing)
+    write_provenance(run, record, receipts)
+    write_receipts_table(folder, receipts)
+    write_record(folder, record)
+    return record
 
 
-def assess(plan: Plan, config: RunConfig, *, partial: bool = False) -> RunRecord:
-    """Ask the quality gates, write report and checksums, and with the record end the run.
+def assess(run: ResolvedRun, run_id: str) -> RunRecord:
+    """Evaluate the quality gates of a run that has ended, and write its report and checksums.
+
+    A step that fails does not touch the run: it is named, with its error, in the record's ``problems``.
+
+    Parameters
+    ----------
+    run : ResolvedRun
+        Resolved configuration of the run.
+    run_id : str
+        The run.
 
     Returns
     -------
     RunRecord
-        The record as written: ``complete``, ``partial`` or ``incomplete``.
+        The record as written.
     """
-    out = UPath(config.out)
-    run = run_folder(out, plan.run_id)
-    receipts = all_receipts(run)
-    record = _outcome(plan, config, receipts, partial)
-    rows = {entry.partition.name: entry.rows for entry in plan.entries}
-    gates = judge(run, record, receipts, rows, config.gates, _published(out, record), partial=partial)
-    write_gates(run, gates)
-    truth = UPath(config.truth) if config.truth else None
-    write_report(run, UPath(config.source), receipts, _facts(record, config), truth, gates)
-    write_checksums(run, receipts)
-    write_record(run, record)
+    folder = run.folder(run_id)
+    record, receipts = read_record(folder), all_receipts(folder)
+    problems: dict[str, str] = {}
+
+    def attempt(step: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as problem:  # noqa: BLE001 - the run is whole, whatever its assessment meets
+            problems[step] = f"{type(problem).__name__}: {problem}"
+            _log.exception("run %s: %s failed", run_id, step)
+
+    attempt(GATES, lambda: write_gates(folder, _evaluate(run, record, receipts)))
+    gates = None if problems else read_gates(folder)
+    attempt(REPORT, lambda: write_report(run, record, receipts, gates))
+    attempt(CHECKSUMS, lambda: write_checksums(folder, receipts))
+    record = record.model_copy(update={"problems": problems})
+    write_record(folder, record)
     return record
 
 
-def finalise(plan: Plan, config: RunConfig, *, partial: bool = False) -> RunRecord:
-    """Make the catalogues of a run and judge them: `make_catalogues`, then `assess`."""
-    make_catalogues(plan, config, partial=partial)
-    return assess(plan, config, partial=partial)
+def finalise(plan: Plan, *, partial: bool = False) -> RunRecord:
+    """End and assess a run: `make_catalogues`, then `assess`."""
+    make_catalogues(plan, partial=partial)
+    return assess(plan.resolved, plan.run_id)
 
 
-def publish(plan: Plan, config: RunConfig) -> GateReport:
+def publish(plan: Plan) -> GateReport:
     """Point the collection at a run that has just ended.
 
     Raises
     ------
     ReleaseError
-        If it is not complete, or a rollback led away from it.
+        If it is not complete, or was rolled back.
     GateError
         If its quality does not allow it.
     """
-    out = UPath(config.out)
+    out = plan.resolved.out
     if was_rolled_back(out, plan.run_id):
         raise ReleaseError(
             f"run {plan.run_id} was rolled back and is not published again by itself: "
@@ -222,15 +273,15 @@ def publish_run(
     forced : collection of str
         Gates that may fail.
     partial : bool
-        Publish an incomplete run without the partitions that are missing. It is ended by that.
+        End an incomplete run without its missing partitions, and publish it.
     again : bool
-        Judge the run anew from its files, and not only if the published release is another one than that
-        with which it was compared when it ended.
+        Evaluate the gates again, and not only if another release is published now than at the end of the
+        run.
 
     Returns
     -------
     GateReport
-        What decided.
+        The gates that allowed it.
 
     Raises
     ------
@@ -239,62 +290,59 @@ def publish_run(
     GateError
         If its quality does not allow it.
     """
-    run = run_folder(out, run_id)
-    record = read_record(run)
-    if record.status == Status.INCOMPLETE and partial:
+    folder = run_folder(out, run_id)
+    record = read_record(folder)
+    pending = record.status in ENDED and record.problems and not was_published(out, run_id)
+    if pending or (record.status == Status.INCOMPLETE and partial):
         with hold(out, record.main) as lock:
             lock.tell(run_id)
-            record = _end_partial(run)
+            record = _end_partial(folder)
     check_ended(record)
-    report = _report_for(out, run, record, again)
-    refuse(report, forced)
+    report = _report_for(out, folder, record, again)
+    raise_for_failed(report, forced)
     overruled = [gate.name for gate in report.failed() if gate.name in forced]
-    turn(out, record, gates=report.outcomes(), forced=overruled)
+    set_published(out, record, gates=report.outcomes(), forced=overruled)
     return report
 
 
-def _report_for(out: UPath, run: UPath, record: RunRecord, again: bool) -> GateReport:
-    present = pointers(out).get(record.main)
+def _report_for(out: UPath, folder: UPath, record: RunRecord, again: bool) -> GateReport:
     if not again:
-        report = read_gates(run)
-        if present in (report.against, run.name):
+        try:
+            report = read_gates(folder)
+        except FileNotFoundError:
+            raise GateError(
+                f"run {record.run_id} has lost {GATES_FILE}: evaluate it with ojala publish {record.run_id}"
+            ) from None
+        if pointers(out).get(record.main) in (report.against, folder.name):
             return report
-    config = RunConfig.from_record(record.config)
-    leaves = read_leaves(UPath(config.source))
-    rows = {partition.name: leaf.rows for partition, leaf in leaves.items()}
-    return judge(
-        run,
-        record,
-        all_receipts(run),
-        rows,
-        config.gates,
-        _published(out, record),
-        partial=record.status == Status.PARTIAL,
-    )
+    return _evaluate(ResolvedRun.from_record(record), record, all_receipts(folder))
 
 
-def _end_partial(run: UPath) -> RunRecord:
-    """End an incomplete run without what is missing."""
-    record = read_record(run)
-    if record.status != Status.INCOMPLETE:
-        return record
-    config = RunConfig.from_record(record.config)
-    known = {receipt.partition: receipt for receipt in all_receipts(run) if receipt.status == "done"}
-    entries = []
-    for partition, leaf in read_leaves(UPath(config.source)).items():
-        receipt = known.get(partition.name)
-        ingredients = receipt.ingredients if receipt else _UNKNOWN
-        entries.append(
-            Entry(
-                partition,
-                leaf.rows,
-                ingredients,
-                DONE if receipt else "missing",
-                "keep" if receipt else "leave",
-            )
+def _evaluate(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> GateReport:
+    rows = {partition.name: leaf.rows for partition, leaf in read_leaves(run.source).items()}
+    published = pointers(run.out).get(record.main)
+    against = None
+    if published is not None and published != record.run_id:
+        folder = run.folder(published)
+        against = folder, all_receipts(folder)
+    evidence = RunEvidence(run.folder(record.run_id), record, receipts, rows, against)
+    return evaluate_gates(evidence, run.config.gates)
+
+
+def _end_partial(folder: UPath) -> RunRecord:
+    """End an incomplete run without its missing partitions; assess one whose assessment is pending."""
+    record = read_record(folder)
+    run = ResolvedRun.from_record(record)
+    if record.status == Status.INCOMPLETE:
+        done = {receipt.partition: receipt for receipt in all_receipts(folder) if receipt.status == "done"}
+        entries = tuple(
+            Entry(partition, leaf.rows, done[partition.name].ingredients, DONE, "keep")
+            if partition.name in done
+            else Entry(partition, leaf.rows, _UNKNOWN, "missing", "skip")
+            for partition, leaf in read_leaves(run.source).items()
         )
-    plan = Plan(run.name, True, tuple(entries), record.base, record.region)
-    return finalise(plan, config, partial=True)
+        make_catalogues(Plan(run, folder.name, True, entries, record.base, record.region), partial=True)
+    return assess(run, folder.name)
 
 
 _UNKNOWN = Fingerprint(
@@ -302,78 +350,66 @@ _UNKNOWN = Fingerprint(
 )
 
 
-def _sound_receipts(run: UPath, plan: Plan, config: RunConfig) -> list[Receipt]:
-    """Receipts of the plan's partitions; one that does not fit its plan or its leaves counts as lost."""
-    files = list_files(run)
+def _sound_receipts(plan: Plan) -> list[Receipt]:
+    """Receipts of the plan's partitions, without those that do not fit the plan or their leaves."""
+    files = list_files(plan.folder)
     entries = {entry.partition.name: entry for entry in plan.entries}
     sound = []
-    for receipt in read_receipts(run, [entry.partition for entry in plan.entries]):
+    for receipt in read_receipts(plan.folder, [entry.partition for entry in plan.entries]):
         entry = entries[receipt.partition]
-        fits = (entry.state != DONE and entry.action != "work") or receipt.key == entry.ingredients.key()
-        paths = [f"{product}/{entry.partition.leaf}" for product in config.products]
-        whole = [leaf.path for leaf in receipt.leaves] == paths and all(
+        fits = (entry.state != DONE and entry.action != "work") or receipt.key == entry.fingerprint.key()
+        paths = [f"{product}/{entry.partition.leaf}" for product in plan.resolved.products]
+        intact = [leaf.path for leaf in receipt.leaves] == paths and all(
             leaf.path in files and files[leaf.path].bytes == leaf.bytes for leaf in receipt.leaves
         )
-        if fits and (whole or receipt.status == "failed"):
+        if fits and (intact or receipt.status == "failed"):
             sound.append(receipt)
     return sound
 
 
-def _outcome(plan: Plan, config: RunConfig, receipts: Sequence[Receipt], partial: bool) -> RunRecord:
-    """The record of a run that ends with these receipts."""
-    run = run_folder(UPath(config.out), plan.run_id)
+def _outcome(plan: Plan, receipts: Sequence[Receipt], partial: bool) -> RunRecord:
+    """Record of a run that ends with these receipts."""
     done = {receipt.partition: receipt for receipt in receipts if receipt.status == "done"}
     errors = {receipt.partition: receipt.attempts[-1].error for receipt in receipts}
     names = [entry.partition.name for entry in plan.entries if entry.partition.name not in done]
     failed = {name: errors.get(name) or "not worked on" for name in names}
     own = [receipt for receipt in done.values() if receipt.run_id == plan.run_id]
     ended = Status.PARTIAL if partial else Status.INCOMPLETE
-    return read_record(run).model_copy(
+    return read_record(plan.folder).model_copy(
         update={
             "status": ended if failed else Status.COMPLETE,
             "ended": utc_now(),
             "failed": failed,
             "linked": len(done) - len(own),
-            "model": next((receipt.model for receipt in own or receipts), config.model),
+            "model": next((receipt.model for receipt in own or receipts), plan.resolved.config.model),
             "rows_out": sum(receipt.rows_out for receipt in done.values()),
             "bytes": sum(leaf.bytes for receipt in done.values() for leaf in receipt.leaves),
-            "mixture": _mixture(list(done.values())),
+            "mixed_versions": _mixed_versions(list(done.values())),
             "rows_per_worker_second": worker_rate(own or list(done.values())),
+            "problems": dict.fromkeys((GATES, REPORT, CHECKSUMS), PENDING),
         }
     )
 
 
-def _mixture(done: Sequence[Receipt]) -> dict[str, dict[str, int]]:
+def _mixed_versions(done: Sequence[Receipt]) -> dict[str, dict[str, int]]:
     names = [name for name in Fingerprint.model_fields if name != "input_sha256"]
     counts = {name: Counter(getattr(receipt.ingredients, name) for receipt in done) for name in names}
     return {name: dict(values) for name, values in counts.items() if len(values) > 1}
 
 
-def _published(out: UPath, record: RunRecord) -> tuple[UPath, list[Receipt]] | None:
-    """The release that readers have now of the run's product, unless it is the run itself."""
-    run_id = pointers(out).get(record.main)
-    if run_id is None or run_id == record.run_id:
-        return None
-    run = run_folder(out, run_id)
-    return run, all_receipts(run)
-
-
 def _finalise_catalogues(
-    run: UPath,
-    record: RunRecord,
-    receipts: Sequence[Receipt],
-    photometry: UPath,
-    missing: Sequence[Partition],
+    run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt], missing: Sequence[Partition]
 ) -> None:
-    weights = record.mixture.get("weights_sha256", {record.weights_sha256: 0})
+    weights = record.mixed_versions.get("weights_sha256", {record.weights_sha256: 0})
     extra = {
         "hats_creation_date": record.ended or "",
-        "prov_progenitor": " ".join(filter(None, (str(photometry), record.beside))),
+        "prov_progenitor": " ".join(str(root) for root in (run.source, run.auxiliary) if root),
         "ojala_run_id": record.run_id,
         "ojala_weights_sha256": " ".join(sorted(weights)),
     }
-    skymap = _without(read_counts(photometry), missing, photometry)
-    for product in record.products:
+    skymap = _without(read_counts(run.source), missing, run.source)
+    for contract in run.contracts:
+        product = contract.name
         leaves = {
             Partition.parse(receipt.partition): LeafRecord(leaf.path, leaf.rows, leaf.bytes, leaf.sha256)
             for receipt in receipts
@@ -381,24 +417,23 @@ def _finalise_catalogues(
             for leaf in receipt.leaves
             if leaf.product == product
         }
-        contract, partial = record.contract(product), dict[str, str]()
+        partial = dict[str, str]()
         if missing:
             partial = {
                 "obs_description": f"{contract.description} Partial: {len(missing):,} partitions of "
-                f"the photometry are missing, see {MISSING_MOC}.",
+                f"the input are missing, see {MISSING_MOC}.",
                 "ojala_missing_partitions": str(len(missing)),
             }
-        finalise_catalogue(
-            run / product, contract, leaves, name=product, skymap=skymap, extra=extra | partial
-        )
+        root = run.folder(record.run_id) / product
+        finalise_catalogue(root, contract, leaves, name=product, skymap=skymap, extra=extra | partial)
 
 
-def _without(counts: np.ndarray, missing: Sequence[Partition], photometry: UPath) -> np.ndarray:
+def _without(counts: np.ndarray, missing: Sequence[Partition], source: UPath) -> np.ndarray:
     """The map of row counts without the rows of missing partitions."""
     if not missing:
         return counts
     counts = counts.copy()
-    rows = read_leaves(photometry)
+    rows = read_leaves(source)
     for partition in missing:
         shift = 2 * (SKYMAP_ORDER - partition.order)
         if shift >= 0:
@@ -406,31 +441,3 @@ def _without(counts: np.ndarray, missing: Sequence[Partition], photometry: UPath
         else:
             counts[partition.pixel >> -shift] -= rows[partition].rows
     return counts
-
-
-def _facts(record: RunRecord, config: RunConfig) -> RunFacts:
-    origin = ""
-    if record.region is not None:
-        origin = f"region {record.region} of run {record.base} done again; "
-    if record.linked:
-        origin += f"{record.linked:,} of {record.partitions:,} partitions linked as earlier runs made them"
-    return RunFacts(
-        run_id=record.run_id,
-        product=config.products[0],
-        source=config.source,
-        reads=config.adapter.reads.name,
-        beside=config.auxiliary or "",
-        atlas_sha256=record.atlas_sha256,
-        started=record.started,
-        ended=record.ended or "",
-        engine=config.engine,
-        workers=config.workers,
-        device=config.spec().device,
-        model=record.model,
-        weights_sha256=record.weights_sha256,
-        code_version=record.code_version,
-        contract_version=config.adapter.main.version,
-        versions=record.packages,
-        config={name: str(value) for name, value in record.config.items()},
-        origin=origin,
-    )

@@ -25,6 +25,7 @@ from ojala.pipeline.inference.products.ojala import value_added_table
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.plan import make_plan
+from ojala.pipeline.runs.resolved import resolve_run
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.parquet import write_leaf
 
@@ -70,11 +71,11 @@ def run_flow(asked: RunConfig) -> Timing:
     RuntimeError
         If a partition failed: a benchmark of failures says nothing.
     """
-    plan = make_plan(asked)
-    survey_run.begin(plan, asked)
+    plan = make_plan(resolve_run(asked))
+    survey_run.begin(plan)
     begun, busy = time.time(), time.process_time()
     receipts = []
-    for receipt in survey_run.execute(plan, asked):
+    for receipt in survey_run.execute(plan):
         receipts.append(receipt)
         ended = time.time()
     cpu = time.process_time() - busy

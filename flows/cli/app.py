@@ -68,9 +68,10 @@ def plan(
     """Show what a run would do, and why; writes nothing."""
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.runs.resolved import resolve_run
 
     chosen = parse_region(region, config.adapter.flags) if region else None
-    show_plan(make_plan(config, chosen, check=check), config, as_json)
+    show_plan(make_plan(resolve_run(config), chosen, check=check), as_json)
 
 
 @app.command(resumable=True)
@@ -82,12 +83,12 @@ def run(config: RunConfig, publish: Publish = True, check: Check = False, as_jso
     The same command resumes a run that was interrupted.
     """
     from ojala.pipeline.report import read_truth
+    from ojala.pipeline.runs.resolved import resolve_run
     from ojala.pipeline.storage.hats import read_leaves
 
     # Errors of the request are raised here: within the flow they would be a task's failure.
     read_leaves(UPath(config.source))
-    config.spec().read_assets()
-    config.contracts()
+    resolve_run(config)
     if config.truth:
         read_truth(UPath(config.truth))
     from ojala.flows.survey import survey
@@ -115,10 +116,11 @@ def reprocess(
     """
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.runs.resolved import resolve_run
 
-    planned = make_plan(config, parse_region(region, config.adapter.flags))
+    planned = make_plan(resolve_run(config), parse_region(region, config.adapter.flags))
     if not execute:
-        show_plan(planned, config, as_json, "this would be done; give --yes to do it")
+        show_plan(planned, as_json, "this would be done; give --yes to do it")
         return
     from ojala.flows.survey import reprocess as flow
 

@@ -86,9 +86,9 @@ def atlas_page(
     from ojala.pipeline.storage.hats import read_leaves
 
     record = finished_run(UPath(run))
-    beside = UPath(record.beside) if record.beside else None
+    cutouts = UPath(record.auxiliary) if record.auxiliary else None
     done = list(read_leaves(UPath(run) / record.main))
-    facts = write_atlas_page(UPath(out), record.run_id, UPath(run), UPath(record.source), beside, done)
+    facts = write_atlas_page(UPath(out), record.run_id, UPath(run), UPath(record.source), cutouts, done)
     if not facts["page"]:
         raise InputError(facts["why"])
     echo(f"{facts['rows']:,} objects: {out}/{facts['page']}", facts, as_json)

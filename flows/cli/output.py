@@ -37,11 +37,11 @@ MAX_NAMED = 20
 """Most failed partitions and damaged files that a command names."""
 
 
-def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> None:
+def show_plan(plan: Plan, as_json: bool, note: str = "") -> None:
     """Print the actions of a plan and their cost."""
     from ojala.pipeline.runs.plan import rows_per_second
 
-    rate = rows_per_second(plan, config) if plan.to_do else 0.0
+    rate = rows_per_second(plan) if plan.to_do else 0.0
     seconds = plan.rows_to_do / rate if rate else 0.0
     facts: dict[str, Any] = {
         "run": plan.run_id if plan.resumes else None,
@@ -80,24 +80,24 @@ def show_plan(plan: Plan, config: RunConfig, as_json: bool, note: str = "") -> N
         print(note)
 
 
-_ACTIONS = {"keep": "kept", "link": "linked", "work": "processed", "leave": "skipped"}
+_ACTIONS = {"keep": "kept", "link": "linked", "work": "processed", "skip": "skipped"}
 
 
 def show_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
     """Print the outcome of a run; exits with 1 if partitions failed."""
-    from ojala.pipeline.quality.gates import read_gates
-    from ojala.pipeline.runs.record import run_folder
+    from ojala.pipeline.runs.gates import read_gates
+    from ojala.pipeline.runs.record import GATES, run_folder
     from ojala.pipeline.runs.releases import pointers
 
     run = run_folder(UPath(config.out), record.run_id)
     published = pointers(UPath(config.out)).get(record.main) == record.run_id
-    report = read_gates(run)
+    report = None if GATES in record.problems else read_gates(run)
     facts = {
         **record.model_dump(),
         "folder": str(run),
         "report": f"{run}/report/index.html",
         "published": published,
-        "gates": report.outcomes(),
+        "gates": report.outcomes() if report else {},
     }
     text = (
         f"run {record.run_id} is {record.status}{' and published' if published else ', not published'}: "
@@ -106,7 +106,9 @@ def show_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
         f"catalogue: {run}/{record.main}\nreport:    {run}/report/index.html"
     )
     echo(text, facts, as_json)
-    for gate in report.gates:
+    for step, problem in record.problems.items():
+        warn(f"{step} failed, the catalogue is whole: {problem}; the same command repeats it")
+    for gate in report.gates if report else ():
         if gate.outcome == "warn" and not as_json:
             warn(f"quality gate {gate.name} warns: {gate.text}")
     if record.failed:

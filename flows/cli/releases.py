@@ -15,13 +15,15 @@ from ojala.flows.cli.options import AsJson, Collection
 from ojala.flows.cli.output import echo
 
 if TYPE_CHECKING:
-    from ojala.pipeline.quality.gates import GateReport
+    from ojala.pipeline.runs.gates import GateReport
 
 app = Commands()
 
 _COLUMNS = ("run", "product", "status", "published", "date", "rows", "partitions", "weights", "MiB", "notes")
 
-Product = Annotated[str, typer.Option(help="Main product of the release.")]
+Product = Annotated[
+    str | None, typer.Option(help="Main product of the release; default: the only one published.")
+]
 
 
 @app.command()
@@ -78,11 +80,12 @@ def publish(
 
 
 @app.command()
-def rollback(out: Collection, product: Product = "ojala", as_json: AsJson = False) -> None:
+def rollback(out: Collection, product: Product = None, as_json: AsJson = False) -> None:
     """Point the collection at the release that was published before."""
-    from ojala.pipeline.runs.releases import pointers
+    from ojala.pipeline.runs.releases import only_product, pointers
     from ojala.pipeline.runs.releases import rollback as roll_back
 
+    product = product or only_product(UPath(out))
     before = pointers(UPath(out)).get(product)
     record = roll_back(UPath(out), product)
     facts = {"published": record.run_id, "before": before, "product": product}

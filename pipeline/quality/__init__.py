@@ -1,1 +1,1 @@
-"""Quality of a run: gates, verification, validation against a truth."""
+"""Quality of catalogues: verification of files, validation against true values."""

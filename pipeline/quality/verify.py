@@ -1,4 +1,4 @@
-"""Is a catalogue whole? Checksums, contract and row accounts of what lies on disk."""
+"""Verify a catalogue on disk: checksums, contract and numbers of rows."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _INGESTED = {contract.title: contract for contract in (PHOTOMETRY, SPECTRA, CUTO
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something that is not as it should be.
+    """Damage of a file.
 
     Attributes
     ----------
     file : str
         The file at fault.
     problem : str
-        What is wrong with it.
+        Fault in one sentence.
     """
 
     file: str
@@ -52,18 +52,18 @@ def verify(root: UPath) -> Iterator[Damage]:
     Parameters
     ----------
     root : UPath
-        A collection (photometry and its published products), the folder of a run, or a catalogue of
-        photometry, spectra or cut-outs. Which of them it is shows in its files.
+        A collection (an input and its published products), the folder of a run, or an input catalogue of
+        photometry, spectra or cut-outs.
 
     Raises
     ------
     CatalogueError
-        If there is nothing of the kind at `root`.
+        If `root` is none of these.
     """
     if (root / "collection.properties").exists():
         yield from _collection(root)
     elif (root / RECORD).exists():
-        yield from _run(root, photometry=None)
+        yield from _run(root, source=None)
     elif (root / "hats.properties").exists():
         yield from _input(root)
     else:
@@ -75,11 +75,13 @@ def verify(root: UPath) -> Iterator[Damage]:
 
 def _collection(root: UPath) -> Iterator[Damage]:
     properties = CollectionProperties.read_from_file(root / "collection.properties")
-    photometry = _resolve(root, properties.hats_primary_table_url)
-    if not (photometry / "hats.properties").exists():
-        yield Damage(str(root / "collection.properties"), f"there is no photometry catalogue at {photometry}")
+    source = _resolve(root, properties.hats_primary_table_url)
+    if not (source / "hats.properties").exists():
+        yield Damage(
+            str(root / "collection.properties"), f"there is no catalogue at {source}, its primary table"
+        )
         return
-    yield from _input(photometry)
+    yield from _input(source)
     runs: list[UPath] = []
     for name in (properties.all_extensions or {}).values():
         if not (root / name).exists():
@@ -90,7 +92,7 @@ def _collection(root: UPath) -> Iterator[Damage]:
         if run not in runs:
             runs.append(run)
     for run in runs:
-        yield from _run(run, photometry)
+        yield from _run(run, source)
 
 
 def _resolve(root: UPath, reference: str) -> UPath:
@@ -99,7 +101,7 @@ def _resolve(root: UPath, reference: str) -> UPath:
 
 
 def _input(root: UPath) -> Iterator[Damage]:
-    """A catalogue that was ingested: of what its properties say, else of photometry."""
+    """Check an input catalogue, of the kind in its properties, else of photometry."""
     properties = TableProperties.read_from_dir(root).model_dump()
     contract = _INGESTED.get(str(properties.get("obs_title")), PHOTOMETRY)
     listed = (root / LEAVES).exists()
@@ -115,7 +117,7 @@ def _input(root: UPath) -> Iterator[Damage]:
         yield Damage(str(root), "not a valid HATS catalogue")
 
 
-def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
+def _run(run: UPath, source: UPath | None) -> Iterator[Damage]:
     record_path = run / RECORD
     if not record_path.exists():
         yield Damage(str(record_path), "missing")
@@ -145,7 +147,7 @@ def _run(run: UPath, photometry: UPath | None) -> Iterator[Damage]:
         elif sha256_of(path) != sha256:
             damaged.add(name)
             yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
-    source = photometry if photometry is not None else UPath(record.source)
+    source = source if source is not None else UPath(record.source)
     for product in (name for name in ADAPTERS.products() if (run / name).exists()):
         if record.products and product not in record.products:
             yield Damage(str(run / product), "not a product of this run")
@@ -157,24 +159,24 @@ def _product(
     run: UPath,
     product: str,
     contract: Contract,
-    photometry: UPath,
+    source: UPath,
     damaged: set[str],
     missing: Collection[str],
 ) -> Iterator[Damage]:
-    """Contract of each leaf, and its row accounts: the photometry's objects in the photometry's order.
+    """Check contract and rows of each leaf: the objects of the input in the order of the input.
 
-    Partitions that a partial release says are missing need not be there.
+    Partitions that are missing by the record of a partial release need not be there.
     """
     root = run / product
     try:
-        leaves, expected = read_leaves(root), read_leaves(photometry)
+        leaves, expected = read_leaves(root), read_leaves(source)
     except (CatalogueError, OSError) as problem:
         yield Damage(str(root), str(problem))
         return
     for partition in [p for p in expected if p not in leaves and p.name not in missing]:
-        yield Damage(str(root / partition.leaf), "missing: the photometry has this partition")
+        yield Damage(str(root / partition.leaf), "missing: the input has this partition")
     for partition in [p for p in leaves if p not in expected]:
-        yield Damage(str(root / partition.leaf), "the photometry has no such partition")
+        yield Damage(str(root / partition.leaf), "the input has no such partition")
     for partition in [p for p in leaves if p in expected]:
         path = root / partition.leaf
         if f"{product}/{partition.leaf}" in damaged:
@@ -184,12 +186,12 @@ def _product(
         if faults:
             continue
         try:
-            same = _keys(path) == _keys(photometry / partition.leaf)
+            same = _keys(path) == _keys(source / partition.leaf)
         except (OSError, pa.ArrowException) as problem:
-            yield Damage(str(photometry / partition.leaf), f"cannot be read: {problem}")
+            yield Damage(str(source / partition.leaf), f"cannot be read: {problem}")
             continue
         if not same:
-            yield Damage(str(path), "its objects are not those of the photometry's partition")
+            yield Damage(str(path), "its objects are not those of the input's partition")
     if not _is_hats(root):
         yield Damage(str(root), "not a valid HATS catalogue")
 
@@ -218,7 +220,7 @@ def _contract_version(leaf: pq.ParquetFile, contract: Contract) -> str:
 
 
 def _is_hats(root: UPath) -> bool:
-    """Ask HATS itself, without its remarks that the optional ``_metadata`` is not there."""
+    """Whether HATS itself finds the catalogue valid, without warnings of a missing optional ``_metadata``."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Figures of how well classes are told apart, and of whether probabilities are frequencies."""
+"""Figures of classification and of the calibration of probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of what came out of a run and of what it took."""
+"""Figures of the results, times and memory of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ojala.pipeline.report.svg import (
     draw,
     scatter,
 )
-from ojala.pipeline.report.totals import RunTotals
+from ojala.pipeline.runs.totals import RunTotals
 
 SYSTEM_COLOURS = {System.JPAS: BLUE, System.LEGACY: GREEN, System.WISE: ORANGE}
 STAGE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
@@ -33,9 +33,9 @@ STACKS = 60
 """Bars of the figure of stages; more partitions than these share bars."""
 
 
-def redshift_drawing(account: RunTotals) -> Drawing | None:
+def redshift_drawing(totals: RunTotals) -> Drawing | None:
     """N(z) per class; None where no row has a redshift."""
-    found = account.redshifts
+    found = totals.redshifts
     if not found:
         return None
 
@@ -66,13 +66,13 @@ def redshift_drawing(account: RunTotals) -> Drawing | None:
     )
 
 
-def band_drawing(account: RunTotals) -> Drawing | None:
+def band_drawing(totals: RunTotals) -> Drawing | None:
     """Part of the rows with a usable value in each band; None where no photometry was summarised."""
-    if not account.rows_summarised or account.bands is None:
+    if not totals.rows_summarised or totals.bands is None:
         return None
     order = np.argsort([band.pivot for band in MODEL_BANDS])
     bands = [MODEL_BANDS[i] for i in order]
-    usable = 100.0 * account.bands[order] / account.rows_summarised
+    usable = 100.0 * totals.bands[order] / totals.rows_summarised
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -98,19 +98,19 @@ def band_drawing(account: RunTotals) -> Drawing | None:
     )
 
 
-def stage_drawing(account: RunTotals) -> Drawing | None:
+def stage_drawing(totals: RunTotals) -> Drawing | None:
     """Seconds per partition by stage, and against rows; None where nothing was done."""
-    chosen = np.flatnonzero(account.done)
+    chosen = np.flatnonzero(totals.done)
     if not len(chosen):
         return None
-    chosen = chosen[np.argsort(account.seconds[chosen], kind="stable")]
+    chosen = chosen[np.argsort(totals.seconds[chosen], kind="stable")]
     groups = np.array_split(chosen, min(STACKS, len(chosen)))
     grouped = len(chosen) > STACKS
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1.0))
         bottom = np.zeros(len(groups))
-        for colour, (stage, seconds) in zip(STAGE_COLOURS, account.stages.items(), strict=False):
+        for colour, (stage, seconds) in zip(STAGE_COLOURS, totals.stages.items(), strict=False):
             height = np.array([seconds[group].mean() for group in groups])
             left.bar(np.arange(1, len(groups) + 1), height, 0.86, bottom=bottom, color=colour, label=stage)
             bottom += height
@@ -129,8 +129,8 @@ def stage_drawing(account: RunTotals) -> Drawing | None:
         left.set_ylim(0, bottom.max() * 1.12 or 1.0)
         scatter(
             right,
-            account.rows_out[chosen],
-            account.seconds[chosen],
+            totals.rows_out[chosen],
+            totals.seconds[chosen],
             s=_dot(chosen),
             color=BLUE,
             alpha=0.6,
@@ -138,29 +138,29 @@ def stage_drawing(account: RunTotals) -> Drawing | None:
         )
         right.set(title="Seconds against rows", xlabel="rows of the partition", ylabel="wall-clock time [s]")
         right.set_xlim(left=0)
-        right.set_ylim(0, 1.1 * account.seconds[chosen].max() or 1.0)
+        right.set_ylim(0, 1.1 * totals.seconds[chosen].max() or 1.0)
         counts_on(right.xaxis)
 
-    total = {stage: float(seconds.sum()) for stage, seconds in account.stages.items()}
+    total = {stage: float(seconds.sum()) for stage, seconds in totals.stages.items()}
     whole = sum(total.values()) or 1.0
     shares = ", ".join(f"{stage} {100 * seconds / whole:.0f} %" for stage, seconds in total.items())
-    median = float(np.median(account.seconds[chosen]))
+    median = float(np.median(totals.seconds[chosen]))
     return draw(
         "stages",
         paint,
         (10.6, 3.3),
-        f"Time per partition: median {median:.2f} s, slowest {account.seconds[chosen].max():.2f} s; {shares}",
+        f"Time per partition: median {median:.2f} s, slowest {totals.seconds[chosen].max():.2f} s; {shares}",
         f"{len(chosen):,} partitions that were done. Time by stage, summed over them: {shares}.",
     )
 
 
-def rate_drawing(account: RunTotals) -> Drawing | None:
+def rate_drawing(totals: RunTotals) -> Drawing | None:
     """Distributions of rows per second and of peak memory; None where nothing was done."""
-    timed = account.done & (account.seconds > 0)
+    timed = totals.done & (totals.seconds > 0)
     if not timed.any():
         return None
-    rates = account.rows_out[timed] / account.seconds[timed]
-    memory = account.peak_rss[timed] / 2**20
+    rates = totals.rows_out[timed] / totals.seconds[timed]
+    memory = totals.peak_rss[timed] / 2**20
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
@@ -170,7 +170,7 @@ def rate_drawing(account: RunTotals) -> Drawing | None:
             title=f"Rows per second, median {np.median(rates):,.0f}", xlabel="rows per second of a partition"
         )
         left.set_ylabel("partitions")
-        scatter(right, account.rows_in[timed], memory, s=_dot(rates), color=GREEN, alpha=0.6, linewidths=0)
+        scatter(right, totals.rows_in[timed], memory, s=_dot(rates), color=GREEN, alpha=0.6, linewidths=0)
         right.set(title=f"Peak memory, at most {memory.max():,.0f} MiB", xlabel="rows of the partition")
         right.set_ylabel("resident memory [MiB]")
         right.set_ylim(0, 1.1 * memory.max())
@@ -188,19 +188,19 @@ def rate_drawing(account: RunTotals) -> Drawing | None:
     )
 
 
-def class_drawing(account: RunTotals) -> Drawing | None:
-    """Rows per class beside the summed probabilities; None where no row was summarised."""
-    if not account.rows_summarised:
+def class_drawing(totals: RunTotals) -> Drawing | None:
+    """Rows per class and the summed probabilities; None where no row was summarised."""
+    if not totals.rows_summarised:
         return None
-    counts = account.classes
+    counts = totals.classes
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         place = np.arange(len(counts))[::-1]
         colours = [CLASS_COLOURS.get(name, INK) for name in counts]
         axes.barh(place, list(counts.values()), height=0.6, color=colours, alpha=0.85)
-        marks = [place[list(counts).index(name)] for name in account.expected]
-        axes.plot(list(account.expected.values()), marks, "|", color=INK, markersize=20, markeredgewidth=2.2)
+        marks = [place[list(counts).index(name)] for name in totals.expected]
+        axes.plot(list(totals.expected.values()), marks, "|", color=INK, markersize=20, markeredgewidth=2.2)
         axes.set_yticks(place, ["no class" if name == "NONE" else name for name in counts])
         axes.set_xlabel("rows")
         axes.grid(visible=False, axis="y")

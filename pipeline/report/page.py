@@ -1,10 +1,10 @@
-"""The page: what a run made, from what, how well and at what cost, in one file that needs no network."""
+"""Report page of a run: results, inputs, quality and cost in one file that needs no network."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,10 @@ from upath import UPath
 
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.inference.adapters.registry import ADAPTERS
-from ojala.pipeline.quality.gates import GateReport
-from ojala.pipeline.quality.validation.predictions import answers_for
+from ojala.pipeline.quality.validation.predictions import predictions_for
 from ojala.pipeline.quality.validation.scores import validate
 from ojala.pipeline.quality.validation.truth import match_truth, read_truth
-from ojala.pipeline.report.atlas.page import write_atlas_page
+from ojala.pipeline.report.atlas.page import atlas_section
 from ojala.pipeline.report.figures import (
     band_drawing,
     class_drawing,
@@ -28,11 +26,15 @@ from ojala.pipeline.report.figures import (
 )
 from ojala.pipeline.report.render import render
 from ojala.pipeline.report.skymap import sky_drawing
-from ojala.pipeline.report.spectra_section import spectra_section
-from ojala.pipeline.report.totals import RunTotals, account_of, finite, run_numbers, seconds_between
+from ojala.pipeline.report.spectra_section import reconstruction_section, survey_section
 from ojala.pipeline.report.truth_section import objects_csv, truth_section
+from ojala.pipeline.runs.gates import GateReport
+from ojala.pipeline.runs.record import RunRecord
+from ojala.pipeline.runs.resolved import ResolvedRun
+from ojala.pipeline.runs.totals import RunTotals, finite, run_numbers, seconds_between, totals_of
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_counts, read_leaves
+from ojala.pipeline.storage.healpix import Partition
 
 ROWS_SHOWN = 50
 """Failed partitions and workers that the page lists."""
@@ -41,231 +43,208 @@ SLOWEST = 5
 """Slowest partitions that the page lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What a run was asked to do and with what it did it.
-
-    Attributes
-    ----------
-    run_id, product : str
-        Name of the run and of its main product.
-    source, reads : str
-        Where the catalogue is that was read, and what it is: photometry or spectra.
-    started, ended : str
-        First start and end, ISO 8601.
-    engine, workers, device : str, int, str
-        Where partitions were worked on.
-    model, weights_sha256 : str
-        Name and version of the model, hash of its weights.
-    code_version, contract_version : str
-        Versions of the code and of the product's contract.
-    versions, config : dict of str to str
-        Versions of packages, resolved configuration.
-    beside, atlas_sha256 : str
-        Where the second catalogue is that was read, and hash of the atlas; empty if there is none.
-    origin : str
-        What was reprocessed, and how much was linked from earlier runs; empty if all was made by this run.
-    """
-
-    run_id: str
-    product: str
-    source: str
-    reads: str
-    started: str
-    ended: str
-    engine: str
-    workers: int
-    device: str
-    model: str
-    weights_sha256: str
-    code_version: str
-    contract_version: str
-    versions: dict[str, str]
-    config: dict[str, str]
-    beside: str = ""
-    atlas_sha256: str = ""
-    origin: str = ""
-
-
 def write_report(
-    run: UPath,
-    source: UPath,
-    receipts: Sequence[Receipt],
-    facts: RunFacts,
-    truth: UPath | None,
-    gates: GateReport | None = None,
-) -> UPath:
+    run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt], gates: GateReport | None
+) -> None:
     """Write the report of a run.
+
+    The page is ``report/index.html`` in the run's folder. ``quality.json`` has the same numbers, and
+    ``objects.csv``, where the run has a truth file, predictions and true values of each object.
 
     Parameters
     ----------
-    run : UPath
-        Folder of the run, which holds the product's leaves.
-    source : UPath
-        Root of the catalogue that was read.
+    run : ResolvedRun
+        Resolved configuration of the run.
+    record : RunRecord
+        Its record.
     receipts : sequence of Receipt
         One per partition, failed ones too.
-    facts : RunFacts
-        What is not in the receipts.
-    truth : UPath or None
-        A file of known objects, see `read_truth`.
-    gates : GateReport, optional
-        The quality gates, as they were found.
-
-    Returns
-    -------
-    UPath
-        ``report/index.html`` in the run's folder. ``quality.json`` beside it has the same numbers, and
-        ``objects.csv``, where a truth was given, answer and truth of each object.
+    gates : GateReport or None
+        Results of the quality gates; None if they could not be evaluated.
 
     Raises
     ------
     TruthError
         If the truth file is malformed.
     """
-    known = read_truth(truth) if truth else None
-    account = account_of(receipts)
-    done = [p for p, whole in zip(account.partitions, account.done, strict=True) if whole]
-    catalogue, folder = run / facts.product, run / "report"
-    missing = len(read_leaves(source).keys() - set(account.partitions))
-    wall = seconds_between(facts.started, facts.ended)
-    numbers = run_numbers(account, missing, wall)
+    truth = read_truth(UPath(run.config.truth)) if run.config.truth else None
+    totals = totals_of(receipts)
+    done = [p for p, is_done in zip(totals.partitions, totals.done, strict=True) if is_done]
+    folder = run.folder(record.run_id)
+    missing = len(read_leaves(run.source).keys() - set(totals.partitions))
+    numbers = run_numbers(totals, missing, seconds_between(record.started, record.ended or record.started))
 
-    drawings = {
-        "sky": sky_drawing(account, read_counts(source)) if account.partitions else None,
-        "classes": class_drawing(account),
-        "redshifts": redshift_drawing(account),
-        "bands": band_drawing(account),
-        "stages": stage_drawing(account),
-        "rates": rate_drawing(account),
+    shown = _run_context(totals, run, record, numbers)
+    shown["drawings"] = {
+        "sky": sky_drawing(totals, read_counts(run.source)) if totals.partitions else None,
+        "classes": class_drawing(totals),
+        "redshifts": redshift_drawing(totals),
+        "bands": band_drawing(totals),
+        "stages": stage_drawing(totals),
+        "rates": rate_drawing(totals),
     }
-    shown = _run_context(account, facts, numbers)
-    if known:
-        rows = int(account.rows_out[account.done].sum())
-        matched = match_truth(known, answers_for(known, catalogue, source, done), rows)
-        found = validate(known, matched, str(catalogue))
-        numbers["truth"] = found.model_dump(mode="json")
-        shown["truth"] = truth_section(matched, found)
-        shown["sections"].append(("truth", "Where the truth is known"))
-        write_whole(folder / "objects.csv", objects_csv(matched))
-    adapter = ADAPTERS.of_product(facts.product)
-    if "spectra" in adapter.report_sections:
-        made = [contract for contract in adapter.products(extended=True) if (run / contract.name).exists()]
-        shown["spectra"], numbers["spectra"] = spectra_section(run, source, done, made)
-        shown["sections"].append(("spectra", "Beside the surveys' own answers"))
-    if "atlas" in adapter.report_sections:
-        beside = UPath(facts.beside) if facts.beside else None
-        shown["atlas"] = write_atlas_page(folder, facts.run_id, run, source, beside, done)
-        numbers["atlas"] = {name: shown["atlas"][name] for name in ("rows", "clusters", "unclustered")}
-        shown["sections"].append(("atlas", "The atlas"))
-    if gates:
-        shown["sections"].append(("gates", "Quality gates"))
+    shown["truth"] = None
+    if truth:
+        rows = int(totals.rows_out[totals.done].sum())
+        matched = match_truth(truth, predictions_for(truth, folder / record.main, run.source, done), rows)
+        validation = validate(truth, matched, str(folder / record.main))
+        numbers["truth"] = validation.model_dump(mode="json")
+        shown["truth"] = truth_section(matched, validation)
+        shown["sections"].append(("truth", "Comparison with true values"))
+        write_whole(folder / "report" / "objects.csv", objects_csv(matched))
+    shown["extra"] = []
+    for name in run.adapter.report_sections if done else ():
+        section = SECTIONS[name]
+        context, section_numbers = section.build(run, record.run_id, done)
+        if context is None:
+            continue
+        numbers |= {name: section_numbers} if section_numbers else {}
+        shown["extra"].append({"template": section.template, "context": context})
+        shown["sections"].append((name, section.title))
+    shown["sections"] += [("gates", "Quality gates")] if gates else []
     shown["sections"].append(("provenance", "Provenance"))
-    numbers = {"run_id": facts.run_id, "product": facts.product, **numbers}
-    write_whole(folder / "quality.json", json.dumps(finite(numbers), indent=1, allow_nan=False).encode())
-    page = folder / "index.html"
-    context = {"truth": None, "spectra": None, "atlas": None, "gates": gates, **shown}
-    context |= {"drawings": drawings, "facts": facts, "verify": str(run)}
-    write_whole(page, render("template.html.j2", context).encode())
-    return page
+    numbers = {"run_id": record.run_id, "product": record.main, **numbers}
+    text = json.dumps(finite(numbers), indent=1, allow_nan=False)
+    write_whole(folder / "report" / "quality.json", text.encode())
+    shown |= {"gates": gates, "record": record, "reads": run.adapter.reads.name, "folder": str(folder)}
+    write_whole(folder / "report" / "index.html", render("template.html.j2", shown).encode())
 
 
-def _run_context(account: RunTotals, facts: RunFacts, numbers: dict[str, Any]) -> dict[str, Any]:
-    rows = max(account.rows_summarised, 1)
-    slowest = np.argsort(-account.seconds, kind="stable")[:SLOWEST]
-    meanings = {flag.name: text for flag, text in ADAPTERS.of_product(facts.product).main.remarks.items()}
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Section of the page that only some models have.
+
+    Attributes
+    ----------
+    title : str
+        Heading.
+    template : str
+        Template in this package; the section is its ``section``.
+    build : callable
+        Function from run, its name and its partitions to context of the template, None to leave the section
+        out, and numbers for ``quality.json``.
+    """
+
+    title: str
+    template: str
+    build: Callable[[ResolvedRun, str, Sequence[Partition]], tuple[dict[str, Any] | None, dict[str, Any]]]
+
+
+SECTIONS = {
+    "spectra": Section("Comparison with the surveys", "spectra.html.j2", survey_section),
+    "reconstructions": Section("Reconstructed spectra", "reconstructions.html.j2", reconstruction_section),
+    "atlas": Section("Atlas", "atlas_section.html.j2", atlas_section),
+}
+"""Sections by the name in `ModelAdapter.report_sections`."""
+
+
+def _run_context(
+    totals: RunTotals, run: ResolvedRun, record: RunRecord, numbers: dict[str, Any]
+) -> dict[str, Any]:
+    rows = max(totals.rows_summarised, 1)
+    slowest = np.argsort(-totals.seconds, kind="stable")[:SLOWEST]
+    meanings = {flag.name: text for flag, text in run.contracts[0].remarks.items()}
+    config, adapter = run.config, run.adapter
+    workers = f"{config.workers} worker{'s' if config.workers != 1 else ''}"
+    inputs = [(adapter.reads.name, run.source)]
+    inputs += [(adapter.auxiliary.name, run.auxiliary)] if adapter.auxiliary and run.auxiliary else []
     sections = [
         ("where", "Where"),
         ("rows", "Rows and classes"),
-        *([("observed", "What was observed")] if account.bands is not None else []),
-        ("cost", "What it took"),
+        *([("observed", "What was observed")] if totals.bands is not None else []),
+        ("cost", "Time and memory"),
     ]
     return {
-        "when": f"{_time(facts.started)} to {_time(facts.ended)}",
-        "banners": _banners(account, numbers),
-        "cards": _cards(account, facts, numbers),
+        "when": f"{_time(record.started)} to {_time(record.ended or record.started)}",
+        "banners": _banners(totals, numbers),
+        "cards": _cards(totals, run, numbers),
         "sections": sections,
-        "failures": account.failures[:ROWS_SHOWN],
-        "failures_total": len(account.failures),
-        "flagged": account.flagged,
+        "failures": totals.failures[:ROWS_SHOWN],
+        "failures_total": len(totals.failures),
+        "flagged": totals.flagged,
         "class_rows": [
             {
                 "name": "no class" if n == NONE else n,
                 "rows": c,
                 "share": c / rows,
-                "expected": account.expected.get(n),
+                "expected": totals.expected.get(n),
             }
-            for n, c in account.classes.items()
+            for n, c in totals.classes.items()
         ],
         "flag_rows": [
             {"name": name, "rows": count, "share": count / rows, "meaning": meanings.get(name, "")}
-            for name, count in account.flags.items()
+            for name, count in totals.flags.items()
         ],
-        "stages": list(account.stages),
-        "slowest": [_slow(account, int(i)) for i in slowest],
-        "workers": account.workers[:ROWS_SHOWN],
-        "workers_total": len(account.workers),
+        "stages": list(totals.stages),
+        "slowest": [_slow(totals, int(i)) for i in slowest],
+        "workers": totals.workers[:ROWS_SHOWN],
+        "workers_total": len(totals.workers),
         "provenance": [
-            ("Run", facts.run_id),
-            ("Product", f"{facts.product}, contract {facts.contract_version}"),
-            (facts.reads.capitalize(), facts.source),
-            *([("Cut-outs", facts.beside)] if facts.beside else []),
-            ("Model", facts.model),
-            ("Weights, SHA-256", facts.weights_sha256 or "none"),
-            *([("Atlas, SHA-256", facts.atlas_sha256)] if facts.atlas_sha256 else []),
-            ("Code", facts.code_version),
-            (
-                "Engine",
-                f"{facts.engine}, {facts.workers} worker{'s' if facts.workers != 1 else ''}, {facts.device}",
-            ),
-            ("Partitions", facts.origin or "all made by this run"),
-            ("Started, ended", f"{_time(facts.started)}, {_time(facts.ended)}"),
+            ("Run", record.run_id),
+            ("Product", f"{record.main}, contract {run.contracts[0].version}"),
+            *((name.capitalize(), str(root)) for name, root in inputs),
+            ("Model", record.model),
+            ("Weights, SHA-256", record.weights_sha256 or "none"),
+            *((f"{role.capitalize()}, SHA-256", sha256) for role, sha256 in record.assets.items()),
+            ("Code", record.code_version),
+            ("Engine", f"{config.engine}, {workers}, {config.device}"),
+            ("Partitions", _origin(record) or "all made by this run"),
+            ("Started, ended", f"{_time(record.started)}, {_time(record.ended or record.started)}"),
         ],
     }
 
 
-def _banners(account: RunTotals, numbers: dict[str, Any]) -> list[dict[str, str]]:
-    found = []
-    if account.failures:
-        names = [name for name, _ in account.failures]
-        found.append(
+def _origin(record: RunRecord) -> str:
+    origin = ""
+    if record.region is not None:
+        origin = f"region {record.region} of run {record.base} reprocessed; "
+    if record.linked:
+        origin += f"{record.linked:,} of {record.partitions:,} partitions linked as earlier runs made them"
+    return origin
+
+
+def _banners(totals: RunTotals, numbers: dict[str, Any]) -> list[dict[str, str]]:
+    banners = []
+    if totals.failures:
+        names = [name for name, _ in totals.failures]
+        banners.append(
             {
-                "title": f"Failed: {len(names):,} of {len(account.partitions):,} partitions. The "
+                "title": f"Failed: {len(names):,} of {len(totals.partitions):,} partitions. The "
                 "catalogue is incomplete.",
                 "text": f"{_some(names)}. Their errors stand below; the same command again does them alone.",
             }
         )
-    if account.unequal:
-        found.append(
+    if totals.unequal:
+        banners.append(
             {
                 "title": "Rows out differ from rows in.",
-                "text": f"The catalogue that was read has another number of rows: {_some(account.unequal)}.",
+                "text": f"The input has another number of rows: {_some(totals.unequal)}.",
             }
         )
     if missing := numbers["partitions"]["without_receipt"]:
-        found.append(
+        banners.append(
             {
-                "title": f"No receipt in this run: {missing:,} of the partitions that were to be read.",
-                "text": "They were not worked on, or their worker was lost before it could say so.",
+                "title": f"No receipt in this run: {missing:,} partitions of the input.",
+                "text": "They were not processed, or their worker was lost before it could write one.",
             }
         )
-    return found
+    return banners
 
 
-def _cards(account: RunTotals, facts: RunFacts, numbers: dict[str, Any]) -> list[dict[str, str]]:
+def _cards(totals: RunTotals, run: ResolvedRun, numbers: dict[str, Any]) -> list[dict[str, str]]:
     rows, partitions = numbers["rows"], numbers["partitions"]
     flagged, rate = rows["flagged"], numbers["rows_per_second"]
     wall, busy = numbers["seconds"]["wall"], numbers["seconds"]["at_work"]
     share = f"{flagged / rows['out']:.1%} of the rows" if rows["out"] else "no rows"
     return [
-        _card("Rows in", f"{rows['in']:,}", facts.reads),
+        _card("Rows in", f"{rows['in']:,}", run.adapter.reads.name),
         _card(
             "Rows out",
             f"{rows['out']:,}",
             "equal" if rows["equal"] else "not equal",
             "good" if rows["equal"] else "bad",
         ),
-        _card("Partitions done", f"{partitions['done']:,}", f"of {len(account.partitions):,}"),
+        _card("Partitions done", f"{partitions['done']:,}", f"of {len(totals.partitions):,}"),
         _card(
             "Partitions failed",
             f"{partitions['failed']:,}",
@@ -277,7 +256,7 @@ def _cards(account: RunTotals, facts: RunFacts, numbers: dict[str, Any]) -> list
         _card(
             "Rows per second",
             "–" if rate is None else f"{rate:,.0f}",
-            f"engine {facts.engine}, {facts.device}",
+            f"engine {run.config.engine}, {run.config.device}",
         ),
         _card("Time at work", _duration(busy), "summed over partitions"),
     ]
@@ -287,15 +266,15 @@ def _card(label: str, value: str, note: str, state: str = "") -> dict[str, str]:
     return {"label": label, "value": value, "note": note, "state": state}
 
 
-def _slow(account: RunTotals, i: int) -> dict[str, Any]:
-    attempts = account.receipts[i].attempts
-    seconds = float(account.seconds[i])
+def _slow(totals: RunTotals, i: int) -> dict[str, Any]:
+    attempts = totals.receipts[i].attempts
+    seconds = float(totals.seconds[i])
     return {
-        "name": account.partitions[i].name + ("" if account.done[i] else " (failed)"),
-        "rows": int(account.rows_out[i]),
+        "name": totals.partitions[i].name + ("" if totals.done[i] else " (failed)"),
+        "rows": int(totals.rows_out[i]),
         "seconds": seconds,
-        "rate": account.rows_out[i] / seconds if seconds else None,
-        "stages": [float(values[i]) for values in account.stages.values()],
+        "rate": totals.rows_out[i] / seconds if seconds else None,
+        "stages": [float(values[i]) for values in totals.stages.values()],
         "host": attempts[-1].host if attempts else "",
     }
 

@@ -1,4 +1,4 @@
-"""Pages from their templates."""
+"""Rendering of pages from templates."""
 
 from __future__ import annotations
 

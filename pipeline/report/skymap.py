@@ -1,4 +1,4 @@
-"""Where a run was: the whole sky, and its own patch of it."""
+"""Sky maps of a run: the whole sky, and its own patch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from ojala.pipeline.report.svg import FAINT, INK, MANY, SEQUENTIAL, VERMILION, Drawing, draw, plain_logs
-from ojala.pipeline.report.totals import RunTotals
+from ojala.pipeline.runs.totals import RunTotals
 from ojala.pipeline.storage.hats import SKYMAP_ORDER
 from ojala.pipeline.storage.healpix import Partition
 
@@ -26,31 +26,31 @@ _BORDER = "#8a8f98"
 _NSIDE = healpy.order2nside(SKYMAP_ORDER)
 
 
-def sky_drawing(account: RunTotals, counts: np.ndarray) -> Drawing:
+def sky_drawing(totals: RunTotals, counts: np.ndarray) -> Drawing:
     """The map of a run.
 
     Parameters
     ----------
-    account : RunTotals
+    totals : RunTotals
         Its partitions and what became of them.
     counts : ndarray of int64, shape (12 * 4**SKYMAP_ORDER,)
-        Rows of the photometry per HEALPix pixel (nested).
+        Rows of the input per HEALPix pixel (nested).
     """
-    counts = np.where(_covered(account.partitions), counts, 0)
-    centre, radius = _footprint(counts, account.partitions)
+    counts = np.where(_covered(totals.partitions), counts, 0)
+    centre, radius = _footprint(counts, totals.partitions)
     zoomed = radius <= ZOOM_RADIUS
-    failed = int((~account.done).sum())
+    failed = int((~totals.done).sum())
 
     def paint(figure: Figure) -> None:
         if zoomed:
             left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
-            _whole_sky(left, account, counts, centre, bar=False)
-            _patch(right, account, counts, centre, radius)
+            _whole_sky(left, totals, counts, centre, bar=False)
+            _patch(right, totals, counts, centre, radius)
         else:
-            _whole_sky(figure.subplots(), account, counts, centre, bar=True)
+            _whole_sky(figure.subplots(), totals, counts, centre, bar=True)
 
     lon, lat = centre
-    states = f"{len(account.partitions):,} partitions" + (
+    states = f"{len(totals.partitions):,} partitions" + (
         f", {failed:,} of them failed" if failed else ", all done"
     )
     caption = (
@@ -102,7 +102,7 @@ def _outline(partition: Partition, step: int) -> np.ndarray:
 
 
 def _whole_sky(
-    axes: Axes, account: RunTotals, counts: np.ndarray, centre: tuple[float, float], *, bar: bool
+    axes: Axes, totals: RunTotals, counts: np.ndarray, centre: tuple[float, float], *, bar: bool
 ) -> None:
     coarse = counts.reshape(-1, 4 ** (SKYMAP_ORDER - ALL_SKY_ORDER)).sum(axis=1)
     # The map turns so that the footprint is not cut by its edge.
@@ -118,7 +118,7 @@ def _whole_sky(
         "rows per pixel of 55′" if bar else "",
     )
     _graticule(axes, projection, middle)
-    failed = [p for p, done in zip(account.partitions, account.done, strict=True) if not done]
+    failed = [p for p, done in zip(totals.partitions, totals.done, strict=True) if not done]
     _fill(axes, projection, failed, widest=1.0)
     if not bar:
         # A small footprint is circled, or it would be overlooked.
@@ -174,12 +174,12 @@ def _unbroken(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _patch(
-    axes: Axes, account: RunTotals, counts: np.ndarray, centre: tuple[float, float], radius: float
+    axes: Axes, totals: RunTotals, counts: np.ndarray, centre: tuple[float, float], radius: float
 ) -> None:
     half = np.tan(np.radians(radius * 1.08))
     projection = GnomonicProj(rot=(*centre, 0.0), xsize=600, reso=np.degrees(2 * half) * 60.0 / 600)
     _show(axes, projection, counts, SKYMAP_ORDER, (-half, half, -half, half), "rows per pixel of 14′")
-    outlines = [_project(projection, p) for p in account.partitions]
+    outlines = [_project(projection, p) for p in totals.partitions]
     outlines = [outline for outline in outlines if np.isfinite(outline).all()]
     borders = PolyCollection(outlines, facecolors="none", edgecolors=_BORDER, linewidths=0.8)
     borders.set_rasterized(len(outlines) > MANY)
@@ -187,7 +187,7 @@ def _patch(
     _fill(
         axes,
         projection,
-        [p for p, d in zip(account.partitions, account.done, strict=True) if not d],
+        [p for p, d in zip(totals.partitions, totals.done, strict=True) if not d],
         widest=np.inf,
     )
     _sky_ticks(axes, projection, centre, half)

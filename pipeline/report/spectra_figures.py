@@ -1,4 +1,4 @@
-"""Figures of answers to spectra."""
+"""Figures of predictions from spectra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section of a page on answers to spectra: beside the surveys' own redshifts, and as a map."""
+"""Sections of the report on spectra: comparison with the surveys' redshifts, and reconstructions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.specpt import SPECPT_SPECTRA
 from ojala.models.evaluation.metrics import redshift_metrics
 from ojala.pipeline.report.spectra_figures import embedding_drawing, reconstruction_drawing, survey_drawing
+from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.healpix import Partition
 
 SAMPLE = 4000
@@ -28,94 +29,104 @@ EXAMPLES = 4
 """Spectra that are drawn with their reconstructions."""
 
 _KEY = "object_id"
-_PLACE = ("map_x", "map_y")
+_POSITION = ("map_x", "map_y")
 
 
 @dataclass(frozen=True, slots=True)
 class SpectralRows:
-    """Some rows of a product, with what the surveys say of the same spectra.
+    """Sample of rows of a product, with the surveys' values of the same spectra.
 
     Attributes
     ----------
     z, survey_z : ndarray of float, shape (N,)
-        Redshifts; NaN where there is none, or the survey had doubts.
-    survey_class, answered_class : ndarray of str, shape (N,)
+        Redshifts; NaN where there is none, or the survey does not trust its own.
+    survey_class, predicted_class : ndarray of str, shape (N,)
         Classes, `NONE` where there is none.
     embedding : ndarray of float32, shape (N, W), or None
         The embedding, where the product has one.
-    place : ndarray of float, shape (N, 2), or None
-        Places on the atlas' map, where the product has them.
+    position : ndarray of float, shape (N, 2), or None
+        Positions on the map of the atlas, where the product has them.
     """
 
     z: np.ndarray
     survey_z: np.ndarray
     survey_class: np.ndarray
-    answered_class: np.ndarray
+    predicted_class: np.ndarray
     embedding: np.ndarray | None
-    place: np.ndarray | None = None
+    position: np.ndarray | None = None
 
 
-def spectra_section(
-    run: UPath, source: UPath, done: Sequence[Partition], products: Sequence[Contract]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the template shows of answers to spectra, and the numbers in it.
+def survey_section(
+    run: ResolvedRun, run_id: str, done: Sequence[Partition]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Context of the template and numbers of the comparison with the surveys.
 
     Parameters
     ----------
-    run, source : UPath
-        Folder of the run, root of the spectra catalogue.
+    run : ResolvedRun
+        Resolved configuration of a run over spectra.
+    run_id : str
+        The run.
     done : sequence of Partition
-        Partitions that the run has.
-    products : sequence of Contract
-        What the run has written, the main product first.
+        Partitions that the run has, one at least.
     """
-    at = np.unique(np.linspace(0, len(done) - 1, LEAVES_READ).astype(int))
-    chosen = [done[i] for i in at] if done else []
-    main = products[0]
-    rows = _rows(run / main.name, source, chosen, main) if chosen else None
-    if rows is None:
-        return {}, {}
+    main = run.contracts[0]
+    rows = _rows(run.folder(run_id) / main.name, run.source, _spread(done), main)
     scores = _scores(rows)
     context = {
         "rows": len(rows.z),
         "scores": scores,
         "survey_drawing": survey_drawing(rows.z, rows.survey_z, rows.survey_class),
-        "embedding_drawing": embedding_drawing(rows.embedding, rows.survey_class, rows.survey_z, rows.place),
-        "reconstruction_drawing": reconstruction_drawing(run / SPECPT_SPECTRA.name, source, chosen, EXAMPLES)
-        if SPECPT_SPECTRA in products
-        else None,
+        "embedding_drawing": embedding_drawing(
+            rows.embedding, rows.survey_class, rows.survey_z, rows.position
+        ),
     }
     return context, {"sample": len(rows.z), "redshifts": scores}
 
 
+def reconstruction_section(
+    run: ResolvedRun, run_id: str, done: Sequence[Partition]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Context of the template of spectra with their reconstructions; None where the run wrote none."""
+    if SPECPT_SPECTRA not in run.contracts:
+        return None, {}
+    product = run.folder(run_id) / SPECPT_SPECTRA.name
+    return {"drawing": reconstruction_drawing(product, run.source, _spread(done), EXAMPLES)}, {}
+
+
+def _spread(done: Sequence[Partition]) -> list[Partition]:
+    """Partitions to read, evenly over the sky."""
+    return [done[i] for i in np.unique(np.linspace(0, len(done) - 1, LEAVES_READ).astype(int))]
+
+
 def _rows(product: UPath, source: UPath, chosen: Sequence[Partition], contract: Contract) -> SpectralRows:
     redshift = "z" if "z" in contract.names else "z_nn"
-    names = (redshift, "class", "embedding", *_PLACE)
+    names = (redshift, "class", "embedding", *_POSITION)
     wanted = [name for name in names if name in contract.names]
-    answers = pa.concat_tables(_read(product / partition.leaf, [_KEY, *wanted]) for partition in chosen)
-    known = pa.concat_tables(
+    predicted = pa.concat_tables(_read(product / partition.leaf, [_KEY, *wanted]) for partition in chosen)
+    survey = pa.concat_tables(
         _read(source / partition.leaf, [_KEY, "z", "class", "trusted"]) for partition in chosen
     )
-    take = np.linspace(0, answers.num_rows - 1, min(SAMPLE, answers.num_rows)).astype(int)
-    answers, known = answers.take(take), known.take(take)
-    trusted = known["trusted"].to_numpy(zero_copy_only=False)
-    survey_z = np.asarray(known["z"].to_numpy(zero_copy_only=False), float)
+    take = np.linspace(0, predicted.num_rows - 1, min(SAMPLE, predicted.num_rows)).astype(int)
+    predicted, survey = predicted.take(take), survey.take(take)
+    trusted = survey["trusted"].to_numpy(zero_copy_only=False)
+    survey_z = np.asarray(survey["z"].to_numpy(zero_copy_only=False), float)
     none = np.full(len(take), NONE, dtype=object)
     embedding = None
     if "embedding" in wanted:
         width = contract["embedding"].type.list_size
-        flat = answers["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        flat = predicted["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         embedding = np.asarray(flat, np.float32).reshape(-1, width)
-    place = None
-    if _PLACE[0] in wanted:
-        place = np.stack([np.asarray(answers[name].to_numpy(), float) for name in _PLACE], axis=1)
+    position = None
+    if _POSITION[0] in wanted:
+        position = np.stack([np.asarray(predicted[name].to_numpy(), float) for name in _POSITION], axis=1)
     return SpectralRows(
-        z=np.asarray(answers[redshift].to_numpy(zero_copy_only=False), float),
+        z=np.asarray(predicted[redshift].to_numpy(zero_copy_only=False), float),
         survey_z=np.where(trusted, survey_z, np.nan),
-        survey_class=np.where(trusted, known["class"].to_numpy(zero_copy_only=False), none),
-        answered_class=answers["class"].to_numpy(zero_copy_only=False) if "class" in wanted else none,
+        survey_class=np.where(trusted, survey["class"].to_numpy(zero_copy_only=False), none),
+        predicted_class=predicted["class"].to_numpy(zero_copy_only=False) if "class" in wanted else none,
         embedding=embedding,
-        place=place,
+        position=position,
     )
 
 
@@ -126,9 +137,9 @@ def _scores(rows: SpectralRows) -> dict[str, dict[str, float]]:
         of_class = rows.survey_class == name
         if not of_class.any():
             continue
-        said = rows.answered_class[of_class]
-        same = float(np.mean(said == name)) if (said != NONE).any() else np.nan
-        # Stars have velocities, which no one compares with answers about galaxies and quasars.
+        predicted = rows.predicted_class[of_class]
+        same = float(np.mean(predicted == name)) if (predicted != NONE).any() else np.nan
+        # The velocities of stars are not comparable with redshifts of galaxies and quasars.
         nothing = np.full(of_class.sum(), np.nan)
         z = nothing if name == "STAR" else rows.z[of_class]
         scores[name] = {

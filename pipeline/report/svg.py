@@ -1,4 +1,4 @@
-"""How figures look, and how they become part of a page."""
+"""Style of figures, and their conversion to SVG within a page."""
 
 from __future__ import annotations
 

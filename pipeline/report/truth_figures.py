@@ -1,4 +1,4 @@
-"""Figures of answers beside the truth."""
+"""Figures of predictions against true values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section of a page on answers beside the truth."""
+"""Section of a page on predictions against true values."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LISTED = 60
 
 
 def truth_section(matched: Matched, found: Validation) -> dict[str, Any]:
-    """What the template shows of answers beside the truth.
+    """Context of the template for predictions against true values.
 
     Parameters
     ----------
     matched : Matched
-        The answers beside the truth.
+        Predictions and true values.
     found : Validation
         The measures of them.
     """

@@ -1,4 +1,4 @@
-"""What `ojala validate` writes: the page, its numbers and its objects."""
+"""Files of `ojala validate`: the page, its numbers and its objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_validation(folder: UPath, matched: Matched, found: Validation) -> UPat
     folder : UPath
         Folder to write into.
     matched : Matched
-        The answers beside the truth.
+        Predictions and true values.
     found : Validation
         The measures of them.
     """

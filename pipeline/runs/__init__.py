@@ -1,1 +1,1 @@
-"""Runs and releases: configuration, plan, record, receipts, workspace, provenance."""
+"""Runs and releases: configuration, plan, record, receipts, quality gates, provenance."""

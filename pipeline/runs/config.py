@@ -1,9 +1,7 @@
-"""The configuration of a run: one TOML file, flags over it, resolved once and kept with the results."""
+"""Configuration of a run: a TOML file and options over it, validated and kept in the run's record."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import tomllib
@@ -14,13 +12,12 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.pipeline.execution import ENGINES
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.inference.model_spec import ModelSpec
+from ojala.pipeline.runs.gates import GateLimits
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
 """Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
@@ -30,39 +27,11 @@ class ConfigError(OjalaError, ValueError):
     """A configuration that cannot be understood."""
 
 
-class GateLimits(BaseModel):
-    """When a quality gate warns and when it keeps a run from being published.
-
-    Shares are of rows. A drift is the change against the published release over the partitions that were
-    made anew, beyond what the numbers of rows make likely by chance.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    few_rows: int = Field(default=1000, ge=0, description="below so many rows, shares and drifts only warn")
-    unanswered_warn: float = Field(default=0.05, ge=0, description="share of rows without a class")
-    unanswered_fail: float = Field(default=0.5, ge=0, description="share of rows without a class")
-    flagged_warn: float = Field(default=0.7, ge=0, description="share of rows with any flag")
-    flagged_fail: float = Field(default=0.98, ge=0, description="share of rows with any flag")
-    flag_drift_warn: float = Field(default=0.05, ge=0, description="change of the share of any one flag")
-    flag_drift_fail: float = Field(default=0.3, ge=0, description="change of the share of any one flag")
-    null_drift_warn: float = Field(default=0.05, ge=0, description="change of a column's share of nulls")
-    null_drift_fail: float = Field(default=0.3, ge=0, description="change of a column's share of nulls")
-    class_drift_warn: float = Field(default=0.03, ge=0, description="change of the share of a class")
-    class_drift_fail: float = Field(default=0.15, ge=0, description="change of the share of a class")
-    redshift_drift_warn: float = Field(
-        default=0.05, ge=0, description="largest distance of the cumulative N(z) of a class"
-    )
-    redshift_drift_fail: float = Field(
-        default=0.2, ge=0, description="largest distance of the cumulative N(z) of a class"
-    )
-
-
 class RunConfig(BaseModel):
-    """What a run is asked to do. Unknown names are refused.
+    """Settings of a run. Unknown names are refused.
 
-    Credentials do not belong in a URL. Where one holds them, they are taken out before anything is kept or
-    said; those of an ``s3://`` URL are handed to the environment of this process, where they belong.
+    Credentials do not belong in a URL. They are removed before anything is kept or printed; those of an
+    ``s3://`` URL are set in the environment of this process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +61,7 @@ class RunConfig(BaseModel):
     )
     atlas: str = Field(
         default="",
-        description="atlas that AVIS places embeddings in; empty: the one beside the weights, if any",
+        description="atlas that AVIS places embeddings in; empty: the one next to the weights, if any",
     )
     engine: str = Field(
         default="local",
@@ -144,33 +113,26 @@ class RunConfig(BaseModel):
         mode="before",
     )
     @classmethod
-    def _take_credentials_out(cls, value: object) -> object:
+    def _remove_credentials(cls, value: object) -> object:
         if isinstance(value, list | tuple):
             return tuple(without_credentials(one) if isinstance(one, str) else one for one in value)
         return without_credentials(value) if isinstance(value, str) else value
 
     @field_validator("model")
     @classmethod
-    def _know_the_model(cls, name: str) -> str:
+    def _check_model(cls, name: str) -> str:
         return ADAPTERS.find(name).name
 
     @model_validator(mode="before")
     @classmethod
-    def _find_weights(cls, values: object) -> object:
-        """Also files that belong to them, such as an atlas."""
-        adapter = ADAPTERS.get(values.get("model", DEFAULT_MODEL)) if isinstance(values, dict) else None
-        if adapter is None or not isinstance(values, dict):
+    def _fill_in_defaults(cls, values: object) -> object:
+        """Fill in the defaults of the model and of the device, so that records hold the settings used."""
+        if not isinstance(values, dict) or values.get("model", DEFAULT_MODEL) not in ADAPTERS:
             return values
-        given = {name: value for name, value in values.items() if value}
-        weights = given.get("weights", adapter.weights)
-        return values | {"weights": weights, **adapter.companions(weights)} | given
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apply_device_defaults(cls, values: object) -> object:
-        """Settle what was not asked for by the device, so that keys and records hold what was used."""
-        if not isinstance(values, dict):
-            return values
+        adapter = ADAPTERS[values.get("model", DEFAULT_MODEL)]
+        values = values | {"weights": values.get("weights") or adapter.weights}
+        for name, path in adapter.companions(values["weights"]).items():
+            values |= {name: values.get(name) or path}
         engine = values.get("engine", "local")
         if engine not in ENGINES:
             raise ValueError(f"there is no engine {engine!r}: choose from {', '.join(ENGINES)}")
@@ -178,38 +140,32 @@ class RunConfig(BaseModel):
         device = values.get("device") or devices[0]
         if "cpu" not in devices and device != "cuda":
             raise ValueError(f"the engine {engine} runs the network on cuda: leave --device {device} out")
-        adapter = ADAPTERS.get(values.get("model", DEFAULT_MODEL))
-        usual: dict[str, object] = adapter.device_defaults(device) if adapter else {}
-        if device != "cuda":
-            return usual | values
-        if "cuda" not in devices:
+        if "cuda" not in devices and device == "cuda":
             raise ValueError(
                 f"processes of the engine {engine} would share one GPU: take --engine cuda, which has one "
                 "per GPU"
             )
+        defaults = adapter.device_defaults(device)
         if "cpu" not in devices:
-            usual["workers"] = visible_gpus()
-        return usual | values | {"device": device}
+            defaults |= {"workers": visible_gpus()}
+        return defaults | values | {"device": device}
 
     @model_validator(mode="after")
-    def _read_one_catalogue(self) -> RunConfig:
-        reads = self.adapter.reads.name
-        other = "photometry" if reads == "spectra" else "spectra"
+    def _refuse_what_the_model_has_no_use_for(self) -> RunConfig:
+        adapter, reads = self.adapter, self.adapter.reads.name
         if getattr(self, reads) is None:
-            raise ValueError(f"model {self.model} reads {reads}: say with --{reads} where they are")
-        if getattr(self, other) is not None:
-            raise ValueError(f"model {self.model} reads {reads}, not {other}: leave --{other} out")
-        if self.cutouts is not None and self.adapter.auxiliary is None:
-            raise ValueError(f"model {self.model} reads {reads}, not cutouts: leave --cutouts out")
-        return self
-
-    @model_validator(mode="after")
-    def _refuse_what_the_model_does_not_use(self) -> RunConfig:
-        for setting, option in (("atlas", "--atlas"), ("heads", "--head")):
-            if getattr(self, setting) and setting not in self.adapter.accepts:
-                raise ValueError(f"model {self.model} has no use for {setting}: leave {option} out")
-        if self.truth and self.adapter.validation is None:
-            raise ValueError(f"model {self.model} has no validation against true values: leave --truth out")
+            raise ValueError(f"model {self.model} reads {reads}: give --{reads}")
+        inputs = {reads, adapter.auxiliary.name if adapter.auxiliary else reads}
+        for name in ("photometry", "spectra", "cutouts"):
+            if name not in inputs and getattr(self, name) is not None:
+                raise ValueError(f"model {self.model} reads {reads}, not {name}: leave --{name} out")
+        for name, option in (("atlas", "atlas"), ("heads", "head")):
+            if name not in adapter.accepts and getattr(self, name):
+                raise ValueError(f"model {self.model} has no use for {name}: leave --{option} out")
+        if self.truth and adapter.validation is None:
+            raise ValueError(
+                f"model {self.model} has no column that true values can judge: leave --truth out"
+            )
         return self
 
     @property
@@ -219,37 +175,17 @@ class RunConfig(BaseModel):
 
     @property
     def source(self) -> str:
-        """Root of the catalogue that the model reads."""
+        """Root of the input catalogue."""
         return str(getattr(self, self.adapter.reads.name))
 
     @property
     def auxiliary(self) -> str | None:
-        """Root of the auxiliary catalogue that the model reads; None if there is none."""
-        return self.cutouts
-
-    @property
-    def products(self) -> tuple[str, ...]:
-        """Names of the products that the run writes."""
-        names = [contract.name for contract in self.adapter.products(extended=self.vectors)]
-        return (*names, *((self.adapter.heads_product,) if self.heads else ()))
-
-    def contracts(self) -> dict[str, Contract]:
-        """Contracts of those products, by name."""
-        products = self.adapter.products(extended=self.vectors, heads=self.finetuned_heads())
-        return {contract.name: contract for contract in products}
-
-    def finetuned_heads(self) -> tuple[FinetunedHead, ...]:
-        """Descriptions of the user's fine-tuned heads."""
-        if not self.heads:
-            return ()
-        return self.adapter.heads(self.spec(), self.spec().read_assets()[0].sha256)
-
-    def atlas_sha256(self) -> str:
-        """SHA-256 of the atlas; empty if there is none."""
-        return {asset.role: asset.sha256 for asset in self.spec().read_assets()}.get("atlas", "")
+        """Root of the auxiliary input catalogue; None without one."""
+        contract = self.adapter.auxiliary
+        return getattr(self, contract.name) if contract else None
 
     def spec(self) -> ModelSpec:
-        """How workers load the model."""
+        """Files, device and arithmetic of the model, not yet read; `ResolvedRun.spec` has their hashes."""
         return ModelSpec(
             name=self.model,
             weights=self.weights,
@@ -262,44 +198,37 @@ class RunConfig(BaseModel):
             extended=self.vectors,
         )
 
-    def to_record(self) -> dict[str, str | int | float | bool | None]:
-        """All settings, without nesting: what a run's record keeps. `from_record` reads it.
+    def absolute(self) -> RunConfig:
+        """The same with absolute paths, which hold in whatever folder a later command is given."""
+        changed = {name: _absolute(getattr(self, name)) for name in _PATHS}
+        return self.model_copy(update=changed | {"heads": tuple(map(_absolute, self.heads))})
 
-        Paths on this machine are absolute, so that they hold in whatever folder a later command is given.
-        """
+    def to_record(self) -> dict[str, str | int | float | bool | None]:
+        """All settings by name, nested ones as ``gates.few_rows`` and ``heads.0``: the form in records."""
         settings = self.model_dump()
-        for name in ("photometry", "spectra", "cutouts", "out", "weights", "atlas", "truth"):
-            if settings[name] and "://" not in settings[name]:
-                settings[name] = os.path.abspath(settings[name])
-        heads = [head if "://" in head else os.path.abspath(head) for head in settings.pop("heads")]
+        heads, gates = settings.pop("heads"), settings.pop("gates")
         settings |= {f"heads.{k}": head for k, head in enumerate(heads)}
-        gates = settings.pop("gates")
         return settings | {f"gates.{name}": value for name, value in gates.items()}
 
     @classmethod
     def from_record(cls, settings: Mapping[str, object]) -> RunConfig:
-        """The configuration that a record keeps; settings that there are no more are left out."""
+        """The configuration in a record; settings that this version does not have are left out."""
         gates = {name.removeprefix("gates."): v for name, v in settings.items() if name.startswith("gates.")}
-        known = {name: value for name, value in settings.items() if name in cls.model_fields}
         heads = [value for name, value in settings.items() if name.startswith("heads.")]
-        limits = {name: value for name, value in gates.items() if name in GateLimits.model_fields}
-        return cls.model_validate(known | {"heads": heads, "gates": limits})
+        kept = {name: value for name, value in settings.items() if name in cls.model_fields}
+        return cls.model_validate(kept | {"heads": heads, "gates": GateLimits.known(gates)})
 
-    def numbers_sha256(self) -> str:
-        """Hash of those settings that change numbers or columns; where and how fast do not."""
-        settings = {
-            "model": self.model,
-            "device": self.device,
-            "precision": self.precision,
-            "batch_size": self.batch_size,
-            "products": self.products,
-            "assets": [(asset.role, asset.sha256) for asset in self.spec().read_assets()[1:]],
-        }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+def _absolute(path: str | None) -> str | None:
+    return os.path.abspath(path) if path and "://" not in path else path
+
+
+_PATHS = ("photometry", "spectra", "cutouts", "out", "weights", "atlas", "truth")
+"""Settings that are paths, besides the heads."""
 
 
 def visible_gpus() -> int:
-    """How many GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` says; 1 where none can be seen."""
+    """Number of GPUs that ``CUDA_VISIBLE_DEVICES`` leaves to this process; 1 where none is visible."""
     import torch
 
     return torch.cuda.device_count() or 1
@@ -308,7 +237,7 @@ def visible_gpus() -> int:
 def without_credentials(url: str) -> str:
     """A URL without user, password and query; anything else as it is.
 
-    What an ``s3://`` URL held goes to the environment, unless credentials are there already.
+    Credentials of an ``s3://`` URL are set in the environment, unless there are some already.
     """
     match = _URL.fullmatch(url)
     if match is None:

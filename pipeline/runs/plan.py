@@ -1,4 +1,4 @@
-"""The plan of a run: which partitions have to be worked on, and why. Planning writes nothing."""
+"""Plan of a run: which partitions have to be processed, and why. Planning writes nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Literal
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint
+from ojala.pipeline.inference.adapters.base import ModelError
 from ojala.pipeline.inference.model_spec import ModelSpec, require_device
-from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.receipts import Known, load_partition_status
+from ojala.pipeline.runs.receipts import PartitionStatus, load_partition_status
 from ojala.pipeline.runs.record import (
     ENDED,
     RecordError,
@@ -27,6 +27,7 @@ from ojala.pipeline.runs.record import (
 )
 from ojala.pipeline.runs.region import Region
 from ojala.pipeline.runs.releases import ReleaseError, published_run, was_published
+from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import FileStat, list_files
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves, read_names
 from ojala.pipeline.storage.healpix import Partition
@@ -34,7 +35,7 @@ from ojala.pipeline.storage.healpix import Partition
 DONE = "done"
 
 REPROCESS = "reprocess"
-"""State of a partition that is done again because its region was asked for."""
+"""State of a partition that is processed again because it lies in the region to reprocess."""
 
 _CHANGED = {
     "input_sha256": "input",
@@ -43,9 +44,9 @@ _CHANGED = {
     "code_version": "code",
     "contract_version": "contract",
 }
-"""Ingredient -> what is said of a partition when it differs, after ``stale:``."""
+"""Field of a fingerprint -> word after ``stale:`` where it differs."""
 
-Action = Literal["keep", "link", "work", "leave"]
+Action = Literal["keep", "link", "work", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +56,49 @@ class Entry:
     Attributes
     ----------
     partition : Partition
-        Which.
+        Part of the sky.
     rows : int
-        Rows of its photometry leaf.
-    ingredients : Ingredients
-        What its numbers depend on if it is worked on now.
+        Rows of its input.
+    fingerprint : Fingerprint
+        Everything that its numbers depend on if it is processed now.
     state : str
-        How what there is compares with what is asked: ``done``, ``missing``, ``failed``, ``damaged``,
+        Comparison of the files with the request: ``done``, ``missing``, ``failed``, ``damaged``,
         ``stale: ...`` or ``reprocess``.
     action : str
-        ``keep``: it lies in the run; ``link``: its leaves are taken from the run's base; ``work``: it is to
-        do; ``leave``: it is neither there nor asked for.
+        ``keep``: its leaves lie in the run; ``link``: its leaves are linked from the run's base; ``work``: it
+        is processed; ``skip``: it has no leaves and is not processed.
     """
 
     partition: Partition
     rows: int
-    ingredients: Fingerprint
+    fingerprint: Fingerprint
     state: str
     action: Action
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do.
+    """Work of a run.
 
     Attributes
     ----------
+    resolved : ResolvedRun
+        Resolved configuration of the run.
     run_id : str
         The run that the results belong to.
     resumes : bool
         Whether that run exists.
     entries : tuple of Entry
-        All partitions of the photometry, in order of the sky.
+        All partitions of the input, in order of the sky.
     base : str or None
-        Run from which whole leaves are linked.
+        Run from which intact leaves are linked.
     region : str or None
-        The part of the sky that is done again, as it was given; None for a run over all of it.
+        Region to reprocess, as it was given; None for a run over all of the sky.
     remarks : tuple of str
-        What a person should know before it starts.
+        Remarks for the user before it starts.
     """
 
+    resolved: ResolvedRun
     run_id: str
     resumes: bool
     entries: tuple[Entry, ...]
@@ -103,13 +107,18 @@ class Plan:
     remarks: tuple[str, ...] = ()
 
     @property
+    def folder(self) -> UPath:
+        """Folder of the run."""
+        return self.resolved.folder(self.run_id)
+
+    @property
     def to_do(self) -> list[Entry]:
-        """The partitions that have to be worked on."""
+        """Partitions to process."""
         return [entry for entry in self.entries if entry.action == "work"]
 
     @property
     def to_link(self) -> list[Entry]:
-        """The partitions whose leaves are taken from the base."""
+        """Partitions whose leaves are linked from the base."""
         return [entry for entry in self.entries if entry.action == "link"]
 
     @property
@@ -119,7 +128,7 @@ class Plan:
 
     @property
     def rows_to_do(self) -> int:
-        """Rows in the partitions that have to be worked on."""
+        """Rows of the partitions to process."""
         return sum(entry.rows for entry in self.to_do)
 
     def states(self) -> dict[str, int]:
@@ -129,181 +138,148 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What lies in a run's folder."""
+    """Files and partitions of a run's folder."""
 
     run: UPath
     files: dict[str, FileStat]
-    known: dict[Partition, Known]
+    partitions: dict[Partition, PartitionStatus]
     record: RunRecord | None
 
     def state(self, partition: Partition, wanted: Fingerprint, products: tuple[str, ...], check: bool) -> str:
         """State of a partition against the fingerprint that it should have."""
-        known = self.known.get(partition)
-        if known is None:
+        status = self.partitions.get(partition)
+        if status is None:
             return "missing"
-        if known.status != "done":
-            return known.status
-        if known.ingredients is None:
+        if status.status != "done":
+            return status.status
+        if status.fingerprint is None:
             return "damaged"
-        if known.key != wanted.key():
-            have, want = known.ingredients.model_dump(), wanted.model_dump()
+        if status.key != wanted.key():
+            have, want = status.fingerprint.model_dump(), wanted.model_dump()
             return "stale: " + ", ".join(text for name, text in _CHANGED.items() if have[name] != want[name])
-        return DONE if self.whole(partition, products, check) else "damaged"
+        return DONE if self.is_intact(partition, products, check) else "damaged"
 
-    def whole(self, partition: Partition, products: tuple[str, ...], check: bool) -> bool:
-        """Whether a done partition has the leaves of these products, and they are as they were written."""
-        known = self.known.get(partition)
+    def is_intact(self, partition: Partition, products: tuple[str, ...], check: bool) -> bool:
+        """Whether a done partition has the leaves of these products, unchanged since they were written."""
+        status = self.partitions.get(partition)
         return (
-            known is not None
-            and known.status == DONE
-            and tuple(leaf.product for leaf in known.leaves) == products
-            and known.whole(self.run, self.files, check=check)
+            status is not None
+            and status.status == DONE
+            and tuple(leaf.product for leaf in status.leaves) == products
+            and status.is_intact(self.run, self.files, check=check)
         )
 
 
-def make_plan(config: RunConfig, region: Region | None = None, *, check: bool = False) -> Plan:
-    """Compare what is asked for with what there is.
+Inputs = dict[Partition, tuple[int, Fingerprint]]
+"""Rows and fingerprint of each partition of the input."""
 
-    Without a region an unfinished run is resumed. A finished run that holds all that is asked for is left
-    as it is, and the plan has nothing to do; otherwise a new run is planned, since a finished run is never
-    written to. Whatever the latest run has under the same key is linked and not done again.
 
-    With a region the published run is done again where the region touches it, in a new run; everything
-    else is linked as it is, also where its key is not that of today.
+def make_plan(resolved: ResolvedRun, region: Region | None = None, *, check: bool = False) -> Plan:
+    """Compare the request with the files of earlier runs.
+
+    Without a region an unfinished run is resumed. A finished run that has everything requested is kept as it
+    is, and the plan has nothing to do; otherwise a new run is planned, since a finished run is never written
+    to. Partitions of the latest run with the same key are linked and not processed again.
+
+    With a region the published run is processed again where the region touches it, in a new run; everything
+    else is linked as it is, also where its key is another one today.
 
     Parameters
     ----------
-    config : RunConfig
-        What is asked for.
+    resolved : ResolvedRun
+        Resolved configuration of the run.
     region : Region, optional
-        The part of the sky to do again.
+        Region to reprocess.
     check : bool
         Read every leaf and compare its SHA-256, where otherwise size and time of change are trusted.
 
     Raises
     ------
     CatalogueError
-        If there is no catalogue to read, or the second one was not made for the first.
+        If there is no input catalogue, or the auxiliary one was not made for it.
     RegionError
         If the region touches nothing.
     ReleaseError
         If there is nothing to reprocess.
     """
-    wanted = _wanted(config)
+    wanted = {p: (rows, resolved.fingerprint(sha256)) for p, (rows, sha256) in _inputs(resolved).items()}
     if region is None:
-        return _plan_all(config, wanted, check)
-    return _plan_region(config, wanted, region, check)
+        return _plan_all(resolved, wanted, check)
+    return _plan_region(resolved, wanted, region, check)
 
 
-def _wanted(config: RunConfig) -> dict[Partition, tuple[int, Fingerprint]]:
-    weights_sha256 = config.spec().read_assets()[0].sha256
-    code_version = config.adapter.code_version
-    config_sha256 = config.numbers_sha256()
-    contracts = " ".join(f"{name} {contract.version}" for name, contract in config.contracts().items())
-    return {
-        partition: (
-            rows,
-            Fingerprint(
-                input_sha256=sha256,
-                weights_sha256=weights_sha256,
-                config_sha256=config_sha256,
-                code_version=code_version,
-                contract_version=contracts,
-            ),
-        )
-        for partition, (rows, sha256) in _inputs(config).items()
-    }
-
-
-def _inputs(config: RunConfig) -> dict[Partition, tuple[int, str]]:
-    """Rows of each partition and the hashes of the leaves that are read for it, of one or two catalogues."""
-    leaves = read_leaves(UPath(config.source))
-    if config.auxiliary is None or config.adapter.auxiliary is None:
+def _inputs(resolved: ResolvedRun) -> dict[Partition, tuple[int, str]]:
+    """Rows of each partition and the SHA-256 of its leaf, of both leaves with an auxiliary catalogue."""
+    source, auxiliary, contract = resolved.source, resolved.auxiliary, resolved.adapter.auxiliary
+    leaves = read_leaves(source)
+    if auxiliary is None or contract is None:
         return {partition: (leaf.rows, leaf.sha256) for partition, leaf in leaves.items()}
-    beside, contract = UPath(config.auxiliary), config.adapter.auxiliary
-    others = read_leaves(beside)
-    if missing := sorted(set(contract.names) - read_names(beside)):
-        raise CatalogueError(f"{beside} is no catalogue of {contract.name}: it has no column {missing[0]}")
-    if apart := sorted(leaves.keys() ^ others.keys()):
+    others = read_leaves(auxiliary)
+    if missing := sorted(set(contract.names) - read_names(auxiliary)):
+        raise CatalogueError(f"{auxiliary} is no catalogue of {contract.name}: it has no column {missing[0]}")
+    if different := sorted(leaves.keys() ^ others.keys()):
         raise CatalogueError(
-            f"{beside} has other partitions than {config.source}: {apart[0].name} is in one of them only. "
-            f"The right one is made by: ojala cutouts IMAGES --objects {config.source} --out FOLDER"
+            f"{auxiliary} has other partitions than {source}: {different[0].name} is in one of them only. "
+            f"The right one is made by: ojala {contract.name} IMAGES --objects {source} --out FOLDER"
         )
     return {p: (leaf.rows, f"{leaf.sha256} {others[p].sha256}") for p, leaf in leaves.items()}
 
 
-def _plan_all(config: RunConfig, wanted: dict[Partition, tuple[int, Fingerprint]], check: bool) -> Plan:
-    out = UPath(config.out)
-    latest = _latest(out, config.products[0])
+def _plan_all(resolved: ResolvedRun, wanted: Inputs, check: bool) -> Plan:
+    out, products = resolved.out, resolved.products
+    latest = _latest(out, products[0])
     if latest is None:
-        entries = tuple(Entry(p, rows, i, "missing", "work") for p, (rows, i) in wanted.items())
-        return Plan(_new_run_id(out), False, entries)
+        entries = tuple(Entry(p, rows, key, "missing", "work") for p, (rows, key) in wanted.items())
+        return Plan(resolved, _new_run_id(out), False, entries)
     run, record, remarks = latest
-    held = _held(run, record, wanted)
-    states = {p: held.state(p, i, config.products, check) for p, (_, i) in wanted.items()}
+    current = _run_state(run, record, wanted)
+    states = {p: current.state(p, key, products, check) for p, (_, key) in wanted.items()}
     ended = record is not None and record.status in ENDED
-    if ended and record is not None and record.status == Status.COMPLETE and set(states.values()) == {DONE}:
-        entries = tuple(Entry(p, rows, i, DONE, "keep") for p, (rows, i) in wanted.items())
-        return Plan(run.name, True, entries, record.base, remarks=remarks)
+    if record is not None and record.status == Status.COMPLETE and set(states.values()) == {DONE}:
+        entries = tuple(Entry(p, rows, key, DONE, "keep") for p, (rows, key) in wanted.items())
+        return Plan(resolved, run.name, True, entries, record.base, remarks=remarks)
     if ended or record is None or was_published(out, run.name):
         entries = tuple(
-            Entry(p, rows, i, states[p], "link" if states[p] == DONE else "work")
-            for p, (rows, i) in wanted.items()
+            Entry(p, rows, key, states[p], "link" if states[p] == DONE else "work")
+            for p, (rows, key) in wanted.items()
         )
-        return Plan(_new_run_id(out), False, entries, base=run.name, remarks=remarks)
+        return Plan(resolved, _new_run_id(out), False, entries, base=run.name, remarks=remarks)
     base = _base_of(out, record, wanted)
-    found = []
-    for p, (rows, i) in wanted.items():
+    entries_of_both = []
+    for p, (rows, key) in wanted.items():
         state = states[p]
         action: Action = "keep" if state == DONE else "work"
-        if state != DONE and base is not None and base.state(p, i, config.products, check) == DONE:
+        if state != DONE and base is not None and base.state(p, key, products, check) == DONE:
             state, action = DONE, "link"
-        found.append(Entry(p, rows, i, state, action))
-    return Plan(run.name, True, tuple(found), base=record.base, remarks=remarks)
+        entries_of_both.append(Entry(p, rows, key, state, action))
+    return Plan(resolved, run.name, True, tuple(entries_of_both), base=record.base, remarks=remarks)
 
 
-def _plan_region(
-    config: RunConfig, wanted: dict[Partition, tuple[int, Fingerprint]], region: Region, check: bool
-) -> Plan:
-    out, products = UPath(config.out), config.products
+def _plan_region(resolved: ResolvedRun, wanted: Inputs, region: Region, check: bool) -> Plan:
+    out, products = resolved.out, resolved.products
     run = published_run(out, products[0])
     record = read_record(run)
-    if record.products and record.products != products:
-        raise ReleaseError(
-            f"run {run.name} has {', '.join(record.products)}, asked for are {', '.join(products)}: give or "
-            "leave out --vectors and --head as it was there"
-        )
-    if {name: record.contract(name) for name in products} != config.contracts():
-        names = ", ".join(head.name for head in record.heads)
-        raise ReleaseError(
-            f"the heads of run {run.name} ({names}) have other columns than those asked for: a region cannot "
-            "have columns of its own, run the whole catalogue"
-        )
-    if record.atlas_sha256 != config.atlas_sha256():
-        raise ReleaseError(
-            f"run {run.name} was placed in another atlas than asked for: a region cannot have clusters and "
-            "maps of its own, run the whole catalogue"
-        )
-    base = _held(run, record, wanted)
-    touched = region.touched(wanted, base.known)
+    _check_same_columns(resolved, record)
+    base = _run_state(run, record, wanted)
+    touched = region.touched(wanted, base.partitions)
     begun = _begun(out, products[0], run.name, region.text)
-    mine = _held(begun, read_record(begun), wanted) if begun is not None else None
+    own = _run_state(begun, read_record(begun), wanted) if begun is not None else None
     entries, other, absent = [], 0, 0
-    for p, (rows, i) in wanted.items():
-        state = base.state(p, i, products, check)
+    for p, (rows, key) in wanted.items():
+        state = base.state(p, key, products, check)
         action: Action
         if p in touched:
-            own = mine is not None and mine.state(p, i, products, check) == DONE
-            own = own and mine is not None and mine.known[p].run_id == mine.run.name
-            state, action = (DONE, "keep") if own else (REPROCESS, "work")
-        elif mine is not None and mine.whole(p, products, check):
+            done = own is not None and own.state(p, key, products, check) == DONE
+            done = done and own is not None and own.partitions[p].run_id == own.run.name
+            state, action = (DONE, "keep") if done else (REPROCESS, "work")
+        elif own is not None and own.is_intact(p, products, check):
             action = "keep"
-        elif base.whole(p, products, check):
+        elif base.is_intact(p, products, check):
             action = "link"
         else:
-            action, absent = "leave", absent + 1
+            action, absent = "skip", absent + 1
         other += state.startswith("stale") and action in ("keep", "link")
-        entries.append(Entry(p, rows, i, state, action))
+        entries.append(Entry(p, rows, key, state, action))
     remarks = []
     if other:
         remarks.append(
@@ -316,11 +292,33 @@ def _plan_region(
             "new run is incomplete"
         )
     run_id = begun.name if begun is not None else _new_run_id(out)
-    return Plan(run_id, begun is not None, tuple(entries), run.name, region.text, tuple(remarks))
+    return Plan(resolved, run_id, begun is not None, tuple(entries), run.name, region.text, tuple(remarks))
+
+
+def _check_same_columns(resolved: ResolvedRun, record: RunRecord) -> None:
+    """Refuse to reprocess a region with other products, columns or files than the rest of the run has."""
+    run_id = record.run_id
+    if record.products and record.products != resolved.products:
+        raise ReleaseError(
+            f"run {run_id} has {', '.join(record.products)}, asked for are {', '.join(resolved.products)}: "
+            "give or leave out --vectors and --head as it was there"
+        )
+    if tuple(record.contract(product) for product in record.products or ()) != resolved.contracts:
+        names = ", ".join(head.name for head in record.heads)
+        raise ReleaseError(
+            f"the heads of run {run_id} ({names}) have other columns than those asked for: a region cannot "
+            "have columns of its own, run the whole catalogue"
+        )
+    for role in sorted(resolved.adapter.accepts - {"heads"}):
+        if record.assets.get(role) != resolved.assets.get(role):
+            raise ReleaseError(
+                f"run {run_id} was made with another {role} than asked for: its columns would mean something "
+                "else in the region, run the whole catalogue"
+            )
 
 
 def _latest(out: UPath, product: str) -> tuple[UPath, RunRecord | None, tuple[str, ...]] | None:
-    """The run of a product to go on with: an unfinished one over all of the sky, else the last that ended.
+    """Run of a product to continue: an unfinished one over all of the sky, else the last that ended.
 
     Its record is None if it cannot be read; then a remark says so.
     """
@@ -344,7 +342,7 @@ def _latest(out: UPath, product: str) -> tuple[UPath, RunRecord | None, tuple[st
 
 
 def _begun(out: UPath, product: str, base: str, region: str) -> UPath | None:
-    """The run that was started last for this region of this base, unless it was published."""
+    """Run that was started last for this region of this base, unless it was published."""
     for run in reversed(find_runs(out)):
         try:
             record = read_record(run)
@@ -362,12 +360,12 @@ def _base_of(out: UPath, record: RunRecord, wanted: Mapping[Partition, object]) 
     if not base.exists():
         return None
     try:
-        return _held(base, read_record(base), wanted)
+        return _run_state(base, read_record(base), wanted)
     except RecordError:
-        return _held(base, None, wanted)
+        return _run_state(base, None, wanted)
 
 
-def _held(run: UPath, record: RunRecord | None, wanted: Mapping[Partition, object]) -> RunState:
+def _run_state(run: UPath, record: RunRecord | None, wanted: Mapping[Partition, object]) -> RunState:
     files = list_files(run)
     ended = record is not None and record.status != Status.RUNNING
     return RunState(run, files, load_partition_status(run, wanted.keys(), files, ended=ended), record)
@@ -389,13 +387,14 @@ def _new_run_id(out: UPath) -> str:
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
-def rows_per_second(plan: Plan, config: RunConfig) -> float:
-    """Rows a second that all workers together can be expected to do.
+def rows_per_second(plan: Plan) -> float:
+    """Estimate the rows per second of all workers together.
 
-    Taken from the record of the latest run with the same model where there is one, else measured by
-    asking the model about one batch twice; 0 if that is not known.
+    From the record of the latest run with the same model where there is one, else measured by predicting one
+    batch twice; 0 if this machine cannot measure it.
     """
-    for run in reversed(find_runs(UPath(config.out))):
+    config = plan.resolved.config
+    for run in reversed(find_runs(plan.resolved.out)):
         try:
             record = read_record(run)
         except RecordError:
@@ -404,13 +403,13 @@ def rows_per_second(plan: Plan, config: RunConfig) -> float:
             return record.rows_per_worker_second * config.workers
     try:
         require_device(config.device)
-    except ValueError:
+    except ModelError:
         return 0.0  # the workers have such a device, this machine has none
-    return measure_rate(config.spec())
+    return measure_rate(plan.resolved.spec)
 
 
 def measure_rate(spec: ModelSpec) -> float:
-    """Rows a second of the bare model in this process."""
+    """Rows per second of the bare model in this process."""
     adapter, model = spec.adapter, spec.load()
     rows = adapter.example(spec.batch_size)
     adapter.predict(model, rows)

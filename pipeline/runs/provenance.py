@@ -1,4 +1,4 @@
-"""Where a run's results come from: a table of partitions, PROV-JSON and checksums.
+"""Provenance of a run: a table of partitions, PROV-JSON and checksums.
 
 The terms are those of the IVOA Provenance Data Model (Activity, Entity, Agent and their relations).
 """
@@ -11,13 +11,13 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prov.model import ProvDocument
+from prov.model import ProvDocument, ProvEntity
 from upath import UPath
 
-from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RECORD, RunRecord
+from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import hash_files, list_files, write_whole
 from ojala.pipeline.storage.healpix import Partition
 
@@ -29,7 +29,7 @@ _STAGES = ("read", "predict", "derive", "write")
 
 
 def partitions_table(receipts: Sequence[Receipt]) -> pa.Table:
-    """Receipts as a table, one row per partition in order of the sky."""
+    """Table of receipts, one row per partition in order of the sky."""
     rows = []
     for receipt in sorted(receipts, key=lambda r: Partition.parse(r.partition)):
         partition = Partition.parse(receipt.partition)
@@ -60,79 +60,66 @@ def partitions_table(receipts: Sequence[Receipt]) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def prov_document(record: RunRecord, photometry: str, products: dict[str, Contract]) -> ProvDocument:
+def prov_document(run: ResolvedRun, record: RunRecord) -> ProvDocument:
     """Describe a run in the terms of W3C PROV and the IVOA Provenance Data Model.
 
     Parameters
     ----------
+    run : ResolvedRun
+        Resolved configuration of the run: inputs and contracts.
     record : RunRecord
-        The run.
-    photometry : str
-        Where the photometry lies.
-    products : dict of str to Contract
-        Contracts of what was generated.
+        Its record.
     """
     document = ProvDocument()
     document.add_namespace("voprov", "http://www.ivoa.net/documents/ProvenanceDM/")
     document.add_namespace("ojala", "urn:ojala:")
-    run = document.activity(
+    activity = document.activity(
         f"ojala:run/{record.run_id}",
         record.started,
         record.ended,
         {"prov:label": "run of the model over all partitions", "voprov:status": record.status},
     )
-    for name, value in record.config.items():
-        parameter = document.entity(
-            f"ojala:run/{record.run_id}/parameter/{name}",
-            {"prov:type": "voprov:Parameter", "voprov:name": name, "prov:value": str(value)},
-        )
-        document.used(run, parameter)
     agent = document.agent(
         "ojala:software", {"prov:type": "prov:SoftwareAgent", "ojala:version": record.code_version}
     )
-    document.wasAssociatedWith(run, agent)
-    source = document.entity(
-        "ojala:photometry", {"prov:label": "photometry catalogue", "prov:location": photometry}
-    )
-    weights = document.entity(
-        "ojala:weights", {"prov:label": record.model, "ojala:sha256": record.weights_sha256}
-    )
-    document.used(run, source)
-    if record.beside is not None:
-        beside = {"prov:label": "cut-out catalogue", "prov:location": record.beside}
-        document.used(run, document.entity("ojala:cutouts", beside))
-    document.used(run, weights)
-    if record.atlas_sha256:
-        atlas = {"prov:label": "atlas of embeddings", "ojala:sha256": record.atlas_sha256}
-        document.used(run, document.entity("ojala:atlas", atlas))
-    for head in record.heads:
-        used = document.entity(
-            f"ojala:head/{head.name}", {"prov:label": head.description, "ojala:sha256": head.sha256}
-        )
-        document.used(run, used)
-    for name, contract in products.items():
+    document.wasAssociatedWith(activity, agent)
+
+    def use(identifier: str, **attributes: str) -> ProvEntity:
+        named = {name.replace("_", ":", 1): value for name, value in attributes.items()}
+        entity = document.entity(f"ojala:{identifier}", named)
+        document.used(activity, entity)
+        return entity
+
+    for name, value in record.config.items():
+        identifier = f"run/{record.run_id}/parameter/{name}"
+        use(identifier, prov_type="voprov:Parameter", voprov_name=name, prov_value=str(value))
+    adapter = run.adapter
+    labels, roots = adapter.labels, {adapter.reads.name: str(run.source)}
+    if adapter.auxiliary is not None and run.auxiliary is not None:
+        roots[adapter.auxiliary.name] = str(run.auxiliary)
+    inputs = [use(name, prov_label=labels[name], prov_location=root) for name, root in roots.items()]
+    use("weights", prov_label=record.model, ojala_sha256=record.weights_sha256)
+    described = {f"head.{head.name}": head.description for head in record.heads}
+    for role, sha256 in record.assets.items():
+        use(role.replace(".", "/"), prov_label=described.get(role, role), ojala_sha256=sha256)
+    for contract in run.contracts:
         product = document.entity(
-            f"ojala:run/{record.run_id}/{name}",
+            f"ojala:run/{record.run_id}/{contract.name}",
             {"prov:label": contract.title, "ojala:contract": contract.version, "ojala:rows": record.rows_out},
         )
-        document.wasGeneratedBy(product, run)
-        document.wasDerivedFrom(product, source)
+        document.wasGeneratedBy(product, activity)
+        for source in inputs:
+            document.wasDerivedFrom(product, source)
     return document
 
 
-def write_provenance(
-    run: UPath,
-    record: RunRecord,
-    photometry: str,
-    products: dict[str, Contract],
-    receipts: Sequence[Receipt],
-) -> None:
+def write_provenance(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> None:
     """Write the table of partitions and PROV-JSON into a run's folder."""
+    folder = run.folder(record.run_id)
     sink = io.BytesIO()
     pq.write_table(partitions_table(receipts), sink, compression="zstd")
-    write_whole(run / PARTITIONS, sink.getvalue())
-    document = prov_document(record, photometry, products)
-    write_whole(run / PROV, str(document.serialize(indent=1)).encode())
+    write_whole(folder / PARTITIONS, sink.getvalue())
+    write_whole(folder / PROV, str(prov_document(run, record).serialize(indent=1)).encode())
 
 
 def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:
@@ -149,12 +136,12 @@ def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:
 
 
 def read_checksums(run: UPath) -> dict[str, str]:
-    """File -> SHA-256 of a run's ``checksums.sha256``.
+    """Read the SHA-256 of each file from a run's ``checksums.sha256``.
 
     Raises
     ------
-    InputError
-        If a line is none, or names a file outside of the run.
+    ValueError
+        If a line has another form, or names a file outside of the run.
     """
     sums = {}
     for number, line in enumerate((run / CHECKSUMS).read_text().splitlines(), start=1):

@@ -1,6 +1,6 @@
-"""The receipts of a run, all at once: read, folded into one table, and compared with the files they name.
+"""Receipts of a run: read them, write them into one table, and compare them with their leaves.
 
-What is trusted, and what is not, is said at `Known.whole`.
+`PartitionStatus.is_intact` states which leaves are trusted without reading them.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _PRODUCT = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a run knows of one partition.
+class PartitionStatus:
+    """State of one partition in a run, from its receipt.
 
     Attributes
     ----------
     run_id : str
-        The run that did the work.
+        Run that processed the partition.
     status : str
         ``done`` or ``failed``; ``damaged`` where the receipt cannot be read or is another partition's.
     key : str
-        Hash of the ingredients.
-    ingredients : Ingredients or None
-        What the numbers depend on; None where the receipt is damaged.
+        Hash of the fingerprint.
+    fingerprint : Fingerprint or None
+        Everything that the numbers depend on; None where the receipt is damaged.
     leaves : tuple of Leaf
         The files written.
     flags : dict of str to float
@@ -63,14 +63,14 @@ class Known:
     run_id: str
     status: str
     key: str
-    ingredients: Fingerprint | None
+    fingerprint: Fingerprint | None
     leaves: tuple[Leaf, ...]
     flags: dict[str, float]
     changed: dict[str, int]
     written: int
 
-    def whole(self, run: UPath, files: dict[str, FileStat], *, check: bool = False) -> bool:
-        """Whether the leaves are the files that the receipt tells of.
+    def is_intact(self, run: UPath, files: dict[str, FileStat], *, check: bool = False) -> bool:
+        """Whether the leaves are the files that the receipt lists.
 
         A leaf of the receipt's size is trusted without reading it if its time of change is the one that
         was noted when the run ended, or, in a run that goes on, if it was not changed after its receipt was
@@ -80,19 +80,19 @@ class Known:
         ----------
         run : UPath
             The run's folder.
-        files : dict of str to Seen
+        files : dict of str to FileStat
             Its files, from `list_files`.
         check : bool
             Read all leaves, trust none.
         """
         for leaf in self.leaves:
-            seen = files.get(leaf.path)
-            if seen is None or seen.bytes != leaf.bytes:
+            stat = files.get(leaf.path)
+            if stat is None or stat.bytes != leaf.bytes:
                 return False
             if self.changed:
-                trusted = seen.changed == self.changed.get(leaf.path)
+                trusted = stat.changed == self.changed.get(leaf.path)
             else:
-                trusted = seen.changed <= self.written
+                trusted = stat.changed <= self.written
             if (check or not trusted) and sha256_of(run / leaf.path) != leaf.sha256:
                 return False
         return True
@@ -100,36 +100,36 @@ class Known:
 
 def load_partition_status(
     run: UPath, partitions: Collection[Partition], files: dict[str, FileStat], *, ended: bool
-) -> dict[Partition, Known]:
-    """What a run knows of those of the given partitions that it has receipts of.
+) -> dict[Partition, PartitionStatus]:
+    """Load the state of those of the given partitions that have receipts in a run.
 
     Parameters
     ----------
     run : UPath
         The run's folder.
     partitions : collection of Partition
-        Partitions of the photometry.
-    files : dict of str to Seen
+        Partitions of the input.
+    files : dict of str to FileStat
         The run's files, from `list_files`.
     ended : bool
         Whether the run ended, so that its table of receipts is up to date.
     """
     if ended and TABLE in files:
         try:
-            return {p: known for p, known in _from_table(run) if p in partitions}
+            return {p: status for p, status in _from_table(run) if p in partitions}
         except (OSError, pa.ArrowException, ValidationError, KeyError):
-            pass  # the receipts themselves still tell
+            pass  # the receipts themselves are still there
     wanted = {_name(p): p for p in partitions}
     there = [name for name in wanted if name in files]
     return {
-        wanted[name]: _known(content, wanted[name], files[name].changed)
+        wanted[name]: _status_of(content, wanted[name], files[name].changed)
         for name, content in _read_all(run, there)
         if content is not None
     }
 
 
 def read_receipts(run: UPath, partitions: Collection[Partition]) -> list[Receipt]:
-    """The receipts of partitions in a run, in their order; those that cannot be read are left out."""
+    """Read the receipts of partitions in a run, in their order, without those that cannot be read."""
     files = list_files(run / RECEIPTS)
     names = [_name(p) for p in partitions]
     there = [name for name in names if name.removeprefix(f"{RECEIPTS}/") in files]
@@ -145,7 +145,7 @@ def read_receipts(run: UPath, partitions: Collection[Partition]) -> list[Receipt
 
 
 def write_receipts_table(run: UPath, receipts: Sequence[Receipt]) -> None:
-    """Fold the receipts of a run into one file, with the time of change of each leaf."""
+    """Write the receipts of a run into one file, with the time of change of each leaf."""
     files = list_files(run)
     columns: dict[str, list[Any]] = {"partition": [], "receipt": [], "changed": []}
     for receipt in receipts:
@@ -160,12 +160,12 @@ def write_receipts_table(run: UPath, receipts: Sequence[Receipt]) -> None:
 
 
 def all_receipts(run: UPath) -> list[Receipt]:
-    """All receipts of a run: from its table where it has one, else one by one."""
+    """Read all receipts of a run, from its table where it has one, else one by one."""
     try:
         return [Receipt.model_validate_json(row["receipt"]) for row in _rows(run)]
     except (OSError, pa.ArrowException, ValidationError, KeyError):
-        found = [_RECEIPT.fullmatch(name) for name in list_files(run)]
-        return read_receipts(run, [Partition(int(match[1]), int(match[2])) for match in found if match])
+        matches = [_RECEIPT.fullmatch(name) for name in list_files(run)]
+        return read_receipts(run, [Partition(int(match[1]), int(match[2])) for match in matches if match])
 
 
 def _rows(run: UPath) -> Iterator[dict[str, Any]]:
@@ -174,17 +174,17 @@ def _rows(run: UPath) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _from_table(run: UPath) -> Iterator[tuple[Partition, Known]]:
+def _from_table(run: UPath) -> Iterator[tuple[Partition, PartitionStatus]]:
     for row in _rows(run):
         partition = Partition.parse(row["partition"])
-        known = _known(row["receipt"].encode(), partition, 0)
-        changed = dict(zip((leaf.path for leaf in known.leaves), row["changed"], strict=True))
-        yield partition, replace(known, changed=changed)
+        status = _status_of(row["receipt"].encode(), partition, 0)
+        changed = dict(zip((leaf.path for leaf in status.leaves), row["changed"], strict=True))
+        yield partition, replace(status, changed=changed)
 
 
-def _known(content: bytes, partition: Partition, written: int) -> Known:
-    """What a receipt tells of its partition; a receipt that names paths of its own choice tells nothing."""
-    damaged = Known("", "damaged", "", None, (), {}, {}, written)
+def _status_of(content: bytes, partition: Partition, written: int) -> PartitionStatus:
+    """State of a partition from its receipt; a receipt with unexpected paths counts as damaged."""
+    damaged = PartitionStatus("", "damaged", "", None, (), {}, {}, written)
     try:
         receipt = Receipt.model_validate_json(content)
     except ValidationError:
@@ -199,7 +199,7 @@ def _known(content: bytes, partition: Partition, written: int) -> Known:
     if receipt.summary is not None and receipt.rows_out:
         counts = {**receipt.summary.flags, "any": receipt.summary.flagged}
         flags = {name: count / receipt.rows_out for name, count in counts.items() if count}
-    return Known(
+    return PartitionStatus(
         receipt.run_id,
         receipt.status,
         receipt.key,
@@ -239,16 +239,16 @@ def worker_rate(receipts: Sequence[Receipt]) -> float:
 
 
 def seconds_at_work(attempts: Iterable[Attempt]) -> dict[tuple[str, int], float]:
-    """Seconds in which each worker, by host and process, was at one partition or at several at once."""
+    """Seconds in which each worker, by host and process, was busy with one partition or with several."""
     spans = defaultdict(list)
     for attempt in attempts:
         begin = datetime.datetime.fromisoformat(attempt.started).timestamp()
         spans[attempt.host, attempt.pid].append((begin, begin + attempt.seconds))
-    found = {}
+    busy = {}
     for worker, times in spans.items():
         covered, last = 0.0, 0.0
         for begin, end in sorted(times):
             covered += max(0.0, end - max(begin, last))
             last = max(last, end)
-        found[worker] = covered
-    return found
+        busy[worker] = covered
+    return busy

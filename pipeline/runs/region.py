@@ -1,4 +1,4 @@
-"""Regions of the sky, as a person names them, and the partitions that they touch."""
+"""Regions of the sky, parsed from text, and the partitions that they touch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mocpy import MOC
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.pipeline.runs.receipts import Known
+from ojala.pipeline.runs.receipts import PartitionStatus
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
 
@@ -61,7 +61,7 @@ class Region:
     share: float = 0.0
 
     def touched(
-        self, partitions: Collection[Partition], known: Mapping[Partition, Known]
+        self, partitions: Collection[Partition], known: Mapping[Partition, PartitionStatus]
     ) -> frozenset[Partition]:
         """Those partitions that the region touches; a partition on its edge is touched.
 
@@ -69,7 +69,7 @@ class Region:
         ----------
         partitions : collection of Partition
             To choose from.
-        known : mapping of Partition to Known
+        known : mapping of Partition to PartitionStatus
             What the run that is reprocessed knows of them.
 
         Raises
@@ -89,7 +89,7 @@ class Region:
             )
         return found
 
-    def _is_flagged(self, known: Known | None) -> bool:
+    def _is_flagged(self, known: PartitionStatus | None) -> bool:
         if not self.flag:
             return known is None or known.status != "done"
         return known is not None and known.flags.get(self.flag, 0.0) > self.share

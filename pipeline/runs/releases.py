@@ -1,7 +1,7 @@
-"""Releases: which run of each product a collection points at, and which it pointed at before.
+"""Releases: publish a run of a collection, roll back, and list the runs.
 
-Publishing and rolling back replace one file, ``collection.properties``, in one step; what else they write
-is written before and named by nobody until then. The history of publications is a file that only grows.
+Publishing and rolling back replace one file, ``collection.properties``, in one step; they write all other
+files before, and no file refers to those until then. The history of publications is a file that only grows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from upath import UPath
 from ojala.catalogs_schema.errors import OjalaError
 from ojala.pipeline.runs.record import (
     ENDED,
+    REPORT,
     RecordError,
     RunRecord,
     Status,
@@ -34,22 +35,22 @@ HISTORY = "publications.jsonl"
 """One line per publication and rollback, in the collection's folder."""
 
 PATIENCE = 60.0
-"""Seconds to wait for another one who is turning the collection's pointer."""
+"""Seconds to wait for another process that publishes in the collection."""
 
 
 class ReleaseError(OjalaError, ValueError):
-    """Something that cannot be published, rolled back or reprocessed; says why."""
+    """A run that cannot be published, rolled back or reprocessed."""
 
 
 class Publication(BaseModel):
-    """One turn of a collection's pointer."""
+    """One publication or rollback."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    action: Literal["publish", "rollback"] = Field(description="what was done")
-    product: str = Field(description="main product whose pointer was turned")
-    run_id: str = Field(description="run that the pointer named afterwards")
-    before: str | None = Field(default=None, description="run that it named before")
+    action: Literal["publish", "rollback"] = Field(description="publication or rollback")
+    product: str = Field(description="main product")
+    run_id: str = Field(description="run that is published since")
+    before: str | None = Field(default=None, description="run that was published before")
     when: str = Field(description="UTC time")
     host: str = Field(description="machine")
     partial: bool = Field(default=False, description="whether a part of the sky is missing")
@@ -59,7 +60,7 @@ class Publication(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A run of a collection as `releases` lists it.
+    """Line of the list of runs, see `releases`.
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class Release:
     product : str
         Its main product; empty where its record cannot be read.
     status : str
-        How far it came; ``damaged`` where its record cannot be read; ``at work`` where a process is.
+        State; ``damaged`` where its record cannot be read; ``at work`` while a process works on it.
     published : str
         ``published``, ``was published`` or ``no``.
     date : str
@@ -76,11 +77,11 @@ class Release:
     rows, partitions, bytes : int
         Size; partitions are those that are there.
     missing : int
-        Partitions of the photometry that are not there: a partial sky.
+        Partitions of the input that are missing.
     weights : str
         SHA-256 of the weights; ``mixed`` where there are several.
     region, base : str or None
-        What was reprocessed of which run.
+        Reprocessed region, and the run that the rest is linked from.
     """
 
     run_id: str
@@ -98,7 +99,7 @@ class Release:
 
 
 def read_history(out: UPath) -> list[Publication]:
-    """All publications and rollbacks of a collection, the first one first.
+    """Read all publications and rollbacks of a collection, the first one first.
 
     Raises
     ------
@@ -108,26 +109,26 @@ def read_history(out: UPath) -> list[Publication]:
     path = out / HISTORY
     if not path.exists():
         return []
-    found = []
+    history = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
-            found.append(Publication.model_validate_json(line))
+            history.append(Publication.model_validate_json(line))
         except ValidationError as problem:
             raise ReleaseError(
                 f"{path}, line {number} cannot be read: {problem.errors()[0]['msg']}"
             ) from problem
-    return found
+    return history
 
 
 def pointers(out: UPath) -> dict[str, str]:
-    """Product -> run that the collection points at."""
-    found = {}
+    """Published run of each product of a collection, by product."""
+    published = {}
     for product, name in _extensions(out).items():
         if not (out / name).exists():
             continue
         extension = ExtensionProperties.read_from_file(out / name)
-        found[product] = UPath(extension.join_catalog).parent.name
-    return found
+        published[product] = UPath(extension.join_catalog).parent.name
+    return published
 
 
 def _extensions(out: UPath) -> dict[str, str]:
@@ -138,12 +139,12 @@ def _extensions(out: UPath) -> dict[str, str]:
 
 
 def was_published(out: UPath, run_id: str) -> bool:
-    """Whether a run is or ever was published; nobody writes to it then."""
+    """Whether a run is or was published; it is never written to then."""
     return run_id in pointers(out).values() or any(line.run_id == run_id for line in read_history(out))
 
 
 def published_run(out: UPath, product: str) -> UPath:
-    """The run that is published for a product; where none is, the last that ended.
+    """Published run of a product; where none is, the last that ended.
 
     Raises
     ------
@@ -164,7 +165,7 @@ def published_run(out: UPath, product: str) -> UPath:
 
 
 def was_rolled_back(out: UPath, run_id: str) -> bool:
-    """Whether a rollback led away from a run and nobody has published it since."""
+    """Whether a rollback replaced a run that was not published again since."""
     last = None
     for line in read_history(out):
         if line.run_id == run_id or line.before == run_id:
@@ -173,27 +174,32 @@ def was_rolled_back(out: UPath, run_id: str) -> bool:
 
 
 def check_ended(record: RunRecord) -> None:
-    """Stop where a run has not ended with catalogues.
+    """Raise where a run cannot be published.
 
     Raises
     ------
     ReleaseError
-        Says what is missing, and what to do.
+        If it has not ended with catalogues, or was not assessed.
     """
-    if record.status in ENDED:
-        return
-    raise ReleaseError(
-        f"run {record.run_id} is not complete and cannot be published: "
-        + (
-            f"{len(record.failed):,} partitions are missing; do them with the command that began it, or "
-            "publish without them with --partial"
-            if record.status == Status.INCOMPLETE
-            else "it has not ended; give the command that began it again"
+    if record.status not in ENDED:
+        raise ReleaseError(
+            f"run {record.run_id} is not complete and cannot be published: "
+            + (
+                f"{len(record.failed):,} partitions are missing; do them with the command that began it, or "
+                "publish without them with --partial"
+                if record.status == Status.INCOMPLETE
+                else "it has not ended; give the command that began it again"
+            )
         )
-    )
+    if failed := {step: text for step, text in record.problems.items() if step != REPORT}:
+        raise ReleaseError(
+            f"run {record.run_id} cannot be published, its assessment is not complete: "
+            + "; ".join(f"{step}: {text}" for step, text in failed.items())
+            + "; give the command that began it again"
+        )
 
 
-def turn(
+def set_published(
     out: UPath,
     record: RunRecord,
     *,
@@ -201,21 +207,21 @@ def turn(
     gates: Mapping[str, str] = {},
     forced: Sequence[str] = (),
 ) -> None:
-    """Point a collection at a run that has ended, for the products that the run has.
+    """Point a collection at a run that has ended, for the products of the run.
 
-    Products of other models stay as they are; those that came with this product's release before go with
-    it. Nothing is done for a run that is published.
+    Products of other models stay as they are; those of the release that is replaced go with it. Nothing is
+    done for a run that is published already.
 
     Raises
     ------
     ReleaseError
-        If the run has not ended, or other products belong to another photometry catalogue.
+        If the run has not ended, or other products belong to another input catalogue.
     LockedError
-        If another process is turning the pointer and does not end.
+        If another process is publishing and does not end.
     """
     run = run_folder(out, record.run_id)
     check_ended(record)
-    photometry = UPath(record.source)
+    source = UPath(record.source)
     with hold(out, POINTER, wait=PATIENCE):
         now = pointers(out)
         before = now.get(record.main)
@@ -226,7 +232,7 @@ def turn(
             for product, name in _extensions(out).items()
             if product not in record.products and (before is None or now.get(product) != before)
         }
-        _check_photometry(out, photometry, keep)
+        _check_same_input(out, source, keep)
         publication = Publication(
             action=action,
             product=record.main,
@@ -243,26 +249,26 @@ def turn(
         write_whole(out / HISTORY, "".join(f"{line.model_dump_json()}\n" for line in history).encode())
         write_collection(
             out,
-            photometry,
+            source,
             {product: run / product for product in record.products},
-            name=catalogue_name(photometry),
+            name=catalogue_name(source),
             keep=keep,
         )
 
 
-def _check_photometry(out: UPath, photometry: UPath, keep: Mapping[str, str]) -> None:
-    """Products of other models hold only beside the photometry they were made from."""
+def _check_same_input(out: UPath, source: UPath, keep: Mapping[str, str]) -> None:
+    """Refuse a collection of products that were made from different catalogues."""
     for product in keep:
         other = read_record(run_folder(out, pointers(out)[product])).source
-        if UPath(other).absolute() != photometry.absolute():
+        if UPath(other).absolute() != source.absolute():
             raise ReleaseError(
-                f"{out} publishes {product}, made from {other}; a run over {photometry} "
-                "belongs into a collection of its own"
+                f"{out} publishes {product}, made from {other}; a run over {source} belongs into a "
+                "collection of its own"
             )
 
 
 def run_before(out: UPath, product: str) -> str:
-    """The run to which a rollback leads: the one published before the one that is now.
+    """Run to which a rollback leads: the one published before the present one.
 
     Raises
     ------
@@ -275,12 +281,12 @@ def run_before(out: UPath, product: str) -> str:
     stack: list[str] = []
     for line in read_history(out):
         if line.product == product and line.action == "rollback" and line.run_id in stack:
-            _cut(stack, line.run_id)
+            _pop_above(stack, line.run_id)
         elif line.product == product:
             stack.append(line.run_id)
-    # A crash between history and pointer leaves a last line that never came true.
+    # A crash between history and collection.properties leaves a last line that never took effect.
     if now in stack:
-        _cut(stack, now)
+        _pop_above(stack, now)
     else:
         stack.append(now)
     earlier = [run_id for run_id in stack if run_id != now]
@@ -291,10 +297,28 @@ def run_before(out: UPath, product: str) -> str:
     return earlier[-1]
 
 
-def _cut(stack: list[str], run_id: str) -> None:
+def _pop_above(stack: list[str], run_id: str) -> None:
     """Take away everything above the last place of a run."""
     while stack[-1] != run_id:
         stack.pop()
+
+
+def only_product(out: UPath) -> str:
+    """Main product of the only model whose run a collection publishes.
+
+    Raises
+    ------
+    ReleaseError
+        If there is none, or several.
+    """
+    mains = sorted({read_record(run_folder(out, run_id)).main for run_id in pointers(out).values()})
+    if len(mains) != 1:
+        raise ReleaseError(
+            f"{out} publishes {', '.join(mains)}: name one with --product"
+            if mains
+            else f"{out} publishes nothing: there is nothing to roll back"
+        )
+    return mains[0]
 
 
 def rollback(out: UPath, product: str) -> RunRecord:
@@ -303,7 +327,7 @@ def rollback(out: UPath, product: str) -> RunRecord:
     Raises
     ------
     ReleaseError
-        If there is none, or it is not whole any more.
+        If there is none, or it has lost a catalogue.
     """
     run = run_folder(out, run_before(out, product))
     record = read_record(run)
@@ -312,12 +336,12 @@ def rollback(out: UPath, product: str) -> RunRecord:
             raise ReleaseError(
                 f"run {record.run_id} has lost its catalogue {name}: it cannot be published again"
             )
-    turn(out, record, action="rollback")
+    set_published(out, record, action="rollback")
     return record
 
 
 def releases(out: UPath) -> list[Release]:
-    """All runs of a collection, the oldest first."""
+    """List all runs of a collection, the oldest first."""
     now = set(pointers(out).values())
     ever = {line.run_id for line in read_history(out)}
     found = []
@@ -330,7 +354,7 @@ def releases(out: UPath) -> list[Release]:
             continue
         holder = living_holder(out, record.main)
         at_work = holder is not None and holder.run_id == run.name
-        weights = record.mixture.get("weights_sha256", {})
+        weights = record.mixed_versions.get("weights_sha256", {})
         found.append(
             Release(
                 run_id=run.name,

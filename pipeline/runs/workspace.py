@@ -1,4 +1,4 @@
-"""The folder of a run that begins: what stays in it, and which leaves of its base are linked into it."""
+"""Workspace of a run: prune the folder of a run that begins, and link leaves of its base into it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS
 """Errors of file systems that cannot link these two names."""
 
 
-def tidy(run: UPath, plan: Plan, products: tuple[str, ...]) -> None:
-    """Remove from a run's folder what is not part of the plan.
+def prune(plan: Plan) -> None:
+    """Remove files that are not part of the plan from a run's folder.
 
-    What stays: the record, the leaves of partitions that are kept, and the receipts of partitions that are
-    kept or worked on (those tell earlier attempts). What goes: leaves without a receipt or of products that
-    are not wanted any more, partitions that the photometry does not have any more, half-written files, and
-    everything that is made when a run ends.
+    Kept: the record, the leaves of partitions to keep, and the receipts of partitions to keep or to process
+    (those hold earlier attempts). Removed: leaves without a receipt or of products that are not requested any
+    more, partitions that the input does not have any more, half-written files, and all files that are written
+    at the end of a run.
     """
+    run, products = plan.folder, plan.resolved.products
     keep = {RECORD}
     for entry in plan.entries:
         if entry.action in ("keep", "work"):
@@ -47,12 +48,12 @@ def tidy(run: UPath, plan: Plan, products: tuple[str, ...]) -> None:
             os.rmdir(folder)
 
 
-def link(base: UPath, run: UPath, partitions: Iterable[Partition], products: tuple[str, ...]) -> None:
-    """Take leaves and receipts of partitions over from another run.
+def link_from(base: UPath, run: UPath, partitions: Iterable[Partition], products: tuple[str, ...]) -> None:
+    """Link leaves and receipts of partitions from another run.
 
     On a local file system they are hard links: the same file under a second name, which costs nothing and
-    goes on when the other run is removed. Where that is impossible, and on an object store, they are copied.
-    A receipt comes after its leaves, so that one that is there tells the truth.
+    stays when the other run is removed. Where that is impossible, and on an object store, they are copied. A
+    receipt comes after its leaves, so that the leaves of any receipt are there.
     """
     chosen = list(partitions)
     if is_local(run):

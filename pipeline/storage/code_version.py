@@ -36,28 +36,19 @@ def code_version(*modules: str) -> str:
 def import_closure(*modules: str) -> dict[str, str]:
     """Syntax trees, as text, of modules and all that they import; nothing is imported for it.
 
-    A package on the way to an imported module is followed too, but its own tree is part of the closure only
+    A package on the way to an imported module runs too, but makes no numbers: it is part of the closure only
     where something is imported from it by name.
     """
     packages = {name.partition(".")[0] for name in modules}
     closure: dict[str, str] = {}
-    waiting = [(name, True) for name in modules]
-    seen: set[tuple[str, bool]] = set()
+    waiting = list(modules)
     while waiting:
-        name, by_name = waiting.pop()
-        if (name, by_name) in seen or name.partition(".")[0] not in packages:
+        name = waiting.pop()
+        if name in closure or name.partition(".")[0] not in packages:
             continue
-        seen.add((name, by_name))
-        if (source := _source(name)) is None:
-            continue
-        parent, _, _ = name.rpartition(".")
-        if parent:
-            waiting.append((parent, False))
-        tree, imported, late = _parse(name, *source)
-        waiting += [(found, True) for found in imported]
-        if by_name:
-            closure[name] = tree
-            waiting += [(found, True) for found in late]
+        if (source := _source(name)) is not None:
+            closure[name], imported = _parse(name, *source)
+            waiting += imported
     return closure
 
 
@@ -83,14 +74,12 @@ def _source(name: str) -> tuple[Path, bool] | None:
 
 
 @functools.cache
-def _parse(name: str, path: Path, is_package: bool) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Syntax tree of a module as text, and the modules that it may import at once, and in functions."""
+def _parse(name: str, path: Path, is_package: bool) -> tuple[str, tuple[str, ...]]:
+    """Syntax tree of a module as text, and the modules that it imports."""
     tree = _Reduced().visit(ast.parse(path.read_bytes()))
-    package = name if is_package else name.rpartition(".")[0]
-    at_once = set(_imports(tree, package, into_functions=False))
-    late = set(_imports(tree, package, into_functions=True)) - at_once
+    imported = _imports(tree, name if is_package else name.rpartition(".")[0])
     text = ast.dump(tree).replace(", type_params=[]", "")  # a field that Python 3.12 added
-    return text, tuple(sorted(at_once)), tuple(sorted(late))
+    return text, tuple(imported)
 
 
 class _Reduced(ast.NodeTransformer):
@@ -107,9 +96,9 @@ class _Reduced(ast.NodeTransformer):
         return None if for_checkers else self.generic_visit(node)
 
 
-def _imports(tree: ast.AST, package: str, *, into_functions: bool) -> Iterator[str]:
-    """Full names that a module imports; of ``from a import b`` both ``a`` and ``a.b``, if it is a module."""
-    for node in ast.iter_child_nodes(tree):
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Full names that a module imports; of ``from a import b`` the module ``a.b``, or else ``a``."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -118,8 +107,6 @@ def _imports(tree: ast.AST, package: str, *, into_functions: bool) -> Iterator[s
             yield from modules
             if len(modules) < len(node.names):
                 yield base
-        elif into_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from _imports(node, package, into_functions=into_functions)
 
 
 def package_versions() -> dict[str, str]:

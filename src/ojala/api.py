@@ -173,10 +173,11 @@ def plan(
     """
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.runs.resolved import resolve_run
 
-    wanted = _run_config(out, config, settings)
-    chosen = parse_region(region, wanted.adapter.flags) if region else None
-    return make_plan(wanted, chosen, check=check)
+    resolved = resolve_run(_run_config(out, config, settings))
+    chosen = parse_region(region, resolved.adapter.flags) if region else None
+    return make_plan(resolved, chosen, check=check)
 
 
 def run(
@@ -219,29 +220,28 @@ def run(
     >>> ojala.run("catalogue", photometry="photometry", workers=4).status
     <Status.COMPLETE: 'complete'>
     """
-    from upath import UPath
-
     from ojala.pipeline import run as steps
     from ojala.pipeline.runs.plan import make_plan
-    from ojala.pipeline.runs.record import ENDED, Status, read_record, run_folder
+    from ojala.pipeline.runs.record import Status
     from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.runs.resolved import resolve_run
     from ojala.pipeline.storage.lock import hold
 
-    wanted = _run_config(out, config, settings)
-    with hold(UPath(wanted.out), wanted.products[0]) as lock, _main_module_hidden():
-        chosen = parse_region(region, wanted.adapter.flags) if region else None
-        planned = make_plan(wanted, chosen, check=check)
+    resolved = resolve_run(_run_config(out, config, settings))
+    with hold(resolved.out, resolved.products[0]) as lock, _main_module_hidden():
+        chosen = parse_region(region, resolved.adapter.flags) if region else None
+        planned = make_plan(resolved, chosen, check=check)
         lock.tell(planned.run_id)
-        folder = run_folder(UPath(wanted.out), planned.run_id)
-        if planned.resumes and read_record(folder).status in ENDED:
-            record = read_record(folder)
-        else:
-            steps.begin(planned, wanted)
-            for _ in steps.execute(planned, wanted):
+        record = steps.ended_record(planned)
+        if record is None:
+            steps.begin(planned)
+            for _ in steps.execute(planned):
                 lock.check()
-            record = steps.finalise(planned, wanted)
+            record = steps.make_catalogues(planned)
+        if steps.needs_assessment(planned, record):
+            record = steps.assess(resolved, planned.run_id)
         if publish and record.status == Status.COMPLETE:
-            steps.publish(planned, wanted)
+            steps.publish(planned)
     return record
 
 
@@ -280,15 +280,15 @@ def validate(
     """
     from upath import UPath
 
-    from ojala.pipeline.quality.validation.locate import find, match
+    from ojala.pipeline.quality.validation.locate import locate, match
     from ojala.pipeline.quality.validation.scores import validate as measure
     from ojala.pipeline.quality.validation.truth import read_truth
     from ojala.pipeline.report.validation_page import write_validation
 
     known = read_truth(UPath(truth))
-    place = find(UPath(catalogue))
-    matched = match(known, place, UPath(photometry) if photometry else None)
-    result = measure(known, matched, str(place.product))
+    location = locate(UPath(catalogue))
+    matched = match(known, location, UPath(photometry) if photometry else None)
+    result = measure(known, matched, str(location.product))
     if out is not None:
         write_validation(UPath(out), matched, result)
     return result

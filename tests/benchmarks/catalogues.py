@@ -24,10 +24,10 @@ from ojala.flows.demo.run import PATCH
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, finalise_catalogue, read_leaves
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, pixel_at, spatial_index
 from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
+from tests.helpers.survey import plan_run
 
 ORDER = 4
 """Order of the partitions, of 13.4 deg2 each."""
@@ -54,9 +54,9 @@ def answers_for_the_mock_sky(folder: Path, rows: int | None = None, model: str =
     config = RunConfig(
         photometry=str(folder / "photometry"), out=str(folder / "out"), model=model, engine="serial"
     )
-    plan = make_plan(config)
-    run = survey_run.begin(plan, config)
-    receipts = list(survey_run.execute(plan, config))
+    plan = plan_run(config)
+    run = survey_run.begin(plan)
+    receipts = list(survey_run.execute(plan))
     leaves = [str(run / leaf.path) for receipt in receipts for leaf in receipt.leaves]
     return pa.concat_tables([pq.ParquetFile(leaf).read() for leaf in leaves]).replace_schema_metadata(None)
 

@@ -28,8 +28,9 @@ from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.process import peak_memory, receipt_path
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.plan import Plan, make_plan
+from ojala.pipeline.runs.plan import Plan
 from tests.benchmarks.catalogues import name_again, simulate
+from tests.helpers.survey import plan_run
 
 T = TypeVar("T")
 
@@ -80,18 +81,18 @@ def measure(photometry: UPath, out: Path) -> dict[str, float]:
         print(f"{name}: {took:.2f} s, {steps[name]:.2f} s of a processor", file=sys.stderr, flush=True)
         return outcome
 
-    plan = step("plan of a new run", lambda: make_plan(config))
-    step("begin", lambda: survey_run.begin(plan, config))
-    (receipt,) = survey_run.execute(replace(plan, entries=plan.entries[:1]), config)
+    plan = step("plan of a new run", lambda: plan_run(config))
+    step("begin", lambda: survey_run.begin(plan))
+    (receipt,) = survey_run.execute(replace(plan, entries=plan.entries[:1]))
     stand_for_all(out / "runs" / plan.run_id, plan, receipt)
-    step("plan of an unfinished run", lambda: make_plan(config))
-    step("catalogues and provenance", lambda: survey_run.make_catalogues(plan, config))
-    step("quality, report, checksums", lambda: survey_run.assess(plan, config))
-    step("publish", lambda: survey_run.publish(plan, config))
-    step("plan when all is done", lambda: make_plan(config))
-    step("plan when all is done, --check", lambda: make_plan(config, check=True))
+    step("plan of an unfinished run", lambda: plan_run(config))
+    step("catalogues and provenance", lambda: survey_run.make_catalogues(plan))
+    step("quality, report, checksums", lambda: survey_run.assess(plan.resolved, plan.run_id))
+    step("publish", lambda: survey_run.publish(plan))
+    step("plan when all is done", lambda: plan_run(config))
+    step("plan when all is done, --check", lambda: plan_run(config, check=True))
     other = config.model_copy(update={"precision": "bf16"})
-    step("plan when all is stale", lambda: make_plan(other))
+    step("plan when all is stale", lambda: plan_run(other))
     return steps
 
 

@@ -25,8 +25,8 @@ from ojala.catalogs_schema.receipt import Receipt
 from ojala.flows.bench.flow import config, run_flow
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.process import peak_memory
-from ojala.pipeline.runs.plan import make_plan
 from tests.benchmarks.catalogues import simulate
+from tests.helpers.survey import plan_run
 
 ROWS = 5_000
 """Rows of a partition."""
@@ -80,10 +80,10 @@ def cost(rows: int, model: str, workers: int) -> Cost:
     with TemporaryDirectory(prefix="ojala-bench-") as name:
         asked = config(simulate(Path(name), partitions, ROWS), Path(name, "out"), model, workers)
         timing = run_flow(asked)
-        begin, plan = time.perf_counter(), make_plan(asked)
-        survey_run.make_catalogues(plan, asked)
-        survey_run.assess(plan, asked)
-        survey_run.publish(plan, asked)
+        begin, plan = time.perf_counter(), plan_run(asked)
+        survey_run.make_catalogues(plan)
+        survey_run.assess(plan.resolved, plan.run_id)
+        survey_run.publish(plan)
         end = time.perf_counter() - begin
     largest, growth = worker_memory(timing.receipts)
     driver = peak_memory() / 2**20

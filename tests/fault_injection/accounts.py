@@ -15,10 +15,9 @@ from upath import UPath
 
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import ENDED, read_record, run_folder
 from ojala.pipeline.storage.hats import read_leaves
-from tests.helpers.survey import Finished, carry_through, photometry_table
+from tests.helpers.survey import Finished, carry_through, photometry_table, plan_run
 
 
 @dataclass
@@ -83,11 +82,11 @@ def settle(fault: Fault, config: RunConfig, expected: dict[str, str]) -> Finishe
 
 def go_on(config: RunConfig) -> Finished:
     """What the same command does when it is given again: a run that has ended is only published."""
-    plan = make_plan(config)
+    plan = plan_run(config)
     run = run_folder(UPath(config.out), plan.run_id)
     if not plan.resumes or read_record(run).status not in ENDED:
         return carry_through(config)
-    survey_run.publish(plan, config)
+    survey_run.publish(plan)
     return Finished(config, plan, read_record(run))
 
 

@@ -16,14 +16,13 @@ from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.storage.files import write_whole
 from tests.deploy.processes import BIN, free_port, running
 from tests.fault_injection.accounts import check, data_of, photometry_of, settle
 from tests.fault_injection.conftest import asking
 from tests.fault_injection.processes import frozen_ingest, kill
 from tests.helpers.pace import until
-from tests.helpers.survey import carry_through, ingest_table, photometry_table
+from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run
 
 s3fs = pytest.importorskip("s3fs")
 SECRET = "a-secret-that-must-not-be-told"
@@ -96,19 +95,19 @@ def test_an_ingest_writes_the_same_as_on_a_disk(photometry, local):
 
 def test_a_run_is_resumed_published_verified_and_read(photometry, local):
     asked = asking(photometry, "s3://survey/out")
-    plan = make_plan(asked)
-    survey_run.begin(plan, asked)
-    receipts = survey_run.execute(plan, asked)
+    plan = plan_run(asked)
+    survey_run.begin(plan)
+    receipts = survey_run.execute(plan)
     next(receipts)
     receipts.close()
-    again = make_plan(asked)
+    again = plan_run(asked)
     assert again.run_id == plan.run_id
     assert again.states() == {"done": 1, "missing": len(plan.entries) - 1}
 
     finished = carry_through(asked)
     assert finished.record.status == "complete"
     assert data_of(finished.run) == local[1]
-    assert make_plan(asked).to_do == []
+    assert plan_run(asked).to_do == []
     assert list(verify(finished.out)) == []
     collection = lsdb.open_catalog("s3://survey/out", storage_options={"anon": False})
     assert len(collection.load_extension("ojala").compute()) == OBJECTS.num_rows
@@ -123,9 +122,9 @@ def test_an_upload_that_is_cut_shows_no_object_and_is_tried_again(
     fault = ledger("connection to the object store cut in the middle of an upload")
     asked = asking(photometry, "s3://survey/cut")
     with cutting(port, "parquet", 7, tmp_path / "log", monkeypatch) as cuts:
-        plan = make_plan(asked)
-        survey_run.begin(plan, asked)
-        receipts = list(survey_run.execute(plan, asked))
+        plan = plan_run(asked)
+        survey_run.begin(plan)
+        receipts = list(survey_run.execute(plan))
         fault.injected = cuts()
     assert fault.injected == 7, "s3fs sends each upload up to five times"
     assert {receipt.status for receipt in receipts} == {"done"}
@@ -141,9 +140,9 @@ def test_a_connection_that_stays_broken_leaves_no_object_and_the_run_goes_on_lat
     fault = ledger("object store that takes no more uploads")
     asked = asking(photometry, "s3://survey/broken").model_copy(update={"attempts": 1})
     with cutting(port, "parquet", 10**6, tmp_path / "log", monkeypatch) as cuts:
-        plan = make_plan(asked)
-        survey_run.begin(plan, asked)
-        receipt = next(survey_run.execute(plan, asked))
+        plan = plan_run(asked)
+        survey_run.begin(plan)
+        receipt = next(survey_run.execute(plan))
         fault.injected = cuts()
     assert (receipt.status, receipt.attempts[-1].cause) == ("failed", "storage")
     visible = [name for name in connect().find("survey/broken") if "parquet" in name]

@@ -9,7 +9,6 @@ from upath import UPath
 
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.quality.verify import verify
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import read_record
 from ojala.pipeline.storage.hats import read_leaves
 from tests.fault_injection.accounts import check, data_of, photometry_of, settle, wide_table
@@ -25,7 +24,7 @@ from tests.fault_injection.processes import (
     workers_of,
 )
 from tests.helpers.pace import until
-from tests.helpers.survey import Finished, carry_through, ingest_table
+from tests.helpers.survey import Finished, carry_through, ingest_table, plan_run
 
 
 @pytest.mark.parametrize("end", [kill, kill_group], ids=["driver", "process group"])
@@ -40,7 +39,7 @@ def test_a_run_whose_driver_is_killed_goes_on_where_it_was(asked, undisturbed, l
     assert len(workers) == 1
     assert set(addresses) == {"127.0.0.1"}, "no other machine reaches scheduler, workers or a dashboard"
     until(lambda: not any(worker.is_running() for worker in workers), seconds=60)
-    plan = make_plan(asked)
+    plan = plan_run(asked)
     assert 0 < len(plan.to_do) <= len(plan.entries) - 5, "what was done is not done again"
     settle(fault, asked, undisturbed)
 
@@ -64,7 +63,7 @@ def test_a_run_that_is_killed_while_it_ends_is_ended_by_the_next(
     until(lambda: [*UPath(asked.out).glob(file)] or not process.is_alive(), every=0.001)
     kill(process)
     fault.injected = 1
-    assert make_plan(asked).to_do == [], "no partition is done again"
+    assert plan_run(asked).to_do == [], "no partition is done again"
     finished = settle(fault, asked, undisturbed)
     assert list(verify(finished.out)) == []
 
@@ -76,9 +75,9 @@ def test_a_worker_that_stands_still_is_ended_and_its_partition_done_by_another(
         pytest.skip("its time must run out; the short form is in tests/pipeline/execution/test_engines.py")
     fault = ledger("SIGSTOP of a worker until its time limit of 30 s")
     config = asked.model_copy(update={"engine": "local", "workers": 2, "partition_seconds": 30.0})
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
-    running = survey_run.execute(plan, config)
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    running = survey_run.execute(plan)
     done = [next(running) for _ in range(5)]
     os.kill(done[-1].attempts[-1].pid, signal.SIGSTOP)
     fault.injected = 1
@@ -93,9 +92,9 @@ def test_a_worker_that_stands_still_is_ended_and_its_partition_done_by_another(
 def test_a_worker_that_is_killed_costs_nothing_but_time(asked, undisturbed, ledger):
     fault = ledger("SIGKILL of a worker")
     config = asked.model_copy(update={"engine": "local", "workers": 2})
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
-    running = survey_run.execute(plan, config)
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    running = survey_run.execute(plan)
     done = [next(running) for _ in range(5)]
     os.kill(done[-1].attempts[-1].pid, signal.SIGKILL)
     fault.injected = 1
@@ -136,7 +135,7 @@ def test_many_partitions_with_random_kills(request, tmp_path, ledger):
             process = start_run(asked)
     with drivers.recovered():
         process.join()
-    plan = make_plan(asked)
+    plan = plan_run(asked)
     assert (process.exitcode, plan.to_do) == (0, [])
     finished = Finished(asked, plan, read_record(UPath(asked.out) / "runs" / plan.run_id))
     assert workers.injected + drivers.injected == kills

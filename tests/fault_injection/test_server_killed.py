@@ -10,13 +10,12 @@ import psutil
 import pytest
 from upath import UPath
 
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import read_record, runs_folder
 from tests.deploy.processes import BIN, ROOT, free_port, running
 from tests.fault_injection.accounts import check
 from tests.fault_injection.processes import receipts
 from tests.helpers.pace import scaled, until
-from tests.helpers.survey import Finished
+from tests.helpers.survey import Finished, plan_run
 
 # A server and three commands that start Prefect, one after another; on a busy machine that takes long.
 pytestmark = pytest.mark.timeout(1800)
@@ -81,7 +80,7 @@ def test_a_run_whose_prefect_server_is_killed_ends_its_work_and_the_same_command
     said = (tmp_path / "run").read_text()
     assert f"Prefect's server at {url} does not answer any more" in said
     assert "the same command resumes it" in said
-    assert make_plan(asked).to_do == [], "the partitions are done without it"
+    assert plan_run(asked).to_do == [], "the partitions are done without it"
     with fault.recovered():
         ended = give(asked, environment, tmp_path / "again")
     assert ended[0] == 0, ended[1]
@@ -112,7 +111,7 @@ def test_of_two_runs_at_once_the_second_is_told_of_the_first_and_takes_over_when
 
 def finished(config):
     """The run of a collection that holds one, when it has ended."""
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert plan.to_do == []
     (run,) = runs_folder(UPath(config.out)).iterdir()
     return Finished(config, plan, read_record(run))

@@ -16,14 +16,13 @@ from ojala.pipeline import run as survey_run
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import Status, read_record, runs_folder
 from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.storage.files import TEMPORARY, OutputError
 from ojala.pipeline.storage.lock import hold
 from tests.fault_injection.accounts import check, data_of, settle
 from tests.fault_injection.processes import receipts
-from tests.helpers.survey import Finished, carry_through
+from tests.helpers.survey import Finished, carry_through, plan_run
 
 
 @contextmanager
@@ -42,8 +41,8 @@ def disk(folder: Path, size: str):
 
 
 def begin(config):
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
+    plan = plan_run(config)
+    survey_run.begin(plan)
     return plan
 
 
@@ -58,7 +57,7 @@ def test_a_full_disk_stops_the_run_early_and_it_goes_on_when_there_is_room(
     with disk(tmp_path / "disk", "600k") as remount:
         config = asked.model_copy(update={"out": str(tmp_path / "disk" / "out")})
         plan = begin(config)
-        running, failed = survey_run.execute(plan, config), []
+        running, failed = survey_run.execute(plan), []
         with pytest.raises(
             OutputError, match=r"No space left on device: make room, then give .* again"
         ) as told:
@@ -70,7 +69,7 @@ def test_a_full_disk_stops_the_run_early_and_it_goes_on_when_there_is_room(
         assert not list(Path(config.out).rglob(f"*{TEMPORARY}")), "no half of a file stays"
         assert not (UPath(config.out) / "collection.properties").exists()
         remount("size=64m")
-        again = make_plan(config)
+        again = plan_run(config)
         assert (again.run_id, again.states().get("done", 0) > 0) == (plan.run_id, True)
         settle(fault, config, undisturbed)
 
@@ -90,23 +89,23 @@ def test_a_disk_that_is_full_when_a_run_ends_or_is_published_costs_neither(
     fault = ledger("disk full at the end of a run, and at its publication")
     with disk(tmp_path / "disk", "64m"):
         config = asked.model_copy(update={"out": str(tmp_path / "disk" / "out")})
-        for _ in survey_run.execute(plan := begin(config), config):
+        for _ in survey_run.execute(plan := begin(config)):
             pass
         ballast = fill(tmp_path / "disk")
         with pytest.raises(OutputError, match=r"No space left on device: make room"):
-            survey_run.finalise(plan, config)
+            survey_run.finalise(plan)
         fault.injected = 1
         ballast.unlink()
-        assert make_plan(config).to_do == [], "no partition is done again"
-        record = survey_run.finalise(make_plan(config), config)
+        assert plan_run(config).to_do == [], "no partition is done again"
+        record = survey_run.finalise(plan_run(config))
         ballast = fill(tmp_path / "disk")
         with pytest.raises(OutputError, match=r"No space left on device: make room"):
-            survey_run.publish(plan, config)
+            survey_run.publish(plan)
         fault.injected = 2
         assert pointers(UPath(config.out)) == {}, "nothing is published"
         ballast.unlink()
         with fault.recovered():
-            survey_run.publish(make_plan(config), config)
+            survey_run.publish(plan_run(config))
         assert pointers(UPath(config.out)) == {"ojala": plan.run_id}
         check(fault, Finished(config, plan, record), undisturbed)
         assert list(verify(UPath(config.out))) == []
@@ -128,7 +127,7 @@ def test_a_disk_that_turns_read_only_stops_the_run(asked, undisturbed, tmp_path,
     fault = ledger("disk turned read-only during a run")
     with disk(tmp_path / "disk", "64m") as remount:
         config = asked.model_copy(update={"out": str(tmp_path / "disk" / "out")})
-        running = survey_run.execute(begin(config), config)
+        running = survey_run.execute(begin(config))
         next(running)
         remount("ro")
         fault.injected = 1
@@ -209,7 +208,7 @@ def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove])
 def test_a_damaged_leaf_of_the_run_is_made_again(asked, undisturbed, ledger, damage):
     fault = ledger(f"leaf of an unfinished run: {damage.__name__.replace('_', ' ')}")
-    running = survey_run.execute(plan := begin(asked), asked)
+    running = survey_run.execute(plan := begin(asked))
     done = [next(running) for _ in range(6)]
     running.close()
     run = runs_folder(UPath(asked.out)) / plan.run_id
@@ -218,14 +217,14 @@ def test_a_damaged_leaf_of_the_run_is_made_again(asked, undisturbed, ledger, dam
     if leaf.exists():  # a change is seen by its time, as any program that writes leaves it
         os.utime(leaf.path, ns=(1 << 60, 2 * 10**18))
     fault.injected = 1
-    assert make_plan(asked).states()["damaged"] == 1
+    assert plan_run(asked).states()["damaged"] == 1
     settle(fault, asked, undisturbed)
 
 
 def test_a_clock_that_jumps_back_changes_neither_the_run_nor_its_order(asked, undisturbed, ledger):
     """The clock jumps between two starts: the unfinished run lies in the future."""
     fault = ledger("clock jumped back by decades")
-    running = survey_run.execute(plan := begin(asked), asked)
+    running = survey_run.execute(plan := begin(asked))
     next(running)
     running.close()
     folder = runs_folder(UPath(asked.out))
@@ -239,13 +238,13 @@ def test_a_clock_that_jumps_back_changes_neither_the_run_nor_its_order(asked, un
         if file.is_file():
             os.utime(file.path, ns=(41 * 10**17, 41 * 10**17))
     fault.injected = 1
-    assert make_plan(asked).run_id == future
+    assert plan_run(asked).run_id == future
     finished = settle(fault, asked, undisturbed)
     assert receipts(asked.out) == len(finished.plan.entries)
     # A run that is begun now is the later one, whatever the clock says.
     changed = asked.model_copy(update={"precision": "bf16"})
     later = carry_through(changed)
     assert later.plan.run_id != future
-    assert make_plan(changed).run_id == later.plan.run_id
-    assert make_plan(changed).to_do == []
+    assert plan_run(changed).run_id == later.plan.run_id
+    assert plan_run(changed).to_do == []
     assert data_of(later.run) == undisturbed

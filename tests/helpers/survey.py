@@ -20,6 +20,8 @@ from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.plan import Plan, make_plan
 from ojala.pipeline.runs.record import RunRecord
+from ojala.pipeline.runs.region import Region
+from ojala.pipeline.runs.resolved import resolve_run
 from ojala.pipeline.storage.hats import read_leaves
 
 
@@ -91,18 +93,23 @@ class Finished:
 
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the report out of runs, which takes most of their time; it has tests of its own."""
-    monkeypatch.setattr(survey_run, "write_report", lambda run, *rest: run / "report" / "index.html")
+    monkeypatch.setattr(survey_run, "write_report", lambda *of_the_run: None)
+
+
+def plan_run(config: RunConfig, region: Region | None = None, *, check: bool = False) -> Plan:
+    """Plan of a run with this configuration."""
+    return make_plan(resolve_run(config), region, check=check)
 
 
 def carry_through(config: RunConfig) -> Finished:
     """Plan, run, finalise and publish."""
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
-    for _ in survey_run.execute(plan, config):
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    for _ in survey_run.execute(plan):
         pass
-    record = survey_run.finalise(plan, config)
+    record = survey_run.finalise(plan)
     if record.status == "complete":
-        survey_run.publish(plan, config)
+        survey_run.publish(plan)
     return Finished(config, plan, record)
 
 

@@ -2,12 +2,11 @@ import json
 
 import pytest
 
-from ojala.pipeline.quality.validation.predictions import answers_for
+from ojala.pipeline.quality.validation.predictions import predictions_for
 from ojala.pipeline.quality.validation.truth import Matched, match_truth, read_truth
-from ojala.pipeline.report import write_report
-from ojala.pipeline.report.totals import account_of
 from ojala.pipeline.runs.config import RunConfig
-from tests.pipeline.report.small_run import FACTS, Reported, SmallRun, make_run
+from ojala.pipeline.runs.totals import totals_of
+from tests.pipeline.report.small_run import Reported, SmallRun, make_run, report
 
 
 @pytest.fixture(scope="session")
@@ -19,17 +18,17 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 @pytest.fixture(scope="session")
 def reported(small_run: SmallRun) -> Reported:
     """The page of that run with its truth, and the numbers beside it."""
-    page = write_report(small_run.run, small_run.photometry, small_run.receipts, FACTS, small_run.truth)
-    objects = (page.parent / "objects.csv").read_text()
-    return Reported(page.read_text(), json.loads((page.parent / "quality.json").read_text()), objects)
+    folder = report(small_run.out, small_run.photometry, small_run.receipts, small_run.truth)
+    numbers = json.loads((folder / "quality.json").read_text())
+    return Reported((folder / "index.html").read_text(), numbers, (folder / "objects.csv").read_text())
 
 
 @pytest.fixture(scope="session")
 def matched(small_run: SmallRun) -> Matched:
     """Answers of that run beside its truth."""
     truth = read_truth(small_run.truth)
-    partitions = account_of(small_run.receipts).partitions
-    answers = answers_for(truth, small_run.run / "ojala", small_run.photometry, partitions)
+    partitions = totals_of(small_run.receipts).partitions
+    answers = predictions_for(truth, small_run.run / "ojala", small_run.photometry, partitions)
     return match_truth(truth, answers, catalogue_rows=1200)
 
 

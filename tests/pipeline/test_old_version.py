@@ -9,11 +9,10 @@ from upath import UPath
 
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status, find_runs, read_record
 from ojala.pipeline.runs.releases import published_run
-from tests.helpers.survey import carry_through, without_report
+from tests.helpers.survey import carry_through, plan_run, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -81,7 +80,7 @@ def reasons(state):
 
 
 def test_partitions_are_stale_for_their_code_and_not_for_their_input(config):
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert plan.run_id == INCOMPLETE
     states = {entry.partition.name: entry.state for entry in plan.entries}
     assert states.pop(FAILED) == "failed"
@@ -92,7 +91,7 @@ def test_partitions_are_stale_for_their_code_and_not_for_their_input(config):
 
 def test_vectors_of_the_older_contract_are_stale_for_their_contract(config, old):
     (old / "catalogue" / "runs" / INCOMPLETE).rename(old / "other")
-    plan = make_plan(config.model_copy(update={"vectors": True}))
+    plan = plan_run(config.model_copy(update={"vectors": True}))
     assert plan.run_id not in (PUBLISHED, INCOMPLETE)
     assert all({"code", "contract"} <= reasons(entry.state) for entry in plan.entries)
 
@@ -110,7 +109,7 @@ def test_a_run_of_spectra_is_planned_and_repeated(old, monkeypatch):
     without_report(monkeypatch)
     spectra, out = str(old / "spectra"), str(old / "redshifts")
     config = RunConfig(model="specpt", spectra=spectra, out=out, engine="serial", precision="fp32")
-    assert ["code" in reasons(entry.state) for entry in make_plan(config).entries] == [True, True]
+    assert ["code" in reasons(entry.state) for entry in plan_run(config).entries] == [True, True]
     result = carry_through(config)
     assert (result.record.status, result.record.rows_out) == (Status.COMPLETE, 3)
     assert list(verify(result.out)) == []

@@ -10,15 +10,16 @@ from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline import run as survey_run
-from ojala.pipeline.inference.adapters import base
+from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.quality.verify import verify
+from ojala.pipeline.runs import resolved
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
-from ojala.pipeline.runs.plan import make_plan, measure_rate, rows_per_second
+from ojala.pipeline.runs.plan import measure_rate, rows_per_second
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status, read_record
 from ojala.pipeline.runs.releases import pointers
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, replace
+from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run, replace
 
 
 def data(run, product="ojala"):
@@ -35,25 +36,25 @@ def test_rows_out_are_rows_in_per_partition(finished):
 
 
 def test_a_plan_writes_nothing(config):
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert (len(plan.to_do), plan.rows_to_do) == (len(plan.entries), 300)
     assert not UPath(config.out).exists()
 
 
 def test_a_finished_run_leaves_nothing_to_do(finished):
-    plan = make_plan(finished.config)
+    plan = plan_run(finished.config)
     assert plan.run_id == finished.plan.run_id
     assert plan.to_do == []
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(config, finished):
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
-    receipts = survey_run.execute(plan, config)
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    receipts = survey_run.execute(plan)
     first = next(receipts)
     receipts.close()
 
-    again = make_plan(config)
+    again = plan_run(config)
     assert again.run_id == plan.run_id
     assert again.states() == {"done": 1, "missing": len(plan.entries) - 1}
     result = carry_through(config)
@@ -70,12 +71,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(config, finis
     [({"precision": "bf16"}, "stale: configuration"), ({"vectors": True}, "stale: configuration, contract")],
 )
 def test_changed_numbers_make_partitions_of_an_unfinished_run_stale(config, changes, why):
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
-    receipts = survey_run.execute(plan, config)
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    receipts = survey_run.execute(plan)
     next(receipts)
     receipts.close()
-    states = make_plan(config.model_copy(update=changes)).states()
+    states = plan_run(config.model_copy(update=changes)).states()
     assert states == {why: 1, "missing": len(plan.entries) - 1}
 
 
@@ -85,23 +86,24 @@ def test_other_weights_or_other_code_make_what_was_done_stale_and_say_which(conf
         RunConfig.model_validate(config.model_dump() | {"model": "ojala", "weights": ""}).weights, weights
     )
     asked = config.model_copy(update={"model": "ojala", "weights": str(weights)})
-    plan = make_plan(asked)
-    survey_run.begin(plan, asked)
-    receipts = survey_run.execute(plan, asked)
+    plan = plan_run(asked)
+    survey_run.begin(plan)
+    receipts = survey_run.execute(plan)
     assert next(receipts).status == "done"
     receipts.close()
     left = len(plan.entries) - 1
-    assert make_plan(asked).states() == {"done": 1, "missing": left}
+    assert plan_run(asked).states() == {"done": 1, "missing": left}
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert make_plan(asked).states() == {"stale: weights": 1, "missing": left}
+    assert plan_run(asked).states() == {"stale: weights": 1, "missing": left}
     weights.write_bytes(content)
-    monkeypatch.setattr(base, "code_version", lambda *modules: "0.0.1+another")
-    assert make_plan(asked).states() == {"stale: code": 1, "missing": left}
+    monkeypatch.setattr(ModelAdapter, "code_version", "0.0.1+another")
+    resolved._resolve.cache_clear()
+    assert plan_run(asked).states() == {"stale: code": 1, "missing": left}
 
 
 def test_workers_and_engine_do_not_make_anything_stale(finished):
-    assert make_plan(finished.config.model_copy(update={"workers": 7, "engine": "local"})).to_do == []
+    assert plan_run(finished.config.model_copy(update={"workers": 7, "engine": "local"})).to_do == []
 
 
 def test_a_finished_run_is_not_written_to_again(config):
@@ -117,26 +119,26 @@ def test_a_changed_input_leaf_makes_its_partition_stale(tmp_path):
     table = photometry_table(300)
     survey = ingest_table(table, tmp_path / "one")
     config = RunConfig(photometry=str(survey), out=str(tmp_path / "out"), model="empty", engine="serial")
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
-    for _ in survey_run.execute(plan, config):
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    for _ in survey_run.execute(plan):
         pass
     changed = replace(table, "flux_isdss", 5, 1.0)
     other = config.model_copy(update={"photometry": str(ingest_table(changed, tmp_path / "two"))})
-    states = make_plan(other).states()
+    states = plan_run(other).states()
     assert states == {"done": len(plan.entries) - 1, "stale: input": 1}
 
 
 def test_a_damaged_leaf_of_an_unfinished_run_is_done_again(config, finished):
-    plan = make_plan(config)
-    survey_run.begin(plan, config)
-    for _ in survey_run.execute(plan, config):
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    for _ in survey_run.execute(plan):
         pass
     run = UPath(config.out) / "runs" / plan.run_id
     leaf = run / "ojala" / plan.entries[0].partition.leaf
     leaf.write_bytes(leaf.read_bytes()[:-100])
     receipt_path(run, plan.entries[1].partition).write_bytes(b"{")
-    assert make_plan(config).states() == {"damaged": 2, "done": len(plan.entries) - 2}
+    assert plan_run(config).states() == {"damaged": 2, "done": len(plan.entries) - 2}
     assert data(carry_through(config).run) == data(finished.run)
 
 
@@ -153,11 +155,11 @@ def test_a_failed_partition_leaves_the_run_incomplete_and_unpublished(config, ph
     assert not (result.out / "collection.properties").exists()
     assert not (result.run / "ojala" / "hats.properties").exists()
     with pytest.raises(ValueError, match="is not complete and cannot be published"):
-        survey_run.publish(result.plan, config)
+        survey_run.publish(result.plan)
     assert "is incomplete" in str(next(iter(verify(result.run))))
 
     leaf.write_bytes(whole)
-    assert make_plan(config).states()["failed"] == 1
+    assert plan_run(config).states()["failed"] == 1
     assert carry_through(config).record.status == Status.COMPLETE
 
 
@@ -208,9 +210,9 @@ def test_provenance_is_prov_json_with_the_run_its_inputs_and_outputs(finished):
 
 
 def test_the_estimate_comes_from_the_model_or_from_earlier_runs(config, finished):
-    assert rows_per_second(make_plan(config), config) > 1000
+    assert rows_per_second(plan_run(config)) > 1000
     expected = finished.record.rows_per_worker_second * finished.config.workers
-    assert rows_per_second(finished.plan, finished.config) == pytest.approx(expected)
+    assert rows_per_second(finished.plan) == pytest.approx(expected)
     assert measure_rate(config.spec()) > 1000
 
 

@@ -1,1 +1,1 @@
-"""How good a catalogue's answers are, where the truth is known."""
+"""Validation of a catalogue's predictions against true values."""

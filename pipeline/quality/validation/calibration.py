@@ -1,4 +1,4 @@
-"""Whether probabilities are frequencies: redshift PDFs, class probabilities, novelty scores."""
+"""Calibration of redshift PDFs, class probabilities and novelty scores."""
 
 from __future__ import annotations
 

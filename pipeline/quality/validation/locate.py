@@ -1,41 +1,41 @@
-"""Where a catalogue's leaves are: a collection, the folder of a run, or a product in it."""
+"""Locate the predictions to validate: in a collection, in the folder of a run, or in a product."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from hats.catalog.dataset.collection_properties import CollectionProperties
-from hats.catalog.dataset.extension_properties import ExtensionProperties
 from upath import UPath
 
-from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS
-from ojala.pipeline.quality.validation.predictions import answers_for, pdfs_for
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
+from ojala.pipeline.quality.validation.predictions import pdf_product, pdfs_for, predictions_for
 from ojala.pipeline.quality.validation.truth import MAGNITUDE, Matched, Truth, match_truth
-from ojala.pipeline.runs.record import RECORD, read_record
-from ojala.pipeline.storage.hats import CatalogueError, read_leaves
+from ojala.pipeline.runs.record import RECORD, read_record, run_folder
+from ojala.pipeline.runs.releases import pointers
+from ojala.pipeline.storage.hats import COLLECTION, CatalogueError, read_leaves
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where answers are.
+class Location:
+    """Roots of the catalogues that a validation reads.
 
     Attributes
     ----------
     product : UPath
-        Root of the value-added catalogue.
-    vectors : UPath or None
-        Root of the vectors that belong to it, if it has them.
-    photometry : UPath or None
-        Root of the photometry that it was made from, as its run names it; None where no run does.
+        Root of the main product.
+    pdfs : UPath or None
+        Root of the product with its redshift PDFs, if there is one.
+    source : UPath or None
+        Root of the input that it was made from, as its run names it; None where no run does.
     """
 
     product: UPath
-    vectors: UPath | None
-    photometry: UPath | None
+    pdfs: UPath | None = None
+    source: UPath | None = None
 
 
-def find(root: UPath) -> Place:
-    """Find the value-added catalogue at or below a folder.
+def locate(root: UPath) -> Location:
+    """Locate the predictions at or below a folder.
 
     Parameters
     ----------
@@ -45,83 +45,88 @@ def find(root: UPath) -> Place:
     Raises
     ------
     CatalogueError
-        If there is none.
+        If there are none, or none that true values can judge.
     """
-    if (root / "collection.properties").exists():
+    if (root / COLLECTION).exists():
         return _of_collection(root)
     if (root / RECORD).exists():
         return _of_run(root)
     if (root / "hats.properties").exists():
-        if (root.parent / RECORD).exists():
-            place = _of_run(root.parent)
-            return Place(root, place.vectors, place.photometry)
-        return Place(root, None, None)
+        if not (root.parent / RECORD).exists():
+            return Location(root)
+        location = _of_run(root.parent)
+        if root.name != location.product.name:
+            raise CatalogueError(f"{root} is not the main product of its run: give {location.product}")
+        return location
     raise CatalogueError(
-        f"{root} is neither a collection, a run nor a catalogue: it has no collection.properties, no "
-        f"{RECORD} and no hats.properties"
+        f"{root} is neither a collection, a run nor a catalogue: it has no {COLLECTION}, no {RECORD} and no "
+        "hats.properties"
     )
 
 
-def match(truth: Truth, place: Place, photometry: UPath | None) -> Matched:
-    """Lay a catalogue's answers beside the truth.
+def match(truth: Truth, location: Location, photometry: UPath | None) -> Matched:
+    """Match a catalogue's predictions with true values.
 
     Parameters
     ----------
     truth : Truth
-        Known objects.
-    place : Place
-        Where the answers are.
+        True values of some objects.
+    location : Location
+        Roots of the catalogues.
     photometry : UPath or None
-        Photometry to take magnitudes from; None takes that which the run names. Not read where the truth
+        Photometry to take magnitudes from; None takes the input of the run. Not read where the truth file
         has magnitudes.
 
     Raises
     ------
     CatalogueError
-        If the catalogue or its photometry is not there or not finished.
+        If the catalogue or its photometry is missing or not finished.
     """
-    leaves = read_leaves(place.product)
+    leaves = read_leaves(location.product)
     source = None
     if MAGNITUDE not in truth.rows.column_names:
-        source = photometry or place.photometry
+        source = photometry or location.source
         if source is None or not (source / "hats.properties").exists():
-            what = (
-                f"there is no photometry catalogue at {source}" if source else "no run names its photometry"
-            )
+            why = f"there is no catalogue at {source}" if source else "no run names its photometry"
             raise CatalogueError(
-                f"{place.product}: magnitudes are not known: {what}; give it with --photometry, or a column "
-                f"{MAGNITUDE} in the truth"
+                f"{location.product}: magnitudes are not known: {why}; give the photometry with "
+                f"--photometry, or a column {MAGNITUDE} in the truth"
             )
-    answers = answers_for(truth, place.product, source, leaves)
-    if answers.num_rows == 0:
-        raise CatalogueError(f"{place.product}: none of its rows is an object of {truth.path}")
-    pdf = pdfs_for(answers, place.vectors, leaves) if place.vectors else None
-    return match_truth(truth, answers, sum(leaf.rows for leaf in leaves.values()), pdf)
+    predictions = predictions_for(truth, location.product, source, leaves)
+    if predictions.num_rows == 0:
+        raise CatalogueError(f"{location.product}: none of its rows is an object of {truth.path}")
+    pdf = pdfs_for(predictions, location.pdfs, leaves) if location.pdfs else None
+    return match_truth(truth, predictions, sum(leaf.rows for leaf in leaves.values()), pdf)
 
 
-def _of_collection(root: UPath) -> Place:
-    properties = CollectionProperties.read_from_file(root / "collection.properties")
-    name = (properties.all_extensions or {}).get(OJALA.name)
-    if name is None:
+def _of_collection(root: UPath) -> Location:
+    published = pointers(root)
+    runs = dict.fromkeys(published.values())
+    judged = [run for run in runs if read_record(run_folder(root, run)).adapter.validation is not None]
+    if not judged:
+        models = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.validation is not None)
         raise CatalogueError(
-            f"{root / 'collection.properties'}: the collection has no extension {OJALA.name}"
+            f"{root / COLLECTION}: the collection publishes {', '.join(published) or 'nothing'}; true values "
+            f"judge products of {models}"
         )
-    extension = ExtensionProperties.read_from_file(root / name)
-    product = _resolve(root, extension.join_catalog)
-    place = _of_run(product.parent)
-    return Place(product, place.vectors, _resolve(root, properties.hats_primary_table_url))
+    if len(judged) > 1:
+        raise CatalogueError(
+            f"{root} publishes several products that true values can judge: give the folder of one of the "
+            f"runs {', '.join(judged)}"
+        )
+    location = _of_run(run_folder(root, judged[0]))
+    primary = UPath(CollectionProperties.read_from_file(root / COLLECTION).hats_primary_table_url)
+    source = primary if primary.is_absolute() else (root / primary).resolve()
+    return Location(location.product, location.pdfs, source)
 
 
-def _of_run(run: UPath) -> Place:
+def _of_run(run: UPath) -> Location:
     record = read_record(run)
-    vectors = run / OJALA_VECTORS.name
-    return Place(
-        run / OJALA.name,
-        vectors if (vectors / "hats.properties").exists() else None,
-        UPath(record.source),
-    )
-
-
-def _resolve(root: UPath, reference: str) -> UPath:
-    path = UPath(reference)
-    return path if path.is_absolute() else (root / reference).resolve()
+    if record.adapter.validation is None:
+        raise CatalogueError(
+            f"{run}: model {record.adapter.name} has no column that true values can judge; its report "
+            "compares it with its input"
+        )
+    pdfs = pdf_product(record.adapter)
+    has_pdfs = pdfs is not None and (run / pdfs.name / "hats.properties").exists()
+    return Location(run / record.main, run / pdfs.name if pdfs and has_pdfs else None, UPath(record.source))

@@ -1,8 +1,9 @@
-"""What the leaves of a product say, read column by column and leaf by leaf."""
+"""Predictions of a product for given objects, read column by column and leaf by leaf."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BY_NAME, REFERENCE_BAND
+from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.ojala import CLASSES, OJALA, OJALA_VECTORS, PDF_COLUMNS
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
+from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.quality.validation.truth import LUMINOSITY, Pdfs, Truth
 from ojala.pipeline.storage.hats import CatalogueError
 from ojala.pipeline.storage.healpix import Partition
@@ -19,7 +22,7 @@ from ojala.pipeline.storage.healpix import Partition
 AB_ZERO = 23.9
 """AB magnitude of a flux density of 1 uJy."""
 
-_ANSWERS = ["object_id", "tile_id", "number", "ra", "dec", "class", *(f"p_{c.lower()}" for c in CLASSES)]
+_CLASSES = ["object_id", "tile_id", "number", "ra", "dec", "class", *(f"p_{c.lower()}" for c in CLASSES)]
 _DIAGRAMS = ["bpt_class", "whan_class"]
 _NOVELTY = "novelty"
 _LUMINOSITY = [LUMINOSITY, f"{LUMINOSITY}_err", "f_halpha"]
@@ -39,10 +42,10 @@ _REDSHIFTS = [
 ]
 
 
-def answers_for(
+def predictions_for(
     truth: Truth, catalogue: UPath, photometry: UPath | None, partitions: Iterable[Partition]
 ) -> pa.Table:
-    """The catalogue's rows of the objects that a truth knows.
+    """Read the rows of a catalogue for the objects of a truth file.
 
     Leaves are read one at a time and only where they hold such an object, so that memory is bounded by
     the truth and by one leaf.
@@ -50,30 +53,30 @@ def answers_for(
     Parameters
     ----------
     truth : Truth
-        Known objects.
+        True values of some objects.
     catalogue : UPath
         Root of the product.
     photometry : UPath or None
         Root of the photometry; None where the truth has the magnitudes.
     partitions : iterable of Partition
-        Partitions whose leaves are there.
+        Partitions to read.
 
     Returns
     -------
     pyarrow.Table
-        Answers with their errors, flags, and ``i_mag``, the observed AB magnitude in iSDSS (null where
+        Predictions with their errors, flags, and ``i_mag``, the observed AB magnitude in iSDSS (null where
         the flux is missing or not positive). Columns that an older catalogue does not have are null.
     """
-    known = truth.rows["object_id"].to_numpy()
+    wanted = truth.rows["object_id"].to_numpy()
     errors = [f"{label}_err" for label in truth.labels]
-    columns = [*_ANSWERS, *_REDSHIFTS, *_DIAGRAMS, *truth.labels, *errors, "n_bands", "flags"]
+    columns = [*_CLASSES, *_REDSHIFTS, *_DIAGRAMS, *truth.labels, *errors, "n_bands", "flags"]
     if _NOVELTY in OJALA.names:
         columns.append(_NOVELTY)
     columns += [name for name in _LUMINOSITY if name not in columns]
     flux = BY_NAME[REFERENCE_BAND].flux_column
-    found = [_none_of(columns)]
+    parts = [_empty(columns)]
     for partition in partitions:
-        rows = _rows_of(catalogue / partition.leaf, columns, known)
+        rows = _rows_of(catalogue / partition.leaf, columns, wanted)
         if rows is None:
             continue
         magnitudes = pa.nulls(rows.num_rows, pa.float64())
@@ -81,21 +84,27 @@ def answers_for(
             own = rows["object_id"].to_numpy()
             measured = _rows_of(photometry / partition.leaf, ["object_id", flux], own)
             magnitudes = _magnitudes(own, measured, flux)
-        found.append(rows.append_column("i_mag", magnitudes))
-    return pa.concat_tables(found, promote_options="permissive")
+        parts.append(rows.append_column("i_mag", magnitudes))
+    return pa.concat_tables(parts, promote_options="permissive")
 
 
-def pdfs_for(rows: pa.Table, vectors: UPath, partitions: Iterable[Partition]) -> Pdfs | None:
-    """The redshift PDFs of some rows of the catalogue; None where its vectors, of contract 1, have none.
+def pdf_product(adapter: ModelAdapter[Any]) -> Contract | None:
+    """Contract of the product of a model that has redshift PDFs; None if there is none."""
+    columns = set(PDF_COLUMNS.values())
+    return next((one for one in adapter.extended if columns <= set(one.names)), None)
+
+
+def pdfs_for(rows: pa.Table, product: UPath, partitions: Iterable[Partition]) -> Pdfs | None:
+    """Read the redshift PDFs of some rows of the catalogue; None where a product of contract 1 has none.
 
     Parameters
     ----------
     rows : pyarrow.Table
         N rows with ``object_id``.
-    vectors : UPath
-        Root of the vectors' catalogue.
+    product : UPath
+        Root of the product with the PDFs, see `pdf_product`.
     partitions : iterable of Partition
-        Partitions whose leaves are there.
+        Partitions to read.
 
     Returns
     -------
@@ -107,18 +116,18 @@ def pdfs_for(rows: pa.Table, vectors: UPath, partitions: Iterable[Partition]) ->
     parts = [
         part
         for partition in partitions
-        if (part := _rows_of(vectors / partition.leaf, ["object_id", *columns], wanted)) is not None
+        if (part := _rows_of(product / partition.leaf, ["object_id", *columns], wanted)) is not None
     ]
     if any(not set(columns) <= set(part.column_names) for part in parts):
         return None
     table = pa.concat_tables([OJALA_VECTORS.schema().empty_table().select(["object_id", *columns]), *parts])
     there = table["object_id"].to_numpy()
     order = np.argsort(there)
-    place = np.searchsorted(there, wanted, sorter=order).clip(0, max(0, len(there) - 1))
-    if not len(there) or (there[order[place]] != wanted).any():
-        raise CatalogueError(f"{vectors}: rows of the catalogue are missing: verify it with `ojala verify`")
+    index = np.searchsorted(there, wanted, sorter=order).clip(0, max(0, len(there) - 1))
+    if not len(there) or (there[order[index]] != wanted).any():
+        raise CatalogueError(f"{product}: rows of the catalogue are missing: verify it with `ojala verify`")
     return {
-        objects: RedshiftPdfs.from_table(table, name).take(order[place])
+        objects: RedshiftPdfs.from_table(table, name).take(order[index])
         for objects, name in PDF_COLUMNS.items()
     }
 
@@ -145,7 +154,7 @@ def _magnitudes(object_ids: np.ndarray, measured: pa.Table | None, flux: str) ->
     return pa.array(magnitudes, mask=~bright)
 
 
-def _none_of(columns: list[str]) -> pa.Table:
-    """A table without rows, so that there is something to join where no leaf knows an object."""
+def _empty(columns: list[str]) -> pa.Table:
+    """Table without rows, the result where no leaf has a wanted object."""
     schema = pa.schema([pa.field(name, OJALA[name].type) for name in columns])
     return schema.append(pa.field("i_mag", pa.float64())).empty_table()

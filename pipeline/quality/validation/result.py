@@ -1,7 +1,7 @@
-"""What a validation finds: the schema of ``validation.json``.
+"""Schema of ``validation.json``, the result of a validation.
 
-Closed to unknown fields, so that whoever reads the numbers can rely on them. Every measure stands beside
-its bootstrap error; null where there is nothing to measure.
+Closed to unknown fields, so that programs can rely on the numbers. Every measure has its bootstrap error;
+null where there is nothing to measure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Measure(_Closed):
 
 
 class ClassScore(_Closed):
-    """How well one class is found."""
+    """Measures of one class."""
 
     n: int = Field(description="objects that truly are of the class")
     answered: int = Field(description="objects that were given the class")
@@ -40,7 +40,7 @@ class ClassScore(_Closed):
 
 
 class Classification(_Closed):
-    """How well classes are told apart, over the objects of known class."""
+    """Measures of classification over the objects of known class."""
 
     n: int
     answers: tuple[str, ...] = Field(description="columns of the confusion matrix; NONE is no class")
@@ -134,7 +134,7 @@ class Diagram(_Closed):
 
 
 class Reliability(_Closed):
-    """How often the most probable class is true, in a bin of its probability."""
+    """Frequency with which the most probable class is true, in a bin of its probability."""
 
     low: float
     high: float
@@ -144,7 +144,7 @@ class Reliability(_Closed):
 
 
 class ClassCalibration(_Closed):
-    """Whether class probabilities are frequencies."""
+    """Calibration of class probabilities."""
 
     n: int
     expected_calibration_error: Measure
@@ -152,7 +152,7 @@ class ClassCalibration(_Closed):
 
 
 class RedshiftCalibration(_Closed):
-    """Whether redshift PDFs say how often; objects of right class, whose PDF the catalogue holds."""
+    """Calibration of redshift PDFs over objects of right class."""
 
     objects: Literal["GALAXY", "QSO"]
     source: Literal["z_pdf", "quantiles"] = Field(description="what the PIT was made from")
@@ -177,7 +177,7 @@ class RedshiftCalibration(_Closed):
 
 
 class Novelty(_Closed):
-    """Whether the novelty score finds the kinds of objects that were left out of training."""
+    """Detection of kinds of objects that were left out of training by the novelty score."""
 
     left_out: int
     rest: int
@@ -200,7 +200,7 @@ class Scores(_Closed):
 
 
 class Validation(_Closed):
-    """How good a catalogue's answers are where the truth is known."""
+    """Result of a validation."""
 
     version: str = VALIDATION_VERSION
     catalogue: str

@@ -1,4 +1,4 @@
-"""What is judged: redshifts, scalar quantities and diagrams of objects whose truth is known."""
+"""Samples of objects with true values: redshifts, scalar quantities and diagrams of line ratios."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ CATASTROPHIC = 0.15
 """|dz| / (1 + z) beyond which a redshift is a wrong answer."""
 
 STRONG_LINE = 3.0
-"""Equivalent width [Angstrom] of emission lines beyond which they are also judged apart."""
+"""Equivalent width [Angstrom] above which emission lines are also measured as a sample of their own."""
 
 BRIGHT = 21.0
-"""iSDSS magnitude up to which quantities and diagrams are also judged apart, as the published ones are."""
+"""iSDSS magnitude of the bright sample, as in the published results."""
 
 _LINE_LABELS = {*(f"ew_{line}" for line, _, _ in LINES), "cont_hbeta", "cont_halpha"}
 
@@ -35,7 +35,7 @@ Given = Literal["true class", "predicted class"]
 
 @dataclass(frozen=True, slots=True)
 class RedshiftSample:
-    """Redshifts of one kind of object beside the true ones.
+    """Predicted and true redshifts of one kind of object.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class RedshiftSample:
 
 @dataclass(frozen=True, slots=True)
 class LabelSample:
-    """One scalar quantity beside its true values.
+    """Predicted and true values of one scalar quantity.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""From answers beside the truth to measures with their bootstrap errors."""
+"""Measures of predictions against true values, with their bootstrap errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ REDSHIFT_EDGES = {
 """Edges of the bins of true redshift."""
 
 SAMPLES_APART = 6
-"""Samples that are judged apart, the largest; more are in the total alone."""
+"""Number of samples, the largest ones, with measures of their own."""
 
 
 def validate(truth: Truth, matched: Matched, catalogue: str) -> Validation:
@@ -68,7 +68,7 @@ def validate(truth: Truth, matched: Matched, catalogue: str) -> Validation:
     Parameters
     ----------
     truth, matched : Truth, Matched
-        What is known, and the answers beside it.
+        Predictions and true values.
     catalogue : str
         Where the answers are from.
     """
@@ -130,7 +130,7 @@ def _scores(matched: Matched) -> Scores:
 
 
 def classification(answer: np.ndarray, true: np.ndarray, classes: Sequence[str]) -> Classification:
-    """How well classes are told apart.
+    """Measures of classification.
 
     Parameters
     ----------

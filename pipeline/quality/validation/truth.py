@@ -1,4 +1,4 @@
-"""What is known of some objects, from spectra or from the mock's own input, beside what was answered."""
+"""True values of objects, from spectra or from the input of mocks, and their match with predictions."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ LABELS: tuple[str, ...] = tuple(
     for column in OJALA
     if f"{column.name}_err" in OJALA.names and column.name not in ("z", "z_gal", "z_qso")
 )
-"""The catalogue's scalar quantities: what a truth file may know beside class and redshift."""
+"""Scalar quantities of the catalogue that a truth file may have, besides class and redshift."""
 
 
 LUMINOSITY = "log_l_halpha_corr"
 """Label that follows from the others where a truth file has all of a galaxy's lines; see `samples`."""
 
 REMARKS = ("sample", "survey", "subclass", "source")
-"""Text columns of a truth file that are kept beside the answers. Each ``sample`` is judged apart: real
-objects and mocks should never be one number."""
+"""Text columns of a truth file that are kept with the predictions. Each ``sample`` has measures of its own:
+real objects and mocks should never be one number."""
 
 Pdfs = dict[str, RedshiftPdfs]
 """Redshift PDFs by class, GALAXY and QSO."""
@@ -83,12 +83,12 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Answers beside the truth, row by row.
+    """Predictions and true values, row by row.
 
     Attributes
     ----------
     rows : pyarrow.Table
-        The answers' columns, and the truth's with ``true_`` before their names.
+        Columns of the predictions, and those of the truth with the prefix ``true_``.
     labels, remarks : tuple of str
         The labels and the remarks that the truth has.
     truth_rows : int
@@ -131,7 +131,7 @@ class Matched:
 
     @property
     def left_out(self) -> np.ndarray | None:
-        """Objects of a kind that was left out of training, shape (N,); None where the truth does not say."""
+        """Objects of a kind that was left out of training, shape (N,); None without such a column."""
         if f"true_{LEFT_OUT}" not in self.rows.column_names:
             return None
         return np.asarray(self.rows[f"true_{LEFT_OUT}"].to_numpy())
@@ -195,7 +195,7 @@ def read_truth(path: UPath) -> Truth:
 
 
 def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: Pdfs | None = None) -> Matched:
-    """Lay answers and truth side by side.
+    """Match predictions with true values by object.
 
     Parameters
     ----------
@@ -215,9 +215,9 @@ def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: Pdfs 
     inside = place < len(known)
     hit[inside] = known[place[inside]] == found[inside]
     rows = answers.filter(pa.array(hit))
-    beside = truth.rows.take(pa.array(place[hit]))
-    for name in beside.column_names[1:]:
-        rows = rows.append_column(f"true_{name}", beside[name])
+    true = truth.rows.take(pa.array(place[hit]))
+    for name in true.column_names[1:]:
+        rows = rows.append_column(f"true_{name}", true[name])
     answered = len(np.unique(place[hit]))
     return Matched(
         rows=rows,

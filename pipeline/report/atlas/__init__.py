@@ -1,1 +1,1 @@
-"""The page of the atlas: rows, thumbnails, sample."""
+"""Atlas of embeddings: page, rows, thumbnails, sample to fit."""

@@ -1,4 +1,4 @@
-"""The atlas page: a map of a run's embeddings, to zoom, recolour and click; plotly draws it (extra `atlas`).
+"""Atlas page: an interactive map of a run's embeddings, drawn by plotly (extra `atlas`).
 
 The page, its pictures and plotly's script lie in one folder and need no network.
 """
@@ -27,6 +27,7 @@ from ojala.pipeline.inference.cutouts import has_cutout, joined_images
 from ojala.pipeline.report.atlas.rows import read_rows
 from ojala.pipeline.report.atlas.thumbnails import ACROSS, half_light, morphology, sheet_of
 from ojala.pipeline.report.render import render
+from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.healpix import Partition
 
@@ -62,20 +63,29 @@ def plotly_script() -> Path | None:
     return Path(found.origin).parent / "package_data" / "plotly.min.js"
 
 
+def atlas_section(
+    run: ResolvedRun, run_id: str, done: Sequence[Partition]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Write the atlas page next to the report; context and numbers of the section that refers to it."""
+    folder = run.folder(run_id)
+    shown = write_atlas_page(folder / "report", run_id, folder, run.source, run.auxiliary, done)
+    return shown, {name: shown[name] for name in ("rows", "clusters", "unclustered")}
+
+
 def write_atlas_page(
-    folder: UPath, name: str, run: UPath, source: UPath, beside: UPath | None, done: Sequence[Partition]
+    folder: UPath, name: str, run: UPath, source: UPath, cutouts: UPath | None, done: Sequence[Partition]
 ) -> dict[str, Any]:
-    """Write the page with what belongs to it.
+    """Write the page with its pictures and scripts.
 
     Parameters
     ----------
     folder : UPath
-        Where to.
+        Folder to write into.
     name : str
-        Of the run.
+        Name of the run.
     run, source : UPath
         Folder of the run, root of the spectra.
-    beside : UPath or None
+    cutouts : UPath or None
         Root of the cut-outs.
     done : sequence of Partition
         Partitions that the run has.
@@ -83,8 +93,8 @@ def write_atlas_page(
     Returns
     -------
     dict
-        What a report says of it: ``page``, empty where there is none, ``why`` in that case, ``rows``,
-        ``clusters`` and ``unclustered``.
+        For the report: ``page``, empty where there is none, ``why`` in that case, ``rows``, ``clusters`` and
+        ``unclustered``.
     """
     nothing: dict[str, Any] = {"page": "", "rows": 0, "clusters": 0, "unclustered": None}
     script = plotly_script()
@@ -96,7 +106,7 @@ def write_atlas_page(
         return nothing | {"why": why}
     at = np.unique(np.linspace(0, len(done) - 1, LEAVES_READ).astype(int))
     chosen = [done[i] for i in at] if done else []
-    rows = read_rows(run / AVIS.name, source, beside, chosen, SHOWN) if chosen else None
+    rows = read_rows(run / AVIS.name, source, cutouts, chosen, SHOWN) if chosen else None
     if rows is None or not rows.num_rows:
         why = (
             "The run has no places on a map: it was made without an atlas, or nothing was embedded. From its "
@@ -132,7 +142,7 @@ def _images(rows: pa.Table) -> tuple[Images, np.ndarray]:
 
 
 def objects_of(rows: pa.Table, images: Images, place: np.ndarray) -> dict[str, list[Any]]:
-    """What the page says of each object, by name; None where it is not known.
+    """Values of each object on the page, by name; None where one is not known.
 
     Parameters
     ----------

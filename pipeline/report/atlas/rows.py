@@ -1,4 +1,4 @@
-"""Some rows of a run of AVIS, with the spectra and cut-outs that they were made from."""
+"""Sample of rows of a run of AVIS, with their spectra and cut-outs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _AVIS = tuple(name for name in AVIS.names if not name.startswith("embedding"))
 
 
 def read_rows(
-    product: UPath, source: UPath, beside: UPath | None, chosen: Sequence[Partition], most: int
+    product: UPath, source: UPath, cutouts: UPath | None, chosen: Sequence[Partition], most: int
 ) -> pa.Table:
     """Rows with an embedding, as many of each partition.
 
@@ -44,7 +44,7 @@ def read_rows(
     ----------
     product, source : UPath
         Roots of the product and of the spectra.
-    beside : UPath or None
+    cutouts : UPath or None
         Root of the cut-outs.
     chosen : sequence of Partition
         Partitions to take rows from.
@@ -65,8 +65,8 @@ def read_rows(
         rows = rows.take(take)
         keys = rows[KEY].combine_chunks()
         rows = join_auxiliary(rows, _read(source / partition.leaf, _SPECTRA, keys), SPECTRA.name)
-        if beside is not None:
-            rows = join_auxiliary(rows, _read(beside / partition.leaf, _CUTOUTS, keys), CUTOUTS.name)
+        if cutouts is not None:
+            rows = join_auxiliary(rows, _read(cutouts / partition.leaf, _CUTOUTS, keys), CUTOUTS.name)
         parts.append(rows)
     return pa.concat_tables(parts).slice(0, most)
 

@@ -54,7 +54,7 @@ def finished_run(run: UPath) -> RunRecord:
         raise RecordError(f"{run} is a run of {record.main}: an atlas is made of a run of AVIS")
     if not (run / AVIS.name / "hats.properties").exists():
         raise RecordError(f"{run} is {record.status} and has no catalogue: finish it first")
-    if "weights_sha256" in record.mixture:
+    if "weights_sha256" in record.mixed_versions:
         raise RecordError(f"{run} mixes embeddings of several weights: run the whole catalogue with one")
     return record
 

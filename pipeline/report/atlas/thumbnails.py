@@ -1,4 +1,4 @@
-"""Cut-outs as pictures, and what their pixels tell of an object's size."""
+"""Cut-outs as pictures, and sizes of objects from their pixels."""
 
 from __future__ import annotations
 

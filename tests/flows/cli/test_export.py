@@ -16,7 +16,7 @@ from ojala.flows.cli.app import app
 from ojala.flows.demo.run import PATCH
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.pipeline.quality.validation.calibration import redshift_calibration
-from ojala.pipeline.quality.validation.locate import find, match
+from ojala.pipeline.quality.validation.locate import locate, match
 from ojala.pipeline.quality.validation.truth import read_truth
 from ojala.pipeline.runs import qp_export
 from ojala.pipeline.runs.config import RunConfig
@@ -96,7 +96,7 @@ def test_measures_by_qp_are_those_of_the_validation(run, tmp_path, which, object
     assert ensemble.npdf == made.rows
     assert made.rows + made.without == ROWS
     truth = read_truth(TRUTH)
-    matched = match(truth, find(run.run), None)
+    matched = match(truth, locate(run.run), None)
     found = next(c for c in redshift_calibration(matched) if c.objects == objects)
     right = (matched.words("true_class") == objects) & (matched.words("class") == objects)
     ids = matched.rows["object_id"].to_numpy()[right]

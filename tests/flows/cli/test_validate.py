@@ -55,7 +55,7 @@ def test_magnitudes_come_from_the_photometry_that_the_run_names(finished: Finish
     assert found["all"]["classes_by_magnitude"][0]["interval"]["middle"] > 10
     gone = validate(finished.run, "--truth", path, "--photometry", tmp_path / "none")
     assert gone.exit_code == 1
-    assert "there is no photometry" in gone.output
+    assert "there is no catalogue at" in gone.output
 
 
 @pytest.mark.parametrize(

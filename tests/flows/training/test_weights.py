@@ -91,7 +91,7 @@ def test_calibrated_weights_are_one_file_that_says_how_novel_an_object_is(weight
     assert np.median(odd) > np.median(answers["novelty"])
 
 
-def test_a_head_beside_the_weights_answers_for_its_quantity(weights, settings):
+def test_a_head_beside_the_weights_predictions_for_its_quantity(weights, settings):
     out = weights.with_name("base-log_mbh.safetensors")
     head = finetune(settings, mock_labels(Slopes(), settings), weights=weights, out=out)
     assert head.measures["head"]["std"] < 0.8 * head.measures["baseline"]["std"]

@@ -110,7 +110,7 @@ def test_a_row_that_is_there_twice_instead_of_another_is_found(collection):
     index = np.arange(table.num_rows)
     index[1] = 0
     leaf = forge(collection, table.take(pa.array(index)))
-    assert found(collection) == [f"{leaf}: its objects are not those of the photometry's partition"]
+    assert found(collection) == [f"{leaf}: its objects are not those of the input's partition"]
 
 
 def test_a_value_out_of_range_is_found(collection):
@@ -133,4 +133,4 @@ def test_a_partition_that_the_photometry_does_not_have_is_found(collection):
         if not line.startswith(f"{extra.order},{extra.pixel},")
     ]
     listing.write_text("\n".join(kept) + "\n")
-    assert f"{root / extra.leaf}: the photometry has no such partition" in found(collection)
+    assert f"{root / extra.leaf}: the input has no such partition" in found(collection)

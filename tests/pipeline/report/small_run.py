@@ -17,7 +17,10 @@ from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.ojala import CLASSES, OJALA, Flag
 from ojala.catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
 from ojala.catalogs_schema.receipt import REDSHIFT_EDGES, Attempt, Fingerprint, Leaf, Receipt, Summary
-from ojala.pipeline.report import RunFacts
+from ojala.pipeline.report import write_report
+from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.runs.record import RunRecord, Status, run_folder
+from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, finalise_catalogue
 from ojala.pipeline.storage.healpix import Partition, pixel_at, spatial_index
 from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
@@ -25,29 +28,48 @@ from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
 ROWS = 1200
 TILE = 9611
 
-FACTS = RunFacts(
-    run_id="20261120T134500-1a2b3c",
-    product="ojala",
-    source="photometry",
-    reads="photometry",
-    started="2026-11-20T13:45:00+00:00",
-    ended="2026-11-20T13:45:20+00:00",
-    engine="local",
-    workers=2,
-    device="cpu",
-    model="ojala 0.1.0",
-    weights_sha256="9f" * 32,
-    code_version="0.1.0+1a2b3c4d5e6f",
-    contract_version="1.0.0",
-    versions={"numpy": "2.4.6", "torch": "2.13.0"},
-    config={"engine": "local", "workers": "2", "batch_size": "512"},
-)
+RUN_ID = "20261120T134500-1a2b3c"
+
+
+def record_of(out: UPath, photometry: UPath, truth: UPath | None = None) -> RunRecord:
+    """Record of the run in a collection."""
+    config = RunConfig(
+        photometry=str(photometry),
+        out=str(out),
+        truth=str(truth) if truth else None,
+        engine="local",
+        workers=2,
+        batch_size=512,
+        precision="fp32",
+    )
+    return RunRecord(
+        run_id=RUN_ID,
+        status=Status.COMPLETE,
+        started="2026-11-20T13:45:00+00:00",
+        ended="2026-11-20T13:45:20+00:00",
+        config=config.to_record(),
+        products=("ojala",),
+        code_version="0.1.0+1a2b3c4d5e6f",
+        packages={"numpy": "2.4.6", "torch": "2.13.0"},
+        model="ojala 0.1.0",
+        weights_sha256="9f" * 32,
+        partitions=1,
+        rows_in=ROWS,
+    )
+
+
+def report(out: UPath, photometry: UPath, receipts: list[Receipt], truth: UPath | None) -> UPath:
+    """Write the report of the run in a collection, and return its folder."""
+    record = record_of(out, photometry, truth)
+    write_report(ResolvedRun.from_record(record), record, receipts, None)
+    return run_folder(out, RUN_ID) / "report"
 
 
 @dataclass(frozen=True)
 class SmallRun:
-    """Where the run is, its receipts, and what is true of its objects."""
+    """Collection, folder and receipts of the run, and the true values of its objects."""
 
+    out: UPath
     run: UPath
     photometry: UPath
     receipts: list[Receipt]
@@ -131,7 +153,8 @@ def make_run(folder: Path) -> SmallRun:
         "morph_type": np.full(ROWS, "NONE", dtype=object),
         **{band.flux_column: np.where(empty, np.nan, flux) for band in MODEL_BANDS},
     }
-    run, photometry = UPath(folder / "run"), UPath(folder / "photometry")
+    out, photometry = UPath(folder / "out"), UPath(folder / "photometry")
+    run = run_folder(out, RUN_ID)
     receipts, leaves = [], {}
     seen = rng.random(len(MODEL_BANDS)) * 0.4 + 0.6
     for pixel in np.unique(pixel_at(index, 6)):
@@ -157,7 +180,7 @@ def make_run(folder: Path) -> SmallRun:
             survey = "SDSS" if number[i] % 3 else "mock"
             writer.writerow([TILE, number[i], true_class[i], f"{true_z[i]:.6f}", survey, mass, 2663])
         writer.writerow([TILE, 9999, "STAR", "0.0", "SDSS", "", 2663])
-    return SmallRun(run, photometry, receipts, truth, true_class, class_given, true_z, answers["z_gal"])
+    return SmallRun(out, run, photometry, receipts, truth, true_class, class_given, true_z, answers["z_gal"])
 
 
 def failed(receipt: Receipt, error: str = "OSError: disk full") -> Receipt:

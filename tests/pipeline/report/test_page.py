@@ -11,9 +11,9 @@ from upath import UPath
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.quality.validation.result import Validation
 from ojala.pipeline.quality.validation.truth import TruthError
-from ojala.pipeline.report import write_report
 from ojala.pipeline.report.svg import draw
-from tests.pipeline.report.small_run import FACTS, ROWS, Reported, SmallRun, failed
+from ojala.pipeline.runs.record import run_folder
+from tests.pipeline.report.small_run import ROWS, RUN_ID, Reported, SmallRun, failed, report
 
 
 class Page(HTMLParser):
@@ -50,10 +50,10 @@ class Page(HTMLParser):
 
 def report_of(run: SmallRun, folder: Path, receipts: list[Receipt], truth: UPath | None) -> tuple[str, dict]:
     """The page and its numbers, of the same leaves with other receipts."""
-    moved = UPath(folder / "run")
-    shutil.copytree(run.run / "ojala", moved / "ojala")
-    page = write_report(moved, run.photometry, receipts, FACTS, truth)
-    return page.read_text(), json.loads((page.parent / "quality.json").read_text())
+    out = UPath(folder / "out")
+    shutil.copytree(run.run / "ojala", run_folder(out, RUN_ID) / "ojala")
+    made = report(out, run.photometry, receipts, truth)
+    return (made / "index.html").read_text(), json.loads((made / "quality.json").read_text())
 
 
 def test_the_page_needs_no_network_and_is_well_formed(reported: Reported) -> None:
@@ -139,8 +139,8 @@ def test_a_malformed_truth_leaves_no_page_behind(small_run: SmallRun, tmp_path: 
     bad = UPath(tmp_path / "bad.csv")
     bad.write_text("tile_id,number,class\n1,1,STAR\n")
     with pytest.raises(TruthError, match=r"bad\.csv: column z is missing"):
-        write_report(UPath(tmp_path / "run"), small_run.photometry, small_run.receipts, FACTS, bad)
-    assert not (tmp_path / "run" / "report").exists()
+        report(UPath(tmp_path / "out"), small_run.photometry, small_run.receipts, bad)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_drawing_is_the_same_text() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.report.skymap import sky_drawing
-from ojala.pipeline.report.totals import account_of
+from ojala.pipeline.runs.totals import totals_of
 from ojala.pipeline.storage.hats import SKYMAP_ORDER
 from ojala.pipeline.storage.healpix import Partition, pixel_at, spatial_index
 from tests.pipeline.report.small_run import SmallRun, failed
@@ -26,7 +26,7 @@ def test_a_small_field_is_enlarged_wherever_it_lies(small_run: SmallRun, ra: flo
     vectors = healpy.dir2vec(ra, dec, lonlat=True)[:, None] + rng.normal(0.0, 0.005, (3, 200))
     lon, lat = healpy.vec2dir(vectors, lonlat=True)
     receipts, counts = field(lon, lat, 6, small_run.receipts[0])
-    drawing = sky_drawing(account_of(receipts), counts)
+    drawing = sky_drawing(totals_of(receipts), counts)
     assert "the enlarged patch" in drawing.caption
     assert "right ascension [deg]" in drawing.svg
 
@@ -35,7 +35,7 @@ def test_a_survey_of_the_sky_is_shown_once(small_run: SmallRun) -> None:
     rng = np.random.default_rng(2)
     ra, dec = rng.uniform(0.0, 360.0, 500), np.degrees(np.arcsin(rng.uniform(0.0, 1.0, 500)))
     receipts, counts = field(ra, dec, 3, small_run.receipts[0])
-    drawing = sky_drawing(account_of(receipts), counts)
+    drawing = sky_drawing(totals_of(receipts), counts)
     assert "enlarged" not in drawing.caption
     assert "right ascension" not in drawing.svg
 
@@ -43,8 +43,8 @@ def test_a_survey_of_the_sky_is_shown_once(small_run: SmallRun) -> None:
 def test_rows_outside_the_run_are_not_shown(small_run: SmallRun) -> None:
     ra, dec = np.array([10.0, 200.0]), np.array([5.0, 60.0])
     receipts, counts = field(ra, dec, 5, small_run.receipts[0])
-    both = sky_drawing(account_of(receipts), counts)
-    one = sky_drawing(account_of(receipts[:1]), counts)
+    both = sky_drawing(totals_of(receipts), counts)
+    one = sky_drawing(totals_of(receipts[:1]), counts)
     assert "rows on 0.1 square degrees" in both.alt
     assert "enlarged" not in both.caption
     assert "RA 10" in one.alt or "RA 200" in one.alt
@@ -54,6 +54,6 @@ def test_rows_outside_the_run_are_not_shown(small_run: SmallRun) -> None:
 def test_failed_partitions_are_marked(small_run: SmallRun) -> None:
     receipts = [failed(small_run.receipts[0]), *small_run.receipts[1:]]
     counts = np.zeros(healpy.order2npix(SKYMAP_ORDER), dtype=np.int64)
-    drawing = sky_drawing(account_of(receipts), counts)
+    drawing = sky_drawing(totals_of(receipts), counts)
     assert f"{len(receipts)} partitions, 1 of them failed" in drawing.alt
     assert "var(--vermilion)" in drawing.svg

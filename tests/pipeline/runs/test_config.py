@@ -3,7 +3,9 @@ import os
 
 import pytest
 
-from ojala.pipeline.runs.config import GateLimits, RunConfig, without_credentials
+from ojala.pipeline.runs.config import RunConfig, without_credentials
+from ojala.pipeline.runs.gates import GateLimits
+from ojala.pipeline.runs.resolved import resolve_run
 
 SECRET = "wJalr/XUtnFEMI+K7MDENG"
 
@@ -50,7 +52,7 @@ def test_a_record_keeps_all_settings_and_gives_them_back():
 
 def test_a_record_keeps_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    described = RunConfig(photometry="p", out="o", model="empty").to_record()
+    described = RunConfig(photometry="p", out="o", model="empty").absolute().to_record()
     assert (described["photometry"], described["out"]) == (str(tmp_path / "p"), str(tmp_path / "o"))
     assert described["truth"] is None
 
@@ -74,8 +76,9 @@ def test_a_gpu_has_its_own_precision_and_batch_and_what_was_asked_for_holds():
 def test_numbers_of_a_gpu_are_other_numbers():
     on_gpu = asked(engine="address", device="cuda")
     same = {"precision": on_gpu.precision, "batch_size": on_gpu.batch_size}
-    assert asked(**same).numbers_sha256() != on_gpu.numbers_sha256()
-    assert asked(engine="cuda", **same).numbers_sha256() == on_gpu.numbers_sha256(), "wherever the GPU is"
+    assert resolve_run(asked(**same)).config_sha256 != resolve_run(on_gpu).config_sha256
+    elsewhere = resolve_run(asked(engine="cuda", **same))
+    assert elsewhere.config_sha256 == resolve_run(on_gpu).config_sha256, "wherever the GPU is"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_engines_and_devices_that_do_not_fit_are_refused(settings, said):
 def test_limits_of_gates_are_settings_that_change_no_numbers():
     config = RunConfig(photometry="p", out="o", model="empty")
     other = config.model_copy(update={"gates": GateLimits(flagged_warn=0.1)})
-    assert other.numbers_sha256() == config.numbers_sha256()
+    assert resolve_run(other).config_sha256 == resolve_run(config).config_sha256
 
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
@@ -102,7 +105,7 @@ def test_precision_follows_the_processor_and_is_settled_before_it_is_kept(monkey
     monkeypatch.setattr("ojala.models.serving.precision.multiplies_bf16", lambda: fast)
     config = asked()
     assert config.precision == config.to_record()["precision"] == config.spec().precision == precision
-    assert config.numbers_sha256() == asked(precision=precision).numbers_sha256()
+    assert resolve_run(config).config_sha256 == resolve_run(asked(precision=precision)).config_sha256
     assert asked(precision="fp32").precision == "fp32"
     assert asked(model="empty").precision == "fp32"
 

@@ -8,7 +8,7 @@ from mocpy import MOC
 from ojala.catalogs_schema.ojala import Flag
 from ojala.catalogs_schema.receipt import Leaf
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
-from ojala.pipeline.runs.receipts import Known
+from ojala.pipeline.runs.receipts import PartitionStatus
 from ojala.pipeline.runs.region import RegionError, coverage, parse_region
 from ojala.pipeline.storage.healpix import Partition
 
@@ -103,7 +103,7 @@ def test_the_coverage_of_partitions_is_exact():
 
 def known(status="done", **flags):
     leaf = Leaf(product="ojala", path="x", rows=1, bytes=1, sha256="")
-    return Known("r", status, "", None, (leaf,), flags, {}, 0)
+    return PartitionStatus("r", status, "", None, (leaf,), flags, {}, 0)
 
 
 def test_flagged_are_partitions_that_failed_or_carry_a_flag_in_more_than_a_share_of_rows():

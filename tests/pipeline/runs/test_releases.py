@@ -13,11 +13,10 @@ from mocpy import MOC
 from upath import UPath
 
 from ojala.pipeline import run as survey_run
-from ojala.pipeline.quality.gates import GateError, read_gates
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.run import publish_run
 from ojala.pipeline.runs import releases as releasing
-from ojala.pipeline.runs.plan import make_plan
+from ojala.pipeline.runs.gates import GateError, read_gates
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import RecordError, Status, read_record, run_folder
 from ojala.pipeline.runs.region import coverage, parse_region
@@ -31,7 +30,7 @@ from ojala.pipeline.runs.releases import (
     was_published,
     was_rolled_back,
 )
-from tests.helpers.survey import Finished, carry_through, without_report
+from tests.helpers.survey import Finished, carry_through, plan_run, without_report
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +49,11 @@ def anew(config):
 
 
 def reprocess(config, region):
-    plan = make_plan(config, parse_region(region))
-    survey_run.begin(plan, config)
-    for _ in survey_run.execute(plan, config):
+    plan = plan_run(config, parse_region(region))
+    survey_run.begin(plan)
+    for _ in survey_run.execute(plan):
         pass
-    return Finished(config, plan, survey_run.finalise(plan, config))
+    return Finished(config, plan, survey_run.finalise(plan))
 
 
 def one_tile(first):
@@ -100,10 +99,10 @@ def test_what_was_rolled_back_is_not_published_again_by_itself(config, first):
     second = carry_through(anew(config))
     rollback(first.out, "ojala")
     assert was_rolled_back(first.out, second.plan.run_id)
-    plan = make_plan(anew(config))
+    plan = plan_run(anew(config))
     assert (plan.run_id, plan.to_do) == (second.plan.run_id, [])
     with pytest.raises(ReleaseError, match="was rolled back and is not published again by itself"):
-        survey_run.publish(plan, anew(config))
+        survey_run.publish(plan)
     assert pointers(first.out) == {"ojala": first.plan.run_id}
     publish_run(first.out, second.plan.run_id)
     assert not was_rolled_back(first.out, second.plan.run_id)
@@ -137,17 +136,17 @@ def test_publishing_again_what_is_published_changes_nothing(first):
 
 
 def test_a_published_run_is_never_written_to_again(config, first):
-    plan = make_plan(config)
+    plan = plan_run(config)
     with pytest.raises(ReleaseError, match="not written to again"):
-        survey_run.begin(plan, config)
+        survey_run.begin(plan)
     record = read_record(first.run)
     content = record.model_copy(update={"status": Status.RUNNING}).model_dump_json()
     (first.run / "run.json").write_text(content)  # whatever its record says
-    assert make_plan(config).run_id != first.plan.run_id
+    assert plan_run(config).run_id != first.plan.run_id
     again = reprocess(config, one_tile(first))
     assert again.plan.run_id != first.plan.run_id
     with pytest.raises(ReleaseError, match="not written to again"):
-        survey_run.begin(plan, config)
+        survey_run.begin(plan)
     (first.run / "run.json").write_text(record.model_dump_json())
     assert list(verify(first.run)) == []
 
@@ -155,7 +154,7 @@ def test_a_published_run_is_never_written_to_again(config, first):
 def test_a_region_is_done_again_in_a_new_run_and_all_else_is_linked_with_its_own_provenance(config, first):
     partition = first.plan.entries[0].partition
     other = anew(config)
-    plan = make_plan(other, parse_region(one_tile(first)))
+    plan = plan_run(other, parse_region(one_tile(first)))
     assert plan.states() == {"reprocess": 1, "stale: configuration": len(plan.entries) - 1}
     assert "are kept as they are" in plan.remarks[0]
     second = reprocess(other, one_tile(first))
@@ -169,12 +168,12 @@ def test_a_region_is_done_again_in_a_new_run_and_all_else_is_linked_with_its_own
         assert receipt.run_id == (second if anew_here else first).plan.run_id
     table = pq.read_table((second.run / "provenance" / "partitions.parquet").path).to_pylist()
     made = {f"{row['order']}/{row['pixel']}": (row["run_id"], row["key"]) for row in table}
-    assert made[partition.name] == (second.plan.run_id, second.plan.to_do[0].ingredients.key())
+    assert made[partition.name] == (second.plan.run_id, second.plan.to_do[0].fingerprint.key())
     assert {run for run, _ in made.values()} == {first.plan.run_id, second.plan.run_id}
 
-    (mixed,) = second.record.mixture.values()
+    (mixed,) = second.record.mixed_versions.values()
     assert sorted(mixed.values()) == [1, len(plan.entries) - 1]
-    assert read_gates(second.run).outcomes()["mixture"] == "warn"
+    assert read_gates(second.run).outcomes()["mixed_versions"] == "warn"
     assert list(verify(second.run)) == list(verify(first.run)) == []
     publish_run(first.out, second.plan.run_id)
     assert list(verify(first.out)) == []
@@ -183,20 +182,20 @@ def test_a_region_is_done_again_in_a_new_run_and_all_else_is_linked_with_its_own
 def test_a_reprocessing_that_was_stopped_goes_on(config, first):
     region = "tiles:" + ",".join(entry.partition.name for entry in first.plan.entries[:3])
     other = anew(config)
-    plan = make_plan(other, parse_region(region))
-    survey_run.begin(plan, other)
-    receipts = survey_run.execute(plan, other)
+    plan = plan_run(other, parse_region(region))
+    survey_run.begin(plan)
+    receipts = survey_run.execute(plan)
     next(receipts)
     receipts.close()
-    again = make_plan(other, parse_region(region))
+    again = plan_run(other, parse_region(region))
     assert (again.run_id, len(again.to_do), len(again.to_link)) == (plan.run_id, 2, 0)
-    assert make_plan(config).run_id == first.plan.run_id, "a run over all of it does not go on from there"
+    assert plan_run(config).run_id == first.plan.run_id, "a run over all of it does not go on from there"
     assert reprocess(other, region).record.linked == len(plan.entries) - 3
 
 
 def test_without_a_finished_run_there_is_nothing_to_reprocess(config):
     with pytest.raises(ReleaseError, match="has no finished run of ojala"):
-        make_plan(config, parse_region("cone:245.5,43.9,1"))
+        plan_run(config, parse_region("cone:245.5,43.9,1"))
 
 
 @pytest.fixture

@@ -13,10 +13,16 @@ from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs import plan as planning
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import Status, read_record
 from ojala.pipeline.runs.releases import pointers
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, replace, without_report
+from tests.helpers.survey import (
+    carry_through,
+    ingest_table,
+    photometry_table,
+    plan_run,
+    replace,
+    without_report,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +33,9 @@ def no_report(monkeypatch):
 @pytest.fixture
 def worked_on(config):
     """A run whose partitions are all done, but that was killed before it could end."""
-    plan = make_plan(config)
-    run = survey_run.begin(plan, config)
-    for _ in survey_run.execute(plan, config):
+    plan = plan_run(config)
+    run = survey_run.begin(plan)
+    for _ in survey_run.execute(plan):
         pass
     return run, [entry.partition for entry in plan.entries]
 
@@ -45,9 +51,9 @@ def data(run):
 
 def test_vectors_that_are_not_wanted_any_more_do_not_stay(config):
     with_vectors = config.model_copy(update={"vectors": True})
-    plan = make_plan(with_vectors)
-    survey_run.begin(plan, with_vectors)
-    receipts = survey_run.execute(plan, with_vectors)
+    plan = plan_run(with_vectors)
+    survey_run.begin(plan)
+    receipts = survey_run.execute(plan)
     next(receipts)
     receipts.close()
     result = carry_through(config)
@@ -65,9 +71,9 @@ def test_leaves_without_receipt_and_partitions_that_are_no_more_do_not_stay(conf
     for path in (stray, receipt, torn):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"PAR1")
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert [entry.partition for entry in plan.to_do] == [one]
-    survey_run.begin(plan, config)
+    survey_run.begin(plan)
     assert not any(path.exists() for path in (stray, stray.parent, receipt, torn, leaf(run, one)))
     result = carry_through(config)
     assert list(verify(result.run)) == []
@@ -77,7 +83,7 @@ def test_leaves_without_receipt_and_partitions_that_are_no_more_do_not_stay(conf
 def test_a_receipt_of_another_partition_is_no_receipt(config, worked_on):
     run, (one, two, *rest) = worked_on
     receipt_path(run, one).write_bytes(receipt_path(run, two).read_bytes())
-    assert make_plan(config).states() == {"damaged": 1, "done": 1 + len(rest)}
+    assert plan_run(config).states() == {"damaged": 1, "done": 1 + len(rest)}
 
 
 @pytest.mark.parametrize("path", ["../../../outside.parquet", "/etc/passwd"])
@@ -86,18 +92,18 @@ def test_a_receipt_that_names_a_path_of_its_own_choice_is_damaged(config, worked
     receipt = json.loads(receipt_path(run, one).read_text())
     receipt["leaves"][0]["path"] = path
     receipt_path(run, one).write_text(json.dumps(receipt))
-    assert make_plan(config).states() == {"damaged": 1, "done": len(rest)}
+    assert plan_run(config).states() == {"damaged": 1, "done": len(rest)}
     receipt["leaves"][0]["product"] = "../../../x"
     receipt["leaves"][0]["path"] = f"../../../x/{one.leaf}"
     receipt_path(run, one).write_text(json.dumps(receipt))
-    assert make_plan(config).states() == {"damaged": 1, "done": len(rest)}
+    assert plan_run(config).states() == {"damaged": 1, "done": len(rest)}
 
 
 def test_a_torn_record_costs_a_new_run_but_nothing_is_done_again(config, worked_on):
     run, partitions = worked_on
     record = (run / "run.json").read_bytes()
     (run / "run.json").write_bytes(record[: len(record) // 2])
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert (len(plan.to_link), plan.to_do, plan.base) == (len(partitions), [], run.name)
     assert "cannot be read" in plan.remarks[0]
     result = carry_through(config)
@@ -106,7 +112,15 @@ def test_a_torn_record_costs_a_new_run_but_nothing_is_done_again(config, worked_
     assert list(verify(result.out)) == []
 
 
-STEPS = ("finalise_catalogue", "write_provenance", "write_receipts_table", "judge", "write_checksums", "turn")
+STEPS = (
+    "finalise_catalogue",
+    "write_provenance",
+    "write_receipts_table",
+    "evaluate_gates",
+    "write_report",
+    "write_checksums",
+    "set_published",
+)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -121,12 +135,12 @@ def test_a_run_that_is_killed_between_two_steps_of_its_end_goes_on(config, worke
         with pytest.raises(KeyboardInterrupt):
             carry_through(config)
     assert pointers(run.parent.parent) == {}
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert (plan.run_id, plan.to_do) == (run.name, [])
     if read_record(run).status != Status.COMPLETE:
-        survey_run.begin(plan, config)
-        survey_run.finalise(plan, config)
-    survey_run.publish(plan, config)
+        survey_run.begin(plan)
+        survey_run.finalise(plan)
+    survey_run.publish(plan)
     assert list(verify(run.parent.parent)) == []
 
 
@@ -139,7 +153,7 @@ def test_a_finished_run_and_one_changed_input_leaf_cost_one_partition(tmp_path):
     second = carry_through(config.model_copy(update={"photometry": str(changed)}))
     assert [entry.state for entry in second.plan.to_do] == ["stale: input"]
     assert second.record.linked == len(first.plan.entries) - 1
-    assert second.record.mixture == {}
+    assert second.record.mixed_versions == {}
     assert list(verify(second.out)) == []
 
 
@@ -159,22 +173,22 @@ def flip(path):
 def test_a_leaf_of_the_same_size_that_was_changed_later_is_read_and_found_out(config, worked_on, ended):
     run, (one, two, *_) = worked_on
     if ended:
-        survey_run.finalise(make_plan(config), config)
+        survey_run.finalise(plan_run(config))
     flip(leaf(run, one))
     age(leaf(run, one), +10)
     age(leaf(run, two), +10)  # touched, but the same
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert [(entry.partition, entry.state) for entry in plan.to_do] == [(one, "damaged")]
 
 
 def test_a_change_that_hides_in_size_and_time_is_found_by_check_alone(config, worked_on):
     run, (one, *_) = worked_on
-    survey_run.finalise(make_plan(config), config)
+    survey_run.finalise(plan_run(config))
     stat = os.stat(leaf(run, one).path)
     flip(leaf(run, one))
     os.utime(leaf(run, one).path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert make_plan(config).to_do == []
-    assert [entry.partition for entry in make_plan(config, check=True).to_do] == [one]
+    assert plan_run(config).to_do == []
+    assert [entry.partition for entry in plan_run(config, check=True).to_do] == [one]
 
 
 @pytest.mark.parametrize("what", ["truncated", "removed"])
@@ -196,13 +210,13 @@ def test_a_leaf_of_a_finished_run_that_is_not_whole_is_done_again_elsewhere(conf
 
 def test_a_receipt_that_changed_under_the_run_does_not_get_into_the_catalogue(config, worked_on):
     run, (one, *_) = worked_on
-    plan = make_plan(config)
+    plan = plan_run(config)
     other = config.model_copy(update={"batch_size": 7})
-    stale = make_plan(other).entries[0].ingredients
+    stale = plan_run(other).entries[0].fingerprint
     receipt = json.loads(receipt_path(run, one).read_text())
     receipt |= {"ingredients": stale.model_dump(), "key": stale.key()}
     receipt_path(run, one).write_text(json.dumps(receipt))
-    record = survey_run.finalise(plan, config)
+    record = survey_run.finalise(plan)
     assert (record.status, list(record.failed)) == (Status.INCOMPLETE, [one.name])
 
 
@@ -216,5 +230,5 @@ def test_a_clock_that_was_set_back_does_not_make_an_old_run_the_latest(config, m
             return real(2001, 1, 1, tzinfo=tz)
 
     monkeypatch.setattr(planning.datetime, "datetime", Earlier)
-    plan = make_plan(config.model_copy(update={"batch_size": 7}))
+    plan = plan_run(config.model_copy(update={"batch_size": 7}))
     assert plan.run_id > first.plan.run_id

@@ -102,13 +102,16 @@ print(*(name for name in sys.modules if name.startswith("ojala.")))
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_all_that_a_worker_imports_is_in_the_closure(name):
-    """Workers look the model up in the registry by its name; a package's own code makes no numbers."""
+    """But the look-up of a model by its name, the public face, and the code of packages themselves."""
     done = subprocess.run(
         [sys.executable, "-c", _LOADED, name], capture_output=True, text=True, check=True, timeout=300
     )
     loaded = set(done.stdout.split())
     packages = {name for name in loaded if module._source(name)[1]}
-    lookup = {"ojala.pipeline.inference.model_spec", "ojala.pipeline.inference.adapters.registry"}
+    lookup = {
+        f"ojala.{name}"
+        for name in ("api", "pipeline.inference.model_spec", "pipeline.inference.adapters.registry")
+    }
     assert loaded - packages - lookup - set(import_closure(*ADAPTERS[name].code_modules)) == set()
 
 

@@ -25,7 +25,6 @@ from ojala.pipeline.inference.products.avis import avis_table
 from ojala.pipeline.ingest.cutouts import ingest_cutouts
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, read_config
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.runs.releases import ReleaseError
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves
@@ -37,7 +36,7 @@ from tests.helpers.avis_survey import (
     toy_atlas,
     write_toy_atlas,
 )
-from tests.helpers.survey import Finished, carry_through, without_report
+from tests.helpers.survey import Finished, carry_through, plan_run, without_report
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +97,18 @@ def test_an_atlas_of_pairs_does_not_place_what_has_no_image(finished):
 
 
 def test_what_was_read_is_told(finished, survey):
-    assert finished.record.beside == str(survey.cutouts)
-    assert finished.record.atlas_sha256 == read_atlas(Path(finished.config.atlas)).sha256
+    assert finished.record.auxiliary == str(survey.cutouts)
+    assert finished.record.assets["atlas"] == read_atlas(Path(finished.config.atlas)).sha256
     document = json.loads((finished.run / "provenance" / "prov.json").read_text())
     assert document["entity"]["ojala:cutouts"]["prov:location"] == str(survey.cutouts)
-    assert document["entity"]["ojala:atlas"]["ojala:sha256"] == finished.record.atlas_sha256
+    assert document["entity"]["ojala:atlas"]["ojala:sha256"] == finished.record.assets["atlas"]
     leaf = next((finished.run / "avis" / "dataset").rglob("Npix=*.parquet"))
     footer = pq.read_metadata(leaf.path).metadata
     assert footer[b"ojala.cutouts"] == b"cutouts"
     assert len(footer[b"ojala.input_sha256"].split()) == 2
     page = (finished.run / "report" / "index.html").read_text()
     assert str(survey.cutouts) in page
-    assert finished.record.atlas_sha256 in page
+    assert finished.record.assets["atlas"] in page
 
 
 def test_a_release_is_verified_and_opened_with_its_spectra(finished):
@@ -123,7 +122,7 @@ def test_another_cutout_makes_only_its_partition_stale(finished, survey, tmp_pat
     image_files.make_brick(tmp_path / "new", brick="1510p020", ra=151.0)
     ingest_cutouts([UPath(survey.brick), UPath(tmp_path / "new")], survey.spectra, UPath(tmp_path / "c"))
     config = finished.config.model_copy(update={"cutouts": str(tmp_path / "c")})
-    plan = make_plan(config)
+    plan = plan_run(config)
     before, after = read_leaves(survey.cutouts), read_leaves(UPath(tmp_path / "c"))
     changed = {p for p in before if before[p].sha256 != after[p].sha256}
     assert len(changed) == 1
@@ -134,14 +133,14 @@ def test_another_cutout_makes_only_its_partition_stale(finished, survey, tmp_pat
 def test_another_atlas_makes_all_partitions_stale(finished, survey, tmp_path):
     write_toy_atlas(tmp_path / "atlas.safetensors", survey.weights, seed=2)
     config = finished.config.model_copy(update={"atlas": str(tmp_path / "atlas.safetensors")})
-    assert set(make_plan(config).states()) == {"stale: configuration"}
+    assert set(plan_run(config).states()) == {"stale: configuration"}
 
 
 def test_a_region_cannot_have_an_atlas_of_its_own(finished, survey, tmp_path):
     write_toy_atlas(tmp_path / "atlas.safetensors", survey.weights, seed=2)
     config = finished.config.model_copy(update={"atlas": str(tmp_path / "atlas.safetensors")})
     with pytest.raises(ReleaseError, match="another atlas"):
-        make_plan(config, parse_region("cone:150,2,1"))
+        plan_run(config, parse_region("cone:150,2,1"))
 
 
 def test_an_atlas_of_other_weights_is_refused(survey, tmp_path):
@@ -149,7 +148,7 @@ def test_an_atlas_of_other_weights_is_refused(survey, tmp_path):
     write_toy_atlas(tmp_path / "atlas.safetensors", tmp_path / "other.safetensors")
     config = survey.config(tmp_path / "out", atlas=str(tmp_path / "atlas.safetensors"))
     with pytest.raises(WeightsError, match=r"is an atlas of the weights .* or make an atlas of these"):
-        make_plan(config)
+        plan_run(config)
 
 
 def test_a_worker_needs_the_very_atlas_of_the_plan(finished):
@@ -173,12 +172,12 @@ def test_cutouts_of_other_partitions_are_refused(survey, tmp_path):
     objects = image_files.write_objects(tmp_path / "objects.csv", {"1": (100.0, 100.0)})
     ingest_cutouts([UPath(survey.brick)], UPath(objects), UPath(tmp_path / "cutouts"))
     with pytest.raises(CatalogueError, match=f"ojala cutouts IMAGES --objects {survey.spectra} --out"):
-        make_plan(survey.config(tmp_path / "out", cutouts=str(tmp_path / "cutouts")))
+        plan_run(survey.config(tmp_path / "out", cutouts=str(tmp_path / "cutouts")))
 
 
 def test_what_holds_no_cutouts_is_refused(survey, tmp_path):
     with pytest.raises(CatalogueError, match="is no catalogue of cutouts: it has no column"):
-        make_plan(survey.config(tmp_path / "out", cutouts=str(survey.spectra)))
+        plan_run(survey.config(tmp_path / "out", cutouts=str(survey.spectra)))
 
 
 def test_spectra_alone_are_embedded_and_say_so(survey, tmp_path, monkeypatch):
@@ -196,7 +195,7 @@ def test_spectra_alone_are_embedded_and_say_so(survey, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"model": "avis", "cutouts": "c"}, "model avis reads spectra: say with --spectra"),
+        ({"model": "avis", "cutouts": "c"}, "model avis reads spectra: give --spectra"),
         ({"model": "specpt", "spectra": "s", "cutouts": "c"}, "leave --cutouts out"),
         ({"model": "specpt", "spectra": "s", "atlas": "a"}, "leave --atlas out"),
     ],

@@ -12,8 +12,8 @@ from upath import UPath
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.region import parse_region
+from tests.helpers.survey import plan_run
 
 CONTRACT = """
 import enum
@@ -80,6 +80,7 @@ COMMAND = """
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 ADAPTERS.classes["colours"] = "colours.adapter:ColoursAdapter"
 from ojala.flows.cli.app import app
+from tests.helpers.survey import plan_run
 app()
 """
 
@@ -109,6 +110,6 @@ def test_a_model_of_ones_own_is_run_reported_released_and_verified(photometry, t
     monkeypatch.setitem(ADAPTERS.classes, "colours", "colours.adapter:ColoursAdapter")
     assert list(verify(UPath(out))) == []
     config = RunConfig.from_record(record["config"])
-    assert make_plan(config).to_do == []
+    assert plan_run(config).to_do == []
     region = parse_region("flagged:NO_COLOUR>0", config.adapter.flags)
-    assert make_plan(config, region).states()["reprocess"] > 0
+    assert plan_run(config, region).states()["reprocess"] > 0

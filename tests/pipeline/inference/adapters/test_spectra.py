@@ -181,8 +181,14 @@ def test_an_answer_that_is_missing_is_not_taken_from_the_spectra(spectra):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"model": "photometer", "photometry": "p"}, "model photometer reads spectra: say with --spectra"),
-        ({"model": "ojala", "spectra": "s"}, "model ojala reads photometry: say with --photometry"),
+        (
+            {"model": "photometer", "photometry": "p"},
+            "model photometer reads spectra: give --spectra",
+        ),
+        (
+            {"model": "ojala", "spectra": "s"},
+            "model ojala reads photometry: give --photometry",
+        ),
         ({"model": "ojala", "photometry": "p", "spectra": "s"}, "leave --spectra out"),
     ],
 )

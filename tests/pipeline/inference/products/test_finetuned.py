@@ -16,11 +16,10 @@ from ojala.models.ojala.heads import FineTuning, Head, fit_head, save_head
 from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
-from ojala.pipeline.runs.plan import make_plan
 from ojala.pipeline.runs.record import read_record
 from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.runs.releases import ReleaseError, pointers
-from tests.helpers.survey import Finished, carry_through, without_report
+from tests.helpers.survey import Finished, carry_through, plan_run, without_report
 
 WIDTH = 16
 TINY = OjalaConfig(
@@ -99,9 +98,9 @@ def test_leaves_describe_the_quantity_as_the_head_does(with_head):
 
 
 def test_the_same_head_has_nothing_to_do_and_another_one_everything(with_head, weights, tmp_path):
-    assert make_plan(with_head.config).to_do == []
+    assert plan_run(with_head.config).to_do == []
     other = write_head(tmp_path / "other.safetensors", file_sha256(weights), seed=1)
-    plan = make_plan(with_head.config.model_copy(update={"heads": (str(other),)}))
+    plan = plan_run(with_head.config.model_copy(update={"heads": (str(other),)}))
     assert plan.states() == {"stale: configuration": len(plan.entries)}
 
 
@@ -109,7 +108,7 @@ def test_a_region_cannot_have_other_columns_than_its_catalogue(with_head, weight
     other = write_head(tmp_path / "other.safetensors", file_sha256(weights), name="log_age")
     config = with_head.config.model_copy(update={"heads": (str(other),)})
     with pytest.raises(ReleaseError, match=r"\(log_mass_again\) have other columns"):
-        make_plan(config, parse_region("cone:245.5,43.9,0.2"))
+        plan_run(config, parse_region("cone:245.5,43.9,0.2"))
 
 
 def test_a_record_gives_back_the_heads_it_was_made_with(with_head, head):
@@ -122,7 +121,7 @@ def test_a_head_of_other_weights_is_refused_before_anything_is_done(with_head, t
     other = write_head(tmp_path / "other.safetensors", "0" * 64)
     config = with_head.config.model_copy(update={"heads": (str(other),)})
     with pytest.raises(ValueError, match=r"other\.safetensors: belongs to the weights 000000000000"):
-        make_plan(config)
+        plan_run(config)
 
 
 def test_a_head_must_not_answer_what_the_catalogue_or_another_head_has():

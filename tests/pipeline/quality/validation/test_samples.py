@@ -13,7 +13,7 @@ from ojala.pipeline.quality.validation.samples import (
     wrong_redshifts,
 )
 from ojala.pipeline.quality.validation.truth import Matched
-from ojala.pipeline.report.totals import account_of
+from ojala.pipeline.runs.totals import totals_of
 from tests.pipeline.report.small_run import SmallRun
 
 
@@ -92,6 +92,6 @@ def test_wrong_redshifts_come_with_the_worst_first(matched: Matched) -> None:
 
 
 def test_probabilities_add_up_to_the_rows_that_have_them(small_run: SmallRun) -> None:
-    totals = account_of(small_run.receipts)
+    totals = totals_of(small_run.receipts)
     assert sum(totals.expected.values()) == pytest.approx(1200 - 12, abs=0.01)
     assert totals.flagged >= 12

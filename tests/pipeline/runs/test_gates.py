@@ -2,9 +2,17 @@
 
 import pytest
 
-from ojala.pipeline.quality.gates import GateError, judge, read_gates, refuse
-from ojala.pipeline.runs.config import GateLimits
+from ojala.pipeline.runs.gates import (
+    GATES,
+    GateError,
+    GateLimits,
+    RunEvidence,
+    evaluate_gates,
+    raise_for_failed,
+    read_gates,
+)
 from ojala.pipeline.runs.receipts import all_receipts
+from ojala.pipeline.runs.record import Status
 
 LIMITS = GateLimits(few_rows=0)
 
@@ -19,10 +27,14 @@ def rows(finished):
     return {entry.partition.name: entry.rows for entry in finished.plan.entries}
 
 
-def judged(finished, receipts, rows, limits=LIMITS, before=None, **options):
+def evaluate(finished, receipts, rows, limits=LIMITS, before=None, **changed):
     published = (finished.run, before) if before is not None else None
-    report = judge(finished.run, finished.record, receipts, rows, limits, published, **options)
-    return {gate.name: gate for gate in report.gates}
+    record = finished.record.model_copy(update=changed)
+    return evaluate_gates(RunEvidence(finished.run, record, receipts, rows, published), limits)
+
+
+def judged(*evidence, **options):
+    return {gate.name: gate for gate in evaluate(*evidence, **options).gates}
 
 
 def changed(receipts, **summary):
@@ -49,7 +61,14 @@ def many(receipts, factor=1000):
             "flagged": factor * summary.flagged,
             "redshifts": {n: [factor * count for count in c] for n, c in summary.redshifts.items()},
         }
-        scaled.append(receipt.model_copy(update={"summary": summary.model_copy(update=update)}))
+        scaled.append(
+            receipt.model_copy(
+                update={
+                    "rows_out": factor * receipt.rows_out,
+                    "summary": summary.model_copy(update=update),
+                }
+            )
+        )
     return scaled
 
 
@@ -62,7 +81,7 @@ def test_a_whole_run_passes_all_gates_and_they_are_kept_with_it(finished, receip
 
 def test_a_missing_partition_fails_unless_a_partial_release_is_wanted(finished, receipts, rows):
     assert judged(finished, receipts[1:], rows)["partitions"].outcome == "fail"
-    gate = judged(finished, receipts[1:], rows, partial=True)["partitions"]
+    gate = judged(finished, receipts[1:], rows, status=Status.PARTIAL)["partitions"]
     assert (gate.outcome, gate.numbers["missing"]) == ("warn", 1)
 
 
@@ -91,10 +110,10 @@ def test_rows_without_a_class(finished, receipts, rows, share, outcome):
         )
         for receipt, n in zip(receipts, none, strict=True)
     ]
-    gate = judged(finished, with_none, rows)["answers"]
+    gate = judged(finished, with_none, rows)["unclassified"]
     assert gate.outcome == outcome
-    assert gate.limits == {"warn": LIMITS.unanswered_warn, "fail": LIMITS.unanswered_fail}
-    few = judged(finished, with_none, rows, limits=GateLimits())["answers"]
+    assert gate.limits == {"warn": LIMITS.unclassified_warn, "fail": LIMITS.unclassified_fail}
+    few = judged(finished, with_none, rows, limits=GateLimits())["unclassified"]
     assert few.outcome == ("warn" if outcome == "fail" else outcome), "few rows only warn"
 
 
@@ -105,10 +124,10 @@ def test_classes_and_redshifts_that_drift_from_the_published_release_fail(finish
     redshifts = {"GALAXY": [0] * (bins - 1) + [20_000], "QSO": [0] * bins}
     gates = judged(finished, changed(before, classes=counts, redshifts=redshifts), rows, before=before)
     assert gates["class_drift"].outcome == gates["redshift_drift"].outcome == "fail"
-    assert "of the rows made anew" in gates["class_drift"].text
+    assert "of the reprocessed rows" in gates["class_drift"].text
     assert gates["class_drift"].numbers["drift"] == pytest.approx(0.6, abs=0.05)
     assert gates["redshift_drift"].numbers["drift"] > 0.9
-    assert gates["nulls"].outcome == "pass"
+    assert gates["null_drift"].outcome == "pass"
 
 
 def test_flags_that_appear_fail(finished, receipts, rows):
@@ -127,12 +146,33 @@ def test_chance_is_no_drift(finished, receipts, rows):
 
 def test_what_was_not_made_anew_does_not_drift(finished, receipts, rows):
     gates = judged(finished, receipts, rows, before=receipts)
-    assert "was made anew" in gates["class_drift"].text
+    assert "was reprocessed" in gates["class_drift"].text
 
 
 def test_a_gate_that_fails_is_refused_with_its_numbers_and_how_to_overrule_it(finished, receipts, rows):
-    report = judge(finished.run, finished.record, receipts[1:], rows, LIMITS, None)
+    report = evaluate(finished, receipts[1:], rows)
     assert report.outcome == "fail"
     with pytest.raises(GateError, match=r"partitions: 1 of .* are missing.*--force-gate partitions"):
-        refuse(report, [])
-    refuse(report, ["partitions"])
+        raise_for_failed(report, [])
+    raise_for_failed(report, ["partitions"])
+
+
+def test_settings_follow_from_the_gates_and_take_former_names():
+    fields = set(GateLimits.model_fields) - {"few_rows"}
+    assert fields == {f"{g.name}_{level}" for g in GATES.values() if g.measure for level in ("warn", "fail")}
+    limits = GateLimits.model_validate({"unanswered_warn": 0.1, "flagged_fail": 0.9})
+    assert (limits.of("unclassified"), limits.of("flags")) == ((0.1, 0.5), (0.7, 0.9))
+    with pytest.raises(ValueError, match="Extra inputs"):
+        GateLimits.model_validate({"no_such_gate_warn": 0.1})
+
+
+def test_a_new_gate_is_one_function_with_its_limits(finished, receipts, rows, monkeypatch):
+    monkeypatch.setattr("ojala.pipeline.runs.gates.GATES", dict(GATES))
+    from ojala.pipeline.runs.gates import Finding, gate
+
+    @gate()
+    def few_partitions(run):
+        """The run has at least 1000 partitions."""
+        return Finding(f"{len(run.done)} partitions", "pass" if len(run.done) >= 1000 else "warn")
+
+    assert judged(finished, receipts, rows)["few_partitions"].outcome == "warn"

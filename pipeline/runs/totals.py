@@ -1,4 +1,4 @@
-"""A run in numbers: what its receipts say, added up."""
+"""Totals of a run, summed over its receipts."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class RunTotals:
         return sum(getattr(r.summary, table).get(key, 0) for r in self.receipts if r.summary)
 
 
-def account_of(receipts: Sequence[Receipt]) -> RunTotals:
+def totals_of(receipts: Sequence[Receipt]) -> RunTotals:
     """Add up the receipts of a run.
 
     Parameters
@@ -222,51 +222,51 @@ def _seconds(receipt: Receipt) -> float:
     return receipt.attempts[-1].seconds if receipt.attempts else sum(receipt.seconds.values())
 
 
-def run_numbers(account: RunTotals, without_receipt: int, seconds: float) -> dict[str, Any]:
+def run_numbers(totals: RunTotals, without_receipt: int, seconds: float) -> dict[str, Any]:
     """What a run did.
 
     Parameters
     ----------
-    account : RunTotals
+    totals : RunTotals
         Its receipts, added up.
     without_receipt : int
-        Partitions of the photometry of which there is no receipt.
+        Partitions of the input without a receipt.
     seconds : float
         From the run's first start to its end.
     """
-    rows_in, rows_out = int(account.rows_in.sum()), int(account.rows_out.sum())
+    rows_in, rows_out = int(totals.rows_in.sum()), int(totals.rows_out.sum())
     return {
         "rows": {
             "in": rows_in,
             "out": rows_out,
-            "equal": rows_in == rows_out and not account.unequal,
-            "flagged": account.flagged,
+            "equal": rows_in == rows_out and not totals.unequal,
+            "flagged": totals.flagged,
         },
         "partitions": {
-            "done": int(account.done.sum()),
-            "failed": int((~account.done).sum()),
+            "done": int(totals.done.sum()),
+            "failed": int((~totals.done).sum()),
             "without_receipt": without_receipt,
-            "unequal": account.unequal,
-            "failures": dict(account.failures),
+            "unequal": totals.unequal,
+            "failures": dict(totals.failures),
         },
         "seconds": {
             "wall": seconds,
-            "at_work": float(account.seconds.sum()),
-            "stages": {stage: float(values.sum()) for stage, values in account.stages.items()},
+            "at_work": float(totals.seconds.sum()),
+            "stages": {stage: float(values.sum()) for stage, values in totals.stages.items()},
         },
         "rows_per_second": rows_out / seconds if seconds > 0 else None,
-        "peak_rss": int(account.peak_rss.max(initial=0.0)),
-        "classes": account.classes,
-        "expected_classes": account.expected,
-        "flags": account.flags,
+        "peak_rss": int(totals.peak_rss.max(initial=0.0)),
+        "classes": totals.classes,
+        "expected_classes": totals.expected,
+        "flags": totals.flags,
         "redshifts": {
             "bin_width": REDSHIFT_BIN,
-            "rows": {name: counts.tolist() for name, counts in account.redshifts.items()},
+            "rows": {name: counts.tolist() for name, counts in totals.redshifts.items()},
         },
         "bands": {}
-        if account.bands is None
-        else {band.name: int(n) for band, n in zip(MODEL_BANDS, account.bands, strict=True)},
-        "rows_summarised": account.rows_summarised,
+        if totals.bands is None
+        else {band.name: int(n) for band, n in zip(MODEL_BANDS, totals.bands, strict=True)},
+        "rows_summarised": totals.rows_summarised,
     }
 
 
