@@ -1,14 +1,15 @@
-"""Weights of a network on disk: one safetensors file with the configuration inside, whole or not at all."""
+"""Checkpoints: a network's weights with name, shape and training inside, in one safetensors file."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,14 +17,38 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.models.settings import from_mapping, present_names
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""Folder of the weights that come with the program."""
+
+MODELS = ("avis", "ojala", "specpt", "spectral_tokenizer")
+"""Packages of `ojala.models` whose module ``checkpoint`` defines a `CheckpointFormat` named ``FORMAT``."""
+
+
+class WeightsError(OjalaError, ValueError):
+    """A file that does not hold whole weights of this network."""
+
+
+class StoredPart(Protocol):
+    """Fitted numbers that are stored with a network, such as a calibration."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Arrays by name."""
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+        """Read the arrays that `tensors` gave; ValueError if they are not whole."""
+
 
 Config = TypeVar("Config")
-"""What describes the shape of a network."""
+Network = TypeVar("Network", bound=nn.Module)
+Info = TypeVar("Info", bound="NetworkInfo[Any]")
 
 
 @dataclass(frozen=True)  # no slots: with them, an alias with its type argument cannot be called
 class NetworkInfo(Generic[Config]):
-    """What a file of weights says of itself.
+    """Header of a file of weights.
 
     Attributes
     ----------
@@ -34,79 +59,165 @@ class NetworkInfo(Generic[Config]):
     training : dict
         Summary of the training (budget, draws, metrics), as in the model card.
     sha256 : str
-        Of the file.
+        SHA-256 of the file.
     """
 
     name: str
     version: str
     config: Config
-    training: dict[str, object]
+    training: dict[str, Any]
     sha256: str
 
 
-class WeightsError(OjalaError, ValueError):
-    """A file that does not hold whole weights of this network."""
+@dataclass(frozen=True)
+class CheckpointFormat(Generic[Network, Info]):
+    """File format of one model's weights.
+
+    Attributes
+    ----------
+    name : str
+        Written into every file; files with another name are refused.
+    config : type
+        Dataclass of the network's shape.
+    build : callable
+        Builds the network of a shape.
+    info : type
+        `NetworkInfo`, or a subclass with a field for each of ``parts``.
+    parts : mapping of str to type
+        Stored parts by name; a file may lack any of them.
+    half : bool
+        Store the network in half precision.
+    """
+
+    name: str
+    config: type[Any]
+    build: Callable[[Any], Network]
+    info: type[Info]
+    parts: Mapping[str, type[StoredPart]] = field(default_factory=dict)
+    half: bool = False
+
+    def save(
+        self,
+        path: Path,
+        network: Network,
+        *,
+        name: str,
+        version: str,
+        training: Mapping[str, object],
+        **parts: StoredPart | None,
+    ) -> None:
+        """Write weights, whole or not at all.
+
+        Parameters
+        ----------
+        path : Path
+            File to write.
+        network : Module
+            The network, with its shape as attribute ``config``.
+        name, version : str
+            Name of the model and version of its weights.
+        training : mapping
+            Summary of the training; goes into the header as JSON.
+        **parts : StoredPart or None
+            Parts to store, by the names of `parts`.
+        """
+        tensors = network.state_dict()
+        if self.half:
+            tensors = {tensor_name: tensor.half() for tensor_name, tensor in tensors.items()}
+        for part, values in parts.items():
+            if values is not None:
+                tensors |= {f"{part}.{array}": tensor for array, tensor in values.tensors().items()}
+        config: Any = network.config
+        header = {
+            "format": self.name,
+            "name": name,
+            "version": version,
+            "config": json.dumps(asdict(config), sort_keys=True),
+            "training": json.dumps(training, sort_keys=True),
+        }
+        write_tensors(path, tensors, header)
+
+    def load(self, path: Path | str) -> tuple[Network, Info]:
+        """Read weights and build their network, in evaluation mode on the CPU.
+
+        Raises
+        ------
+        WeightsError
+            The file is missing or damaged, has another format, or its tensors are not exactly those of the
+            network that its header describes and of the stored parts.
+        """
+        path = Path(path)
+        tensors, header = read_tensors(path)
+        if header.get("format") != self.name:
+            raise WeightsError(
+                f"{path}: format is {header.get('format')!r}, this program reads {self.name!r}"
+            )
+        try:
+            config = from_mapping(self.config, json.loads(header["config"]))
+            fields = (header["name"], header["version"], config, _training(header["training"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"{path}: its header cannot be read ({error!r}); fetch the file again"
+            ) from error
+        try:
+            parts: dict[str, Any] = {
+                name: kind.from_tensors(own)
+                for name, kind in self.parts.items()
+                if (own := take_part(tensors, name))
+            }
+        except ValueError as error:
+            raise WeightsError(f"{path}: {error}; fetch the file again") from error
+        network = self.build(config)
+        if problems := differences(tensors, network.state_dict()):
+            raise WeightsError(
+                f"{path}: does not fit the network of its configuration: {'; '.join(problems)}"
+            )
+        network.load_state_dict(tensors)
+        return network.eval(), self.info(*fields, file_sha256(path), **parts)
 
 
-def write_network(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    *,
-    form: str,
-    name: str,
-    version: str,
-    config: str,
-    training: Mapping[str, object],
-) -> None:
-    """Write a network's weights under a header; ``form`` names the kind of file, ``config`` is JSON."""
-    header = {
-        "format": form,
-        "name": name,
-        "version": version,
-        "config": config,
-        "training": json.dumps(training, sort_keys=True),
-    }
-    write_tensors(path, tensors, header)
+def formats() -> dict[str, tuple[str, CheckpointFormat[Any, Any]]]:
+    """Formats of all models by the name in their files, each with its package in `ojala.models`."""
+    modules = {model: importlib.import_module(f"ojala.models.{model}.checkpoint") for model in MODELS}
+    return {module.FORMAT.name: (model, module.FORMAT) for model, module in modules.items()}
 
 
-def read_network(
-    path: Path, form: str, config_from: Callable[[str], Config]
-) -> tuple[dict[str, Tensor], NetworkInfo[Config]]:
-    """Tensors of a file that `write_network` wrote, and what it says of itself.
+def load(path: Path | str) -> tuple[str, nn.Module, NetworkInfo[Any]]:
+    """Read weights of any model.
+
+    Returns
+    -------
+    model : str
+        Package of `ojala.models`.
+    network : Module
+        The network, in evaluation mode on the CPU.
+    info : NetworkInfo
+        Header of the file.
 
     Raises
     ------
     WeightsError
-        If the file is missing or damaged, of another form, or its header cannot be read.
+        See `CheckpointFormat.load`.
     """
-    tensors, header = read_tensors(path)
-    if header.get("format") != form:
-        raise WeightsError(f"{path}: format is {header.get('format')!r}, this program reads {form!r}")
-    try:
-        info = NetworkInfo(
-            header["name"],
-            header["version"],
-            config_from(header["config"]),
-            json.loads(header["training"]),
-            file_sha256(path),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: its header cannot be read ({error!r}); fetch the file again") from error
-    return tensors, info
+    written = read_tensors(Path(path))[1].get("format")
+    known = formats()
+    if written not in known:
+        raise WeightsError(f"{path}: format is {written!r}, this program reads {', '.join(map(repr, known))}")
+    model, form = known[written]
+    return (model, *form.load(path))
 
 
-def fill(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put tensors of a file into their network, and set it to evaluation.
+def _training(text: str) -> dict[str, Any]:
+    """Summary of a training, and of those before it, by the present names of settings."""
 
-    Raises
-    ------
-    WeightsError
-        If they are not exactly the network's.
-    """
-    if problems := differences(tensors, network.state_dict()):
-        raise WeightsError(f"{path}: does not fit the network of its configuration: {'; '.join(problems)}")
-    network.load_state_dict(tensors)
-    network.eval()
+    def renamed(summary: Mapping[str, Any]) -> dict[str, Any]:
+        changed = {"config": present_names, "before": renamed}
+        return {
+            ("draws" if name == "pairs" else name): changed.get(name, lambda value: value)(value)
+            for name, value in summary.items()
+        }
+
+    return renamed(json.loads(text))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -121,6 +232,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         )
         with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(content)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -180,10 +180,11 @@ def calibrate(
     """
     from ojala.flows.mocks.library import load_sky
     from ojala.flows.training.calibrate import calibrate_weights
-    from ojala.models.ojala.card import calibration_table
+    from ojala.models.evaluation.card import render
 
     measures = calibrate_weights(weights, load_sky(library), draws=draws)
-    echo(f"{calibration_table(measures)}\nweights: {weights}", measures, as_json)
+    table = render("ojala/calibration.md.j2", measures=measures)
+    echo(f"{table}weights: {weights}", measures, as_json)
 
 
 @app.command()
@@ -207,10 +208,12 @@ def finetune(
     """
     from ojala.flows.mocks.library import load_sky
     from ojala.flows.training.finetune import finetune as train_head
-    from ojala.flows.training.finetune import head_card, mock_labels, read_settings, table_labels
-    from ojala.models.ojala.checkpoint import load_weights
+    from ojala.flows.training.finetune import head_card, mock_labels, table_labels
+    from ojala.models.ojala.checkpoint import load as load_weights
+    from ojala.models.ojala.heads import FineTuning
+    from ojala.models.settings import read_settings
 
-    tuning = read_settings(settings)
+    tuning = read_settings(FineTuning, settings)
     if library is not None and photometry is None and truth is None:
         labels = mock_labels(load_sky(library), tuning)
     elif library is None and photometry is not None and truth is not None:

@@ -26,10 +26,11 @@ from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.real_objects import PATCH
 from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry
 from ojala.models.checkpoint import WeightsError, file_sha256
-from ojala.models.ojala.checkpoint import load_weights
+from ojala.models.ojala.checkpoint import load
 from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
 from ojala.models.ojala.tokens import N_BANDS, tokenise
-from ojala.models.ojala.training import Sky, TrainingConfig, config_from, train
+from ojala.models.ojala.training import OjalaTraining, Sky, train
+from ojala.models.settings import from_mapping
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.storage.files import write_whole
@@ -72,7 +73,7 @@ DRAWS = 51_200
 """Draws of each training unless told."""
 
 _shares = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
-SETTINGS = TrainingConfig(
+SETTINGS = OjalaTraining(
     warm_up=40,
     ema_decay=0.99,
     seed=1,
@@ -100,7 +101,7 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
 
 
 def ablate(
-    sky: Sky, held_out: Sky, folder: Path, settings: TrainingConfig, names: Iterable[str] = VARIANTS
+    sky: Sky, held_out: Sky, folder: Path, settings: OjalaTraining, names: Iterable[str] = VARIANTS
 ) -> dict[str, dict[str, Any]]:
     """Train and check variants.
 
@@ -110,7 +111,7 @@ def ablate(
         Draws to learn from, and of other objects to check with.
     folder : Path
         Gets a folder for each variant.
-    settings : TrainingConfig
+    settings : OjalaTraining
         Of all trainings; name, preset and discrepancy are set here.
     names : iterable of str
         Variants to train.
@@ -147,16 +148,19 @@ def _bundled_photometry() -> ObservedPhotometry:
         return ObservedPhotometry(UPath(folder) / "photometry")
 
 
-def _is_finished(weights: Path, config: TrainingConfig) -> bool:
+def _is_finished(weights: Path, config: OjalaTraining) -> bool:
     try:
-        training: dict[str, Any] = load_weights(weights)[1].training
+        training: dict[str, Any] = load(weights)[1].training
     except WeightsError:
         return False
-    return (config_from(training["config"]), training["draws"]) == (config, config.steps * config.batch_size)
+    return (from_mapping(OjalaTraining, training["config"]), training["draws"]) == (
+        config,
+        config.steps * config.batch_size,
+    )
 
 
 def _figures(weights: Path) -> dict[str, Any]:
-    model, info = load_weights(weights)
+    model, info = load(weights)
     summary = {name: info.training[name] for name in ("draws", "seconds", "held_out")}
     size = sum(p.numel() for p in model.parameters())
     return {"parameters": size, "mflop_per_object": _flop(model) / 1e6} | summary

@@ -21,8 +21,6 @@ from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.pairs import MockPairs, PairSky
 from ojala.models.avis.atlas import project
 from ojala.models.avis.atlas_fit import clusters_of, map_of, principal_axes
-from ojala.models.avis.card import avis_card
-from ojala.models.avis.checkpoint import load_avis
 from ojala.models.avis.evaluation import (
     cluster_quality,
     neighbour_redshifts,
@@ -32,6 +30,7 @@ from ojala.models.avis.evaluation import (
 )
 from ojala.models.avis.predictor import AvisPredictor
 from ojala.models.data import Images, Pairs, Spectra
+from ojala.models.evaluation.card import write_card
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.photometry.noise import to_flux
 from ojala.models.simulation.skies.imaging import DEPTH
@@ -262,7 +261,6 @@ if __name__ == "__main__":
         tried=dict(arguments.tried),
         few=arguments.few,
     )
-    *_, info = load_avis(arguments.weights)
     optional = {" --spectra DIR": arguments.spectra, " --tried NAME=FILE ...": arguments.tried}
     command = (
         f"python -m ojala.flows.evaluation.avis --weights {arguments.weights.name}"
@@ -271,7 +269,5 @@ if __name__ == "__main__":
         f" --asked {arguments.asked} --few {arguments.few} --out DIR"
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.weights.stem
-    (arguments.out / f"{stem}.json").write_text(json.dumps(measured, indent=1))
-    (arguments.out / f"{stem}.md").write_text(avis_card(info, measured, command))
+    write_card(arguments.weights, {"command": command, "measures": measured}, arguments.out)
     print(json.dumps(measured, indent=1))

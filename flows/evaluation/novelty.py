@@ -17,11 +17,11 @@ import torch
 
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.ojala import HeldOutSky
-from ojala.models.ojala.checkpoint import load_weights
+from ojala.models.ojala.checkpoint import load
 from ojala.models.ojala.network import PRESETS, OjalaConfig
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
 from ojala.models.ojala.outputs import RawAnswers, ask
-from ojala.models.ojala.training import TrainingConfig, train
+from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.simulation.skies.photometric import RARE
 
 SMALL = OjalaConfig(
@@ -47,7 +47,7 @@ def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[
     """
     PRESETS["left-out"] = SMALL
     sky = load_sky(library, without=frozenset(RARE))
-    config = TrainingConfig(
+    config = OjalaTraining(
         name="left-out",
         preset="left-out",
         steps=max(1, draws // 256),
@@ -57,7 +57,7 @@ def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[
         ema_decay=0.99,
         held_out=1000,
     )
-    model, _ = load_weights(train(config, sky, HeldOutSky(sky), folder))
+    model, _ = load(train(config, sky, HeldOutSky(sky), folder))
     draw = np.random.default_rng(1)
     known = ask(model, sky.draw(5000, draw))
     novelty = fit_novelty(known, ask(model, sky.draw(3000, draw, held_out=True)))

@@ -1,4 +1,4 @@
-"""What trained SpecPT is worth, on held-out mock spectra and on real ones.
+"""Evaluation of SpecPT on held-out mock spectra and on real ones.
 
 ``python -m ojala.flows.evaluation.specpt --weights FILE --library FILE --out DIR`` and, for real objects,
 ``--spectra DIR`` (see `ojala.pipeline.ingest.surveys.folder`) writes ``<weights>.json`` and the model card
@@ -20,11 +20,10 @@ from ojala.catalogs_schema.specpt import SpecPTFlag
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.specpt import TARGETS
 from ojala.models.data import Spectra
+from ojala.models.evaluation.card import write_card
 from ojala.models.evaluation.metrics import redshift_metrics
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
 from ojala.models.simulation.spectroscopy.night_sky import SKY_LINES
-from ojala.models.specpt.card import specpt_card
-from ojala.models.specpt.checkpoint import load_specpt
 from ojala.models.specpt.losses import nmad_loss
 from ojala.models.specpt.network import standardise
 from ojala.models.specpt.predictor import KEPT, SpecPTPredictor
@@ -154,10 +153,9 @@ if __name__ == "__main__":
     report = {kind: {name: round(value, 6) for name, value in row.items()} for kind, row in report.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = arguments.weights.stem
-    (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1))
     command = (
         f"python -m ojala.flows.evaluation.specpt --weights {name}.safetensors --library FILE --spectra DIR"
     )
-    card = specpt_card(load_specpt(arguments.weights)[1], report, f"{command} --objects {arguments.objects}")
-    (arguments.out / f"{name}.md").write_text(card)
+    command += f" --objects {arguments.objects}"
+    write_card(arguments.weights, {"command": command, "measures": report}, arguments.out)
     print(json.dumps(report, indent=1))

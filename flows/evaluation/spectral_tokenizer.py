@@ -8,7 +8,6 @@ parameters) writes ``<weights>.json`` and the model card ``<weights>.md``.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,10 +19,9 @@ from upath import UPath
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
 from ojala.models.data import LabelledSpectra, Spectra
+from ojala.models.evaluation.card import write_card
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
-from ojala.models.spectral_tokenizer.card import tokenizer_card
-from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer
 from ojala.models.spectral_tokenizer.evaluation import between, likeness, quality, retrieval
 from ojala.models.spectral_tokenizer.heads import STELLAR
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
@@ -140,7 +138,6 @@ if __name__ == "__main__":
     measured |= same_objects(asked, mock, arguments.objects)
     if arguments.spectra is not None:
         measured |= on_real_spectra(asked, arguments.spectra, arguments.stars)
-    *_, info = load_tokenizer(arguments.weights)
     real = " --spectra DIR --stars CSV" if arguments.stars else ""
     command = (
         f"python -m ojala.flows.evaluation.spectral_tokenizer --weights {arguments.weights.name}"
@@ -148,7 +145,5 @@ if __name__ == "__main__":
         f" --objects {arguments.objects}{real}"
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.weights.stem
-    (arguments.out / f"{stem}.json").write_text(json.dumps(measured, indent=1))
-    (arguments.out / f"{stem}.md").write_text(tokenizer_card(info, measured, command))
+    write_card(arguments.weights, {"command": command, "measures": measured}, arguments.out)
     print("\n".join(as_text(measured)))

@@ -2,8 +2,8 @@
 
 ``python -m ojala.flows.training.avis --library FILE --objective towers --out DIR --minutes 15``, then with
 ``--objective contrastive --start DIR/avis-base.safetensors --out OTHER``. With ``--pool DIR`` pairs are read
-from a folder that ``ojala.flows.mocks.pairs`` has filled; otherwise each step draws new ones. A folder that
-holds an unfinished training is gone on with.
+from a folder that ``ojala.flows.mocks.pairs`` has filled; otherwise each step draws new ones. An unfinished
+training in the folder is resumed.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from ojala.flows.mocks.pairs import SEEN_BY, KeptPairs, PairSky
 from ojala.models.avis.checkpoint import AvisInfo
 from ojala.models.avis.network import Avis
 from ojala.models.avis.predictor import AvisPredictor
-from ojala.models.avis.training import AvisTraining, Draw, Objective, train_avis
+from ojala.models.avis.training import AvisTraining, Draw, Objective, train
 from ojala.models.data import Pairs
+from ojala.models.evaluation.card import write_card
 from ojala.models.spectral_tokenizer.evaluation import retrieval
 
 HELD_OUT = 500
 """Held-out pairs that are checked at each save."""
 
 JOINT = AvisTraining(batch_size=256, learning_rate=3e-3, spectrum=0.3, image=0.3)
-"""How the towers learn to agree, with a little of the reconstruction."""
+"""Settings of the joint stage: the joint objective, with a small weight of the reconstruction."""
 
 WEIGHTS = {"towers": 0.0, "contrastive": 1.0, "variance": 0.2}
 """Weights of the joint objectives; at the start, theirs are losses of about 5."""
 
 
 class HeldOutCheck:
-    """How well spectra and images of the same held-out objects find each other."""
+    """Retrieval of images by spectra of the same held-out objects."""
 
     def __init__(self, sky: PairSky, n: int) -> None:
         self._pairs = sky.draw(n, np.random.default_rng(2**31), held_out=True).pairs
@@ -64,12 +65,14 @@ def on_the_fly(sky: PairSky, seed: int) -> Draw:
 
 
 def train_from_library(config: AvisTraining, library: Path, pool: Path | None, folder: Path) -> Path:
-    """Train on mock pairs of a library, kept in a pool or drawn anew, and write weights; see `train_avis`."""
+    """Train on mock pairs of a library, stored in a pool or drawn anew, and write weights and their card."""
     sky = PairSky(load_sky(library))
     draw: Draw = on_the_fly(sky, config.seed)
     if pool is not None:
         draw = partial(KeptPairs(pool).batch, seed=config.seed)
-    return train_avis(config, draw, HeldOutCheck(sky, HELD_OUT), folder, _show)
+    weights = train(config, draw, HeldOutCheck(sky, HELD_OUT), folder, _show)
+    write_card(weights)
+    return weights
 
 
 def _show(record: dict[str, object]) -> None:
@@ -83,7 +86,9 @@ if __name__ == "__main__":
     parser.add_argument("--objective", choices=get_args(Objective), default="towers")
     parser.add_argument("--start", default="", help="weights to begin with")
     parser.add_argument("--out", type=Path, required=True, help="folder of the training")
-    parser.add_argument("--again", type=float, default=0.0, help="weight of the contrast of two looks")
+    parser.add_argument(
+        "--second-view", type=float, default=0.0, help="weight of the contrast of two views of a spectrum"
+    )
     parser.add_argument("--minutes", type=float, default=15.0, help="of training")
     parser.add_argument("--seed", type=int, default=0, help="of weights and pairs")
     arguments = parser.parse_args()
@@ -93,7 +98,7 @@ if __name__ == "__main__":
         objective=arguments.objective,
         joint=WEIGHTS[arguments.objective],
         start=arguments.start,
-        again=arguments.again,
+        second_view=arguments.second_view,
         minutes=arguments.minutes,
         seed=arguments.seed,
     )

@@ -1,4 +1,4 @@
-"""What is fitted after a training and stored with its weights: calibration and novelty.
+"""Calibration and novelty score of trained weights, which are stored with them.
 
 measures = calibrate_weights(Path("ojala-base.safetensors"), load_sky(Path("library.npz")))
 """
@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from upath import UPath
 
 from ojala.models.data import LabelledPhotometry
+from ojala.models.evaluation.card import write_card
 from ojala.models.ojala.calibration import Calibration, calibration_measures, fit_calibration
-from ojala.models.ojala.card import model_card
-from ojala.models.ojala.checkpoint import load_weights, save_weights
+from ojala.models.ojala.checkpoint import load, save
 from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
 from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
-from ojala.pipeline.storage.files import write_whole
 
 DRAWN_SHARES = (0.50, 0.20, 0.30)
 """Shares of galaxies, stars and quasars to calibrate with, so that there are enough of each."""
@@ -57,7 +55,7 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
         ``after``, as of `ojala.models.ojala.calibration.calibration_measures`, on draws that were not fitted;
         ``novel``, the share of these with a novelty above 1.
     """
-    model, info = load_weights(weights)
+    model, info = load(weights)
     held_out = sky.draw(draws, np.random.default_rng([seed, 0]), shares=DRAWN_SHARES, held_out=True)
     raw = ask(model, held_out)
     chosen = torch.arange(draws) < int(draws * FIT_SHARE)
@@ -77,7 +75,7 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
         "after": calibration_measures(test, calibration, to_survey, test_bands),
         "novel": _share_novel(novelty, test),
     }
-    save_weights(
+    save(
         weights,
         model,
         name=info.name,
@@ -89,13 +87,6 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
     if weights.with_suffix(".md").exists():  # it states the hash
         write_card(weights)
     return measures
-
-
-def write_card(weights: Path) -> None:
-    """Write the model card beside weights; it shows the learning curve that lies there, if one does."""
-    curve = weights.with_suffix(".svg")
-    card = model_card(load_weights(weights)[1], curve.name if curve.exists() else None)
-    write_whole(UPath(weights.with_suffix(".md")), card.encode())
 
 
 def _bands(model: Ojala, drawn: LabelledPhotometry) -> tuple[RawBands, RawBands] | tuple[None, None]:

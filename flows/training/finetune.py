@@ -1,4 +1,4 @@
-"""Fine-tuning: a table of labels and a TOML file in, a head on the frozen network and its card out.
+"""Fine-tuning of a head on the frozen network from labels and a TOML file; writes the head and its card.
 
 settings = Path("flows/training/configs/finetune_log_mbh.toml")
 head = finetune(settings, weights=..., out=..., labels=mock_labels(load_sky(...)))
@@ -6,7 +6,6 @@ head = finetune(settings, weights=..., out=..., labels=mock_labels(load_sky(...)
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from upath import UPath
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledPhotometry
-from ojala.models.ojala.checkpoint import WeightsInfo, load_weights
+from ojala.models.evaluation.card import render
+from ojala.models.ojala.checkpoint import WeightsInfo, load
 from ojala.models.ojala.heads import (
     FineTuning,
     Head,
@@ -133,20 +133,6 @@ def _rows(photometry: LabelledPhotometry, chosen: np.ndarray | slice) -> Labelle
     return LabelledPhotometry(flux, error, ebv, code, labels)
 
 
-def read_settings(settings: Path) -> FineTuning:
-    """Settings of a fine-tuning from TOML.
-
-    Raises
-    ------
-    InputError
-        A setting is unknown, missing or wrong.
-    """
-    try:
-        return FineTuning.of(tomllib.loads(settings.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{settings}: {error}") from error
-
-
 def finetune(
     tuning: FineTuning,
     labels: Labels,
@@ -177,7 +163,7 @@ def finetune(
     Head
         As written.
     """
-    model, info = load_weights(weights)
+    model, info = load(weights)
     name = tuning.name
     unknown = np.full(len(labels.learn), np.nan, np.float32)
     head = fit_head(
@@ -225,34 +211,12 @@ def _from_luminosity(model: Ojala, info: WeightsInfo, tuning: FineTuning, labels
 
 
 def head_card(head: Head, info: WeightsInfo) -> str:
-    """The card of a head, as Markdown."""
-    tuning, found, base = head.tuning, head.measures["head"], head.measures["baseline"]
-    unit = "dex" if Transform(tuning.transform) is Transform.LOG10 else tuning.unit or "the quantity's unit"
-    rows = [
-        "| from | n | bias | NMAD | std | R2 | range ratio |",
-        "|" + "---|" * 7,
-        *(
-            f"| {label} | {m['n']:.0f} | {m['bias']:+.3f} | {m['nmad']:.3f} | {m['std']:.3f} | {m['r2']:.3f} "
-            f"| {m['range_ratio']:.2f} |"
-            for label, m in (("the head", found), ("luminosity alone", base))
-        ),
-    ]
-    lines = [
-        f"# {tuning.name}: a head on {info.name} {info.version}",
-        "",
-        f"{tuning.description[0].upper()}{tuning.description[1:]}. Belongs to the weights with SHA-256",
-        f"`{head.base_sha256}` and to no others.",
-        "",
-        f"Trained for {tuning.epochs} epochs on the frozen network's embeddings of objects of class",
-        f"{tuning.object_class}, batches of {tuning.batch_size}, learning rate {tuning.learning_rate:g}.",
-        "",
-        f"On held-out objects, in {unit} (luminosity alone: a straight line in the log of the luminosity in",
-        "iSDSS at the network's own redshift):",
-        "",
-        *rows,
-        "",
-        f"{100 * found['within_err']:.1f} % of the truths lie within one stated error (68.3 % is right).",
-        "An answer for an object of another class has no meaning.",
-        "",
-    ]
-    return "\n".join(lines)
+    """Render the card of a head as Markdown."""
+    return render(
+        "ojala/head.md.j2",
+        name=info.name,
+        version=info.version,
+        tuning=head.tuning,
+        base_sha256=head.base_sha256,
+        measures=head.measures,
+    )

@@ -1,4 +1,4 @@
-"""Training: a library of spectra and a TOML file in, weights and their model card out.
+"""Training of OJALA from a library of spectra and a TOML file; writes weights and their model card.
 
 settings = Path("flows/training/configs/ojala.toml")
 weights = train_from(settings, library=Path("library.npz"), folder=Path("runs/ojala-base"))
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,16 +21,17 @@ from upath import UPath
 from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
-from ojala.flows.training.calibrate import write_card
+from ojala.models.checkpoint import write_whole
 from ojala.models.data import LabelledPhotometry
-from ojala.models.ojala.training import Sky, config_from, train
+from ojala.models.evaluation.card import write_card
+from ojala.models.ojala.training import OjalaTraining, Sky, train
+from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import FOLDS
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
-from ojala.models.training.trainer import METRICS_FILE
+from ojala.models.training.trainer import METRICS_FILE, Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
-from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_leaves
 
 OBSERVED_SHARE = 0.1
@@ -71,15 +70,15 @@ class ObservedPhotometry:
                 tables.append(pq.read_table(file))
             rows += tables[-1].num_rows
         photometry = read_photometry(pa.concat_tables(tables))
-        seen = np.flatnonzero(photometry.usable.sum(axis=1) >= FEW_BANDS)
-        if len(seen) == 0:
+        usable = np.flatnonzero(photometry.usable.sum(axis=1) >= FEW_BANDS)
+        if len(usable) == 0:
             raise InputError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
         self._flux, self._error, self._ebv = (
-            part[seen] for part in (photometry.flux, photometry.error, photometry.ebv)
+            part[usable] for part in (photometry.flux, photometry.error, photometry.ebv)
         )
 
     def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
-        """Photometry of n rows, each for itself at random; nothing is known of them."""
+        """Photometry of n rows at random, without labels."""
         row = rng.integers(0, len(self._flux), n)
         unknown = np.full(n, -1, np.int64)
         return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
@@ -88,7 +87,7 @@ class ObservedPhotometry:
 def sky_to_train_on(
     mock: MockSky, spectra: UPath | None, curves: Path | None, without_fold: int | None = None
 ) -> tuple[Sky, str]:
-    """The sky whose objects are learnt from, and what the model card has to say of it.
+    """Source of the training draws, and its description for the model card.
 
     Parameters
     ----------
@@ -97,7 +96,7 @@ def sky_to_train_on(
     spectra : UPath or None
         Spectra catalogue; its held-out objects and cells are left alone.
     curves : Path or None
-        Folder with the transmission curves that its spectra are seen through.
+        Folder with the transmission curves for its spectra.
     without_fold : int or None
         A fold of its objects that is left out, for cross-validation.
 
@@ -111,13 +110,13 @@ def sky_to_train_on(
     if spectra is None:
         return mock, ""
     if curves is None:
-        raise InputError("spectra are seen through transmission curves: name their folder as well")
+        raise InputError("spectra are drawn through transmission curves: give their folder as well")
     folds = [fold for fold in range(FOLDS) if fold != without_fold]
     observed = open_observed_sky(spectra, curves, held_out=False, folds=folds)
     objects = len(np.unique(observed.members.primary_id))
-    said = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects"
-    said += f"; fold {without_fold} of {FOLDS} was left out." if without_fold is not None else "."
-    return MixedSky(mock, observed, OBSERVED_SHARE), said
+    note = f"{OBSERVED_SHARE:.0%} of the draws are from the observed spectra of {objects:,} objects"
+    note += f"; fold {without_fold} of {FOLDS} was left out." if without_fold is not None else "."
+    return MixedSky(mock, observed, OBSERVED_SHARE), note
 
 
 def train_from(
@@ -125,22 +124,23 @@ def train_from(
     *,
     library: Path,
     folder: Path,
-    report: Callable[[dict[str, object]], None] = lambda record: None,
+    report: Report = ignore,
     unlabelled: UPath | None = None,
     spectra: UPath | None = None,
     curves: Path | None = None,
     without_fold: int | None = None,
 ) -> Path:
-    """Train as a TOML file says, or go on with the training that ``folder`` holds.
+    """Train with the settings of a TOML file, or resume the training in ``folder``.
 
     Parameters
     ----------
     settings : Path
-        TOML with fields of `ojala.models.ojala.training.TrainingConfig`.
+        TOML with fields of `ojala.models.ojala.training.OjalaTraining`.
     library : Path
         Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
     folder : Path
-        Gets weights, state, metrics, the model card ``<name>.md`` and the learning curve ``<name>.svg``.
+        Gets weights, state, metrics, the learning curve ``<name>.svg``, and the model card ``<name>.md`` with
+        its numbers ``<name>.json``.
     report : callable
         Is given each record of the metrics.
     unlabelled : UPath, optional
@@ -148,33 +148,30 @@ def train_from(
     spectra : UPath, optional
         Spectra catalogue: `OBSERVED_SHARE` of the draws are from its spectra, but those held out.
     curves : Path, optional
-        Folder with the transmission curves that those are seen through.
+        Folder with the transmission curves for those spectra.
     without_fold : int, optional
         A fold of its objects, 0 to 3, that is left out for cross-validation.
 
     Returns
     -------
     Path
-        Of the weights.
+        File of the weights.
 
     Raises
     ------
     InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
-    try:
-        config = config_from(tomllib.loads(settings.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{settings}: {error}") from error
+    config = read_settings(OjalaTraining, settings)
     galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
     config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
     mock = load_sky(library)
-    sky, said = sky_to_train_on(mock, spectra, curves, without_fold)
-    config = replace(config, note=f"{config.note} {said}".strip())
+    sky, sky_note = sky_to_train_on(mock, spectra, curves, without_fold)
+    config = replace(config, note=f"{config.note} {sky_note}".strip())
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
     weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
     curve = learning_curve(folder / METRICS_FILE, config.batch_size)
-    write_whole(UPath(weights.with_suffix(".svg")), curve)
+    write_whole(weights.with_suffix(".svg"), curve)
     write_card(weights)
     return weights
 

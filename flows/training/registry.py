@@ -11,8 +11,8 @@ from ojala.catalogs_schema.errors import InputError
 
 TRAININGS: Mapping[str, str] = {
     "ojala": "ojala.flows.training.ojala:train_from",
-    "specpt": "ojala.flows.training.specpt:train_specpt_from",
-    "spectral-tokenizer": "ojala.flows.training.spectral_tokenizer:train_tokenizer_from",
+    "specpt": "ojala.flows.training.specpt:train_from",
+    "spectral-tokenizer": "ojala.flows.training.spectral_tokenizer:train_from",
 }
 """``module:function`` by name of the model. A function takes the TOML file of settings, ``library``,
 ``folder``, ``report`` and further inputs by name, and returns the path of the weights."""

@@ -1,25 +1,25 @@
-"""Training of SpecPT: a library of spectra and a TOML file in, weights out.
+"""Training of SpecPT from a library of spectra and a TOML file; writes weights and their model card.
 
 settings = Path("flows/training/configs/specpt.toml")
-weights = train_specpt_from(settings, library=Path("library.npz"), folder=Path("specpt"))
+weights = train_from(settings, library=Path("library.npz"), folder=Path("specpt"))
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.models.data import LabelledSpectra
+from ojala.models.evaluation.card import write_card
+from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky, Targets
-from ojala.models.specpt.training import SpecPTTraining, train_specpt
+from ojala.models.specpt.training import SpecPTTraining, train
+from ojala.models.training.trainer import Report, ignore
 
 TARGETS: tuple[Targets, ...] = ("bgs", "elg")
-"""What SpecPT is trained on and measured with."""
+"""Targets of the training and of the checks."""
 
 SHARES = {"bgs": 0.35, "elg": 0.35, "faint": 0.1, "bright": 0.1, "SDSS": 0.1}
 """Shares of the draws: three kinds of targets as DESI exposes them, and bright galaxies in long exposures of
@@ -42,7 +42,7 @@ def specpt_spectra(
 
 
 def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> LabelledSpectra:
-    """Spectra to learn from, in the mix `SHARES`."""
+    """Training spectra, in the mix `SHARES`."""
     counts = dict(zip(SHARES, rng.multinomial(n, list(SHARES.values())).tolist(), strict=True))
     kinds: tuple[Targets, ...] = ("bgs", "elg", "faint")
     parts = [specpt_spectra(sky, counts[targets], rng, targets) for targets in kinds]
@@ -52,14 +52,14 @@ def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> Label
     return LabelledSpectra.joined(parts)
 
 
-def train_specpt_from(
+def train_from(
     settings: Path,
     *,
     library: Path,
     folder: Path,
-    report: Callable[[dict[str, object]], None] = lambda record: None,
+    report: Report = ignore,
 ) -> Path:
-    """Train SpecPT as a TOML file says, or go on with the training that ``folder`` holds.
+    """Train SpecPT with the settings of a TOML file, or resume the training in ``folder``.
 
     Parameters
     ----------
@@ -68,24 +68,21 @@ def train_specpt_from(
     library : Path
         Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
     folder : Path
-        Gets weights, state and metrics.
+        Gets weights, state, metrics and the model card.
     report : callable
         Is given each record of the metrics.
 
     Returns
     -------
     Path
-        Of the weights.
+        File of the weights.
 
     Raises
     ------
     InputError
         A setting is unknown or wrong, or the folder holds a training with other settings.
     """
-    try:
-        config = SpecPTTraining.from_settings(tomllib.loads(settings.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{settings}: {error}") from error
+    config = read_settings(SpecPTTraining, settings)
     sky = SpectraSky(load_sky(library).population)
 
     def draw(n: int, rng: np.random.Generator) -> LabelledSpectra:
@@ -95,4 +92,6 @@ def train_specpt_from(
         targets: specpt_spectra(sky, HELD_OUT, np.random.default_rng(_HELD_OUT_DRAW), targets, held_out=True)
         for targets in TARGETS
     }
-    return train_specpt(config, draw, checks, folder, report)
+    weights = train(config, draw, checks, folder, report)
+    write_card(weights)
+    return weights

@@ -1,15 +1,13 @@
-"""Training of the spectral tokenizer: a library of spectra and a TOML file in, weights out.
+"""Training of the spectral tokenizer from a library of spectra and a TOML file; writes calibrated weights.
 
 settings = Path("flows/training/configs/spectral_tokenizer.toml")
-weights = train_tokenizer_from(settings, library=Path("library.npz"), folder=Path("here"))
+weights = train_from(settings, library=Path("library.npz"), folder=Path("here"))
 """
 
 from __future__ import annotations
 
 import functools
 import shutil
-import tomllib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,16 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
 from ojala.models.data import LabelledSpectra
+from ojala.models.evaluation.card import write_card
+from ojala.models.settings import from_mapping, read_toml
 from ojala.models.simulation.skies.spectroscopic import SpectraSky
 from ojala.models.spectral_tokenizer.calibration import coverage, fit_error_scales
-from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo, load_tokenizer, save_tokenizer
+from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo, load, save
 from ojala.models.spectral_tokenizer.evaluation import quality
-from ojala.models.spectral_tokenizer.heads import Heads
-from ojala.models.spectral_tokenizer.network import SpectralTokenizer
+from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
-from ojala.models.spectral_tokenizer.training import Draw, TokenizerTraining, train_tokenizer
+from ojala.models.spectral_tokenizer.training import Draw, TokenizerTraining, train
+from ojala.models.training.trainer import Report, ignore
 
 DRAWS = 1000
 """Spectra of each instrument that are fitted; as many others measure what came of it."""
@@ -36,7 +36,7 @@ _SEED = 2**31 + 1
 
 
 def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
-    """Fit the scales and write them into the file of weights, which is renewed whole.
+    """Fit the scales of the errors and write them into the file of weights, whole or not at all.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
         ``before`` and ``after``: `ojala.models.spectral_tokenizer.calibration.coverage` on spectra that were
         not fitted; ``draws``.
     """
-    model, heads, info = load_tokenizer(weights)
-    plain = TokenizerInfo(info.name, info.version, info.config, info.training, info.sha256)
-    asked = SpectralTokenizerPredictor(model, heads, plain, device="cpu", precision="bf16", batch_size=16)
+    model, info = load(weights)
+    unscaled = replace(info, error_scales=None)
+    predictor = SpectralTokenizerPredictor(model, unscaled, device="cpu", precision="bf16", batch_size=16)
     rng = np.random.default_rng(_SEED)
     fitted, measured = (
         LabelledSpectra.joined(
@@ -61,8 +61,8 @@ def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
         )
         for _ in range(2)
     )
-    scales = fit_error_scales(asked.predict(fitted.spectra), fitted.class_code, fitted.labels)
-    answers = asked.predict(measured.spectra)
+    scales = fit_error_scales(predictor.predict(fitted.spectra), fitted.class_code, fitted.labels)
+    answers = predictor.predict(measured.spectra)
     before = coverage(answers, measured.class_code, measured.labels)
     scales.apply(answers)
     measures = {
@@ -70,14 +70,13 @@ def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
         "before": before,
         "after": coverage(answers, measured.class_code, measured.labels),
     }
-    save_tokenizer(
+    save(
         weights,
         model,
-        heads,
         name=info.name,
         version=info.version,
         training=info.training | {"calibrated": measures},
-        scales=scales,
+        error_scales=scales,
     )
     return measures
 
@@ -93,13 +92,11 @@ class HeldOutCheck:
         rng = np.random.default_rng(2**31)
         self._drawn = {name: draw_spectra(sky, name, n, rng, rng, held_out=True) for name in SIGNAL_TO_NOISE}
 
-    def __call__(self, model: SpectralTokenizer, heads: Heads) -> dict[str, float]:
+    def __call__(self, model: TokenizerWithHeads) -> dict[str, float]:
         """Quality by instrument, as `evaluation.quality`, and the mean residual."""
         info = TokenizerInfo("in training", "", model.config, {}, "")
         device = next(model.parameters()).device.type
-        predictor = SpectralTokenizerPredictor(
-            model, heads, info, device=device, precision="bf16", batch_size=16
-        )
+        predictor = SpectralTokenizerPredictor(model, info, device=device, precision="bf16", batch_size=16)
         found: dict[str, float] = {}
         for name, drawn in self._drawn.items():
             answers = predictor.predict(drawn.spectra)
@@ -113,35 +110,32 @@ def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]
     """The two stages that a TOML file describes: of network and heads, then of the heads alone.
 
     Fields of `ojala.models.spectral_tokenizer.training.TokenizerTraining`, those of the second stage that
-    differ in the table ``heads``, a stage's lesson in a table of its own.
+    differ in the table ``heads``, a stage's masking in a table of its own.
 
     Raises
     ------
     InputError
         A setting is unknown or wrong.
     """
+    given = read_toml(settings)
+    heads = given.pop("heads", {})
+    shared = {name: given[name] for name in ("name", "version", "preset", "seed", "device") if name in given}
     try:
-        given = tomllib.loads(settings.read_text())
-        heads = given.pop("heads", {})
-        network = TokenizerTraining.from_settings(given)
-        shared = {
-            name: given[name] for name in ("name", "version", "preset", "seed", "device") if name in given
-        }
-        return network, TokenizerTraining.from_settings(shared | heads)
-    except (ValueError, TypeError) as error:
+        return from_mapping(TokenizerTraining, given), from_mapping(TokenizerTraining, shared | heads)
+    except InputError as error:
         raise InputError(f"{settings}: {error}") from error
 
 
-def train_tokenizer_from(
+def train_from(
     settings: Path,
     *,
     library: Path,
     folder: Path,
-    report: Callable[[dict[str, object]], None] = lambda record: None,
+    report: Report = ignore,
 ) -> Path:
     """Train network and heads, then the heads alone, then fit the scales of their errors.
 
-    What ``folder`` holds of an unfinished training of these settings is gone on with.
+    An unfinished training with these settings in ``folder`` is resumed.
 
     Parameters
     ----------
@@ -157,7 +151,7 @@ def train_tokenizer_from(
     Returns
     -------
     Path
-        Of the weights.
+        File of the weights.
 
     Raises
     ------
@@ -168,10 +162,11 @@ def train_tokenizer_from(
     sky = SpectraSky(load_sky(library).population)
     draws: dict[str, Draw] = {name: functools.partial(draw_spectra, sky, name) for name in SIGNAL_TO_NOISE}
     check = HeldOutCheck(sky, HELD_OUT)
-    first = train_tokenizer(network, draws, check, folder / "network", report)
+    first = train(network, draws, check, folder / "network", report)
     heads = replace(heads, frozen=str(first))
-    second = train_tokenizer(heads, draws, check, folder / "heads", report)
+    second = train(heads, draws, check, folder / "heads", report)
     weights = folder / second.name
     shutil.copyfile(second, weights)
     calibrate_tokenizer(weights, sky)
+    write_card(weights)
     return weights

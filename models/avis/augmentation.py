@@ -1,8 +1,8 @@
-"""What one step of training reads: pairs, changed and partly hidden, and what is asked of them.
+"""Training batches of AVIS: augmented pairs with part of their patches masked.
 
-No class, redshift or other label goes in: the lesson is made of pixels alone. Each side of a pair is
-observed anew first, worse than it was: with more noise, a calibration of its own, a band or the seeing
-missing, the image turned and moved. Then patches are hidden, and some, hidden or not, are asked for.
+No class, redshift or other label takes part. Each side of a pair is degraded first: more noise, another
+calibration, a band or the seeing missing, the image rotated and shifted. Then patches are masked, and some,
+masked or not, are the targets.
 """
 
 from __future__ import annotations
@@ -24,48 +24,49 @@ from ojala.models.avis.inputs import (
     read_images,
 )
 from ojala.models.data import Images, Pairs, Spectra
+from ojala.models.settings import checked
+from ojala.models.spectral_tokenizer.masking import mask, targets
 from ojala.models.spectral_tokenizer.network import TokenizerConfig
-from ojala.models.spectral_tokenizer.objective import show_and_ask, targets
-from ojala.models.spectral_tokenizer.patches import Cut, Patches, cut, gather
+from ojala.models.spectral_tokenizer.patches import PatchedSpectrum, Patches, gather, patchify
 
 IMAGE_ERROR = 0.05
-"""So well at most shall asinh of a pixel's flux be met; added to its error in quadrature."""
+"""Error of asinh of a pixel's flux that is added in quadrature to the pixel's own."""
 
 CENTRE = 24.0
-"""Pixels from the centre within which a patch is shown wherever the object shall be seen."""
+"""Targets of the square about the centre [pixels] whose patches stay visible with ``keep_centre``."""
 
 
+@checked
 @dataclass(frozen=True, slots=True)
-class AvisLessonConfig:
-    """What is shown, how it is changed, and what is asked.
+class AugmentationSettings:
+    """Settings of augmentation and masking.
 
     Attributes
     ----------
-    spectrum_shown, image_shown : tuple of float
-        Least and largest share of the patches that are shown; a lesson's share is even between them.
-    whole : float
-        Share of the lessons in which all patches are shown.
-    asked : float
-        Share of the patches of each side that are asked for.
+    spectrum_visible, image_visible : tuple of float
+        Lower and upper limit of the fraction of visible patches; the fraction of a batch is uniform between.
+    p_unmasked : float
+        Fraction of the batches in which all patches are visible.
+    target_fraction : float
+        Fraction of the patches of each side that are targets.
     p_bottleneck : float
-        Share of the pairs whose sides are reconstructed from their embeddings alone.
+        Fraction of the pairs whose sides are reconstructed from their embeddings alone.
     keep_centre : bool
-        Hide no patch of the image near the object.
+        Mask no patch of the image near the object.
     noise : float
-        Half of the spectra and images get noise of their own: the scatter of its share of that which they
-        have.
+        Half of the spectra and images get additional noise: the scatter of its ratio to their own.
     tilt : float
         Scatter of ln(flux) of a spectrum's calibration at its ends.
     no_brightness, no_psf, no_band : float
-        Chances that the spectrum's brightness, the seeing, a band is not known.
+        Probabilities that the spectrum's brightness, the seeing, a band is missing.
     move : int
-        Pixels by which an image is moved at most, along each axis.
+        Largest shift of an image along each axis [pixels].
     """
 
-    spectrum_shown: tuple[float, float] = (0.3, 0.7)
-    image_shown: tuple[float, float] = (0.35, 0.75)
-    whole: float = 0.1
-    asked: float = 0.25
+    spectrum_visible: tuple[float, float] = (0.3, 0.7)
+    image_visible: tuple[float, float] = (0.35, 0.75)
+    p_unmasked: float = 0.1
+    target_fraction: float = 0.25
     p_bottleneck: float = 0.4
     keep_centre: bool = True
     noise: float = 0.7
@@ -76,11 +77,11 @@ class AvisLessonConfig:
     move: int = 3
 
 
-class Side(NamedTuple):
-    """What is asked of one side of N pairs: ``where`` (N, T, ...), ``flux`` and ``weight`` (N, T, P).
+class Targets(NamedTuple):
+    """Target patches of one side of N pairs: ``where`` (N, T, ...), ``flux`` and ``weight`` (N, T, P).
 
-    ``where`` are wavelength codes or places; ``weight`` is the inverse of the error to which the flux shall
-    be met, zero where a pixel is bad.
+    ``where`` are wavelength codes or indices of patches; ``weight`` is the inverse of the flux's error, zero
+    where a pixel is bad.
     """
 
     where: Tensor
@@ -88,108 +89,108 @@ class Side(NamedTuple):
     weight: Tensor
 
 
-class AvisLesson(NamedTuple):
-    """N pairs of one length of spectra.
+class TrainingBatch(NamedTuple):
+    """N pairs whose spectra have one length.
 
     Attributes
     ----------
     spectra, brightness : Patches, Tensor of shape (N, 2)
-        What is shown of the spectra.
+        Visible patches of the spectra, and their brightness features.
     images : ImagePatches
-        What is shown of the images.
-    of_spectra, of_images : Side
-        What is asked of them.
-    again : Patches or None
-        What is shown of the spectra at another look, without their brightness.
+        Visible patches of the images.
+    of_spectra, of_images : Targets
+        Target patches.
+    second_view : Patches or None
+        Visible patches of a second, independent augmentation of the spectra, without their brightness.
     """
 
     spectra: Patches
     brightness: Tensor
     images: ImagePatches
-    of_spectra: Side
-    of_images: Side
-    again: Patches | None = None
+    of_spectra: Targets
+    of_images: Targets
+    second_view: Patches | None = None
 
-    def to(self, device: torch.device | str) -> AvisLesson:
-        """The same lesson on another device."""
-        return AvisLesson(
+    def to(self, device: torch.device | str) -> TrainingBatch:
+        """Copy to another device."""
+        return TrainingBatch(
             self.spectra.to(device),
             self.brightness.to(device),
             self.images.to(device),
-            Side(*(part.to(device) for part in self.of_spectra)),
-            Side(*(part.to(device) for part in self.of_images)),
-            None if self.again is None else self.again.to(device),
+            Targets(*(part.to(device) for part in self.of_spectra)),
+            Targets(*(part.to(device) for part in self.of_images)),
+            None if self.second_view is None else self.second_view.to(device),
         )
 
 
-def make_avis_lesson(
+def make_training_batch(
     pairs: Pairs,
     shape: TokenizerConfig,
-    config: AvisLessonConfig,
+    config: AugmentationSettings,
     rng: np.random.Generator,
     *,
-    again: bool = False,
-) -> AvisLesson:
-    """Change, hide and ask.
+    second_view: bool = False,
+) -> TrainingBatch:
+    """Augment and mask pairs, and choose the targets.
 
     Parameters
     ----------
     pairs : Pairs
         N pairs; those whose spectrum has no readable patch, or whose image has no usable pixel, are left out.
     shape : TokenizerConfig
-        Of the spectrum's tower.
-    config : AvisLessonConfig
-        How much is changed, shown and asked.
+        Shape of the spectrum's tower.
+    config : AugmentationSettings
+        Settings.
     rng : Generator
-        Makes the choice.
-    again : bool
-        Whether the spectra are looked at a second time.
+        Source of randomness.
+    second_view : bool
+        Whether the spectra are augmented a second time.
     """
-    cuts = _cuts(pairs.spectra, shape, config, rng)
-    images = _worse_images(pairs.images, config, rng)
-    seen = images.ivar.max(axis=(1, 2, 3)) > 0.0
-    rows = np.array([row for row, one in enumerate(cuts) if len(one.flux) and seen[row]])
-    whole = rng.random() < config.whole
-    share = 1.0 if whole else rng.uniform(*config.spectrum_shown)
-    shown, asked = show_and_ask([cuts[row] for row in rows], share, config.asked, rng)
-    brightness = brightness_features(shown)
+    spectra = _augmented(pairs.spectra, shape, config, rng)
+    images = _degraded_images(pairs.images, config, rng)
+    usable = images.ivar.max(axis=(1, 2, 3)) > 0.0
+    rows = np.array([row for row, one in enumerate(spectra) if len(one.flux) and usable[row]])
+    unmasked = rng.random() < config.p_unmasked
+    fraction = 1.0 if unmasked else rng.uniform(*config.spectrum_visible)
+    visible, target = mask([spectra[row] for row in rows], fraction, config.target_fraction, rng)
+    brightness = brightness_features(visible)
     brightness[torch.from_numpy(rng.random(len(rows)) < config.no_brightness)] = 0.0
-    share = 1.0 if whole else rng.uniform(*config.image_shown)
+    fraction = 1.0 if unmasked else rng.uniform(*config.image_visible)
     patches, of_images = _image_part(
-        images.flux[rows], images.ivar[rows], images.psf_fwhm[rows], share, config, rng
+        images.flux[rows], images.ivar[rows], images.psf_fwhm[rows], fraction, config, rng
     )
-    return AvisLesson(
-        gather(shown, max(len(one.flux) for one in shown)),
+    return TrainingBatch(
+        gather(visible, max(len(one.flux) for one in visible)),
         brightness,
         patches,
-        Side(*targets(asked)),
+        Targets(*targets(target)),
         of_images,
-        _another_look(pairs.spectra, rows, shape, config, rng) if again else None,
+        _second_view(pairs.spectra, rows, shape, config, rng) if second_view else None,
     )
 
 
-def _cuts(
-    spectra: Spectra, shape: TokenizerConfig, config: AvisLessonConfig, rng: np.random.Generator
-) -> list[Cut]:
-    """Spectra observed anew, their readable patches."""
-    found = cut(_worse_spectra(spectra, config, rng), shape.patch, shape.width)
+def _augmented(
+    spectra: Spectra, shape: TokenizerConfig, config: AugmentationSettings, rng: np.random.Generator
+) -> list[PatchedSpectrum]:
+    """Readable patches of augmented spectra."""
+    found = patchify(_degraded_spectra(spectra, config, rng), shape.patch, shape.width)
     return [one.kept(one.valid) for one in found]
 
 
-def _another_look(
+def _second_view(
     spectra: Spectra,
     rows: np.ndarray,
     shape: TokenizerConfig,
-    config: AvisLessonConfig,
+    config: AugmentationSettings,
     rng: np.random.Generator,
 ) -> Patches:
-    cuts = _cuts(spectra, shape, config, rng)
-    share = rng.uniform(*config.spectrum_shown)
-    shown, _ = show_and_ask([cuts[row] for row in rows], share, config.asked, rng)
-    return gather(shown, max(len(one.flux) for one in shown))
+    augmented = _augmented(spectra, shape, config, rng)
+    fraction = rng.uniform(*config.spectrum_visible)
+    visible, _ = mask([augmented[row] for row in rows], fraction, config.target_fraction, rng)
+    return gather(visible, max(len(one.flux) for one in visible))
 
 
-def _worse_spectra(spectra: Spectra, config: AvisLessonConfig, rng: np.random.Generator) -> Spectra:
+def _degraded_spectra(spectra: Spectra, config: AugmentationSettings, rng: np.random.Generator) -> Spectra:
     """Spectra with more noise and another calibration; all have one length."""
     n = len(spectra)
     flux, ivar = spectra.flux.reshape(n, -1), spectra.ivar.reshape(n, -1)
@@ -202,7 +203,7 @@ def _worse_spectra(spectra: Spectra, config: AvisLessonConfig, rng: np.random.Ge
     return Spectra(spectra.offsets, spectra.wavelength, (flux * factor).ravel(), ivar.ravel())
 
 
-def _worse_images(images: Images, config: AvisLessonConfig, rng: np.random.Generator) -> Images:
+def _degraded_images(images: Images, config: AugmentationSettings, rng: np.random.Generator) -> Images:
     """Images with more noise, turned, moved, and without a band or the seeing."""
     n, bands = images.psf_fwhm.shape
     amount = _amounts((n, bands, 1, 1), config.noise, rng)
@@ -254,29 +255,31 @@ def _image_part(
     ivar: np.ndarray,
     psf_fwhm: np.ndarray,
     share: float,
-    config: AvisLessonConfig,
+    config: AugmentationSettings,
     rng: np.random.Generator,
-) -> tuple[ImagePatches, Side]:
+) -> tuple[ImagePatches, Targets]:
     images = Images(flux, ivar, psf_fwhm)
     patches, n = read_images(images), len(flux)
     order = rng.random((n, N_PATCHES))
     if config.keep_centre:
         order[:, _near_centre()] -= 1.0
-    shown = np.argsort(order, axis=1)[:, : round(share * N_PATCHES)]
-    asked = np.argsort(rng.random((n, N_PATCHES)), axis=1)[:, : max(1, round(config.asked * N_PATCHES))]
+    visible = np.argsort(order, axis=1)[:, : round(share * N_PATCHES)]
+    target = np.argsort(rng.random((n, N_PATCHES)), axis=1)[
+        :, : max(1, round(config.target_fraction * N_PATCHES))
+    ]
     value, error = (in_patches(plane) for plane in measured(images))
-    value, error = (np.take_along_axis(plane, asked[..., None], axis=1) for plane in (value, error))
+    value, error = (np.take_along_axis(plane, target[..., None], axis=1) for plane in (value, error))
     weight = 1.0 / np.hypot(error / np.hypot(np.float32(1.0), value), np.float32(IMAGE_ERROR))
-    side = Side(
-        torch.from_numpy(asked),
+    targets_of_images = Targets(
+        torch.from_numpy(target),
         torch.from_numpy(np.arcsinh(value)),
         torch.from_numpy(weight.astype(np.float32)),
     )
-    return patches.kept(torch.from_numpy(shown)), side
+    return patches.kept(torch.from_numpy(visible)), targets_of_images
 
 
 def _near_centre() -> np.ndarray:
-    """Places of the patches about the centre."""
+    """Indices of the patches about the centre."""
     side = int(np.sqrt(N_PATCHES))
     at = np.abs((np.arange(side) - (side - 1) / 2) * PATCH) < CENTRE / 2
     return np.flatnonzero(at[:, None] & at[None, :])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ojala.catalogs_schema.cutouts import CUTOUT_BANDS, SIZE
 from ojala.models.data import Images
-from ojala.models.spectral_tokenizer.patches import Cut
+from ojala.models.spectral_tokenizer.patches import PatchedSpectrum
 
 PATCH = 8
 """Pixels along a side of a patch."""
@@ -110,7 +110,7 @@ RANGE = (-4.0, 5.0)
 """Bounds of log10 of the brightness [1e-17 erg/s/cm2/Angstrom]."""
 
 
-def brightness_features(cuts: Sequence[Cut]) -> Tensor:
+def brightness_features(cuts: Sequence[PatchedSpectrum]) -> Tensor:
     """log10 of the brightness, and whether it is known (0 and 0 where not); float32, shape (N, 2)."""
     brightness = np.array([one.brightness for one in cuts], np.float64)
     known = np.isfinite(brightness) & (brightness > 0.0)

@@ -1,11 +1,11 @@
-"""The objectives of AVIS' training; none of them reads a label.
+"""Objectives of AVIS' training; none of them reads a label.
 
-`look` asks each side for its own pixels, hidden or not, from its encoding or from its embedding
-alone. The joint objectives ask that the two sides of a pair agree: `contrastive` among all pairs of the batch
-(symmetric InfoNCE, Radford et al. 2021, arXiv:2103.00020), `variance` without comparing pairs, kept from
-collapse by the variance and the covariance of the embeddings (Bardes et al. 2022, arXiv:2105.04906). The
-contrast of two looks at a spectrum (Chen et al. 2020, arXiv:2002.05709) asks the spectrum's side for what
-other parts of it tell as well, such as where its lines lie, which no image can tell.
+`compute_losses` reconstructs the target pixels of each side, masked or not, from its encoding or from its
+embedding alone. The joint objectives make the two sides of a pair agree: `contrastive` among all pairs of the
+batch (symmetric InfoNCE, Radford et al. 2021, arXiv:2103.00020), `variance` without comparing pairs, kept
+from collapse by the variance and the covariance of the embeddings (Bardes et al. 2022, arXiv:2105.04906). The
+contrast of two views of a spectrum (Chen et al. 2020, arXiv:2002.05709) keeps in the spectrum's embedding
+properties that several parts of it hold, such as the positions of its lines, and no image does.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ojala.models.avis.augmentation import AvisLesson, Side
+from ojala.models.avis.augmentation import Targets, TrainingBatch
 from ojala.models.avis.inputs import ImagePatches
 from ojala.models.avis.network import Avis
-from ojala.models.spectral_tokenizer.objective import reconstruction_loss
+from ojala.models.spectral_tokenizer.losses import reconstruction_loss
 from ojala.models.spectral_tokenizer.patches import Patches
 
-Group = TypeVar("Group", Patches, ImagePatches, Side)
+Group = TypeVar("Group", Patches, ImagePatches, Targets)
 
 LARGEST_SCALE = math.log(100.0)
 """Bound of ln(1 / temperature)."""
@@ -61,24 +61,26 @@ def variance(of_spectrum: Tensor, of_image: Tensor) -> Tensor:
 
 
 class Vectors(NamedTuple):
-    """Vectors of N pairs (N, E), not yet of length 1; ``again`` has no rows where there was no other look."""
+    """Vectors of N pairs (N, E), not yet of length 1; ``second_view`` may have no rows."""
 
     spectrum: Tensor
     image: Tensor
-    again: Tensor
+    second_view: Tensor
 
 
-def look(model: Avis, lesson: AvisLesson, p_bottleneck: float) -> tuple[dict[str, Tensor], Vectors]:
-    """Put a lesson through the towers.
+def compute_losses(
+    model: Avis, batch: TrainingBatch, p_bottleneck: float
+) -> tuple[dict[str, Tensor], Vectors]:
+    """Losses of the reconstruction, and the embeddings.
 
     Parameters
     ----------
     model : Avis
         The network.
-    lesson : AvisLesson
+    batch : TrainingBatch
         N pairs.
     p_bottleneck : float
-        Share of them that is reconstructed from the embeddings alone: the first ones of each chunk.
+        Fraction of them that is reconstructed from the embeddings alone: the first ones of each chunk.
 
     Returns
     -------
@@ -87,38 +89,40 @@ def look(model: Avis, lesson: AvisLesson, p_bottleneck: float) -> tuple[dict[str
     vectors : Vectors
         Of all N pairs.
     """
-    found = [_look(model, part, p_bottleneck) for part in _chunks(lesson)]
+    found = [_losses_of_chunk(model, part, p_bottleneck) for part in _chunks(batch)]
     losses = {name: torch.stack([one[name] for one, _ in found]).mean() for name in found[0][0]}
     return losses, Vectors(*(torch.cat(parts) for parts in zip(*(one for _, one in found), strict=True)))
 
 
-def _chunks(lesson: AvisLesson) -> list[AvisLesson]:
-    """The lesson in parts of about `CHUNK` pairs."""
-    count = max(1, len(lesson.brightness) // CHUNK)
+def _chunks(batch: TrainingBatch) -> list[TrainingBatch]:
+    """Split a batch into parts of about `CHUNK` pairs."""
+    count = max(1, len(batch.brightness) // CHUNK)
 
     def parts(tensors: Group) -> list[Group]:
         pieces = zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
         return [type(tensors)(*piece) for piece in pieces]
 
-    groups = (parts(lesson.spectra), lesson.brightness.tensor_split(count), parts(lesson.images))
-    sides = (parts(lesson.of_spectra), parts(lesson.of_images))
-    again = [None] * count if lesson.again is None else parts(lesson.again)
-    return [AvisLesson(*part) for part in zip(*groups, *sides, again, strict=True)]
+    groups = (parts(batch.spectra), batch.brightness.tensor_split(count), parts(batch.images))
+    sides = (parts(batch.of_spectra), parts(batch.of_images))
+    second_view = [None] * count if batch.second_view is None else parts(batch.second_view)
+    return [TrainingBatch(*part) for part in zip(*groups, *sides, second_view, strict=True)]
 
 
-def _look(model: Avis, lesson: AvisLesson, p_bottleneck: float) -> tuple[dict[str, Tensor], Vectors]:
-    encoded, of_spectrum = model.see_spectra(lesson.spectra, lesson.brightness)
-    seen, valid, of_image = model.see_images(lesson.images)
+def _losses_of_chunk(
+    model: Avis, batch: TrainingBatch, p_bottleneck: float
+) -> tuple[dict[str, Tensor], Vectors]:
+    encoded, of_spectrum = model.see_spectra(batch.spectra, batch.brightness)
+    seen, valid, of_image = model.see_images(batch.images)
     alone = round(p_bottleneck * len(encoded))
-    asked = lesson.of_spectra
+    asked = batch.of_spectra
     flux = torch.cat(
         [
             model.spectrum.reconstruct(*model.pool_spectrum.alone(of_spectrum[:alone]), asked.where[:alone]),
-            model.spectrum.reconstruct(encoded[alone:], lesson.spectra.valid[alone:], asked.where[alone:]),
+            model.spectrum.reconstruct(encoded[alone:], batch.spectra.valid[alone:], asked.where[alone:]),
         ]
     )
     losses = {"spectrum": reconstruction_loss(flux, asked.flux, asked.weight)}
-    asked = lesson.of_images
+    asked = batch.of_images
     flux = torch.cat(
         [
             model.image.reconstruct(*model.pool_image.alone(of_image[:alone]), asked.where[:alone]),
@@ -126,7 +130,7 @@ def _look(model: Avis, lesson: AvisLesson, p_bottleneck: float) -> tuple[dict[st
         ]
     )
     losses["image"] = reconstruction_loss(flux, asked.flux, asked.weight)
-    again = of_spectrum[:0]
-    if lesson.again is not None:
-        _, again = model.see_spectra(lesson.again, torch.zeros_like(lesson.brightness))
-    return losses, Vectors(of_spectrum, of_image, again)
+    second_view = of_spectrum[:0]
+    if batch.second_view is not None:
+        _, second_view = model.see_spectra(batch.second_view, torch.zeros_like(batch.brightness))
+    return losses, Vectors(of_spectrum, of_image, second_view)

@@ -8,8 +8,7 @@ the joint embedding is the direction of their sum.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from ojala.models.avis.inputs import EXPOSURE, N_PATCHES, NUMBERS, PATCH_PIXELS, ImagePatches
 from ojala.models.layers.attention import Block
+from ojala.models.settings import checked
 from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, hide
 from ojala.models.spectral_tokenizer.patches import Patches
 
@@ -24,6 +24,7 @@ QUERIES = 4
 """Learned queries by which each tower is pooled."""
 
 
+@checked
 @dataclass(frozen=True)
 class AvisConfig:
     """Shape of the network; `PRESETS` has the named ones.
@@ -44,16 +45,6 @@ class AvisConfig:
     image_encoder: int
     image_decoder: int
     size: int
-
-    def to_json(self) -> str:
-        """The configuration as JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> AvisConfig:
-        """From what `to_json` made."""
-        found = json.loads(text)
-        return cls(**found | {"spectrum": TokenizerConfig(**found["spectrum"])})
 
 
 PRESETS: dict[str, AvisConfig] = {

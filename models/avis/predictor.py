@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from ojala.models.avis.atlas import Atlas
-from ojala.models.avis.checkpoint import AvisInfo, load_avis
+from ojala.models.avis.checkpoint import FORMAT, AvisInfo
 from ojala.models.avis.inputs import brightness_features, read_images
 from ojala.models.avis.network import Avis
 from ojala.models.data import Images, Pairs, Spectra
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
-from ojala.models.spectral_tokenizer.patches import cut, in_batches
+from ojala.models.spectral_tokenizer.patches import in_batches, patchify
 
 
 class AvisPredictor(BasePredictor):
@@ -31,31 +29,16 @@ class AvisPredictor(BasePredictor):
         Where whoever serves the embeddings places them.
     """
 
+    FORMAT = FORMAT
+    WEIGHTS = "avis-base.safetensors"
+
     atlas: Atlas | None = None
 
     def __init__(
         self, model: Avis, info: AvisInfo, *, device: str, precision: Precision, batch_size: int
     ) -> None:
-        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
-        self._model = model.to(device).eval()
-
-    @classmethod
-    def load(
-        cls,
-        weights_path: Path | str,
-        device: str = "cpu",
-        precision: Precision = "fp32",
-        batch_size: int = 16,
-    ) -> AvisPredictor:
-        """Read weights. 16 pairs a batch stay in the caches of a CPU, a GPU wants hundreds.
-
-        Raises
-        ------
-        ojala.models.checkpoint.WeightsError
-            If the file does not hold whole weights of this network.
-        """
-        model, info = load_avis(Path(weights_path))
-        return cls(model, info, device=device, precision=precision, batch_size=batch_size)
+        super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
+        self._model = model
 
     def predict(self, pairs: Pairs) -> dict[str, np.ndarray]:
         """Embeddings of N pairs.
@@ -86,14 +69,14 @@ class AvisPredictor(BasePredictor):
     @torch.inference_mode()
     def _spectra(self, spectra: Spectra) -> np.ndarray:
         shape = self._model.config.spectrum
-        cuts = cut(spectra, shape.patch, shape.width)
-        found = np.full((len(cuts), self._model.config.size), np.nan, np.float32)
-        facts = brightness_features(cuts)
-        for rows, batch in in_batches(cuts, self.batch_size, self.device):
-            beside = torch.zeros(len(batch.valid), facts.shape[1], device=self.device)
-            beside[: len(rows)] = facts[rows].to(self.device)
+        patched = patchify(spectra, shape.patch, shape.width)
+        found = np.full((len(patched), self._model.config.size), np.nan, np.float32)
+        features = brightness_features(patched)
+        for rows, batch in in_batches(patched, self.batch_size, self.device):
+            brightness = torch.zeros(len(batch.valid), features.shape[1], device=self.device)
+            brightness[: len(rows)] = features[rows].to(self.device)
             with self._arithmetic():
-                _, vector = self._model.see_spectra(batch, beside)
+                _, vector = self._model.see_spectra(batch, brightness)
             found[rows] = _unit(vector[: len(rows)].cpu().numpy())
         return found
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: a property of one's own from the frozen network.
+"""Heads that are fine-tuned on the frozen network to predict one more quantity each.
 
 A head reads the embedding (the mean of the encoded tokens) and answers one quantity with a Gaussian. As
 published for black-hole masses (Martínez-Solaeche et al., arXiv:2604.00661): an MLP of 512 and 256 units
@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
 from ojala.models.evaluation.metrics import scatter_metrics
 from ojala.models.quantities import CLASSES, FINE_TUNED, Kind, Quantity, Transform
+from ojala.models.settings import checked, from_mapping
 
 FORMAT = "ojala-head/1"
 """Written into every file of a head; another value is refused."""
@@ -35,9 +35,10 @@ LOG_SIGMA_RANGE = (-5.0, 2.0)
 """Bounds of ln sigma [standardised units]."""
 
 
+@checked
 @dataclass(frozen=True)
 class FineTuning:
-    """What to learn, and how.
+    """Settings of a fine-tuning.
 
     Attributes
     ----------
@@ -84,21 +85,6 @@ class FineTuning:
             raise InputError(f"object_class must be one of {', '.join(CLASSES)}, not {self.object_class!r}")
         if self.transform not in set(Transform):
             raise InputError(f"transform must be one of {', '.join(Transform)}, not {self.transform!r}")
-
-    @classmethod
-    def of(cls, settings: dict[str, Any]) -> FineTuning:
-        """Settings as read from TOML.
-
-        Raises
-        ------
-        InputError
-            If a setting is unknown, missing or wrong.
-        """
-        if unknown := set(settings) - {field.name for field in fields(cls)}:
-            raise InputError(f"unknown settings: {', '.join(sorted(unknown))}")
-        if missing := {"name", "description", "object_class"} - set(settings):
-            raise InputError(f"missing settings: {', '.join(sorted(missing))}")
-        return cls(**settings)
 
 
 class Mlp(nn.Module):
@@ -313,7 +299,7 @@ def load_head(path: Path, base_sha256: str) -> Head:
             f"{base_sha256[:12]}...: run with those weights, or fine-tune again with these"
         )
     try:
-        tuning = FineTuning.of(json.loads(metadata["tuning"]))
+        tuning = from_mapping(FineTuning, json.loads(metadata["tuning"]))
         numbers = json.loads(metadata["quantity"])
         quantity = Quantity(
             tuning.name,

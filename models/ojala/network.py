@@ -11,10 +11,9 @@ instead of one Gaussian.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -28,11 +27,13 @@ from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.tokens import N_BANDS, N_FEATURES, Tokens
 from ojala.models.quantities import CLASSES, QUANTITIES, Kind
+from ojala.models.settings import checked
 
 BAND_LIMIT = 20.0
 """The same for bands: an emission line in one narrow band is far from the band's usual flux."""
 
 
+@checked
 @dataclass(frozen=True)
 class OjalaConfig:
     """Shape of the network; `PRESETS` has the named ones.
@@ -68,18 +69,6 @@ class OjalaConfig:
     redshift_pdf: bool = True
     chain: bool = False
     band_requests: bool = False
-
-    def to_json(self) -> str:
-        """The configuration as JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> OjalaConfig:
-        """The inverse of `to_json`."""
-        raw = json.loads(text)
-        for name in ("encoder", "decoder"):
-            raw[name] = tuple((int(heads), int(hidden)) for heads, hidden in raw[name])
-        return cls(**(raw | {"trunk": tuple(raw["trunk"])}))
 
 
 PRESETS: dict[str, OjalaConfig] = {

@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, PDF_MASS
+from ojala.models.checkpoint import NetworkInfo
 from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import RedshiftSummary, most_probable_bins, summarise
 from ojala.models.ojala.calibration import Calibration
-from ojala.models.ojala.checkpoint import WeightsInfo, load_weights
+from ojala.models.ojala.checkpoint import FORMAT, WeightsInfo
 from ojala.models.ojala.heads import Head, heads_beside, in_units, load_head
 from ojala.models.ojala.losses import REDSHIFTS
 from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala
@@ -40,8 +42,6 @@ from ojala.models.serving.predictor import BasePredictor
 QUANTILE_NAMES: tuple[str, ...] = ("z_q02", "z_q16", "z_q50", "z_q84", "z_q98")
 _CLASS_OF = tuple(CLASSES.index(name) for name in ("GALAXY", "QSO"))  # of `REDSHIFTS`
 _FINE_TUNED = {quantity.name for quantity in FINE_TUNED}
-WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
-"""Where the weights that come with the program lie."""
 
 
 class OjalaPredictor(BasePredictor):
@@ -52,12 +52,17 @@ class OjalaPredictor(BasePredictor):
     network : Ojala
         The network, in evaluation mode.
     heads : tuple of (str, str)
-        Names and SHA-256 of the heads on the network.
+        Names and SHA-256 of the heads on the network: those stored with the weights, and those of the option
+        ``own_heads`` (files) of `load`.
     pdfs : bool
-        Whether redshift PDFs are among the answers.
-    lanes : int
-        Threads that may ask at a time.
+        Whether redshift PDFs are among the predictions; to leave them out saves their time.
+    max_concurrency : int
+        Threads that may call `predict` at a time.
     """
+
+    FORMAT = FORMAT
+    WEIGHTS = "ojala-base.safetensors"
+    BATCH_SIZE = 128
 
     def __init__(
         self,
@@ -70,8 +75,8 @@ class OjalaPredictor(BasePredictor):
         heads: Sequence[Head] = (),
         pdfs: bool = True,
     ) -> None:
-        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
-        self.network = model.to(device).eval()
+        super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
+        self.network = model
         self._calibration = (info.calibration or Calibration.none()).to(device)
         self._novelty = info.novelty.to(device) if info.novelty else None
         self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
@@ -90,32 +95,12 @@ class OjalaPredictor(BasePredictor):
         self._turn = threading.Lock()
 
     @classmethod
-    def load(
-        cls,
-        weights_path: Path | str = WEIGHTS_FOLDER / "ojala-base.safetensors",
-        device: str = "cpu",
-        precision: Precision = "fp32",
-        batch_size: int = 128,
-        own_heads: Sequence[Path | str] = (),
-        pdfs: bool = True,
-    ) -> OjalaPredictor:
-        """Read weights, the heads for them that lie beside them (see `heads.heads_beside`), others.
-
-        128 rows a batch stay in the caches of a CPU, a GPU wants thousands. Without ``pdfs`` redshift PDFs
-        are not among the answers, which saves their time.
-
-        Raises
-        ------
-        ojala.models.checkpoint.WeightsError
-            If a file does not hold whole weights of this network, or a whole head.
-        """
-        weights_path = Path(weights_path)
-        model, info = load_weights(weights_path)
-        beside = heads_beside(weights_path, lambda: info.sha256)
-        heads = [load_head(Path(path), info.sha256) for path in (*beside.values(), *own_heads)]
-        return cls(
-            model, info, device=device, precision=precision, batch_size=batch_size, heads=heads, pdfs=pdfs
-        )
+    def _load_options(cls, weights: Path, info: NetworkInfo[Any], **options: object) -> dict[str, Any]:
+        """Heads stored beside the weights (see `heads.heads_beside`), and of the files ``own_heads``."""
+        own = cast("Sequence[Path | str]", options.pop("own_heads", ()))
+        stored = heads_beside(weights, lambda: info.sha256)
+        heads = [load_head(Path(path), info.sha256) for path in (*stored.values(), *own)]
+        return options | {"heads": heads}
 
     def halve_batch(self) -> None:
         """See `BasePredictor`; the way through the device is made anew."""

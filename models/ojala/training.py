@@ -1,17 +1,16 @@
-"""Training on draws that are made as they are needed.
+"""Training of OJALA on draws that are made as they are needed.
 
-Step k reads the draw that the seed and k determine, so an interrupted training that resumes sees what it
-would have seen. The state is one safetensors file, written whole or not at all.
+Step k reads the draw that the seed and k determine, so an interrupted training that resumes reads the draws
+that it would have read.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import file_sha256
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.metrics import catalogue_metrics
-from ojala.models.ojala.checkpoint import WeightsInfo, load_weights, save_weights
+from ojala.models.ojala.checkpoint import WeightsInfo, load, save
 from ojala.models.ojala.losses import (
     BandTargets,
     Targets,
@@ -36,7 +35,9 @@ from ojala.models.ojala.losses import (
 from ojala.models.ojala.network import BANDS, PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import WAVELENGTH_RANK, Packed, Tokens, compress, pack, tokenise
-from ojala.models.training.trainer import Record, Trainer, carry_through, warmup_cosine
+from ojala.models.training.prefetch import prefetch
+from ojala.models.training.settings import TrainingSettings
+from ojala.models.training.trainer import Report, Steps, Trainer, ignore
 
 FULL_CONTEXT = 0.7
 """Share of the training rows that keep every band they were drawn with."""
@@ -67,106 +68,66 @@ class Sky(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How to train.
+class OjalaTraining(TrainingSettings):
+    """Settings of a training of OJALA; those of every training are in `TrainingSettings`.
 
     Attributes
     ----------
-    name, version : str
-        Of the weights.
-    preset : str
-        Shape of the network, a key of `ojala.models.ojala.network.PRESETS`.
     steps : int
-        Length of the training and of the learning rate's schedule.
-    minutes : float or None
-        If given, the schedule follows elapsed time instead and the training ends with it (or after
-        ``steps``); such a training resumes, but its numbers depend on the machine's speed.
-    batch_size : int
-        Objects per step.
-    learning_rate, weight_decay, clip : float
-        Peak rate of Muon (inner matrices; decoupled decay) and AdamW (everything else); largest norm of a
-        gradient. In equal numbers of draws Muon learned markedly faster here than AdamW alone.
-    warm_up : int
-        Steps over which the rate rises; it then falls as a cosine to 1 % of its peak.
-    averaging : float
-        Memory of the running mean of the weights, which is what is kept.
+        Length of the training and of the learning-rate schedule; where ``minutes`` are given, whichever of
+        the two ends first.
     class_weights : tuple of float
-        Weights of galaxies, stars and quasars in the class's loss: the shares that the probabilities shall
-        assume over the shares of the draws.
-    seed : int
-        Decides initial weights and draws.
-    device : str
-        "cpu" or "cuda".
+        Weights of galaxies, stars and quasars in the loss of the class: the shares that the probabilities
+        shall assume over the shares of the draws.
     bf16, compiled : bool
         Mixed precision; torch.compile (a minute at the start, some ten times the rate on a CPU).
-    checkpoint_minutes : float
-        Time between saves, each with a check on held-out draws.
     held_out : int
         Held-out objects of a check.
     discrepancy : float
         Weight of the mean discrepancy between encodings of draws and of observed photometry without labels,
-        as published (0.2); 0 where there is none.
+        as published (0.2); 0 for none.
     start : str
         Weights to start from instead of random ones: a file of the same shape, or of one without the chain.
-        The card keeps its name and hash.
+        The card states its name and hash.
     note : str
-        Said in the model card: what the other settings do not tell.
+        Text for the model card that no other setting holds.
     """
 
     name: str = "ojala-base"
-    version: str = "0.1"
-    preset: str = "base"
     steps: int = 20_000
-    minutes: float | None = None
     batch_size: int = 256
     learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    clip: float = 1.0
     warm_up: int = 200
-    ema_decay: float = 0.998
     class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    seed: int = 0
-    device: str = "cpu"
     bf16: bool = True
     compiled: bool = True
-    checkpoint_minutes: float = 5.0
     held_out: int = 4096
     discrepancy: float = 0.0
     start: str = ""
     note: str = ""
 
+    SHAPES: ClassVar = PRESETS
+    MAY_CHANGE: ClassVar = (*TrainingSettings.MAY_CHANGE, "compiled")
+
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise InputError("steps and batch_size must be at least 1")
+        super().__post_init__()
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, not {self.steps}")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Fraction of the steps, or of the minutes, that is done."""
+        return max(step / self.steps, super().progress(step, seconds))
 
 
-def config_from(settings: dict[str, Any]) -> TrainingConfig:
-    """Settings as read from JSON or TOML -> configuration.
-
-    Raises
-    ------
-    InputError
-        If a setting is unknown.
-    """
-    if unknown := set(settings) - {field.name for field in fields(TrainingConfig)}:
-        raise InputError(f"unknown training settings: {', '.join(sorted(unknown))}")
-    if "class_weights" in settings:
-        galaxy, star, qso = settings["class_weights"]
-        settings = settings | {"class_weights": (galaxy, star, qso)}
-    return TrainingConfig(**settings)
-
-
-def _start(config: TrainingConfig, first: Tokens) -> Trainer[Ojala]:
+def _start(config: OjalaTraining, first: Tokens) -> Trainer[Ojala]:
     """Fresh weights with the input standardisation of the first draws, or those to start from."""
     torch.manual_seed(config.seed)
     model = Ojala(PRESETS[config.preset])
     if config.start:
-        load_compatible(model, load_weights(Path(config.start))[0])
+        load_compatible(model, load(config.start)[0])
     else:
         model.tokens.fit(first)
-    return Trainer(model.to(config.device), _MUON, weight_decay=config.weight_decay)
+    return Trainer(model, config, _MUON)
 
 
 def load_compatible(model: Ojala, other: Ojala) -> None:
@@ -175,7 +136,7 @@ def load_compatible(model: Ojala, other: Ojala) -> None:
     Raises
     ------
     InputError
-        If a tensor of the other network has no place, or another shape.
+        A tensor of the other network is not in this one, or has another shape.
     """
     own, given = model.state_dict(), other.state_dict()
     misfits = [name for name, tensor in given.items() if name not in own or own[name].shape != tensor.shape]
@@ -196,14 +157,6 @@ def drop_bands(photometry: LabelledPhotometry, rng: np.random.Generator) -> Labe
     kept = rank < np.maximum(5.0, rng.random((n, 1)) * n_bands)
     kept |= rng.random((n, 1)) < FULL_CONTEXT
     return replace(photometry, flux=np.where(kept, photometry.flux, np.float32(np.nan)))
-
-
-def learning_rate(config: TrainingConfig, step: int, seconds: float) -> float:
-    """Rate at a step: linear rise, then a cosine over steps (or time) to 1 % of the peak."""
-    done = step / config.steps
-    if config.minutes is not None:
-        done = max(done, seconds / (60.0 * config.minutes))
-    return config.learning_rate * warmup_cosine(done, step, config.warm_up)
 
 
 def hide_groups(photometry: LabelledPhotometry, rng: np.random.Generator) -> LabelledPhotometry:
@@ -309,9 +262,9 @@ def split(tokens: Tokens, targets: Targets, asked: BandTargets | None, parts: in
 
 
 def batches(
-    sky: Sky, config: TrainingConfig, first_step: int, unlabelled: Sky | None = None
+    sky: Sky, config: OjalaTraining, first_step: int, unlabelled: Sky | None = None
 ) -> Iterator[Batch]:
-    """Batch after batch from ``first_step`` on, drawn in a background thread a few steps ahead."""
+    """Iterate over the batches from ``first_step`` on, drawn in a background thread."""
     asks = PRESETS[config.preset].band_requests
 
     def make(step: int) -> Batch:
@@ -330,44 +283,36 @@ def batches(
         parts = split(tokens, targets, asked, PARTS if unlabelled is None else 1)
         return Batch(parts, label_counts(targets, asked), observed)
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as pool:
-        ahead = deque(
-            pool.submit(make, step) for step in range(first_step, min(first_step + 4, config.steps))
-        )
-        for step in range(first_step, config.steps):
-            batch = ahead.popleft().result()
-            if step + 4 < config.steps:
-                ahead.append(pool.submit(make, step + 4))
-            yield batch
+    return prefetch(make, first_step)
 
 
 def train(
-    config: TrainingConfig,
+    config: OjalaTraining,
     sky: Sky,
     held_out: Sky,
     folder: Path,
-    report: Callable[[dict[str, object]], None] = lambda record: None,
+    report: Report = ignore,
     unlabelled: Sky | None = None,
 ) -> Path:
-    """Train, or go on with the training that ``folder`` holds, and write weights.
+    """Train, or resume the training in ``folder``, and write weights.
 
     Parameters
     ----------
-    config : TrainingConfig
-        How.
+    config : OjalaTraining
+        Settings.
     sky, held_out : Sky
-        Draws to learn from; draws of other source objects to check with.
+        Source of the training draws; source of draws of other objects to check with.
     folder : Path
         Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``, renewed at every check.
     report : callable
         Is given each record of the metrics file as it is written.
     unlabelled : Sky, optional
-        Observed photometry for ``config.discrepancy``; its labels are not looked at.
+        Observed photometry for ``config.discrepancy``; its labels are not read.
 
     Returns
     -------
     Path
-        Of the weights.
+        File of the weights.
 
     Raises
     ------
@@ -378,37 +323,18 @@ def train(
     if (config.discrepancy > 0) != (unlabelled is not None):
         raise InputError("a discrepancy needs observed photometry without labels, and that needs its weight")
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
-    fit = _start(config, tokenise(first.flux, first.error, first.ebv))
+    trainer = _start(config, tokenise(first.flux, first.error, first.ebv))
     drawn = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))
     origin = f"{Path(config.start).name} (SHA-256 {file_sha256(Path(config.start))})" if config.start else ""
 
-    def check() -> dict[str, dict[str, float]]:
-        return evaluate(fit.average, drawn, bf16=config.bf16)
+    def check(model: Ojala) -> dict[str, dict[str, float]]:
+        return evaluate(model, drawn, bf16=config.bf16)
 
-    def write(path: Path, facts: Record) -> None:
-        training: Record = {
-            "config": asdict(config) | {"start": origin},
-            "draws": fit.step * config.batch_size,
-        }
-        save_weights(path, fit.average, name=config.name, version=config.version, training=training | facts)
+    def write(path: Path, model: Ojala, training: dict[str, Any]) -> None:
+        training["config"] |= {"start": origin}
+        save(path, model, name=config.name, version=config.version, training=training)
 
-    return carry_through(
-        fit,
-        config,
-        folder,
-        _steps(fit, config, sky, unlabelled),
-        check,
-        write,
-        every=50,
-        report=report,
-        # How often a training is saved, and how its steps are computed, may change in its course.
-        belongs=lambda saved: (
-            replace(
-                config_from(saved), checkpoint_minutes=config.checkpoint_minutes, compiled=config.compiled
-            )
-            == config
-        ),
-    )
+    return trainer.run(folder, _steps(trainer, config, sky, unlabelled), check, write, report=report)
 
 
 def evaluate(model: Ojala, photometry: LabelledPhotometry, *, bf16: bool) -> dict[str, dict[str, float]]:
@@ -447,26 +373,24 @@ def _losses_of(
     return total, found
 
 
-def _steps(fit: Trainer[Ojala], config: TrainingConfig, sky: Sky, unlabelled: Sky | None) -> Iterator[Record]:
-    """Steps of the optimizers until all are taken or the time is over; gives rate, norm and losses."""
+def _steps(trainer: Trainer[Ojala], config: OjalaTraining, sky: Sky, unlabelled: Sky | None) -> Steps:
+    """Take steps of the optimizers; yields rate, norm of the gradient and losses."""
     losses_of = torch.compile(_losses_of) if config.compiled else _losses_of
     weights = torch.tensor(config.class_weights, device=config.device)
-    for drawn in batches(sky, config, fit.step, unlabelled):
-        if config.minutes is not None and fit.seconds > 60.0 * config.minutes:
-            return
-        rate, batch = learning_rate(config, fit.step, fit.seconds), drawn.to(config.device)
+    for drawn in batches(sky, config, trainer.step, unlabelled):
+        rate, batch = trainer.rate, drawn.to(config.device)
         values: dict[str, float] = defaultdict(float)
 
         def terms(batch: Batch, values: dict[str, float]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
             for part in batch.parts:
                 with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=config.bf16):
-                    total, found = losses_of(
-                        fit.model, part, batch.counts, weights, batch.observed, config.discrepancy
+                    total, parts = losses_of(
+                        trainer.model, part, batch.counts, weights, batch.observed, config.discrepancy
                     )
-                for name, loss in found.items():
+                for name, loss in parts.items():
                     values[name] += loss.item()
-                yield total, found
+                yield total, parts
 
-        norm = fit.optimizer_step(terms(batch, values), rate, clip=config.clip, ema_decay=config.ema_decay)
+        norm = trainer.optimizer_step(terms(batch, values))
         rounded = {name: round(value, 4) for name, value in values.items()}
         yield {"rate": rate, "norm": round(norm, 3), "loss": rounded}

@@ -1,29 +1,31 @@
-"""What every network has that answers for the pipeline: its weights, its device, its batch."""
+"""Base class of the predictors: loading of weights, device, precision and batch size."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
+from torch import nn
 
-from ojala.models.checkpoint import NetworkInfo
+from ojala.models.checkpoint import WEIGHTS_FOLDER, CheckpointFormat, NetworkInfo
 from ojala.models.serving.precision import Precision
 
 
 class BasePredictor:
     """A network with trained weights, as the pipeline uses it.
 
-    Batches have a fixed size, those that are not full being padded, so that a row's answer does not depend on
-    how many rows come with it.
+    Batches have a fixed size, those that are not full being padded, so that the prediction of a row does not
+    depend on the other rows.
 
     Attributes
     ----------
     name, version : str
-        Of the weights.
+        Name and version of the weights.
     weights_sha256 : str
         SHA-256 of the file of weights.
     device : str
-        Torch device that it runs on.
+        Torch device of the network.
     batch_size : int
         Rows per forward pass.
 
@@ -33,14 +35,66 @@ class BasePredictor:
         If there is no such precision, or the batch has no rows.
     """
 
-    def __init__(self, info: NetworkInfo[Any], *, device: str, precision: Precision, batch_size: int) -> None:
+    FORMAT: ClassVar[CheckpointFormat[Any, Any]]
+    """Format of the files of weights."""
+
+    WEIGHTS: ClassVar[str]
+    """File in `WEIGHTS_FOLDER` that `load` reads by default."""
+
+    BATCH_SIZE: ClassVar[int] = 16
+    """Rows per forward pass by default: so many stay in the caches of a CPU, a GPU wants hundreds."""
+
+    def __init__(
+        self, model: nn.Module, info: NetworkInfo[Any], *, device: str, precision: Precision, batch_size: int
+    ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        model.to(device).eval()
         self.name, self.version, self.weights_sha256 = info.name, info.version, info.sha256
         self.device, self.batch_size = device, batch_size
         self._bf16 = precision == "bf16"
+
+    @classmethod
+    def load(
+        cls,
+        weights_path: Path | str | None = None,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        batch_size: int | None = None,
+        **options: object,
+    ) -> Self:
+        """Read weights and build their predictor.
+
+        Parameters
+        ----------
+        weights_path : Path or str, optional
+            File of weights; by default those that come with the program.
+        device : str
+            Torch device.
+        precision : {"fp32", "bf16"}
+            Precision of the matrix products.
+        batch_size : int, optional
+            Rows per forward pass; `BATCH_SIZE` by default.
+        **options
+            Further options of the model's predictor.
+
+        Raises
+        ------
+        ojala.models.checkpoint.WeightsError
+            If a file does not hold whole weights of this network.
+        """
+        path = WEIGHTS_FOLDER / cls.WEIGHTS if weights_path is None else Path(weights_path)
+        model, info = cls.FORMAT.load(path)
+        size = cls.BATCH_SIZE if batch_size is None else batch_size
+        own = cls._load_options(path, info, **options)
+        return cls(model, info, device=device, precision=precision, batch_size=size, **own)
+
+    @classmethod
+    def _load_options(cls, weights: Path, info: NetworkInfo[Any], **options: object) -> dict[str, Any]:
+        """Options of the constructor, with further files that belong to the weights."""
+        return options
 
     def halve_batch(self) -> None:
         """Halve the batch for all that follows, and give cached memory back to the device.

@@ -11,10 +11,9 @@ the redshift is reconstructed from learned rest-frame spectra.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 from ojala.models.layers.attention import Block
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP
+from ojala.models.settings import checked
 from ojala.models.specpt.wavelength_grid import GRIDS, Grid
 
 CHANNELS = 4
@@ -34,6 +34,7 @@ N_BINS = 1000
 """Bins of the redshift's PDF: bin i covers ln(1 + z) from i to i + 1 steps of 0.001, to z = 1.718."""
 
 
+@checked
 @dataclass(frozen=True)
 class SpecPTConfig:
     """Shape of the network; `PRESETS` has the named ones.
@@ -78,17 +79,6 @@ class SpecPTConfig:
     def tokens(self) -> int:
         """Tokens of a spectrum."""
         return math.ceil(GRIDS[self.grid].size / self.patch)
-
-    def to_json(self) -> str:
-        """The configuration as JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> SpecPTConfig:
-        """The inverse of `to_json`."""
-        raw = json.loads(text)
-        sequences = {name: tuple(raw[name]) for name in ("channels", "kernels", "strides", "redshift")}
-        return cls(**(raw | sequences))
 
 
 PRESETS: Mapping[str, SpecPTConfig] = MappingProxyType(

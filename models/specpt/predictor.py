@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from ojala.models.data import Spectra
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, summarise
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
-from ojala.models.specpt.checkpoint import SpecPTInfo, load_specpt
+from ojala.models.specpt.checkpoint import FORMAT, SpecPTInfo
 from ojala.models.specpt.losses import LABEL_WIDTH, nmad_loss, point_of
 from ojala.models.specpt.network import SpecPT, channels_of, standardise
 from ojala.models.specpt.wavelength_grid import Grid, rebin
@@ -53,6 +52,9 @@ class SpecPTPredictor(BasePredictor):
         Wavelengths that the network reads, a key of `ojala.models.specpt.wavelength_grid.GRIDS`.
     """
 
+    FORMAT = FORMAT
+    WEIGHTS = "specpt-base.safetensors"
+
     def __init__(
         self,
         model: SpecPT,
@@ -62,28 +64,10 @@ class SpecPTPredictor(BasePredictor):
         precision: Precision,
         batch_size: int,
     ) -> None:
-        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
-        self._model = model.to(device).eval()
+        super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
+        self._model = model
         self._serves = info.config.redshift[0]
         self.grid = info.config.grid
-
-    @classmethod
-    def load(
-        cls,
-        weights_path: Path | str,
-        device: str = "cpu",
-        precision: Precision = "fp32",
-        batch_size: int = 16,
-    ) -> SpecPTPredictor:
-        """Read weights. 16 spectra a batch stay in the caches of a CPU, a GPU wants hundreds.
-
-        Raises
-        ------
-        ojala.models.checkpoint.WeightsError
-            If the file does not hold whole weights of this network.
-        """
-        model, info = load_specpt(Path(weights_path))
-        return cls(model, info, device=device, precision=precision, batch_size=batch_size)
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
         """Answers for N spectra.

@@ -1,30 +1,29 @@
 """Training of SpecPT on spectra that are drawn as they are needed: reconstruction, then the redshift.
 
-Step k reads the draw that the seed and k determine. The state is one safetensors file, written whole or not
-at all, and a training that was interrupted goes on from it.
+Step k reads the draw that the seed and k determine, so an interrupted training that resumes reads the draws
+that it would have read.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledSpectra
 from ojala.models.evaluation.metrics import redshift_metrics
-from ojala.models.specpt.checkpoint import save_specpt
+from ojala.models.specpt.checkpoint import save
 from ojala.models.specpt.losses import nmad_loss, point_of, redshift_losses, residual_loss, total
 from ojala.models.specpt.network import PRESETS, SpecPT, channels_of, standardise
 from ojala.models.specpt.wavelength_grid import Grid, rebin
-from ojala.models.training.trainer import Record, Trainer, carry_through, warmup_cosine
+from ojala.models.training.prefetch import prefetch
+from ojala.models.training.settings import TrainingSettings
+from ojala.models.training.trainer import Report, Steps, Trainer, ignore
 
 ENDS_LOST, THIRD_LOST = 0.3, 0.05
 """Shares of the training spectra that end up to 14 % of the wavelength early, as other instruments' do, and
@@ -37,70 +36,23 @@ Draw = Callable[[int, np.random.Generator], LabelledSpectra]
 
 
 @dataclass(frozen=True)
-class SpecPTTraining:
-    """How to train.
+class SpecPTTraining(TrainingSettings):
+    """Settings of a training of SpecPT; those of every training are in `TrainingSettings`.
 
     Attributes
     ----------
-    name, version : str
-        Of the weights.
-    preset : str
-        Shape of the network, a key of `ojala.models.specpt.network.PRESETS`.
-    minutes : float
-        Length of the training; the learning rate's schedule follows elapsed time.
     reconstruction : float
-        Share of it in which only the reconstruction is learnt.
-    batch_size : int
-        Spectra per step.
+        Fraction of the time in which the loss is that of the reconstruction alone.
     decoded : int
-        Spectra of a batch that are reconstructed as well while the redshift is learnt.
-    learning_rate, weight_decay, clip : float
-        Peak rate of Muon (inner matrices; decoupled decay) and AdamW (everything else); largest norm of a
-        gradient.
-    warm_up : int
-        Steps over which the rate rises; it then falls as a cosine to 1 % of its peak.
-    averaging : float
-        Memory of the running mean of the weights, which is what is kept.
-    seed : int
-        Decides initial weights and draws.
-    device : str
-        "cpu" or "cuda".
-    checkpoint_minutes : float
-        Time between saves, each with a check.
+        Spectra of a batch that are reconstructed as well after that.
     """
 
     name: str = "specpt-base"
-    version: str = "0.1"
-    preset: str = "base"
     minutes: float = 60.0
     reconstruction: float = 0.12
-    batch_size: int = 64
     decoded: int = 32
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    warm_up: int = 100
-    ema_decay: float = 0.998
-    seed: int = 0
-    device: str = "cpu"
-    checkpoint_minutes: float = 5.0
 
-    def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> SpecPTTraining:
-        """Settings as read from TOML -> configuration.
-
-        Raises
-        ------
-        InputError
-            A setting is unknown or wrong.
-        """
-        if unknown := set(settings) - {field.name for field in fields(cls)}:
-            raise InputError(f"unknown training settings: {', '.join(sorted(unknown))}")
-        return cls(**settings)
+    SHAPES: ClassVar = PRESETS
 
 
 class Batch(NamedTuple):
@@ -180,41 +132,31 @@ def evaluate(model: SpecPT, batch: Batch) -> dict[str, float]:
     return {name: round(value, 6) for name, value in found.items()}
 
 
-def _batches(draw: Draw, config: SpecPTTraining, first_step: int, grid: Grid) -> Iterator[Batch]:
-    """Batch after batch without end, drawn in a background thread a few steps ahead."""
+def batches(draw: Draw, config: SpecPTTraining, first_step: int, grid: Grid) -> Iterator[Batch]:
+    """Iterate over the batches from ``first_step`` on, drawn in a background thread."""
 
     def make(step: int) -> Batch:
         rng = np.random.default_rng([config.seed, step])
         return Batch.of(draw(config.batch_size, rng), grid, losing=rng)
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as pool:
-        ahead = deque(pool.submit(make, step) for step in range(first_step, first_step + 3))
-        step = first_step + 3
-        try:
-            while True:
-                yield ahead.popleft().result()
-                ahead.append(pool.submit(make, step))
-                step += 1
-        finally:
-            for future in ahead:
-                future.cancel()
+    return prefetch(make, first_step)
 
 
-def train_specpt(
+def train(
     config: SpecPTTraining,
     draw: Draw,
     checks: Mapping[str, LabelledSpectra],
     folder: Path,
-    report: Callable[[dict[str, object]], None] = lambda record: None,
+    report: Report = ignore,
 ) -> Path:
-    """Train, or go on with the training that ``folder`` holds, and write weights.
+    """Train, or resume the training in ``folder``, and write weights.
 
     Parameters
     ----------
     config : SpecPTTraining
-        How.
+        Settings.
     draw : Draw
-        Spectra to learn from.
+        Source of the training spectra.
     checks : mapping of str to LabelledSpectra
         Held-out spectra to measure at each save, by name; the measures go into the weights.
     folder : Path
@@ -225,7 +167,7 @@ def train_specpt(
     Returns
     -------
     Path
-        Of the weights.
+        File of the weights.
 
     Raises
     ------
@@ -233,31 +175,24 @@ def train_specpt(
         The folder holds a training with other settings.
     """
     torch.manual_seed(config.seed)
-    model = SpecPT(PRESETS[config.preset]).to(config.device)
-    fit = Trainer(model, _MUON, weight_decay=config.weight_decay)
-    held_out = {name: Batch.of(drawn, model.grid).to(config.device) for name, drawn in checks.items()}
+    trainer = Trainer(SpecPT(PRESETS[config.preset]), config, _MUON)
+    held_out = {name: Batch.of(drawn, trainer.model.grid).to(config.device) for name, drawn in checks.items()}
 
-    def check() -> dict[str, dict[str, float]]:
-        return {name: evaluate(fit.average, batch) for name, batch in held_out.items()}
+    def check(model: SpecPT) -> dict[str, dict[str, float]]:
+        return {name: evaluate(model, batch) for name, batch in held_out.items()}
 
-    def write(path: Path, facts: Record) -> None:
-        training = {"config": asdict(config), "draws": fit.step * config.batch_size} | facts
-        save_specpt(path, fit.average, name=config.name, version=config.version, training=training)
+    def write(path: Path, model: SpecPT, training: dict[str, Any]) -> None:
+        save(path, model, name=config.name, version=config.version, training=training)
 
-    steps = _steps(fit, config, draw)
-    return carry_through(fit, config, folder, steps, check, write, every=50, report=report)
+    return trainer.run(folder, _steps(trainer, config, draw), check, write, report=report)
 
 
-def _steps(fit: Trainer[SpecPT], config: SpecPTTraining, draw: Draw) -> Iterator[Record]:
-    """Steps of the optimizers until the time is over; gives the losses."""
-    for batch in _batches(draw, config, fit.step, fit.model.grid):
-        done = fit.seconds / (60.0 * config.minutes)
-        if done >= 1.0:
-            return
-        redshift = done >= config.reconstruction
+def _steps(trainer: Trainer[SpecPT], config: SpecPTTraining, draw: Draw) -> Steps:
+    """Take steps of the optimizers; yields the losses."""
+    for batch in batches(draw, config, trainer.step, trainer.model.grid):
+        redshift = trainer.progress >= config.reconstruction
         decoded = config.decoded if redshift else config.batch_size
         with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-            found = losses(fit.model, batch.to(config.device), decoded=decoded, redshift=redshift)
-        rate = config.learning_rate * warmup_cosine(done, fit.step, config.warm_up)
-        fit.optimizer_step([(total(found), found)], rate, clip=config.clip, ema_decay=config.ema_decay)
-        yield {"loss": {name: round(value.item(), 4) for name, value in found.items()}}
+            parts = losses(trainer.model, batch.to(config.device), decoded=decoded, redshift=redshift)
+        trainer.optimizer_step([(total(parts), parts)])
+        yield {"loss": {name: round(value.item(), 4) for name, value in parts.items()}}

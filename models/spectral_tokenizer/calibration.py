@@ -58,6 +58,10 @@ class ErrorScales:
             raise ValueError(f"the errors' factors are not {len(SCALED)} positive numbers")
         return cls(factor)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Arrays by name, as they are stored."""
+        return {"factor": self.factor}
+
     def apply(self, answers: dict[str, np.ndarray]) -> None:
         """Scale the errors of answers in place; that of the redshift by the object's likeliest class."""
         for (name, kind), factor in zip(SCALED, self.factor.tolist(), strict=True):

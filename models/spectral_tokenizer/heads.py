@@ -15,7 +15,7 @@ from ojala.models.layers.attention import Block
 from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
 from ojala.models.layers.redshift_pdf import N_REDSHIFT_BINS
 from ojala.models.quantities import BY_NAME, CLASSES, Quantity
-from ojala.models.spectral_tokenizer.network import hide
+from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, hide
 
 STELLAR: tuple[Quantity, ...] = tuple(BY_NAME[name] for name in ("teff", "logg", "fe_h"))
 """The parameters of stars, with the scale in which they are answered."""
@@ -74,6 +74,25 @@ class Heads(nn.Module):
             self.redshift(x[:, 2:].flatten(1)).float(),
             torch.stack(bounded, dim=-1),
         )
+
+
+class TokenizerWithHeads(nn.Module):
+    """A tokenizer and its heads.
+
+    Attributes
+    ----------
+    config : TokenizerConfig
+        Shape of both.
+    network : SpectralTokenizer
+        The tokenizer.
+    heads : Heads
+        The heads on its encodings.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network, self.heads = SpectralTokenizer(config), Heads(config.width, config.heads)
 
 
 def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:

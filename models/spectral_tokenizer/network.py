@@ -11,17 +11,18 @@ on what else is asked for, and part of a grid costs part of the time.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ojala.models.layers.attention import Block
+from ojala.models.settings import checked
 from ojala.models.spectral_tokenizer.patches import Patches
 
 
+@checked
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Shape of the network; `PRESETS` has the named ones.
@@ -43,10 +44,6 @@ class TokenizerConfig:
     encoder: int
     decoder: int
     patch: int
-
-    def to_json(self) -> str:
-        """The configuration as JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
 
 
 PRESETS: dict[str, TokenizerConfig] = {

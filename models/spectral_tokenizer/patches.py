@@ -42,7 +42,7 @@ _GRIDS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cut:
+class PatchedSpectrum:
     """One spectrum in S patches of P pixels; the last one is filled up with bad pixels.
 
     Attributes
@@ -74,11 +74,11 @@ class Cut:
         """Patches of which at least half of the pixels are usable; bool, shape (S,)."""
         return np.asarray(2 * np.isfinite(self.error).sum(axis=1) >= self.error.shape[1])
 
-    def kept(self, patches: np.ndarray) -> Cut:
+    def kept(self, patches: np.ndarray) -> PatchedSpectrum:
         """The same spectrum with some of its patches, still over the brightness of the whole."""
         return replace(self, flux=self.flux[patches], error=self.error[patches], code=self.code[patches])
 
-    def dimmed(self, factor: float) -> Cut:
+    def dimmed(self, factor: float) -> PatchedSpectrum:
         """The same spectrum over a brightness that is larger by a factor."""
         flux, error = self.flux / np.float32(factor), self.error / np.float32(factor)
         return replace(self, flux=flux, error=error, brightness=self.brightness * factor)
@@ -111,12 +111,14 @@ class Patches(NamedTuple):
         return Patches(*(part.to(device, non_blocking=True) for part in self))
 
 
-def cut(spectra: Spectra, size: int, code_width: int) -> list[Cut]:
-    """Cut each spectrum into patches of ``size`` pixels, with a wavelength code of ``code_width`` numbers."""
-    return [_cut(*spectrum, size, code_width) for spectrum in spectra]
+def patchify(spectra: Spectra, size: int, code_width: int) -> list[PatchedSpectrum]:
+    """Cut each spectrum into patches of ``size`` pixels, with wavelength codes of ``code_width`` numbers."""
+    return [_patchify(*spectrum, size, code_width) for spectrum in spectra]
 
 
-def _cut(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, size: int, code_width: int) -> Cut:
+def _patchify(
+    wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, size: int, code_width: int
+) -> PatchedSpectrum:
     good = (ivar > 0.0) & np.isfinite(ivar) & np.isfinite(flux) & (wavelength > 0.0) & np.isfinite(wavelength)
     n_pixels = int(good.sum())
     error = np.full(len(flux), np.inf, np.float32)
@@ -129,7 +131,7 @@ def _cut(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, size: int, 
         signal_to_noise = float(np.median(flux[good] / error[good]))
         flux, error = flux / np.float32(brightness), error / np.float32(brightness)
     missing = -len(flux) % size
-    return Cut(
+    return PatchedSpectrum(
         np.pad(flux, (0, missing)).reshape(-1, size),
         np.pad(error, (0, missing), constant_values=np.inf).reshape(-1, size),
         _code_of_grid(np.asarray(wavelength, np.float32).tobytes(), size, code_width),
@@ -180,7 +182,7 @@ def wavelength_code(wavelength: np.ndarray, size: int, width: int) -> np.ndarray
     return np.asarray(np.nan_to_num(mean), np.float32)
 
 
-def gather(cuts: Iterable[Cut], slots: int) -> Patches:
+def gather(cuts: Iterable[PatchedSpectrum], slots: int) -> Patches:
     """Patches of spectra that have no more than ``slots`` each, as a batch."""
     cuts = list(cuts)
     size, width = cuts[0].flux.shape[1], cuts[0].code.shape[1]
@@ -196,13 +198,13 @@ def gather(cuts: Iterable[Cut], slots: int) -> Patches:
 
 
 def in_batches(
-    cuts: list[Cut], batch_size: int, device: torch.device | str
+    cuts: list[PatchedSpectrum], batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[np.ndarray, Patches]]:
     """Rows with readable patches, and these patches, in padded batches of one size for each length.
 
     Parameters
     ----------
-    cuts : list of Cut
+    cuts : list of PatchedSpectrum
         Spectra of any lengths.
     batch_size : int
         Rows of a batch of spectra of up to `USUAL_SLOTS` patches; the last batch of each length is filled up
@@ -223,7 +225,7 @@ def in_batches(
             yield np.array(chosen), gather(filled, slots).to(device)
 
 
-def _read(one: Cut) -> np.ndarray:
+def _read(one: PatchedSpectrum) -> np.ndarray:
     """What the network sees of each patch, shape (S, 2 P)."""
     with np.errstate(invalid="ignore", over="ignore"):
         total = np.hypot(np.float32(1.0), one.error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +16,15 @@ from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
-from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo, load_tokenizer
-from ojala.models.spectral_tokenizer.heads import STELLAR, HeadAnswers, Heads
-from ojala.models.spectral_tokenizer.network import SpectralTokenizer
-from ojala.models.spectral_tokenizer.patches import Cut, Patches, cut, in_batches, wavelength_code
+from ojala.models.spectral_tokenizer.checkpoint import FORMAT, TokenizerInfo
+from ojala.models.spectral_tokenizer.heads import STELLAR, HeadAnswers, TokenizerWithHeads
+from ojala.models.spectral_tokenizer.patches import (
+    PatchedSpectrum,
+    Patches,
+    in_batches,
+    patchify,
+    wavelength_code,
+)
 
 FEW_PIXELS = 500
 UNCERTAIN_CLASS = 0.7
@@ -48,37 +52,21 @@ class SpectralTokenizerPredictor(BasePredictor):
         patches.
     """
 
+    FORMAT = FORMAT
+    WEIGHTS = "spectral-tokenizer-base.safetensors"
+
     def __init__(
         self,
-        model: SpectralTokenizer,
-        heads: Heads,
+        model: TokenizerWithHeads,
         info: TokenizerInfo,
         *,
         device: str,
         precision: Precision,
         batch_size: int,
     ) -> None:
-        super().__init__(info, device=device, precision=precision, batch_size=batch_size)
-        self._model, self._heads = model.to(device).eval(), heads.to(device).eval()
-        self._config, self._scales = info.config, info.scales
-
-    @classmethod
-    def load(
-        cls,
-        weights_path: Path | str,
-        device: str = "cpu",
-        precision: Precision = "fp32",
-        batch_size: int = 16,
-    ) -> SpectralTokenizerPredictor:
-        """Read weights. 16 spectra a batch stay in the caches of a CPU, a GPU wants hundreds.
-
-        Raises
-        ------
-        ojala.models.checkpoint.WeightsError
-            If the file does not hold whole weights of this network.
-        """
-        model, heads, info = load_tokenizer(Path(weights_path))
-        return cls(model, heads, info, device=device, precision=precision, batch_size=batch_size)
+        super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
+        self._model, self._heads = model.network, model.heads
+        self._config, self._scales = info.config, info.error_scales
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
         """Answers for N spectra.
@@ -97,7 +85,7 @@ class SpectralTokenizerPredictor(BasePredictor):
             there is no answer: everywhere for a spectrum of which no patch is readable, the redshift of
             stars, stellar parameters where ``p_star`` is below 0.01.
         """
-        cuts = cut(spectra, self._config.patch, self._config.width)
+        cuts = patchify(spectra, self._config.patch, self._config.width)
         found = {name: np.full(len(cuts), np.nan, np.float32) for name in _NUMBERS}
         found["embedding"] = np.full((len(cuts), self._config.width), np.nan, np.float16)
         for rows, batch in in_batches(cuts, self.batch_size, self.device):
@@ -126,7 +114,7 @@ class SpectralTokenizerPredictor(BasePredictor):
             In the unit of the spectrum's flux; NaN for a spectrum of which no patch is readable.
         """
         config = self._config
-        cuts = cut(spectra, config.patch, config.width)
+        cuts = patchify(spectra, config.patch, config.width)
         made = [np.full(len(wavelength), np.nan, np.float32) for wavelength in wavelengths]
         for rows, batch in in_batches(cuts, self.batch_size, self.device):
             codes = [wavelength_code(wavelengths[row], config.patch, config.width) for row in rows]
@@ -142,7 +130,7 @@ class SpectralTokenizerPredictor(BasePredictor):
         return made
 
     @torch.inference_mode()
-    def _answers(self, cuts: list[Cut], batch: Patches) -> dict[str, np.ndarray]:
+    def _answers(self, cuts: list[PatchedSpectrum], batch: Patches) -> dict[str, np.ndarray]:
         """Answers for the spectra of one batch, whose first rows they are."""
         with self._arithmetic():
             encoded = self._model.encode(batch)
@@ -172,7 +160,7 @@ def _read_heads(answers: HeadAnswers) -> dict[str, Tensor]:
     return found
 
 
-def _residuals(one: Cut, flux: np.ndarray) -> tuple[float, float]:
+def _residuals(one: PatchedSpectrum, flux: np.ndarray) -> tuple[float, float]:
     """Reduced chi-square and median modulus of the residuals at the usable pixels of readable patches."""
     seen = one.kept(one.valid)
     usable = np.isfinite(seen.error)
@@ -198,7 +186,7 @@ def _settle(found: dict[str, np.ndarray]) -> np.ndarray:
     return np.array([*CLASSES, NONE])[code]
 
 
-def _flags(cuts: list[Cut], found: dict[str, np.ndarray]) -> np.ndarray:
+def _flags(cuts: list[PatchedSpectrum], found: dict[str, np.ndarray]) -> np.ndarray:
     """What is to be known of each row."""
     readable = np.array([bool(one.valid.any()) for one in cuts], bool)
     signal = np.array([one.signal_to_noise for one in cuts])

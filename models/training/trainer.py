@@ -1,36 +1,45 @@
-"""What a training of any network carries from step to step, and how it is kept on disk."""
+"""Trainer of any network: optimizers, running mean of the weights, checkpoints and metrics."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from ojala.models.training.settings import TrainingSettings
 
 STATE_FILE = "state.safetensors"
-"""The state of a training, in its folder."""
+"""File with the state of a training, in its folder."""
 
 METRICS_FILE = "metrics.jsonl"
-"""Its records, beside it."""
+"""File with the records of a training, in its folder."""
 
 Record = dict[str, object]
-"""One line of them."""
+"""A record of the metrics."""
+
+Steps = Generator[Record, None, None]
+"""Steps of a trainer, each taken when its record is asked for."""
+
+Report = Callable[[Record], None]
+"""Function that is given each record of the metrics as it is written."""
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def ignore(record: Record) -> None:
+    """Do nothing with a record."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -44,7 +53,7 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     matrices : list of Parameter
-        What it moves.
+        Matrices to optimise.
     weight_decay : float
         Decoupled decay.
     """
@@ -92,11 +101,11 @@ class Trainer(Generic[Network]):
     ----------
     model : Module
         The network.
-    inner : tuple of str
-        Beginnings of the names of parameters whose matrices Muon moves; AdamW moves everything else but
-        what needs no gradient, which stays.
-    weight_decay : float
-        Decoupled decay of Muon.
+    settings : TrainingSettings
+        Settings of the training.
+    muon : tuple of str
+        Prefixes of the names of parameters whose matrices Muon optimises. AdamW optimises all others that
+        require a gradient.
 
     Attributes
     ----------
@@ -108,42 +117,44 @@ class Trainer(Generic[Network]):
         Time spent on them, over all sessions.
     """
 
-    def __init__(self, model: Network, inner: tuple[str, ...], *, weight_decay: float) -> None:
-        self.model, self.average = model, copy.deepcopy(model).requires_grad_(False).eval()
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if p.ndim == 2 and name.startswith(inner)]
+    def __init__(self, model: Network, settings: TrainingSettings, muon: tuple[str, ...]) -> None:
+        self.model = model.to(settings.device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self._settings = settings
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in named if p.ndim == 2 and name.startswith(muon)]
         chosen = {id(p) for p in matrices}
         others = [p for _, p in named if id(p) not in chosen]
         # Every step sets its own rate.
         self._optimizers = (
-            Muon(matrices, weight_decay=weight_decay),
+            Muon(matrices, weight_decay=settings.weight_decay),
             torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
         )
         self.step, self.seconds = 0, 0.0
 
+    @property
+    def progress(self) -> float:
+        """Fraction of the training that is done."""
+        return self._settings.progress(self.step, self.seconds)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+        return self._settings.rate(self.step, self.seconds)
+
     def optimizer_step(
         self,
         losses: Iterable[tuple[Tensor, Mapping[str, Tensor]]],
-        rate: float,
-        *,
-        clip: float,
-        ema_decay: float,
-        apart: Sequence[nn.Module] = (),
+        clip_separately: Sequence[nn.Module] = (),
     ) -> float:
-        """One step down the gradient of a sum of losses.
+        """Take one step of the optimizers along the gradient of a sum of losses.
 
         Parameters
         ----------
         losses : iterable of (Tensor, mapping of str to Tensor)
-            Its terms, each with the parts that it was made of, which are named where it is not finite. Each
-            is gone back through before the next is asked for.
-        rate : float
-            Learning rate.
-        clip : float
-            Largest norm of the gradient.
-        averaging : float
-            Memory of the running mean.
-        apart : sequence of Module
+            Terms of the sum, each with its parts, which are named where it is not finite. Each is
+            back-propagated before the next is computed.
+        clip_separately : sequence of Module
             Parts of the network whose gradients are clipped each by itself; none for the whole network.
 
         Returns
@@ -156,6 +167,7 @@ class Trainer(Generic[Network]):
         FloatingPointError
             A loss is not finite.
         """
+        rate = self.rate
         for optimizer in self._optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
@@ -164,38 +176,39 @@ class Trainer(Generic[Network]):
             if not bool(torch.isfinite(loss)):
                 raise FloatingPointError(f"the loss is not finite at step {self.step}: {dict(parts)}")
             torch.autograd.backward(loss)
-        clipped = apart or (self.model,)
-        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), clip) for part in clipped]
+        clip = self._settings.clip
+        parts_clipped = clip_separately or (self.model,)
+        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), clip) for part in parts_clipped]
         muon, adamw = self._optimizers
         muon.step()
         adamw.step()
-        memory = min(ema_decay, (1.0 + self.step) / (10.0 + self.step))
+        decay = min(self._settings.ema_decay, (1.0 + self.step) / (10.0 + self.step))
         for mean, parameter in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(parameter.detach(), 1.0 - memory)
+            mean.lerp_(parameter.detach(), 1.0 - decay)
         self.step += 1
         return math.hypot(*(float(norm) for norm in norms))
 
-    def save(self, path: Path, config: dict[str, Any]) -> None:
-        """Write everything needed to go on; ``config`` says to which training it belongs."""
+    def save(self, path: Path) -> None:
+        """Write the state that `load` resumes from."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for which, optimizer in enumerate(self._optimizers):
             for index, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
-        progress = {"step": self.step, "seconds": self.seconds, "config": config}
+        progress = {"step": self.step, "seconds": self.seconds, "config": asdict(self._settings)}
         write_tensors(path, tensors, {"progress": json.dumps(progress)})
 
-    def load(self, path: Path, belongs: Callable[[dict[str, Any]], bool]) -> None:
-        """Go on from what `save` wrote, if ``belongs`` knows its configuration as this training's.
+    def load(self, path: Path) -> None:
+        """Resume from a state that `save` wrote.
 
         Raises
         ------
         InputError
-            The file belongs to a training with other settings.
+            The state belongs to a training with other settings.
         """
         tensors, metadata = read_tensors(path)
         progress = json.loads(metadata["progress"])
-        if not belongs(progress["config"]):
+        if not self._settings.continues(progress["config"]):
             raise InputError(
                 f"{path} belongs to a training with other settings ({progress['config']}); use another folder"
             )
@@ -209,15 +222,83 @@ class Trainer(Generic[Network]):
             optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         self.step, self.seconds = progress["step"], progress["seconds"]
 
+    def run(
+        self,
+        folder: Path,
+        steps: Steps,
+        check: Callable[[Network], object],
+        write: Callable[[Path, Network, Record], None],
+        *,
+        every: int = 50,
+        report: Report = ignore,
+    ) -> Path:
+        """Take the remaining steps of the training in ``folder`` and write weights.
 
-def same_as(config: DataclassInstance) -> Callable[[dict[str, Any]], bool]:
-    """Whether a configuration that was kept as JSON is this one; for `Trainer.load`."""
-    kept = json.loads(json.dumps(asdict(config)))
-    return lambda saved: bool(saved == kept)
+        State and weights are saved every few minutes and at the end, each file whole or not at all.
+
+        Parameters
+        ----------
+        folder : Path
+            Holds the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
+        steps : generator of dict
+            Takes one step of this trainer at each iteration and yields its record.
+        check : callable
+            Measures the running mean on held-out objects at each save.
+        write : callable
+            Writes the running mean to a path, with the facts of the training.
+        every : int
+            Steps from one record to the next.
+        report : callable
+            Is given each record as it is written.
+
+        Returns
+        -------
+        Path
+            File of the weights.
+
+        Raises
+        ------
+        InputError
+            The folder holds a training with other settings.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STATE_FILE).exists():
+            self.load(folder / STATE_FILE)
+        log = MetricsLog(folder / METRICS_FILE, self.step, report)
+        weights = folder / f"{self._settings.name}.safetensors"
+
+        def note(record: Record) -> None:
+            log.write({"step": self.step, "seconds": round(self.seconds, 1)} | record)
+
+        def save() -> None:
+            held_out = check(self.average)
+            note({"held_out": held_out})
+            self.save(folder / STATE_FILE)
+            facts: Record = {
+                "config": asdict(self._settings),
+                "draws": self.step * self._settings.batch_size,
+                "seconds": round(self.seconds, 1),
+                "threads": torch.get_num_threads(),
+                "held_out": held_out,
+            }
+            write(weights, self.average, facts)
+
+        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        with contextlib.closing(steps):
+            while self.progress < 1.0:
+                record = next(steps)
+                self.seconds = time.monotonic() - started
+                if self.step % every == 0 or self.step == 1:
+                    note(record)
+                if time.monotonic() - saved > 60.0 * self._settings.checkpoint_minutes:
+                    save()
+                    saved = time.monotonic()
+        save()
+        return weights
 
 
 class MetricsLog:
-    """One JSON record a line; records of steps that a resumed training takes again are dropped first.
+    """JSON lines of records; records of steps that a resumed training takes again are dropped.
 
     Parameters
     ----------
@@ -229,7 +310,7 @@ class MetricsLog:
         Is given each record as it is written.
     """
 
-    def __init__(self, path: Path, step: int, report: Callable[[dict[str, object]], None]) -> None:
+    def __init__(self, path: Path, step: int, report: Report) -> None:
         self._path, self._report = path, report
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
@@ -237,106 +318,11 @@ class MetricsLog:
         unfinished.write_text("".join(line + "\n" for line in kept))
         os.replace(unfinished, path)
 
-    def write(self, record: dict[str, object]) -> None:
+    def write(self, record: Record) -> None:
         """Add a record."""
         with open(self._path, "a") as file:
             file.write(json.dumps(record) + "\n")
         self._report(record)
-
-
-class Course(Protocol):
-    """Settings of a training, a dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """Of the weights."""
-
-    @property
-    def checkpoint_minutes(self) -> float:
-        """Time from one save to the next."""
-
-
-def carry_through(
-    fit: Trainer[Network],
-    config: Course,
-    folder: Path,
-    steps: Iterator[Record],
-    check: Callable[[], object],
-    write: Callable[[Path, Record], None],
-    *,
-    every: int,
-    report: Callable[[Record], None],
-    belongs: Callable[[dict[str, Any]], bool] | None = None,
-) -> Path:
-    """Take all steps of a training, those before it was interrupted excepted, and write weights.
-
-    State and weights are saved every few minutes and at the end, each file whole or not at all.
-
-    Parameters
-    ----------
-    fit : Fit
-        A new one; it gets the state that ``folder`` holds.
-    config : dataclass
-        The training's settings.
-    folder : Path
-        Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
-    steps : iterator of dict
-        Takes one step of the fit each time that it is asked, and gives what is to be told of it.
-    check : callable
-        Measures of the running mean, to note at each save.
-    write : callable
-        Writes the weights to a path, with what is known of the training.
-    every : int
-        Steps from one record to the next.
-    report : callable
-        Is given each record as it is written.
-    belongs : callable, optional
-        Whether the settings of a state are this training's; by default if they are the same.
-
-    Returns
-    -------
-    Path
-        Of the weights.
-
-    Raises
-    ------
-    InputError
-        The folder holds a training with other settings.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / STATE_FILE).exists():
-        fit.load(folder / STATE_FILE, belongs or same_as(config))
-    log = MetricsLog(folder / METRICS_FILE, fit.step, report)
-    weights = folder / f"{config.name}.safetensors"
-
-    def note(record: Record) -> None:
-        log.write({"step": fit.step, "seconds": round(fit.seconds, 1)} | record)
-
-    def save() -> None:
-        measured = check()
-        note({"held_out": measured})
-        fit.save(folder / STATE_FILE, asdict(config))
-        facts: Record = {"seconds": round(fit.seconds, 1), "threads": torch.get_num_threads()}
-        write(weights, facts | {"held_out": measured})
-
-    started, saved = time.monotonic() - fit.seconds, time.monotonic()
-    for record in steps:
-        fit.seconds = time.monotonic() - started
-        if fit.step % every == 0 or fit.step == 1:
-            note(record)
-        if time.monotonic() - saved > 60.0 * config.checkpoint_minutes:
-            save()
-            saved = time.monotonic()
-    save()
-    return weights
-
-
-def warmup_cosine(done: float, step: int, warm_up: int) -> float:
-    """Rate relative to its peak: a linear rise over ``warm_up`` steps, a cosine to 1 % at ``done`` = 1."""
-    fall = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
-    return fall * min(1.0, (step + 1) / warm_up)
 
 
 def _under(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.ojala import OJALA
 from ojala.pipeline.storage.healpix import Partition, pixel_at
-from tests.benchmarks.catalogues import ORDER, predictions_for_the_mock_sky, publish_replicas, replica_leaf
+from tests.benchmarks.catalogues import ORDER, answers_for_the_mock_sky, publish_replicas, replica_leaf
 from tests.benchmarks.queries import (
     CONE,
     CUT,
@@ -33,7 +33,7 @@ ROWS = 400
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    few = predictions_for_the_mock_sky(tmp_path_factory.mktemp("sky"), rows=50, model="empty")
+    few = answers_for_the_mock_sky(tmp_path_factory.mktemp("sky"), rows=50, model="empty")
     words = pa.array(["QSO", "GALAXY"] * 25)
     z = pa.array(np.linspace(0.01, 4.0, 50), pa.float32())
     few = few.set_column(few.schema.get_field_index("class"), OJALA.schema().field("class"), words)

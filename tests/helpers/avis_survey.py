@@ -17,7 +17,7 @@ from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.spectra import KEY_NAMES
 from ojala.flows.mocks.pairs import MockPairs
 from ojala.models.avis.atlas import STEPS, Atlas, write_atlas
-from ojala.models.avis.checkpoint import save_avis
+from ojala.models.avis.checkpoint import save as save_avis
 from ojala.models.avis.network import Avis, AvisConfig
 from ojala.models.checkpoint import file_sha256
 from ojala.models.data import Images

@@ -34,7 +34,8 @@ from ojala.flows.evaluation.template_fitting.templates import (
     quasar_grid,
     star_grid,
 )
-from ojala.models.ojala.predictor import WEIGHTS_FOLDER, OjalaPredictor
+from ojala.models.checkpoint import WEIGHTS_FOLDER
+from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.simulation.photometry.photometer import Photometer
 from ojala.pipeline.inference.photometry import Photometry, read_photometry
 from ojala.pipeline.ingest.reference.filter_curves import read_curves

@@ -77,7 +77,12 @@ class OjalaAdapter(PhotometricAdapter):
         from ojala.models.ojala.predictor import OjalaPredictor
 
         return OjalaPredictor.load(
-            Path(spec.weights), spec.device, spec.precision, spec.batch_size, spec.heads, spec.extended
+            Path(spec.weights),
+            spec.device,
+            spec.precision,
+            spec.batch_size,
+            own_heads=spec.heads,
+            pdfs=spec.extended,
         )
 
     def loaded_assets(self, model: Model) -> dict[str, str]:

@@ -14,8 +14,8 @@ from ojala.flows.evaluation.bands import COLUMNS, band_measures, main
 from ojala.flows.mocks.library import load_sky, save_library
 from ojala.flows.training.calibrate import calibrate_weights
 from ojala.models.data import LabelledPhotometry
-from ojala.models.ojala.card import calibration_table
-from ojala.models.ojala.checkpoint import load_weights, save_weights
+from ojala.models.evaluation.card import render
+from ojala.models.ojala.checkpoint import load, save
 from ojala.models.ojala.network import PRESETS, Ojala
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from tests.models.simulation.small_library import box_curves, libraries
@@ -62,12 +62,12 @@ def test_weights_are_calibrated_for_bands_and_the_command_prints_them(library, t
     drawn = sky.draw(500, np.random.default_rng(2))
     model.tokens.fit(tokenise(drawn.flux, drawn.error, drawn.ebv))
     weights = tmp_path / "tiny.safetensors"
-    save_weights(weights, model, name="tiny", version="1", training={"draws": 0})
+    save(weights, model, name="tiny", version="1", training={"draws": 0})
     measures = calibrate_weights(weights, sky, draws=900)
     off = {stage: abs(measures[stage]["bands"]["within_68"] - 0.683) for stage in ("before", "after")}
     assert off["after"] < 0.03 < off["before"]
-    assert "| bands |" in calibration_table(measures)
-    assert (load_weights(weights)[1].calibration.band_log_factor != 0).any()
+    assert "| bands |" in render("ojala/calibration.md.j2", measures=measures)
+    assert (load(weights)[1].calibration.band_log_factor != 0).any()
     main(["--library", str(library), "--weights", str(weights), "--draws", "200"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "| band | " + " | ".join(COLUMNS) + " |"

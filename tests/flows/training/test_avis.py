@@ -13,11 +13,10 @@ from ojala.flows.mocks import pairs as avis_pool
 from ojala.flows.mocks.pairs import KeptPairs, PairSky, keep_pairs
 from ojala.flows.training.avis import HeldOutCheck, on_the_fly
 from ojala.models.avis import network
-from ojala.models.avis.card import avis_card
-from ojala.models.avis.checkpoint import load_avis
 from ojala.models.avis.network import Avis
 from ojala.models.avis.predictor import AvisPredictor
-from ojala.models.avis.training import AvisTraining, train_avis
+from ojala.models.avis.training import AvisTraining, train
+from ojala.models.evaluation.card import card, card_record
 from ojala.models.simulation.photometry.photometer import Photometer
 from ojala.models.simulation.skies.photometric import MockSky
 from tests.models.avis.pairs_of_kinds import SMALL
@@ -73,7 +72,7 @@ def test_each_kept_pair_is_seen_once_before_any_is_seen_again(pool):
 
 
 def test_an_empty_pool_says_how_to_fill_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"fill it with python -m flows\.avis_pool"):
+    with pytest.raises(FileNotFoundError, match=r"fill it with python -m ojala\.flows\.mocks\.pairs"):
         KeptPairs(tmp_path)
 
 
@@ -88,9 +87,9 @@ def test_from_mock_pairs_to_the_card(sky, tmp_path, monkeypatch):
     monkeypatch.setitem(network.PRESETS, "small", SMALL)
     settings = AvisTraining(name="small", preset="small", minutes=0.01, batch_size=4)
     draw = on_the_fly(sky, seed=1)
-    towers = train_avis(settings, draw, HeldOutCheck(sky, 4), tmp_path / "towers")
-    joint = dataclasses.replace(settings, objective="contrastive", start=str(towers), again=1.0)
-    weights = train_avis(joint, draw, HeldOutCheck(sky, 4), tmp_path / "joint")
+    towers = train(settings, draw, HeldOutCheck(sky, 4), tmp_path / "towers")
+    joint = dataclasses.replace(settings, objective="contrastive", start=str(towers), second_view=1.0)
+    weights = train(joint, draw, HeldOutCheck(sky, 4), tmp_path / "joint")
 
     samples = Samples.drawn(sky, 120, 90)
     predictor = AvisPredictor.load(weights)
@@ -112,12 +111,13 @@ def test_from_mock_pairs_to_the_card(sky, tmp_path, monkeypatch):
         "real": {"DESI, mock neighbours": pairs["joint"]},
         "tried": {"contrastive, joint": pairs["joint"] | grouped},
     }
-    card = avis_card(load_avis(weights)[1], report, "python -m this")
-    assert "**All pairs are simulated.**" in card
-    assert "| joint |" in card
-    assert f"{pairs['joint']['galaxy_sigma_nmad']:.4f}" in card
-    assert "none: each tower alone" in card
-    assert "learned temperature); contrast of two looks at a spectrum |" in card
+    record = card_record(weights, {"command": "python -m this", "measures": report})
+    text = card(record, "## Limits\n* **All pairs are simulated.**\n")
+    assert "**All pairs are simulated.**" in text
+    assert "| joint |" in text
+    assert f"{pairs['joint']['galaxy_sigma_nmad']:.4f}" in text
+    assert "none: each tower alone" in text
+    assert "learned temperature); contrast of two views of a spectrum |" in text
 
 
 def test_random_weights_find_nothing(sky):

@@ -14,7 +14,8 @@ from ojala.flows.mocks.library import save_library
 from ojala.flows.train import train
 from ojala.flows.training.ojala import ObservedPhotometry, learning_curve, train_from
 from ojala.models.ojala.network import PRESETS
-from ojala.models.ojala.training import TrainingConfig, config_from
+from ojala.models.ojala.training import OjalaTraining
+from ojala.models.settings import from_mapping
 from tests.helpers.survey import ingest_table, photometry_table
 from tests.models.simulation.small_library import box_curves, libraries
 
@@ -25,16 +26,16 @@ CONFIGS = Path(__file__).parents[3] / "flows" / "training" / "configs"
 
 @pytest.mark.parametrize("settings", ["ojala.toml", "ojala_0_4.toml"])
 def test_the_settings_of_the_bundled_weights_are_whole(settings):
-    config = config_from(tomllib.loads((CONFIGS / settings).read_text()))
+    config = from_mapping(OjalaTraining, tomllib.loads((CONFIGS / settings).read_text()))
     assert config.name == "ojala-base"
     assert config.preset == "base"
-    assert isinstance(config, TrainingConfig)
+    assert isinstance(config, OjalaTraining)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("lerning_rate = 1e-3", "unknown training settings: lerning_rate"),
+        ("lerning_rate = 1e-3", "unknown settings: lerning_rate"),
         ("steps = ", "Invalid value"),
         ('preset = "gigantic"', "unknown preset 'gigantic'"),
     ],
@@ -49,7 +50,7 @@ def test_a_mistake_in_the_settings_is_named_with_the_file(text, complaint, tmp_p
 
 def test_a_server_is_told_of_a_training_all_that_a_command_is():
     told = train.parameters.properties
-    assert set(told) == set(inspect.signature(train_from).parameters) - {"report"}
+    assert set(told) == set(inspect.signature(train_from).parameters) - {"report"} | {"model"}
     assert all(parameter["description"] for parameter in told.values())
     assert train.parameters.required == ["settings", "library", "folder"]
 

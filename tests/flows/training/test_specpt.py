@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ojala.flows.evaluation import specpt
-from ojala.flows.training.specpt import specpt_spectra, train_specpt_from, training_spectra
+from ojala.flows.training.specpt import specpt_spectra, train_from, training_spectra
+from ojala.models.evaluation.card import card, card_record
 from ojala.models.simulation.populations.population import Population
 from ojala.models.simulation.skies.spectroscopic import SpectraSky
-from ojala.models.specpt.card import specpt_card
-from ojala.models.specpt.checkpoint import load_specpt, save_specpt
+from ojala.models.specpt.checkpoint import save
 from ojala.models.specpt.network import PRESETS, SpecPT
 from ojala.models.specpt.predictor import SpecPTPredictor
 from tests.models.simulation.small_library import libraries
@@ -44,7 +44,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     held_out = {"bgs": {"softplus sigma_nmad": 0.01, "softplus outliers_15": 0.02}}
     config = {"reconstruction": 0.1, "device": "cpu", "batch_size": 4, "learning_rate": 1e-3, "seed": 1}
     training = {"draws": 8, "seconds": 60.0, "threads": 1, "held_out": held_out, "config": config}
-    save_specpt(path, SpecPT(SMALL), name="small", version="1", training=training)
+    save(path, SpecPT(SMALL), name="small", version="1", training=training)
     return path
 
 
@@ -61,9 +61,9 @@ def test_a_report_on_mock_spectra_fills_the_card(sky, weights):
     report = specpt.on_mock_spectra(predictor, sky, 12)
     assert set(report) == {"bgs", "elg"}
     assert all(np.isfinite(row["sigma_nmad"]) and row["rows"] == 12 for row in report.values())
-    card = specpt_card(load_specpt(weights)[1], report, "a command")
-    assert "| bgs | 12 |" in card
-    assert "0.0006, 0.20 % beyond 0.15" in card
+    text = card(card_record(weights, {"command": "a command", "measures": report}))
+    assert "| bgs | 12 |" in text
+    assert "0.0006, 0.20 % beyond 0.15" in text
 
 
 def test_a_reconstruction_that_repeats_the_noise_is_found_out(sky):
@@ -90,5 +90,5 @@ def test_held_out_spectra_are_of_held_out_members(sky):
 def test_a_wrong_setting_is_said_with_its_file(tmp_path):
     settings = tmp_path / "specpt.toml"
     settings.write_text('name = "x"\nepochs = 3\n')
-    with pytest.raises(ValueError, match=r"specpt\.toml: unknown training settings: epochs"):
-        train_specpt_from(settings, library=tmp_path / "none.npz", folder=tmp_path)
+    with pytest.raises(ValueError, match=r"specpt\.toml: unknown settings: epochs"):
+        train_from(settings, library=tmp_path / "none.npz", folder=tmp_path)

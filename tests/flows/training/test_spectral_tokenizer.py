@@ -8,9 +8,9 @@ import pytest
 
 from ojala.flows.training import spectral_tokenizer
 from ojala.flows.training import spectral_tokenizer as tokenizer_training
-from ojala.flows.training.spectral_tokenizer import read_settings, train_tokenizer_from
+from ojala.flows.training.spectral_tokenizer import read_settings, train_from
 from ojala.models.simulation.populations.population import Population
-from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer
+from ojala.models.spectral_tokenizer.checkpoint import load
 from ojala.models.spectral_tokenizer.network import PRESETS, TokenizerConfig
 from tests.models.simulation.small_library import libraries
 
@@ -24,15 +24,15 @@ batch_size = 4
 contrast = 0.1
 seed = 3
 
-[lesson]
-whole = 0.0
+[masking]
+p_unmasked = 0.0
 
 [heads]
 minutes = 0.01
 batch_size = 2
 
-[heads.lesson]
-asked = 0.0
+[heads.masking]
+target_fraction = 0.0
 p_bottleneck = 0.0
 """
 
@@ -44,7 +44,7 @@ def test_the_settings_that_are_shipped_have_two_stages():
     assert network.contrast > 0.0
     assert network.batch_size >= 64
     assert (heads.name, heads.version, heads.preset) == (network.name, network.version, network.preset)
-    assert heads.lesson.asked == 0.0
+    assert heads.masking.target_fraction == 0.0
     assert heads.seed != network.seed
 
 
@@ -58,27 +58,27 @@ def test_a_file_of_settings_becomes_calibrated_weights(tmp_path, monkeypatch):
     settings = tmp_path / "tokenizer.toml"
     settings.write_text(SETTINGS)
     records: list[dict[str, object]] = []
-    weights = train_tokenizer_from(
+    weights = train_from(
         settings, library=tmp_path / "none.npz", folder=tmp_path / "out", report=records.append
     )
-    *_, info = load_tokenizer(weights)
-    assert info.scales is not None
+    *_, info = load(weights)
+    assert info.error_scales is not None
     assert info.training["calibrated"]["draws"] == 120
     assert info.training["before"]["config"]["contrast"] == 0.1
-    network = load_tokenizer(tmp_path / "out" / "network" / "small.safetensors")[0]
-    for name, tensor in load_tokenizer(weights)[0].state_dict().items():
+    network = load(tmp_path / "out" / "network" / "small.safetensors")[0].network
+    for name, tensor in load(weights)[0].network.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), network.state_dict()[name].numpy())
     steps = max(record["step"] for record in records if isinstance(record["step"], int))
-    again = train_tokenizer_from(
+    again = train_from(
         settings, library=tmp_path / "none.npz", folder=tmp_path / "out", report=records.append
     )
     assert max(record["step"] for record in records if isinstance(record["step"], int)) == steps
-    assert load_tokenizer(again)[2].training == info.training
+    assert load(again)[1].training == info.training
 
 
-@pytest.mark.parametrize("wrong", ["epochs = 3\n", "[heads]\nepochs = 3\n", "[lesson]\nepochs = 3\n"])
+@pytest.mark.parametrize("wrong", ["epochs = 3\n", "[heads]\nepochs = 3\n", "[masking]\nepochs = 3\n"])
 def test_a_wrong_setting_is_said_with_its_file(tmp_path, wrong):
     settings = tmp_path / "tokenizer.toml"
     settings.write_text(wrong)
-    with pytest.raises(ValueError, match=r"tokenizer\.toml: unknown training settings: epochs"):
-        train_tokenizer_from(settings, library=tmp_path / "none.npz", folder=tmp_path)
+    with pytest.raises(ValueError, match=r"tokenizer\.toml: unknown settings: .*epochs"):
+        train_from(settings, library=tmp_path / "none.npz", folder=tmp_path)

@@ -12,14 +12,15 @@ from upath import UPath
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.evaluation.novelty import chance_above
 from ojala.flows.training.calibrate import calibrate_weights
-from ojala.flows.training.finetune import finetune, head_card, mock_labels, read_settings, table_labels
+from ojala.flows.training.finetune import finetune, head_card, mock_labels, table_labels
 from ojala.models.data import LabelledPhotometry
-from ojala.models.ojala.card import calibration_table
-from ojala.models.ojala.checkpoint import load_weights, save_weights
+from ojala.models.evaluation.card import render
+from ojala.models.ojala.checkpoint import load, save
 from ojala.models.ojala.heads import FineTuning
 from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
+from ojala.models.settings import read_settings
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.storage.hats import read_leaves
 
@@ -58,7 +59,7 @@ def weights(tmp_path):
     model = Ojala(TINY)
     toy = Slopes().draw(500, np.random.default_rng(0), shares=(0.4, 0.3, 0.3))
     model.tokens.fit(tokenise(toy.flux, toy.error, toy.ebv))
-    save_weights(tmp_path / "base.safetensors", model, name="tiny", version="1", training={"draws": 3})
+    save(tmp_path / "base.safetensors", model, name="tiny", version="1", training={"draws": 3})
     return tmp_path / "base.safetensors"
 
 
@@ -68,20 +69,20 @@ def settings(tmp_path):
     path.write_text(
         'name = "log_mbh"\ndescription = "black-hole mass"\nobject_class = "QSO"\ndraws = 600\nepochs = 30'
     )
-    return read_settings(path)
+    return read_settings(FineTuning, path)
 
 
 def test_calibrated_weights_are_one_file_that_says_how_novel_an_object_is(weights):
-    before = load_weights(weights)[1]
+    before = load(weights)[1]
     assert before.calibration is None
     measures = calibrate_weights(weights, Slopes(), draws=900)
-    after = load_weights(weights)[1]
+    after = load(weights)[1]
     assert after.sha256 != before.sha256
     assert after.calibration is not None
     assert after.training["draws"] == 3
     assert after.training["calibrated"] == measures
     assert measures["after"]["z_gal"]["nll"] < measures["before"]["z_gal"]["nll"]
-    assert "| z_gal |" in calibration_table(measures)
+    assert "| z_gal |" in render("ojala/calibration.md.j2", measures=measures)
     toy = Slopes().draw(200, np.random.default_rng(5), shares=(0.4, 0.3, 0.3))
     answers = OjalaPredictor.load(weights).predict(toy.flux, toy.error, toy.ebv)
     assert (answers["novelty"] >= 0).all()
@@ -97,7 +98,7 @@ def test_a_head_beside_the_weights_predictions_for_its_quantity(weights, setting
     head = finetune(settings, mock_labels(Slopes(), settings), weights=weights, out=out)
     assert head.measures["head"]["std"] < 0.8 * head.measures["baseline"]["std"]
     card = out.with_suffix(".md").read_text()
-    assert card == head_card(head, load_weights(weights)[1])
+    assert card == head_card(head, load(weights)[1])
     assert f"{head.measures['head']['std']:.3f}" in card
     spec = ModelSpec("ojala", str(weights))
     assert [(a.role, a.sha256) for a in spec.read_assets()[1:]] == [("head.log_mbh", head.sha256)]

@@ -8,20 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from ojala.models.avis.augmentation import AvisLessonConfig, make_avis_lesson
+from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
 from ojala.models.avis.inputs import measured
 from ojala.models.data import Pairs, Spectra
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 
 pytestmark = pytest.mark.processor
 
-AS_THEY_ARE = AvisLessonConfig(
-    whole=1.0, asked=1.0, noise=0.0, tilt=0.0, no_brightness=0.0, no_psf=0.0, no_band=0.0, move=0
+AS_THEY_ARE = AugmentationSettings(
+    p_unmasked=1.0,
+    target_fraction=1.0,
+    noise=0.0,
+    tilt=0.0,
+    no_brightness=0.0,
+    no_psf=0.0,
+    no_band=0.0,
+    move=0,
 )
 
 
-def lesson(config, pairs=None, seed=1):
-    return make_avis_lesson(pairs or alike(6), SMALL.spectrum, config, np.random.default_rng(seed))
+def batch(config, pairs=None, seed=1):
+    return make_training_batch(pairs or alike(6), SMALL.spectrum, config, np.random.default_rng(seed))
 
 
 def test_no_label_goes_into_a_lesson():
@@ -29,7 +36,7 @@ def test_no_label_goes_into_a_lesson():
 
 
 def test_what_is_asked_are_the_pixels_of_the_same_objects():
-    pairs, made = alike(6), lesson(AS_THEY_ARE)
+    pairs, made = alike(6), batch(AS_THEY_ARE)
     median = np.array([np.median(flux) for _, flux, _ in pairs.spectra])
     np.testing.assert_allclose(
         made.of_spectra.flux.flatten(1)[:, :320],
@@ -43,8 +50,10 @@ def test_what_is_asked_are_the_pixels_of_the_same_objects():
 
 
 def test_part_is_hidden_but_not_the_object():
-    config = replace(AvisLessonConfig(), whole=0.0, spectrum_shown=(0.5, 0.5), image_shown=(0.5, 0.5))
-    made = lesson(config)
+    config = replace(
+        AugmentationSettings(), p_unmasked=0.0, spectrum_visible=(0.5, 0.5), image_visible=(0.5, 0.5)
+    )
+    made = batch(config)
     assert made.spectra.valid.sum(dim=1).tolist() == [10] * 6
     assert made.images.place.shape == (6, 32)
     centre = {8 * row + column for row in (3, 4) for column in (3, 4)}
@@ -64,7 +73,7 @@ def test_more_noise_is_also_said_to_be_there():
         ),
         pairs.images,
     )
-    made = lesson(replace(AS_THEY_ARE, noise=2.0), noisy)
+    made = batch(replace(AS_THEY_ARE, noise=2.0), noisy)
     flux, weight = made.of_spectra.flux, made.of_spectra.weight
     residual = (flux - flux.median(dim=1, keepdim=True).values.median(dim=2, keepdim=True).values) * weight
     scatter = residual.flatten(1).std(dim=1)
@@ -73,7 +82,7 @@ def test_more_noise_is_also_said_to_be_there():
 
 
 def test_an_image_that_is_moved_has_no_pixels_where_nothing_moves_in():
-    made = lesson(replace(AS_THEY_ARE, move=3), alike(20))
+    made = batch(replace(AS_THEY_ARE, move=3), alike(20))
     weight = made.of_images.weight
     assert (weight == 0.0).any()
     assert (made.of_images.flux[weight == 0.0] == 0.0).all()
@@ -84,12 +93,12 @@ def test_a_pair_that_shows_nothing_on_a_side_is_left_out():
     ivar = pairs.images.ivar.copy()
     ivar[2] = 0.0
     unseen = Pairs(pairs.spectra, replace(pairs.images, ivar=ivar))
-    assert len(lesson(AvisLessonConfig(), unseen).brightness) == 3
+    assert len(batch(AugmentationSettings(), unseen).brightness) == 3
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_generator_decides(seed):
-    one, same, other = (lesson(AvisLessonConfig(), seed=k) for k in (seed, seed, seed + 10))
+    one, same, other = (batch(AugmentationSettings(), seed=k) for k in (seed, seed, seed + 10))
     torch.testing.assert_close(one.images.pixels, same.images.pixels)
     assert one.images.pixels.shape != other.images.pixels.shape or not torch.equal(
         one.images.pixels, other.images.pixels

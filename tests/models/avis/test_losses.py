@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from ojala.models.avis import losses
-from ojala.models.avis.augmentation import AvisLessonConfig, make_avis_lesson
-from ojala.models.avis.losses import contrastive, look, variance
+from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
+from ojala.models.avis.losses import compute_losses, contrastive, variance
 from ojala.models.avis.network import Avis
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 
@@ -56,11 +56,11 @@ def test_variance_forbids_numbers_that_repeat_each_other():
 def test_parts_of_a_lesson_give_what_the_whole_gives(monkeypatch):
     torch.manual_seed(1)
     model = Avis(SMALL)
-    config, rng = AvisLessonConfig(), np.random.default_rng(1)
-    lesson = make_avis_lesson(alike(8), SMALL.spectrum, config, rng, again=True)
-    _, whole = look(model, lesson, 0.5)
+    config, rng = AugmentationSettings(), np.random.default_rng(1)
+    batch = make_training_batch(alike(8), SMALL.spectrum, config, rng, second_view=True)
+    _, whole = compute_losses(model, batch, 0.5)
     monkeypatch.setattr(losses, "CHUNK", 2)
-    _, parts = look(model, lesson, 0.5)
+    _, parts = compute_losses(model, batch, 0.5)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -69,8 +69,8 @@ def test_parts_of_a_lesson_give_what_the_whole_gives(monkeypatch):
 def test_every_loss_is_finite_and_reaches_both_towers(p_bottleneck):
     torch.manual_seed(1)
     model = Avis(SMALL)
-    lesson = make_avis_lesson(alike(8), SMALL.spectrum, AvisLessonConfig(), np.random.default_rng(1))
-    found, seen = look(model, lesson, p_bottleneck)
+    batch = make_training_batch(alike(8), SMALL.spectrum, AugmentationSettings(), np.random.default_rng(1))
+    found, seen = compute_losses(model, batch, p_bottleneck)
     total = found["spectrum"] + found["image"] + contrastive(seen.spectrum, seen.image, torch.tensor(2.0))
     torch.autograd.backward(total)
     felt = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}

@@ -8,11 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from ojala.models.avis.augmentation import AvisLessonConfig
-from ojala.models.avis.checkpoint import load_avis
+from ojala.models.avis.augmentation import AugmentationSettings
+from ojala.models.avis.checkpoint import load
 from ojala.models.avis.network import PRESETS
 from ojala.models.avis.predictor import AvisPredictor
-from ojala.models.avis.training import AvisTraining, train_avis
+from ojala.models.avis.training import AvisTraining, train
 from ojala.models.spectral_tokenizer.evaluation import retrieval
 from ojala.models.training import trainer
 from tests.models.avis.pairs_of_kinds import SMALL, alike
@@ -33,7 +33,7 @@ def config(monkeypatch):
         minutes=1.0,
         checkpoint_minutes=0.5,
         ema_decay=0.9,
-        lesson=AvisLessonConfig(spectrum_shown=(0.8, 1.0), image_shown=(0.5, 0.8), move=0, tilt=0.0),
+        masking=AugmentationSettings(spectrum_visible=(0.8, 1.0), image_visible=(0.5, 0.8), move=0, tilt=0.0),
     )
 
 
@@ -52,16 +52,16 @@ def ranks(path):
 
 def test_an_image_learns_to_find_its_spectrum(config, tmp_path):
     config = dataclasses.replace(
-        config, objective="contrastive", again=0.1, spectrum=0.1, image=0.1, minutes=1.5
+        config, objective="contrastive", second_view=0.1, spectrum=0.1, image=0.1, minutes=1.5
     )
-    assert ranks(train_avis(config, draw, no_check, tmp_path))["median_rank"] < 20.0  # by chance 32
+    assert ranks(train(config, draw, no_check, tmp_path))["median_rank"] < 20.0  # by chance 32
 
 
 def test_the_training_before_is_remembered(config, tmp_path):
     before = dataclasses.replace(config, minutes=0.1)
-    towers = train_avis(before, draw, lambda model: {"seen": 1.0}, tmp_path / "towers")
+    towers = train(before, draw, lambda model: {"seen": 1.0}, tmp_path / "towers")
     after = dataclasses.replace(config, objective="variance", start=str(towers), minutes=0.1)
-    *_, info = load_avis(train_avis(after, draw, no_check, tmp_path / "after"))
+    *_, info = load(train(after, draw, no_check, tmp_path / "after"))
     assert info.training["before"]["held_out"] == {"seen": 1.0}
     assert info.training["config"]["start"] == "small.safetensors"
 
@@ -80,9 +80,9 @@ def test_an_interrupted_training_goes_on_with_the_next_step(config, tmp_path):
         return draw(step, n)
 
     with pytest.raises(Interrupted):
-        train_avis(config, breaks, no_check, tmp_path)
+        train(config, breaks, no_check, tmp_path)
     steps.clear()
-    train_avis(config, breaks, no_check, tmp_path)
+    train(config, breaks, no_check, tmp_path)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     saved = [record["step"] for record in records if "held_out" in record]
     assert steps == list(range(saved[0], saved[-1]))
@@ -90,9 +90,9 @@ def test_an_interrupted_training_goes_on_with_the_next_step(config, tmp_path):
 
 
 def test_another_training_s_folder_is_refused(config, tmp_path):
-    train_avis(dataclasses.replace(config, minutes=0.05), draw, no_check, tmp_path)
+    train(dataclasses.replace(config, minutes=0.05), draw, no_check, tmp_path)
     with pytest.raises(ValueError, match="other settings"):
-        train_avis(dataclasses.replace(config, seed=1), draw, no_check, tmp_path)
+        train(dataclasses.replace(config, seed=1), draw, no_check, tmp_path)
 
 
 def test_unknown_settings_are_refused():
@@ -109,6 +109,6 @@ def test_steps_read_other_pairs(config, tmp_path):
         seen.append(step)
         return draw(step, n)
 
-    train_avis(dataclasses.replace(config, minutes=0.2), watched, no_check, tmp_path)
+    train(dataclasses.replace(config, minutes=0.2), watched, no_check, tmp_path)
     assert seen == list(range(len(seen)))
     assert len(np.unique(seen)) > 3

@@ -15,6 +15,7 @@ from ojala.models.ojala.heads import (
     load_head,
     save_head,
 )
+from ojala.models.settings import from_mapping
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
 
@@ -24,7 +25,7 @@ N, WIDTH = 2000, 8
 
 def tuning(**changed) -> FineTuning:
     settings = {"name": "log_mbh", "description": "black-hole mass", "object_class": "QSO", "epochs": 40}
-    return FineTuning.of(settings | {"batch_size": 128, "learning_rate": 3e-3} | changed)
+    return from_mapping(FineTuning, settings | {"batch_size": 128, "learning_rate": 3e-3} | changed)
 
 
 def labelled(n: int = N, seed: int = 1, noise: float = 0.3):

@@ -10,7 +10,7 @@ from scipy import stats
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
 from ojala.models.layers.redshift_pdf import summarise
-from ojala.models.ojala.checkpoint import save_weights
+from ojala.models.ojala.checkpoint import save
 from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala, OjalaConfig
 from ojala.models.ojala.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, OjalaPredictor
 from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, tokenise
@@ -46,7 +46,7 @@ def weights(tmp_path_factory):
         model.heads["class"].bias.sub_(logits.median(dim=0).values)
         model.heads["redshift"].weight.mul_(20.0)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, model, name="small", version="9.9", training={})
+    save(path, model, name="small", version="9.9", training={})
     return path
 
 
@@ -263,7 +263,7 @@ def of_bands(tmp_path_factory) -> OjalaPredictor:
     model = Ojala(replace(SMALL, chain=True, band_requests=True))
     model.tokens.fit(tokenise(*sky(300, seed=9)))
     path = tmp_path_factory.mktemp("bands") / "small.safetensors"
-    save_weights(path, model, name="small", version="9.9", training={})
+    save(path, model, name="small", version="9.9", training={})
     return OjalaPredictor.load(path, batch_size=16)
 
 

@@ -10,8 +10,8 @@ import torch
 
 from ojala.models.checkpoint import WeightsError, file_sha256
 from ojala.models.data import LabelledPhotometry
-from ojala.models.ojala.card import model_card
-from ojala.models.ojala.checkpoint import load_weights
+from ojala.models.evaluation.card import card, card_record
+from ojala.models.ojala.checkpoint import load
 from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, WAVELENGTH_RANK, tokenise
@@ -19,16 +19,15 @@ from ojala.models.ojala.training import (
     FULL_CONTEXT,
     HIDDEN_GROUPS,
     TARGET_BANDS,
-    TrainingConfig,
+    OjalaTraining,
     ask_hidden,
     batches,
-    config_from,
     drop_bands,
     evaluate,
     hide_groups,
-    learning_rate,
     train,
 )
+from ojala.models.settings import from_mapping
 from ojala.models.training.trainer import METRICS_FILE, STATE_FILE, Muon
 from tests.helpers.pace import scaled
 
@@ -65,9 +64,9 @@ class TwoColours:
 
 
 @pytest.fixture
-def config(monkeypatch) -> TrainingConfig:
+def config(monkeypatch) -> OjalaTraining:
     monkeypatch.setitem(PRESETS, "tiny", TINY)
-    return TrainingConfig(
+    return OjalaTraining(
         name="toy", preset="tiny", steps=60, batch_size=64, learning_rate=5e-3, warm_up=5, bf16=False,
         compiled=False, ema_decay=0.9, held_out=128, checkpoint_minutes=1e9,
     )  # fmt: skip
@@ -121,7 +120,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(config, tmp_path
         train(often, TwoColours(), TwoColours(), stopped, stop_at(50))
     assert [r["step"] for r in records_of(stopped) if "loss" in r] == [1, 50]
     train(config, TwoColours(), TwoColours(), stopped)
-    first, second = (load_weights(folder / "toy.safetensors")[0].state_dict() for folder in (whole, stopped))
+    first, second = (load(folder / "toy.safetensors")[0].state_dict() for folder in (whole, stopped))
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
     steps = [record["step"] for record in records_of(stopped) if "loss" in record]
@@ -149,9 +148,9 @@ def test_a_training_can_start_from_weights_without_the_chain(config, monkeypatch
     monkeypatch.setitem(PRESETS, "chain", dataclasses.replace(TINY, chain=True))
     goes_on = dataclasses.replace(config, preset="chain", start=str(first), steps=1, learning_rate=1e-6)
     second = train(goes_on, TwoColours(), TwoColours(), tmp_path / "second")
-    card = model_card(load_weights(second)[1])
-    assert f"began with the weights toy.safetensors (SHA-256 {file_sha256(first)})" in card
-    assert str(tmp_path) not in card
+    text = card(card_record(second))
+    assert f"began with the weights toy.safetensors (SHA-256 {file_sha256(first)})" in text
+    assert str(tmp_path) not in text
     drawn = TwoColours().draw(100, np.random.default_rng(8))
     before, after = (
         OjalaPredictor.load(w).predict(drawn.flux, drawn.error, drawn.ebv) for w in (first, second)
@@ -210,8 +209,8 @@ def test_dropping_bands_leaves_most_rows_whole_and_five_slots_at_least():
 
 
 def test_the_rate_rises_then_falls_to_a_hundredth():
-    config = TrainingConfig(steps=1000, warm_up=100, learning_rate=1e-3)
-    rates = np.array([learning_rate(config, step, 0.0) for step in range(1001)])
+    config = OjalaTraining(steps=1000, warm_up=100, learning_rate=1e-3)
+    rates = np.array([config.rate(step, 0.0) for step in range(1001)])
     assert rates[0] == pytest.approx(1e-5)
     assert rates.argmax() in range(95, 105)
     assert (np.diff(rates[100:]) < 0).all()
@@ -219,36 +218,36 @@ def test_the_rate_rises_then_falls_to_a_hundredth():
 
 
 def test_the_rate_follows_the_clock_where_minutes_are_given():
-    config = TrainingConfig(steps=10**6, minutes=10.0, warm_up=1, learning_rate=1e-3)
-    assert learning_rate(config, 500, 300.0) == pytest.approx(0.505e-3, rel=1e-3)
-    assert learning_rate(config, 900, 600.0) == pytest.approx(1e-5)
+    config = OjalaTraining(steps=10**6, minutes=10.0, warm_up=1, learning_rate=1e-3)
+    assert config.rate(500, 300.0) == pytest.approx(0.505e-3, rel=1e-3)
+    assert config.rate(900, 600.0) == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"stesp": 5}, "unknown training settings: stesp"),
+        ({"stesp": 5}, "unknown settings: stesp"),
         ({"preset": "huge"}, "unknown preset 'huge'"),
         ({"steps": 0}, "at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, complaint):
     with pytest.raises(ValueError, match=complaint):
-        config_from(settings)
+        from_mapping(OjalaTraining, settings)
 
 
 def test_the_model_card_states_budget_and_figures(config, tmp_path):
     noted = dataclasses.replace(config, steps=3, note="The sky was a toy.")
     weights = train(noted, TwoColours(), TwoColours(), tmp_path)
-    info = load_weights(weights)[1]
-    card = model_card(info)
-    assert card.startswith("# toy 0.1\n")
-    assert "192 draws" in card
-    assert "The sky was a toy." in card
-    assert info.sha256 in card
+    info = load(weights)[1]
+    text = card(card_record(weights))
+    assert text.startswith("# toy 0.1\n")
+    assert "192 draws" in text
+    assert "The sky was a toy." in text
+    assert info.sha256 in text
     held_out = info.training["held_out"]
-    assert f"{held_out['class']['f1_weighted']:.3f}" in card
-    assert "| log_mass |" in card
+    assert f"{held_out['class']['f1_weighted']:.3f}" in text
+    assert "| log_mass |" in text
 
 
 def test_bands_are_hidden_in_groups_that_leave_their_neighbours():
@@ -300,7 +299,7 @@ def test_a_training_teaches_bands_and_one_that_was_stopped_ends_with_the_same_we
     with pytest.raises(StoppedError):
         train(often, TwoColours(), TwoColours(), tmp_path / "stopped", stop_at(50))
     stopped = train(config, TwoColours(), TwoColours(), tmp_path / "stopped")
-    first, second = (load_weights(path)[0].state_dict() for path in (whole, stopped))
+    first, second = (load(path)[0].state_dict() for path in (whole, stopped))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 
+from ojala.models.settings import from_mapping
 from ojala.models.specpt.network import (
     N_BINS,
     PRESETS,
@@ -108,7 +111,7 @@ def test_what_shifts_with_the_redshift_is_refused_on_pixels_even_in_wavelength()
 
 def test_the_configuration_survives_its_json():
     for config in PRESETS.values():
-        assert SpecPTConfig.from_json(config.to_json()) == config
+        assert from_mapping(SpecPTConfig, json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_spectra_are_read_in_units_of_their_median():

@@ -11,7 +11,7 @@ from ojala.catalogs_schema.specpt import MEANING, RECONSTRUCTED_SIZE, SPECPT, SP
 from ojala.catalogs_schema.spectra import KEY_NAMES
 from ojala.models.checkpoint import WeightsError
 from ojala.models.data import Spectra
-from ojala.models.specpt.checkpoint import load_specpt, save_specpt
+from ojala.models.specpt.checkpoint import load, save
 from ojala.models.specpt.network import N_BINS, PRESETS, SpecPT
 from ojala.models.specpt.predictor import SpecPTPredictor, _redshifts
 
@@ -28,7 +28,7 @@ SDSS = 10.0 ** np.arange(3.5563, 4.0170, 1e-4)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("specpt") / "small.safetensors"
-    save_specpt(path, SpecPT(SMALL), name="small", version="1", training={})
+    save(path, SpecPT(SMALL), name="small", version="1", training={})
     return path
 
 
@@ -142,7 +142,7 @@ def test_few_faint_and_far_pixels_are_remarked_on(predictor):
 def test_the_published_head_answers_without_an_error(tmp_path):
     config = dataclasses.replace(SMALL, redshift=("softplus", "bins"))
     path = tmp_path / "published.safetensors"
-    save_specpt(path, SpecPT(config), name="published", version="1", training={})
+    save(path, SpecPT(config), name="published", version="1", training={})
     answers = SpecPTPredictor.load(path).predict(Spectra.of([spectrum()]))
     assert np.isfinite(answers["z"]).all()
     assert np.isnan(answers["z_err"]).all()
@@ -164,7 +164,7 @@ def test_every_flag_has_one_bit_of_its_own_and_a_meaning():
 
 
 def test_weights_come_back_as_they_were_written(weights):
-    model, info = load_specpt(weights)
+    model, info = load(weights)
     assert (info.name, info.version, info.config) == ("small", "1", SMALL)
     torch.manual_seed(1)
     for name, tensor in SpecPT(SMALL).state_dict().items():
@@ -175,10 +175,10 @@ def test_damaged_and_foreign_weights_are_refused(weights, tmp_path):
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(WeightsError):
-        load_specpt(cut)
+        load(cut)
     ojala = Path(__file__).parents[3] / "models" / "weights" / "ojala-base.safetensors"
     with pytest.raises(WeightsError, match="this program reads 'specpt-weights/1'"):
-        load_specpt(ojala)
+        load(ojala)
 
 
 @pytest.mark.parametrize(("wavelength", "z"), [(DESI, 0.31), (DESI, 0.9), (SDSS, 0.12)])

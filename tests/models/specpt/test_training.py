@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from ojala.models.data import LabelledSpectra, Spectra
+from ojala.models.settings import from_mapping
 from ojala.models.specpt import losses as specpt_training_losses
 from ojala.models.specpt import network, training
-from ojala.models.specpt.checkpoint import load_specpt
+from ojala.models.specpt.checkpoint import load
 from ojala.models.specpt.losses import nmad_loss, redshift_losses, total
 from ojala.models.specpt.network import N_BINS
-from ojala.models.specpt.training import Batch, SpecPTTraining, losses, train_specpt
+from ojala.models.specpt.training import Batch, SpecPTTraining, losses, train
 from ojala.models.training import trainer
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
@@ -63,8 +64,8 @@ def draw(n: int, rng: np.random.Generator) -> LabelledSpectra:
 
 def test_a_training_writes_weights_measures_and_one_file_of_metrics(tmp_path, clock):
     checks = {"lines": draw(6, np.random.default_rng(1))}
-    path = train_specpt(CONFIG, draw, checks, tmp_path)
-    _, info = load_specpt(path)
+    path = train(CONFIG, draw, checks, tmp_path)
+    _, info = load(path)
     assert (info.name, info.config.width) == ("tiny", 16)
     assert info.training["held_out"]["lines"]["bins n"] == 6
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -83,19 +84,19 @@ def test_a_training_that_was_interrupted_goes_on_where_it_was_saved(tmp_path, cl
             raise Stop
 
     with pytest.raises(Stop):
-        train_specpt(CONFIG, draw, {}, tmp_path, stop_at_the_second_save)
+        train(CONFIG, draw, {}, tmp_path, stop_at_the_second_save)
     assert saves[0]["step"] > 2
     last: list[dict[str, object]] = []
-    path = train_specpt(CONFIG, draw, {}, tmp_path, last.append)
+    path = train(CONFIG, draw, {}, tmp_path, last.append)
     assert last[0]["step"] > saves[0]["step"]
-    steps = load_specpt(path)[1].training["draws"] / CONFIG.batch_size
+    steps = load(path)[1].training["draws"] / CONFIG.batch_size
     assert saves[0]["step"] < steps <= 10
 
 
 def test_a_training_with_other_settings_is_not_gone_on_with(tmp_path, clock):
-    train_specpt(CONFIG, draw, {}, tmp_path)
+    train(CONFIG, draw, {}, tmp_path)
     with pytest.raises(ValueError, match="other settings"):
-        train_specpt(dataclasses.replace(CONFIG, seed=4), draw, {}, tmp_path)
+        train(dataclasses.replace(CONFIG, seed=4), draw, {}, tmp_path)
 
 
 def test_the_published_head_learns_on_desi_s_own_pixels():
@@ -126,8 +127,8 @@ def test_parts_of_the_range_are_lost_at_random_and_the_redshift_is_not():
 
 
 def test_unknown_settings_are_named():
-    with pytest.raises(ValueError, match="unknown training settings: epochs"):
-        SpecPTTraining.from_settings({"epochs": 3})
+    with pytest.raises(ValueError, match="unknown settings: epochs"):
+        from_mapping(SpecPTTraining, {"epochs": 3})
 
 
 def test_the_loss_of_a_reconstruction_is_the_mean_deviation_over_the_mad():

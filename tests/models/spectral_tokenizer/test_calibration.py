@@ -7,9 +7,9 @@ import torch
 from ojala.models.checkpoint import WeightsError
 from ojala.models.quantities import CLASSES
 from ojala.models.spectral_tokenizer.calibration import SCALED, ErrorScales, coverage, fit_error_scales
-from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer, save_tokenizer
-from ojala.models.spectral_tokenizer.heads import STELLAR, Heads
-from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
+from ojala.models.spectral_tokenizer.checkpoint import load, save
+from ojala.models.spectral_tokenizer.heads import STELLAR, TokenizerWithHeads
+from ojala.models.spectral_tokenizer.network import TokenizerConfig
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
 
@@ -59,16 +59,16 @@ def test_what_was_taken_for_something_else_is_not_judged():
 
 
 @pytest.fixture
-def parts():
+def model():
     torch.manual_seed(2)
-    return SpectralTokenizer(SMALL), Heads(SMALL.width, SMALL.heads)
+    return TokenizerWithHeads(SMALL)
 
 
-def test_weights_keep_them_and_the_predictor_applies_them(parts, tmp_path):
+def test_weights_keep_them_and_the_predictor_applies_them(model, tmp_path):
     scales = ErrorScales(torch.tensor([2.0, 3.0, 0.5, 4.0, 1.5]))
     for name, kept in (("plain", None), ("scaled", scales)):
-        save_tokenizer(tmp_path / name, *parts, name="t", version="1", training={}, scales=kept)
-    assert load_tokenizer(tmp_path / "plain")[2].scales is None
+        save(tmp_path / name, model, name="t", version="1", training={}, error_scales=kept)
+    assert load(tmp_path / "plain")[1].error_scales is None
     rng = np.random.default_rng(4)
     spectra = as_spectra([one_spectrum(GRIDS["SDSS"], rng) for _ in range(4)])
     plain, scaled = (
@@ -82,7 +82,7 @@ def test_weights_keep_them_and_the_predictor_applies_them(parts, tmp_path):
 
 
 @pytest.mark.parametrize("factor", [torch.ones(3), torch.tensor([1.0, 1.0, 1.0, -1.0, 1.0])])
-def test_factors_that_are_none_are_refused(parts, tmp_path, factor):
-    save_tokenizer(tmp_path / "w", *parts, name="t", version="1", training={}, scales=ErrorScales(factor))
+def test_factors_that_are_none_are_refused(model, tmp_path, factor):
+    save(tmp_path / "w", model, name="t", version="1", training={}, error_scales=ErrorScales(factor))
     with pytest.raises(WeightsError, match="5 positive numbers"):
-        load_tokenizer(tmp_path / "w")
+        load(tmp_path / "w")

@@ -1,11 +1,10 @@
-"""The model card says what was trained, in which stages, and every measured sample."""
+"""The model card holds every stage of the training and every measured sample."""
 
 from dataclasses import asdict
 
 import pytest
 
-from ojala.models.spectral_tokenizer.card import tokenizer_card
-from ojala.models.spectral_tokenizer.checkpoint import TokenizerInfo
+from ojala.models.evaluation.card import card
 from ojala.models.spectral_tokenizer.network import PRESETS
 from ojala.models.spectral_tokenizer.training import TokenizerTraining
 
@@ -42,15 +41,24 @@ def test_the_card_holds_the_stages_and_every_sample():
     shares = {"n": 500.0, "within_68": 0.61, "within_95": 0.9}
     after = {"z of QSO": shares | {"within_68": 0.68, "within_95": 0.95}}
     second["calibrated"] = {"draws": 4000, "before": {"z of QSO": shares}, "after": after}
-    info = TokenizerInfo("tokenizer", "0.1", PRESETS["base"], second, "c0ffee")
-    card = tokenizer_card(info, REPORT, "the command")
-    assert "1,234,567 mock spectra, none seen twice, in 60 minutes" in card
-    assert "| 87 (-12) |" in card
-    assert "went on for 90,000 spectra in 15 minutes" in card
-    assert "64 objects through two instruments" in card
-    assert "| z of QSO | 500 | 61.0 % | 68.0 % | 90.0 % | 95.0 % |" in card
-    assert "they learned on for 50,000 spectra in 10 minutes" in card
-    assert "| DESI, whole | 600, 0, 0 | 96.1 % | 94.0 % |  |  | 0.0012 |" in card
-    assert "| DESI in GALAH | 1000 | 7 | 30.0 % | 61.0 % |" in card
-    assert "| DESI, whole | 1.25 | 1.50 |" in card
-    assert "c0ffee" in card
+    record = {
+        "model": "spectral_tokenizer",
+        "name": "tokenizer",
+        "version": "0.1",
+        "sha256": "c0ffee",
+        "architecture": asdict(PRESETS["base"]),
+        "training": second,
+        "evaluation": {"command": "the command", "measures": REPORT},
+    }
+    text = card(record, "## Limits\n* None.\n")
+    assert "1,234,567 mock spectra, none used twice, in 60 minutes" in text
+    assert "| 87 (-12) |" in text
+    assert "network and heads: 90,000 spectra in 15 minutes" in text
+    assert "64 objects through two instruments" in text
+    assert "| z of QSO | 500 | 61.0 % | 68.0 % | 90.0 % | 95.0 % |" in text
+    assert "50,000 spectra in 10 minutes" in text
+    assert "| DESI, whole | 600, 0, 0 | 96.1 % | 94.0 % |  |  | 0.0012 |" in text
+    assert "| DESI in GALAH | 1000 | 7 | 30.0 % | 61.0 % |" in text
+    assert "| DESI, whole | 1.25 | 1.50 |" in text
+    assert "c0ffee" in text
+    assert text.endswith("## Limits\n* None.\n")

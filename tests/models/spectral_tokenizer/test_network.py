@@ -1,12 +1,15 @@
 """The network: any grid in, any grid out, and no spectrum leans on its neighbours."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
+from ojala.models.settings import from_mapping
 from ojala.models.spectral_tokenizer.heads import Heads
 from ojala.models.spectral_tokenizer.network import PRESETS, SpectralTokenizer, TokenizerConfig
-from ojala.models.spectral_tokenizer.patches import cut, gather, wavelength_code
+from ojala.models.spectral_tokenizer.patches import gather, patchify, wavelength_code
 from tests.models.spectral_tokenizer.spectra_of_kinds import as_spectra, mixed_spectra
 
 pytestmark = pytest.mark.processor
@@ -20,7 +23,7 @@ def network():
 
 
 def cuts(n=6):
-    return cut(as_spectra(mixed_spectra(n)), SMALL.patch, SMALL.width)
+    return patchify(as_spectra(mixed_spectra(n)), SMALL.patch, SMALL.width)
 
 
 def test_the_presets_have_the_sizes_that_are_stated():
@@ -33,9 +36,8 @@ def test_the_presets_have_the_sizes_that_are_stated():
 
 
 def test_a_configuration_survives_json():
-    import json
 
-    assert TokenizerConfig(**json.loads(SMALL.to_json())) == SMALL
+    assert from_mapping(TokenizerConfig, asdict(SMALL)) == SMALL
 
 
 @torch.no_grad()

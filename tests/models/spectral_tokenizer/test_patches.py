@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ojala.models.data import Spectra
-from ojala.models.spectral_tokenizer.patches import MAX_FLUX, PERIODS, cut, gather, wavelength_code
+from ojala.models.spectral_tokenizer.patches import MAX_FLUX, PERIODS, gather, patchify, wavelength_code
 
 pytestmark = pytest.mark.processor
 
@@ -13,7 +13,7 @@ WAVELENGTH = np.linspace(4000.0, 5000.0, 100)
 
 
 def patched(flux, ivar, wavelength=WAVELENGTH):
-    return cut(Spectra.of([(wavelength, flux, ivar)]), 16, 32)[0]
+    return patchify(Spectra.of([(wavelength, flux, ivar)]), 16, 32)[0]
 
 
 def test_pixels_keep_their_order_and_the_last_patch_is_filled_with_bad_ones():

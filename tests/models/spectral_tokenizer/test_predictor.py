@@ -7,9 +7,9 @@ import torch
 from ojala.catalogs_schema.spectra import KEY_NAMES
 from ojala.catalogs_schema.spectral_tokenizer import SPECTRAL_TOKENIZER, SpectrumFlag
 from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
-from ojala.models.spectral_tokenizer.checkpoint import save_tokenizer
-from ojala.models.spectral_tokenizer.heads import Heads
-from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
+from ojala.models.spectral_tokenizer.checkpoint import save
+from ojala.models.spectral_tokenizer.heads import Heads, TokenizerWithHeads
+from ojala.models.spectral_tokenizer.network import TokenizerConfig
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, mixed_spectra
 
@@ -26,7 +26,9 @@ def weights(tmp_path_factory):
         heads.object_class[-1].weight.mul_(30.0)
         heads.object_class[-1].bias.zero_()
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_tokenizer(path, SpectralTokenizer(SMALL), heads, name="small", version="9", training={})
+    model = TokenizerWithHeads(SMALL)
+    model.heads = heads
+    save(path, model, name="small", version="9", training={})
     return path
 
 

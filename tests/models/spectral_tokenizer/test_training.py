@@ -9,10 +9,11 @@ import torch
 
 from ojala.models.data import LabelledSpectra
 from ojala.models.spectral_tokenizer import training
-from ojala.models.spectral_tokenizer.checkpoint import load_tokenizer
+from ojala.models.spectral_tokenizer.checkpoint import load
+from ojala.models.spectral_tokenizer.losses import losses
+from ojala.models.spectral_tokenizer.masking import MaskingSettings, make_training_batch
 from ojala.models.spectral_tokenizer.network import PRESETS, TokenizerConfig
-from ojala.models.spectral_tokenizer.objective import LessonConfig, losses, make_training_batch
-from ojala.models.spectral_tokenizer.training import TokenizerTraining, train_tokenizer
+from ojala.models.spectral_tokenizer.training import TokenizerTraining, train
 from ojala.models.training import trainer
 from tests.models.clock import Clock
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
@@ -46,16 +47,16 @@ def config(monkeypatch):
 
 
 @torch.no_grad()
-def reconstruction(model, heads):
+def reconstruction(model):
     drawn = DRAWS["SDSS"](32, *map(np.random.default_rng, (76, 77)))
-    config = LessonConfig(whole=1.0)
+    config = MaskingSettings(p_unmasked=1.0)
     rng = np.random.default_rng(78)
-    lesson = make_training_batch(drawn.spectra, drawn.class_code, drawn.labels, SMALL, config, rng)
-    return {"reconstruction": losses(model, heads, lesson, config)[0]["reconstruction"].item()}
+    batch = make_training_batch(drawn.spectra, drawn.class_code, drawn.labels, SMALL, config, rng)
+    return {"reconstruction": losses(model, batch, config)[0]["reconstruction"].item()}
 
 
 def run(config, folder):
-    return train_tokenizer(config, DRAWS, reconstruction, folder)
+    return train(config, DRAWS, reconstruction, folder)
 
 
 def test_the_reconstruction_improves_and_the_weights_say_how_they_came_about(config, tmp_path):
@@ -63,7 +64,7 @@ def test_the_reconstruction_improves_and_the_weights_say_how_they_came_about(con
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     found = [record["held_out"]["reconstruction"] for record in records if "held_out" in record]
     assert found[-1] < 0.7 * found[0]
-    _, _, info = load_tokenizer(weights)
+    _, info = load(weights)
     assert info.training["instruments"] == ["DESI", "SDSS"]
     assert info.training["held_out"] == {"reconstruction": found[-1]}
 
@@ -93,13 +94,13 @@ def test_a_training_goes_on_from_its_last_save(config, tmp_path, monkeypatch):
 
 def test_a_frozen_network_stays_as_it_is_while_its_heads_learn(config, tmp_path):
     weights = run(dataclasses.replace(config, minutes=0.2), tmp_path / "both")
-    lesson = LessonConfig(asked=0.0, p_bottleneck=0.0)
-    frozen = dataclasses.replace(config, minutes=0.3, frozen=str(weights), lesson=lesson)
+    masking = MaskingSettings(target_fraction=0.0, p_bottleneck=0.0)
+    frozen = dataclasses.replace(config, minutes=0.3, frozen=str(weights), masking=masking)
     after = run(frozen, tmp_path / "heads")
-    (before_network, before_heads, _), (network, heads, _) = load_tokenizer(weights), load_tokenizer(after)
-    for name, tensor in before_network.state_dict().items():
-        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=0.0, atol=0.0)
-    assert not torch.equal(heads.queries, before_heads.queries)
+    (before, _), (model, _) = load(weights), load(after)
+    for name, tensor in before.network.state_dict().items():
+        torch.testing.assert_close(model.network.state_dict()[name], tensor, rtol=0.0, atol=0.0)
+    assert not torch.equal(model.heads.queries, before.heads.queries)
 
 
 def test_embeddings_of_one_object_are_pulled_together_from_given_weights_on(config, tmp_path):
@@ -114,15 +115,15 @@ def test_embeddings_of_one_object_are_pulled_together_from_given_weights_on(conf
 
         return draw
 
-    after = train_tokenizer(going_on, {name: noting(name) for name in DRAWS}, reconstruction, tmp_path / "on")
+    after = train(going_on, {name: noting(name) for name in DRAWS}, reconstruction, tmp_path / "on")
     steps = [json.loads(line) for line in (tmp_path / "on" / "metrics.jsonl").read_text().splitlines()]
     assert "contrast" in steps[0]["loss"]
     for (one, of_one), (other, of_other) in zip(asked[::2], asked[1::2], strict=True):
         assert one != other
         assert of_one == of_other  # the same objects
-    _, _, info = load_tokenizer(after)
+    _, info = load(after)
     assert info.training["draws"] == len(asked) * config.batch_size
-    assert info.training["before"] == load_tokenizer(weights)[2].training
+    assert info.training["before"] == load(weights)[1].training
 
 
 def test_a_frozen_network_cannot_be_contrasted():

@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from ojala.catalogs_schema.finetuned import HEADS_PRODUCT, FinetunedHead, heads_contract
 from ojala.models.checkpoint import file_sha256
-from ojala.models.ojala.checkpoint import save_weights
+from ojala.models.ojala.checkpoint import save as save_weights
 from ojala.models.ojala.heads import FineTuning, Head, fit_head, save_head
 from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.pipeline.quality.verify import verify

@@ -1,4 +1,4 @@
-"""A lesson shows part of a spectrum and asks for part of it; what is bad in it teaches nothing."""
+"""Masking leaves part of a spectrum visible, part of it is the target, bad pixels have no weight."""
 
 import numpy as np
 import pytest
@@ -6,17 +6,11 @@ import torch
 
 from ojala.models.data import Spectra
 from ojala.models.quantities import CLASSES
-from ojala.models.spectral_tokenizer.heads import STELLAR, Heads
-from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig
-from ojala.models.spectral_tokenizer.objective import (
-    HUBER,
-    LessonConfig,
-    contrast,
-    losses,
-    make_training_batch,
-    reconstruction_loss,
-)
-from ojala.models.spectral_tokenizer.patches import cut
+from ojala.models.spectral_tokenizer.heads import STELLAR, TokenizerWithHeads
+from ojala.models.spectral_tokenizer.losses import HUBER, contrast, losses, reconstruction_loss
+from ojala.models.spectral_tokenizer.masking import MaskingSettings, make_training_batch
+from ojala.models.spectral_tokenizer.network import TokenizerConfig
+from ojala.models.spectral_tokenizer.patches import patchify
 from tests.models.spectral_tokenizer.spectra_of_kinds import GRIDS, as_spectra, one_spectrum
 
 pytestmark = pytest.mark.processor
@@ -38,25 +32,25 @@ def drawn(n=N):
     return spectra, class_code, labels
 
 
-def lesson_of(config=None, seed=0):
-    return make_training_batch(*drawn(), SMALL, config or LessonConfig(), np.random.default_rng(seed))
+def batch_of(config=None, seed=0):
+    return make_training_batch(*drawn(), SMALL, config or MaskingSettings(), np.random.default_rng(seed))
 
 
 def test_a_part_is_shown_and_a_part_is_asked_for():
-    lesson = lesson_of(LessonConfig(whole=0.0))
-    assert 0.25 * 72 - 1 <= lesson.shown.valid.sum(dim=1).min() < 72
-    assert lesson.flux.shape == (N, round(0.34 * 72), SMALL.patch)
-    everything = lesson_of(LessonConfig(whole=1.0))
-    assert everything.shown.valid.sum(dim=1).tolist() == [72] * N
+    batch = batch_of(MaskingSettings(p_unmasked=0.0))
+    assert 0.25 * 72 - 1 <= batch.visible.valid.sum(dim=1).min() < 72
+    assert batch.flux.shape == (N, round(0.34 * 72), SMALL.patch)
+    everything = batch_of(MaskingSettings(p_unmasked=1.0))
+    assert everything.visible.valid.sum(dim=1).tolist() == [72] * N
 
 
 def test_an_arm_is_missing_from_many_lessons():
     """The places of what is shown, whole spectra aside: from the blue end, to the red end, or between."""
     first, last = [], []
-    places = cut(drawn(1)[0], SMALL.patch, SMALL.width)[0].code
+    places = patchify(drawn(1)[0], SMALL.patch, SMALL.width)[0].code
     for seed in range(40):
-        lesson = lesson_of(LessonConfig(whole=0.0), seed)
-        for code, valid in zip(lesson.shown.code.numpy(), lesson.shown.valid.numpy(), strict=True):
+        batch = batch_of(MaskingSettings(p_unmasked=0.0), seed)
+        for code, valid in zip(batch.visible.code.numpy(), batch.visible.valid.numpy(), strict=True):
             seen = [int(np.abs(places - one).max(axis=1).argmin()) for one in code[valid]]
             if seen == list(range(seen[0], seen[-1] + 1)) and len(seen) < 72:
                 first.append(seen[0] == 0)
@@ -76,24 +70,24 @@ def test_the_contrast_is_least_where_each_object_is_nearest_to_itself():
 
 def test_what_is_not_shown_does_not_set_the_unit():
     spectra, class_code, labels = drawn(1)
-    config, rng = LessonConfig(whole=0.0), np.random.default_rng
-    lesson = make_training_batch(spectra, class_code, labels, SMALL, config, rng(4))
-    places = list(lesson.shown.code[0][lesson.shown.valid[0]])
-    own = cut(spectra, SMALL.patch, SMALL.width)[0]
+    config, rng = MaskingSettings(p_unmasked=0.0), np.random.default_rng
+    batch = make_training_batch(spectra, class_code, labels, SMALL, config, rng(4))
+    places = list(batch.visible.code[0][batch.visible.valid[0]])
+    own = patchify(spectra, SMALL.patch, SMALL.width)[0]
     shown = np.repeat([any(np.allclose(code, p) for p in places) for code in own.code], SMALL.patch)[:1150]
     assert 0 < shown.sum() < 1150
     brighter = Spectra(
         spectra.offsets, spectra.wavelength, np.where(shown, 1.0, 9.0) * spectra.flux, spectra.ivar
     )
     other = make_training_batch(brighter, class_code, labels, SMALL, config, rng(4))
-    torch.testing.assert_close(other.shown.pixels, lesson.shown.pixels, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(other.visible.pixels, batch.visible.pixels, rtol=1e-5, atol=1e-5)
 
 
 def test_the_redshift_of_a_star_is_not_asked_for():
-    lesson = lesson_of()
-    star = lesson.class_code == CLASSES.index("STAR")
-    assert torch.isnan(lesson.redshift[star]).all()
-    torch.testing.assert_close(lesson.redshift[~star], torch.full((6,), np.log(1.3) / 0.001).float())
+    batch = batch_of()
+    star = batch.class_code == CLASSES.index("STAR")
+    assert torch.isnan(batch.redshift[star]).all()
+    torch.testing.assert_close(batch.redshift[~star], torch.full((6,), np.log(1.3) / 0.001).float())
 
 
 def test_spectra_that_cannot_be_read_are_left_out():
@@ -101,8 +95,10 @@ def test_spectra_that_cannot_be_read_are_left_out():
     ivar = spectra.ivar.copy()
     ivar[spectra.offsets[1] : spectra.offsets[2]] = 0.0
     hidden = Spectra(spectra.offsets, spectra.wavelength, spectra.flux, ivar)
-    lesson = make_training_batch(hidden, class_code, labels, SMALL, LessonConfig(), np.random.default_rng(0))
-    assert lesson.class_code.tolist() == lesson.row.tolist() == [0, 2]
+    batch = make_training_batch(
+        hidden, class_code, labels, SMALL, MaskingSettings(), np.random.default_rng(0)
+    )
+    assert batch.class_code.tolist() == batch.row.tolist() == [0, 2]
 
 
 def test_bad_pixels_and_single_pixels_do_not_rule():
@@ -119,20 +115,20 @@ def test_a_spectrum_that_is_dark_but_for_some_pixels_does_not_rule_a_step():
         as_spectra([freak]),
         {"z": np.zeros(1), **dict.fromkeys(("teff", "logg", "fe_h"), np.ones(1))},
     )
-    config = LessonConfig(whole=1.0, asked=1.0)
-    lesson = make_training_batch(spectra, np.array([1]), labels, SMALL, config, np.random.default_rng(0))
-    assert reconstruction_loss(torch.zeros_like(lesson.flux), lesson.flux, lesson.weight) < 200.0
+    config = MaskingSettings(p_unmasked=1.0, target_fraction=1.0)
+    batch = make_training_batch(spectra, np.array([1]), labels, SMALL, config, np.random.default_rng(0))
+    assert reconstruction_loss(torch.zeros_like(batch.flux), batch.flux, batch.weight) < 200.0
 
 
 @pytest.mark.parametrize("p_bottleneck", [0.0, 0.5, 1.0])
 def test_every_loss_is_finite_and_reaches_what_it_shall_teach(p_bottleneck):
     torch.manual_seed(0)
-    model, heads = SpectralTokenizer(SMALL), Heads(SMALL.width, SMALL.heads)
-    config = LessonConfig(p_bottleneck=p_bottleneck)
-    found, embedding = losses(model, heads, lesson_of(config), config)
+    model = TokenizerWithHeads(SMALL)
+    config = MaskingSettings(p_bottleneck=p_bottleneck)
+    found, embedding = losses(model, batch_of(config), config)
     assert embedding.shape == (N, SMALL.width)
     assert set(found) == {"reconstruction", "class", "z", *(q.name for q in STELLAR)}
     assert found["logg"] == 0.0  # not known for any
     torch.stack(list(found.values())).sum().backward()
-    assert all(p.grad is not None for part in (model, heads) for p in part.parameters())
-    assert all(torch.isfinite(p.grad).all() for part in (model, heads) for p in part.parameters())
+    assert all(p.grad is not None for p in model.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
