@@ -78,7 +78,7 @@ def test_a_run_whose_prefect_server_is_killed_ends_its_work_and_the_same_command
     fault.injected = 1
     assert run.returncode == 1
     said = (tmp_path / "run").read_text()
-    assert f"Prefect's server at {url} does not answer any more" in said
+    assert f"Prefect's server at {url} no longer answers" in said
     assert "the same command resumes it" in said
     assert plan_run(asked).to_do == [], "the partitions are done without it"
     with fault.recovered():
