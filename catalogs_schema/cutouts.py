@@ -3,7 +3,7 @@
 Images are arrays of one size, so that a column of them is read without a copy as an array of shape
 (rows, 3, 64, 64). A survey's noise changes slowly over a cut-out: the inverse variance is stored as its mean
 in blocks of 8 x 8 pixels, which are 0.8 kB a row in place of 49 kB, and the pixels without measurement, over
-which the mean is not taken, are told by the mask.
+which the mean is not taken, are in the mask.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def bench(
     workers : int, optional
         Processes; one per core by default.
     report : callable
-        Is told what is being measured.
+        Receives a line on each measurement.
     """
     begin = time.monotonic()
     workers = workers or os.cpu_count() or 1

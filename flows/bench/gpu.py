@@ -110,7 +110,7 @@ def bench_gpu(
     rows, tile_rows : int
         Rows of the flow, and most of one partition.
     report : callable
-        Is told what is being measured.
+        Receives a line on each measurement.
     """
     if not torch.cuda.is_available():
         return None
@@ -192,10 +192,10 @@ def _forward(model: OjalaPredictor, columns: tuple[np.ndarray, ...], how: str) -
 def _predict(model: OjalaPredictor, columns: tuple[np.ndarray, ...]) -> tuple[float, float]:
     """Rows a second, and the share of the time in which the GPU computed."""
     recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
-    conveyor = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
-    conveyor.carry(*columns)
+    pipeline = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
+    pipeline.carry(*columns)
     before, begin = recorded.busy, time.perf_counter()
-    calls, _ = repeat(lambda: conveyor.carry(*columns), 2.0)
+    calls, _ = repeat(lambda: pipeline.carry(*columns), 2.0)
     taken = time.perf_counter() - begin
     return (calls + 1) * len(columns[0]) / taken, (recorded.busy - before) / taken
 

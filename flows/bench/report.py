@@ -1,4 +1,4 @@
-"""What a benchmark found, how it is told, and what share of each limit was reached."""
+"""Results of a benchmark, their tables, and the share of each limit that was reached."""
 
 from __future__ import annotations
 

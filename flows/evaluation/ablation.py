@@ -70,7 +70,7 @@ VARIANTS: dict[str, Variant] = {
 three after these its size; `published` has the published shape, redshift and losses."""
 
 DRAWS = 51_200
-"""Draws of each training unless told."""
+"""Draws of each training by default."""
 
 _shares = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
 SETTINGS = OjalaTraining(

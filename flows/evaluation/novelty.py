@@ -3,7 +3,7 @@
 ``python -m ojala.flows.evaluation.novelty --library FILE --out DIR`` trains on a sky without extreme
 emitters, white dwarfs and quasars at z > 4 (`ojala.models.simulation.skies.photometric.RARE`), records what
 known objects look like, and prints how well the score tells each of the kinds from held-out objects of the
-sky that it knows. A quarter of an hour with one thread on a shared machine; `LEFT_OUT.md` beside this file
+sky that it knows. A quarter of an hour with one thread on a shared machine; `NOVELTY.md` next to this file
 has what came out.
 """
 
@@ -30,7 +30,7 @@ SMALL = OjalaConfig(
 """Shape of the network."""
 
 DRAWS = 204_800
-"""Draws of the training unless told."""
+"""Draws of the training by default."""
 
 BRIGHT = 3.0
 """Depth (median signal-to-noise ratio of 10) above which objects are also counted apart."""

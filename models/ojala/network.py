@@ -108,7 +108,7 @@ NO_BAND_REQUESTS = (
     "these weights cannot be asked for bands: they were trained without band requests; take weights of "
     'version 0.4 or later, or train some (setting preset = "base")'
 )
-"""What a user is told who asks for bands in vain."""
+"""Message to a user who asks weights without band requests for bands."""
 
 _Z_WAVES = 12
 """Cosines and sines of ln(1 + z) by which a chain knows a redshift; the shortest wave is 0.004 long."""

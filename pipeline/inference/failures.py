@@ -41,7 +41,7 @@ _NETWORK_LIBRARIES = {"aiohttp", "aiobotocore", "botocore"}
 
 
 def cause_of(problem: BaseException) -> Cause:
-    """Why an attempt failed, told by its exception."""
+    """Cause of a failed attempt, from its exception."""
     network = bool({kind.__module__.partition(".")[0] for kind in type(problem).__mro__} & _NETWORK_LIBRARIES)
     match problem:
         case OutputError():

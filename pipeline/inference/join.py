@@ -1,4 +1,4 @@
-"""A second catalogue's rows beside those of the first, joined by their key."""
+"""A second catalogue joined to the rows of the first by their key."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Photometer:
         flux : ndarray, shape (P,)
             f_lambda [erg/s/cm2/A].
         valid : ndarray of bool, shape (P,), optional
-            Pixels that can be used; all finite ones unless told. Gaps narrower than a tenth of a band's
+            Pixels that can be used; by default all finite ones. Gaps narrower than a tenth of a band's
             width count as covered and are bridged linearly.
 
         Returns

@@ -35,7 +35,7 @@ SURVEY_SHARES = (0.67, 0.28, 0.05)
 """Shares of galaxies, stars and quasars as in a survey to i = 22.5."""
 
 I_RANGE = (15.0, 22.8)
-"""Range of i magnitudes drawn unless told."""
+"""Default range of the i magnitudes drawn."""
 
 MASS_LABEL = "log_mbh"
 """Label of quasars beside the quantities of `QUANTITIES`: see `quasars.log_black_hole_mass`."""

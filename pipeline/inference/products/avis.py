@@ -61,14 +61,14 @@ def _of_inputs(table: pa.Table) -> np.ndarray:
 def _of_answers(answers: dict[str, np.ndarray], places: dict[str, np.ndarray]) -> np.ndarray:
     """Flags that embeddings and places tell."""
     z, error = places["z_nn"], places["z_nn_err"]
-    told = {
+    bits = {
         AvisFlag.NO_SPECTRUM: _absent(answers["embedding_spectrum"]),
         AvisFlag.NO_IMAGE: _absent(answers["embedding_image"]),
         AvisFlag.NOT_EMBEDDED: _absent(answers["embedding"]),
         AvisFlag.Z_SCATTERED: error > SCATTERED * (1.0 + z),
         AvisFlag.NOVEL: places["novelty"] > NOVEL,
     }
-    return np.asarray(sum(_bits(where, flag) for flag, where in told.items()))
+    return np.asarray(sum(_bits(where, flag) for flag, where in bits.items()))
 
 
 def _absent(embedding: np.ndarray) -> np.ndarray:

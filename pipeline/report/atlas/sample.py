@@ -11,6 +11,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.avis import AVIS, EMBEDDING_SIZE, AvisFlag
 from ojala.models.avis.atlas import SIDES, Sides
+from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.join import KEY, join_auxiliary
 from ojala.pipeline.runs.record import RecordError, RunRecord, read_record
 from ojala.pipeline.storage.hats import read_leaves
@@ -50,9 +51,9 @@ def finished_run(run: UPath) -> RunRecord:
         If it is another model's, or not finished, or mixes weights.
     """
     record = read_record(run)
-    if record.main != AVIS.name:
+    if "atlas" not in ADAPTERS.of_product(record.main).accepts:
         raise RecordError(f"{run} is a run of {record.main}: an atlas is made of a run of AVIS")
-    if not (run / AVIS.name / "hats.properties").exists():
+    if not (run / record.main / "hats.properties").exists():
         raise RecordError(f"{run} is {record.status} and has no catalogue: finish it first")
     if "weights_sha256" in record.mixed_versions:
         raise RecordError(f"{run} mixes embeddings of several weights: run the whole catalogue with one")

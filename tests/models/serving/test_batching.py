@@ -62,11 +62,11 @@ def doubled(columns):
 @pytest.mark.parametrize("rows", [0, 1, SIZE, 2 * SIZE + 1, 9 * SIZE])
 def test_rows_come_back_in_their_order(rows):
     column = np.arange(rows, dtype=np.float32)
-    for conveyor in (
+    for pipeline in (
         BatchPipeline(lambda: CpuBuffer(twice, SIZE), SIZE),
         BatchPipeline(Device(doubled).tray, SIZE),
     ):
-        assert conveyor.carry(column)["twice"].tolist() == (2.0 * column).tolist()
+        assert pipeline.carry(column)["twice"].tolist() == (2.0 * column).tolist()
 
 
 def test_a_processor_gets_batches_of_one_size_whatever_comes():
@@ -90,9 +90,9 @@ def test_a_batch_is_sent_while_the_one_before_is_computed():
                 sent.release()
 
     device = Device(compute)
-    conveyor = BatchPipeline(lambda: Noted(device), SIZE)
+    pipeline = BatchPipeline(lambda: Noted(device), SIZE)
     column = np.arange(5 * SIZE, dtype=np.float32)
-    assert conveyor.carry(column)["twice"].tolist() == (2.0 * column).tolist()
+    assert pipeline.carry(column)["twice"].tolist() == (2.0 * column).tolist()
 
 
 def test_the_device_goes_on_with_another_thread_while_one_fetches_its_last_batch():
@@ -104,17 +104,17 @@ def test_the_device_goes_on_with_another_thread_while_one_fetches_its_last_batch
             return super().fetch()
 
     device = Device(doubled)
-    conveyor = BatchPipeline(lambda: Meeting(device), SIZE)
+    pipeline = BatchPipeline(lambda: Meeting(device), SIZE)
     with ThreadPoolExecutor(MAX_CONCURRENCY) as threads:
-        found = list(threads.map(conveyor.carry, [np.ones(1, np.float32)] * MAX_CONCURRENCY))
+        found = list(threads.map(pipeline.carry, [np.ones(1, np.float32)] * MAX_CONCURRENCY))
     assert [answers["twice"].tolist() for answers in found] == [[2.0]] * MAX_CONCURRENCY
 
 
 def test_no_more_batches_are_under_way_than_there_are_trays():
     device = Device(doubled)
-    conveyor = BatchPipeline(device.tray, SIZE)
+    pipeline = BatchPipeline(device.tray, SIZE)
     with ThreadPoolExecutor(6) as threads:
-        list(threads.map(conveyor.carry, [np.ones(8 * SIZE, np.float32)] * 6))
+        list(threads.map(pipeline.carry, [np.ones(8 * SIZE, np.float32)] * 6))
     assert device.most <= MAX_CONCURRENCY * BUFFERS_IN_FLIGHT
     assert device.under_way == 0
 
@@ -125,7 +125,7 @@ def test_a_batch_that_fails_takes_no_other_along():
             raise RuntimeError("device-side assert")
         return doubled(columns)
 
-    conveyor = BatchPipeline(Device(compute).tray, SIZE, max_concurrency=1)
+    pipeline = BatchPipeline(Device(compute).tray, SIZE, max_concurrency=1)
     with pytest.raises(RuntimeError, match="device-side"):
-        conveyor.carry(np.arange(3 * SIZE, dtype=np.float32))
-    assert conveyor.carry(np.ones(3, np.float32))["twice"].tolist() == [2.0] * 3
+        pipeline.carry(np.arange(3 * SIZE, dtype=np.float32))
+    assert pipeline.carry(np.ones(3, np.float32))["twice"].tolist() == [2.0] * 3

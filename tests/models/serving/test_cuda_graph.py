@@ -130,8 +130,8 @@ def test_copies_do_not_keep_the_gpu_waiting():
     model = OjalaPredictor.load(device="cuda", precision="bf16", batch_size=16_384)
     columns = photometry(16 * 16_384)
     recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
-    conveyor = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
-    conveyor.carry(*columns)
+    pipeline = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
+    pipeline.carry(*columns)
     before, begin = recorded.busy, time.perf_counter()
-    conveyor.carry(*columns)
+    pipeline.carry(*columns)
     assert (recorded.busy - before) / (time.perf_counter() - begin) > 0.8
