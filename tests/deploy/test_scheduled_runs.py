@@ -170,7 +170,7 @@ def test_two_runs_on_one_product_take_turns(runs):
 def test_a_training_with_a_mistake_in_its_settings_fails_and_names_it(runs):
     training = runs[2]
     assert training["state"]["type"] == "FAILED"
-    assert "unknown training settings: lerning_rate" in training["state"]["message"]
+    assert "unknown settings: lerning_rate" in training["state"]["message"]
 
 
 def test_a_full_survey_is_scheduled(server):

@@ -134,7 +134,7 @@ def test_the_command_draws_from_a_catalogue(root, tmp_path):
 def test_a_training_draws_from_the_spectra_that_are_not_held_out(root):
     mock = MockSky.__new__(MockSky)  # never drawn from here
     assert sky_to_train_on(mock, None, None) == (mock, "")
-    with pytest.raises(ValueError, match="name their folder as well"):
+    with pytest.raises(ValueError, match="give their folder as well"):
         sky_to_train_on(mock, root, None)
     sky, said = sky_to_train_on(mock, root, Path("curves"))
     assert isinstance(sky, MixedSky)
