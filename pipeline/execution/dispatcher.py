@@ -162,9 +162,7 @@ def run_on_workers(
     OutputError
         If the results cannot be written; running tasks are finished first.
     ClusterError
-        If no worker can load the model, or one after another dies of it.
-    TimeoutError
-        If all workers are lost and none comes back.
+        If no worker can load the model, one after another dies of it, or all are lost and none comes back.
     """
     task_queue = TaskQueue(tasks, policy.attempts)
     dispatcher = Dispatcher(client, task_queue, spec, policy, threads)
@@ -387,7 +385,7 @@ class Dispatcher:
             self._last_seen = now
             self._most_workers = max(self._most_workers, len(self._workers))
         elif self._last_seen is not None and now - self._last_seen > NO_WORKERS_TIMEOUT:
-            raise TimeoutError(
+            raise ClusterError(
                 f"all workers have gone, and none has come for {NO_WORKERS_TIMEOUT:g} s: start workers, then "
                 "give the same command again; what is done is kept"
             )

@@ -96,9 +96,7 @@ def run_tasks(
     OutputError
         If the results cannot be written; running partitions are finished first.
     ClusterError
-        If the engine cannot start, or its workers cannot load the model.
-    TimeoutError
-        If all workers are lost and none comes back.
+        If the engine cannot start, its workers cannot load the model, or all are lost and none comes back.
     """
     from ojala.pipeline.execution import clusters, dispatcher
 

@@ -197,3 +197,15 @@ def test_a_worker_that_loads_its_model_makes_up_for_those_that_did_not(tasks, cl
         scheduler.models_load = turn % dispatcher_module.MAX_FAILED_STARTS == 1
         scheduler.addresses = [f"w{turn}"]
         step(dispatcher, clock)
+
+
+def test_where_all_workers_have_gone_and_none_comes_the_run_ends_with_advice(tasks, clock):
+    scheduler = FakeScheduler("a")
+    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    step(dispatcher, clock)
+    scheduler.addresses = []
+    step(dispatcher, clock)
+    with pytest.raises(
+        ClusterError, match="none has come for 300 s: start workers, then give the same command"
+    ):
+        step(dispatcher, clock, dispatcher_module.NO_WORKERS_TIMEOUT + 1.0)
