@@ -18,6 +18,8 @@ from ojala.pipeline.runs.releases import ReleaseError
 from tests.helpers.pace import scaled
 from tests.helpers.survey import Finished, photometry_table
 
+pytestmark = pytest.mark.integration
+
 
 def test_the_import_loads_no_torch_and_takes_a_fifth_of_a_second():
     code = (

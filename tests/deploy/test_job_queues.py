@@ -17,6 +17,8 @@ from tests.deploy.processes import ROOT
 from tests.helpers.pace import until
 from tests.helpers.survey import orders
 
+pytestmark = pytest.mark.integration
+
 PROFILE = yaml.safe_load((ROOT / "deploy" / "slurm" / "jobqueue.yaml").read_text())["jobqueue"]["slurm"]
 PBS = {"name": "ojala", "cores": 1, "processes": 1, "memory": "8GiB", "walltime": "08:00:00"}
 

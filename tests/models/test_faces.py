@@ -11,6 +11,8 @@ from ojala.models.checkpoint import MODELS, WEIGHTS_FOLDER, WeightsError
 from ojala.models.serving.predictor import BasePredictor
 from ojala.models.training.settings import TrainingSettings
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_has_the_same_public_names(model):

@@ -20,6 +20,8 @@ from ojala.models.ojala.network import PRESETS, Ojala
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from tests.models.simulation.small_library import box_curves, libraries
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> Path:

@@ -14,6 +14,8 @@ from ojala.pipeline.runs.gates import (
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status
 
+pytestmark = pytest.mark.integration
+
 LIMITS = GateLimits(few_rows=0)
 
 

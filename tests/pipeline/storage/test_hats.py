@@ -17,6 +17,8 @@ from upath import UPath
 from ojala.catalogs_schema.ojala import OJALA
 from ojala.pipeline.storage.hats import LEAVES, CatalogueError, catalogue_name, read_counts, read_leaves
 
+pytestmark = pytest.mark.integration
+
 
 def dataset(finished, product="ojala"):
     return (finished.run / product / "dataset").path

@@ -21,6 +21,8 @@ from ojala.models.simulation.skies.observed import (
 )
 from ojala.models.simulation.skies.photometric import HELD_OUT_FRACTION
 
+pytestmark = pytest.mark.integration
+
 NAMES = [band.name for band in MODEL_BANDS]
 REFERENCE = NAMES.index("iSDSS")
 GALAXY, STAR, QSO = (CLASSES.index(name) for name in ("GALAXY", "STAR", "QSO"))

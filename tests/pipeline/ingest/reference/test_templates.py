@@ -9,6 +9,8 @@ from astropy.io import fits
 from ojala.models.simulation.populations.stars import KINDS
 from ojala.pipeline.ingest.reference import templates
 
+pytestmark = pytest.mark.integration
+
 DATA = Path(__file__).parents[4].parent / "shared" / "data" / "templates"
 needs_data = pytest.mark.skipif(
     not DATA.exists(), reason="the template libraries are not part of the repository"
