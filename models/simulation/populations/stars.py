@@ -1,7 +1,8 @@
 """Stars: a library of spectra with atmospheric parameters.
 
-Most members are interpolated in the Castelli & Kurucz (2004) grid: field stars, horizontal-branch stars,
-blue stragglers and hot subdwarfs. The grid's [alpha/Fe] is solar: the label ``alpha_fe`` is drawn from its
+Most members are interpolated in the Castelli & Kurucz (2004) grid, corrected by real stars (see
+`ojala.models.simulation.populations.stellar_corrections`): field stars, horizontal-branch stars, blue
+stragglers and hot subdwarfs. The grid's [alpha/Fe] is solar: the label ``alpha_fe`` is drawn from its
 mean relation with [Fe/H], with scatter, and is **not** in the library's spectra (only in the lines that
 `ojala.models.simulation.spectroscopy.stellar_lines` puts back for spectrographs); a model of photometry can
 learn the relation from it and nothing else. Cool dwarfs with molecular bands, early-type stars and white
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ojala.models.simulation.populations.stellar_corrections import correction
 from ojala.models.simulation.wavelength_grid import COARSE, FINE
 
 LABELS = ("teff", "logg", "fe_h", "alpha_fe")
@@ -153,8 +155,8 @@ def draw_parameters(kind: str, n: int, rng: np.random.Generator) -> dict[str, np
     giants; the horizontal branch 6800-11500 K and blue stragglers; subdwarfs 20,000-45,000 K.
     [alpha/Fe] rises from 0 at solar [Fe/H] to 0.35 below -1, scatter 0.07.
     """
-    giant = rng.random(n) < (0.11 if kind == "disc" else 0.08)
-    giant_teff = rng.normal(4880.0, 270.0, n)
+    giant = rng.random(n) < (0.11 if kind == "disc" else 0.12)
+    giant_teff = rng.normal(4800.0, 400.0, n)
     if kind == "disc":
         teff = rng.normal(5550.0, 720.0, n)
         teff = np.where(rng.random(n) < 0.06, rng.uniform(3800.0, 10500.0, n), teff)
@@ -240,7 +242,9 @@ def simulate(
         for name in LABELS:
             parameters[name].append(drawn[name])
         for teff, logg, fe_h in zip(drawn["teff"], drawn["logg"], drawn["fe_h"], strict=True):
-            add(kind, atmospheres.wavelength, atmospheres.spectrum(fe_h, teff, logg))
+            corrected = atmospheres.spectrum(fe_h, teff, logg)
+            corrected *= correction(atmospheres.wavelength, teff, logg, fe_h)
+            add(kind, atmospheres.wavelength, corrected)
     for library in archetypes:
         rows = rng.permutation(len(library.coefficients))[: max(n // 8, 1)]
         mean, scatter = _TAIL[library.kind]
