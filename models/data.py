@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -101,6 +102,13 @@ class LabelledPhotometry:
             None if self.noiseless is None else self.noiseless[chosen],
             None if self.noiseless_error is None else self.noiseless_error[chosen],
         )
+
+
+class Sky(Protocol):
+    """A source of labelled photometry."""
+
+    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
+        """Photometry and labels of n objects; the generator alone decides which."""
 
 
 @dataclass(frozen=True, slots=True)

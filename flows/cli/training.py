@@ -153,6 +153,39 @@ def train(
     )
 
 
+@app.command(resumable=True)
+def adapt(
+    settings: Annotated[
+        Path, typer.Argument(help="TOML file with the settings, such as flows/training/configs/adapt.toml.")
+    ],
+    weights: Annotated[Path, typer.Option(help="Weights of OJALÁ to start from; they are not changed.")],
+    photometry: Annotated[str, typer.Option(help="Photometry catalogue to adapt to.")],
+    truth: Annotated[
+        Path, typer.Option(help="Parquet or CSV with the key, class and z of some of its objects.")
+    ],
+    library: Library,
+    out: Training,
+    as_json: AsJson = False,
+) -> None:
+    """Adapt weights to a survey's photometry by objects of known class and redshift, and calibrate them.
+
+    Some hundred labels are enough; mocks are drawn beside them, so that nothing is forgotten. The card states
+    what was gained, on labelled objects that were kept apart, and what it cost on mocks.
+    """
+    from ojala.flows.training.adapt import adapt as adapt_weights
+
+    adapted = adapt_weights(
+        settings,
+        weights=weights,
+        photometry=UPath(photometry),
+        truth=truth,
+        library=library,
+        folder=out,
+        report=(lambda record: None) if as_json else _show_progress,
+    )
+    echo(f"weights: {adapted}", {"weights": str(adapted)}, as_json)
+
+
 @app.command(resumable=True, hidden=True)
 def train_specpt(settings: Settings, library: Library, out: Training, as_json: AsJson = False) -> None:
     """Train SpecPT: `ojala train specpt`."""

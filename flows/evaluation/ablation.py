@@ -26,10 +26,11 @@ from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.real_objects import PATCH
 from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry
 from ojala.models.checkpoint import WeightsError, file_sha256
+from ojala.models.data import Sky
 from ojala.models.ojala.checkpoint import load
 from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
 from ojala.models.ojala.tokens import N_BANDS, tokenise
-from ojala.models.ojala.training import OjalaTraining, Sky, train
+from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.settings import from_mapping
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
 from ojala.pipeline.ingest.photometry import ingest_photometry

@@ -22,9 +22,9 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
 from ojala.models.checkpoint import write_whole
-from ojala.models.data import LabelledPhotometry
+from ojala.models.data import LabelledPhotometry, Sky
 from ojala.models.evaluation.card import write_card
-from ojala.models.ojala.training import OjalaTraining, Sky, train
+from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import FOLDS

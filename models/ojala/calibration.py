@@ -194,7 +194,10 @@ def weights_by_class(class_code: Tensor, class_weights: ClassWeights) -> Tensor:
 
 
 def fit_calibration(
-    raw: RawAnswers, class_weights: ClassWeights, bands: RawBands | None = None
+    raw: RawAnswers,
+    class_weights: ClassWeights,
+    bands: RawBands | None = None,
+    knots: Tensor | None = None,
 ) -> Calibration:
     """Fit a calibration on objects that the network was not trained on.
 
@@ -207,8 +210,11 @@ def fit_calibration(
         of the objects.
     bands : RawBands, optional
         As from `ask_bands`, for weights that can be asked for bands.
+    knots : Tensor, optional
+        Depths between which the corrections are linear; by default those between which the objects lie in
+        equal numbers.
     """
-    knots = knots_of(raw.depth)
+    knots = knots_of(raw.depth) if knots is None else knots
     log_temperature, bias = _fit_classes(raw, knots, weights_by_class(raw.targets.class_code, class_weights))
     redshifts = [_fit_redshift(raw, which, knots) for which in range(len(REDSHIFTS))]
     return Calibration(

@@ -64,7 +64,7 @@ class RawAnswers:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()  # what it returns is fitted to
 def ask(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> RawAnswers:
     """Put labelled objects to a network, on its device, in single precision."""
     device, targets = next(model.parameters()).device, targets_of(photometry)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from ojala.catalogs_schema.errors import InputError
 from ojala.models.checkpoint import file_sha256
-from ojala.models.data import LabelledPhotometry
+from ojala.models.data import LabelledPhotometry, Sky
 from ojala.models.evaluation.metrics import catalogue_metrics
 from ojala.models.ojala.checkpoint import WeightsInfo, load, save
 from ojala.models.ojala.losses import (
@@ -60,13 +60,6 @@ _REFERENCE = [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)
 _FIRST_DRAW, _HELD_OUT_DRAW = 2**31, 2**31 + 1
 
 
-class Sky(Protocol):
-    """A source of labelled photometry."""
-
-    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
-        """Photometry and labels of n objects; the generator alone decides which."""
-
-
 @dataclass(frozen=True)
 class OjalaTraining(TrainingSettings):
     """Settings of a training of OJALA; those of every training are in `TrainingSettings`.
@@ -89,6 +82,9 @@ class OjalaTraining(TrainingSettings):
     start : str
         Weights to start from instead of random ones: a file of the same shape, or of one without the chain.
         The card states its name and hash.
+    parts : tuple of str
+        Parts of the network that are trained, by the names of its modules (``tokens``, ``encoder``, ...); all
+        of it where none are named.
     note : str
         Text for the model card that no other setting holds.
     """
@@ -104,6 +100,7 @@ class OjalaTraining(TrainingSettings):
     held_out: int = 4096
     discrepancy: float = 0.0
     start: str = ""
+    parts: tuple[str, ...] = ()
     note: str = ""
 
     SHAPES: ClassVar = PRESETS
@@ -120,13 +117,26 @@ class OjalaTraining(TrainingSettings):
 
 
 def _start(config: OjalaTraining, first: Tokens) -> Trainer[Ojala]:
-    """Fresh weights with the input standardisation of the first draws, or those to start from."""
+    """Fresh weights with the input standardisation of the first draws, or those to start from.
+
+    Raises
+    ------
+    InputError
+        A part to train is none of the network's, or the weights to start from have another shape.
+    """
     torch.manual_seed(config.seed)
     model = Ojala(PRESETS[config.preset])
     if config.start:
         load_compatible(model, load(config.start)[0])
     else:
         model.tokens.fit(first)
+    names = [name for name, _ in model.named_children()]
+    if unknown := set(config.parts) - set(names):
+        raise InputError(f"parts: the network has no {', '.join(sorted(unknown))}; it has {', '.join(names)}")
+    if config.parts:
+        model.requires_grad_(False)
+        for part in config.parts:
+            model.get_submodule(part).requires_grad_(True)
     return Trainer(model, config, _MUON)
 
 

@@ -1,4 +1,4 @@
-"""Two skies in one: simulated and observed spectra drawn side by side."""
+"""Draws from two sources of labelled photometry, such as simulated and observed objects."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ojala.models.data import LabelledPhotometry
-from ojala.models.simulation.skies.observed import ObservedSky
-from ojala.models.simulation.skies.photometric import MockSky
+from ojala.models.data import LabelledPhotometry, Sky
 
 
 @dataclass(frozen=True)
@@ -17,14 +15,14 @@ class MixedSky:
 
     Attributes
     ----------
-    mock, observed : MockSky, ObservedSky
+    mock, observed : Sky
         The two.
     share : float
         Chance that an object is drawn from the observed sky.
     """
 
-    mock: MockSky
-    observed: ObservedSky
+    mock: Sky
+    observed: Sky
     share: float
 
     def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
@@ -36,7 +34,12 @@ class MixedSky:
         order = rng.permutation(n)
 
         def joined(name: str) -> np.ndarray:
-            return np.concatenate([getattr(part, name) for part in parts])[order]
+            """An array of all parts, NaN in a part that does not have it."""
+            each = [getattr(part, name) for part in parts]
+            blank = [np.full_like(part.flux, np.nan) for part in parts]
+            return np.concatenate([nan if a is None else a for a, nan in zip(each, blank, strict=True)])[
+                order
+            ]
 
         def label(name: str) -> np.ndarray:
             """The label, NaN in a part that does not have it."""

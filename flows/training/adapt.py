@@ -1,0 +1,250 @@
+"""Adaptation of weights to a survey's photometry, which differs from mocks in zero points, noise and priors.
+
+A share of the draws are objects of known class and redshift, the others mocks as in the first training, so
+that what only mocks teach is kept; encodings of mocks are drawn to those of the catalogue's unlabelled rows.
+By default the encoder learns while decoder and heads stay (as published: Martinez-Solaeche et al.,
+arXiv:2604.00661).
+
+settings = Path("flows/training/configs/adapt.toml")
+weights = adapt(settings, weights=..., photometry=..., truth=..., library=..., folder=...)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from upath import UPath
+
+from ojala.catalogs_schema.errors import InputError
+from ojala.flows.mocks.library import load_sky
+from ojala.flows.training.calibrate import calibrate_weights
+from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, learning_curve
+from ojala.models.checkpoint import write_whole
+from ojala.models.data import LabelledPhotometry
+from ojala.models.evaluation.card import write_card
+from ojala.models.evaluation.metrics import catalogue_metrics
+from ojala.models.ojala.calibration import Calibration, fit_calibration
+from ojala.models.ojala.checkpoint import WeightsInfo, load, save
+from ojala.models.ojala.network import PRESETS, Ojala
+from ojala.models.ojala.outputs import RawAnswers, ask
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.ojala.training import OjalaTraining, train
+from ojala.models.quantities import CLASSES
+from ojala.models.settings import read_settings
+from ojala.models.simulation.skies.mixed import MixedSky
+from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
+from ojala.models.training.trainer import METRICS_FILE, Report, ignore
+from ojala.pipeline.inference.photometry import read_photometry
+from ojala.pipeline.quality.validation.truth import Truth, read_truth
+from ojala.pipeline.storage.hats import read_leaves
+
+LABELLED_SHARE = 0.4
+"""Share of the draws that are labelled objects."""
+
+LEARN_SHARE, CALIBRATE_SHARE = 0.7, 0.15
+"""Shares of the labelled objects that the network learns from and that the calibration is fitted to; what
+came of it is measured on the rest."""
+
+ADDED_NOISE = 0.3
+"""Noise that is added to a labelled object each time it is drawn, in units of its errors."""
+
+FEWEST_LABELS = 100
+"""Labelled objects that an adaptation needs."""
+
+FEWEST_REDSHIFTS = 50
+"""Labelled objects with a redshift that its calibration needs."""
+
+MOCKS_TO_MEASURE = 4_000
+"""Held-out mocks on which weights are compared before and after."""
+
+
+@dataclass(frozen=True)
+class LabelledSky:
+    """Labelled objects, drawn with replacement.
+
+    Attributes
+    ----------
+    objects : LabelledPhotometry
+        The objects.
+    class_weights : tuple of float
+        Weights of the classes in the training's loss, which the chance of a draw makes good: in the loss
+        classes count as they occur among the objects.
+    """
+
+    objects: LabelledPhotometry
+    class_weights: tuple[float, float, float]
+
+    def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
+        """Photometry of n objects, with a little noise added."""
+        chance = 1.0 / np.array([*self.class_weights, 1.0])[self.objects.class_code]
+        drawn = self.objects.rows(rng.choice(len(self.objects), n, p=chance / chance.sum()))
+        noise = ADDED_NOISE * drawn.error * rng.standard_normal(drawn.flux.shape, dtype=np.float32)
+        return replace(
+            drawn, flux=drawn.flux + noise, error=drawn.error * np.float32(np.hypot(1.0, ADDED_NOISE))
+        )
+
+
+def labelled_rows(photometry: UPath, truth: Truth) -> LabelledPhotometry:
+    """Photometry of the objects of a catalogue whose class is known.
+
+    Parameters
+    ----------
+    photometry : UPath
+        Made by `ojala ingest`.
+    truth : Truth
+        Known objects; redshifts are those of the class.
+
+    Raises
+    ------
+    InputError
+        Fewer than `FEWEST_LABELS` objects of known class are in the catalogue.
+    """
+    known = truth.rows["object_id"].to_numpy()
+    tables = []
+    for partition in read_leaves(photometry):
+        with (photometry / partition.leaf).open("rb") as file:
+            table = pq.ParquetFile(file).read()
+        tables.append(table.filter(pa.array(np.isin(table["object_id"].to_numpy(), known))))
+    rows = pa.concat_tables(tables)
+    place = np.searchsorted(known, rows["object_id"].to_numpy())
+    words = truth.rows["class"].to_pylist()
+    code = np.array([CLASSES.index(word) if word in CLASSES else -1 for word in words])[place]
+    usable = np.flatnonzero(code >= 0)
+    if len(usable) < FEWEST_LABELS:
+        raise InputError(
+            f"{truth.path}: {len(usable)} objects of known class are in {photometry}, an adaptation needs at "
+            f"least {FEWEST_LABELS}"
+        )
+    measured, z = read_photometry(rows), truth.rows["z"].to_numpy(zero_copy_only=False)[place]
+    labels = {
+        name: np.where(code == CLASSES.index(word), z, np.nan).astype(np.float32)
+        for name, word in (("z_gal", "GALAXY"), ("z_qso", "QSO"))
+    }
+    flux, error = (
+        np.where(measured.usable, part, np.float32(np.nan)) for part in (measured.flux, measured.error)
+    )
+    return LabelledPhotometry(flux, error, measured.ebv, code, labels).rows(usable)
+
+
+def adapt(
+    settings: Path,
+    *,
+    weights: Path,
+    photometry: UPath,
+    truth: Path,
+    library: Path,
+    folder: Path,
+    report: Report = ignore,
+) -> Path:
+    """Adapt weights to a photometry catalogue, calibrate them and write their card; resumes.
+
+    Parameters
+    ----------
+    settings : Path
+        TOML with fields of `ojala.models.ojala.training.OjalaTraining`.
+    weights : Path
+        Weights to start from; they are not changed.
+    photometry : UPath
+        Catalogue made by `ojala ingest`; all of its rows are read without labels.
+    truth : Path
+        Classes and redshifts of some of its objects, as for
+        `ojala.pipeline.quality.validation.truth.read_truth`.
+    library : Path
+        Library of spectra for the mocks.
+    folder : Path
+        Gets weights, state, metrics, learning curve and model card.
+    report : callable
+        Is given each record of the metrics.
+
+    Returns
+    -------
+    Path
+        File of the adapted weights.
+
+    Raises
+    ------
+    InputError
+        A setting is wrong, there are too few labels, or the folder holds another training.
+    """
+    config = read_settings(OjalaTraining, settings)
+    objects, mock = labelled_rows(photometry, read_truth(UPath(truth))), load_sky(library)
+    order = np.random.default_rng(config.seed).permutation(len(objects))
+    ends = (np.cumsum([LEARN_SHARE, CALIBRATE_SHARE]) * len(objects)).astype(int)
+    learn, fit, test = (objects.rows(rows) for rows in np.split(order, ends))
+    galaxy, star, qso = (float(share) for share in np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES))
+    class_weights = (galaxy, star, qso)
+    sky = MixedSky(mock, LabelledSky(learn, class_weights), LABELLED_SHARE)
+    shape = load(weights)[1].config
+    config = replace(
+        config,
+        preset=next((name for name, preset in PRESETS.items() if preset == shape), config.preset),
+        start=str(weights),
+        class_weights=class_weights,
+        note=f"{config.note} {LABELLED_SHARE:.0%} of the draws are {len(learn):,} labelled objects of "
+        f"{photometry.name}; the parts trained are {', '.join(config.parts) or 'all'}.".strip(),
+    )
+    unlabelled = ObservedPhotometry(photometry) if config.discrepancy > 0 else None
+    adapted = train(config, sky, HeldOutSky(mock), folder, report, unlabelled)
+
+    calibrate_weights(adapted, mock)
+    model, info = load(adapted)
+    assert info.calibration is not None  # it was just made
+    info = replace(info, calibration=_calibrate(info.calibration, ask(model, fit)))
+    _save(adapted, model, info)
+    mocks = HeldOutSky(mock).draw(MOCKS_TO_MEASURE, np.random.default_rng([config.seed, 1]))
+    samples = {f"{len(test):,} labelled objects": test, f"{len(mocks):,} mocks": mocks}
+    measures = {
+        f"{name}, {when}": _measures(file, rows)
+        for name, rows in samples.items()
+        for when, file in (("before", weights), ("after", adapted))
+    }
+    _save(adapted, model, replace(info, training=info.training | {"adapted": measures}))
+    write_whole(adapted.with_suffix(".svg"), learning_curve(folder / METRICS_FILE, config.batch_size))
+    write_card(adapted)
+    return adapted
+
+
+def _calibrate(mocks: Calibration, labelled: RawAnswers) -> Calibration:
+    """The calibration of the mocks, with that of labelled objects for classes and redshifts.
+
+    A redshift that fewer than `FEWEST_REDSHIFTS` of them have keeps the calibration of the mocks.
+    """
+    own = fit_calibration(labelled, (1.0, 1.0, 1.0), knots=mocks.knots)
+    enough = torch.isfinite(labelled.targets.redshift).sum(dim=1, keepdim=True) >= FEWEST_REDSHIFTS
+
+    def chosen(name: str) -> Tensor:
+        return torch.where(enough, getattr(own, name), getattr(mocks, name))
+
+    return replace(
+        mocks,
+        class_log_temperature=own.class_log_temperature,
+        class_bias=own.class_bias,
+        redshift_log_temperature=chosen("redshift_log_temperature"),
+        redshift_floor=chosen("redshift_floor"),
+        redshift_population=chosen("redshift_population"),
+    )
+
+
+def _save(path: Path, model: Ojala, info: WeightsInfo) -> None:
+    save(
+        path,
+        model,
+        name=info.name,
+        version=info.version,
+        training=info.training,
+        calibration=info.calibration,
+        novelty=info.novelty,
+    )
+
+
+def _measures(weights: Path, objects: LabelledPhotometry) -> dict[str, dict[str, float]]:
+    """Class and redshift measures of the answers about labelled objects, without bins of magnitude."""
+    answers = OjalaPredictor.load(weights).predict(objects.flux, objects.error, objects.ebv)
+    everywhere = np.full(len(objects), np.nan)
+    return catalogue_metrics(answers, objects.class_code, objects.labels, everywhere)
