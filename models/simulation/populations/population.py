@@ -30,7 +30,7 @@ EXTREME_EW = 500.0
 MAX_LOG_MASS = 12.0
 """log10 of the mass of the most massive galaxies [Msun]."""
 
-_STAR_FORMING_RATE = -9.5  # log10 of 1/yr
+_STAR_FORMING_RATE, _STARBURST_RATE = -9.5, -9.0  # log10 of 1/yr
 _ANY_GALAXY = 0.35  # share of galaxies whose luminosity and redshift do not choose the library member
 _FAMILY_WEIGHT = np.array([1.0, 0.5, 0.15])  # of `galaxies.FAMILIES`
 _BRIGHT_STAR, _STAR_RANGE = 17.5, 0.7  # i magnitude, and its range, at which stars of the field take over
@@ -70,6 +70,9 @@ class Members:
         Cumulative chances among bright and among faint stars.
     quasars : ndarray of int
         Rows, by the strength of their broad lines.
+    starbursts : ndarray of int
+        Rows of galaxies with a specific star-formation rate above 10^-9 a year, which a training draws more
+        often than a survey has them; none on the held-out side, and where all galaxies are of one kind.
     only : str or None
         Of `RARE`, or `STAR_FORMING`, where there is nothing else.
     """
@@ -78,6 +81,7 @@ class Members:
     stars: np.ndarray
     star_cumulative: np.ndarray
     quasars: np.ndarray
+    starbursts: np.ndarray
     only: str | None
 
 
@@ -132,6 +136,14 @@ class Population:
         possible = log_luminosity - library["log_l"][other] < MAX_LOG_MASS
         swapped = (rng.random(len(z)) < _ANY_GALAXY) & possible
         return np.where(swapped | (library["age"][row] > oldest), other, row)
+
+    def starburst_rows(
+        self, row: np.ndarray, z: np.ndarray, side: Members, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Starbursts in place of the galaxies ``row``, where the Universe is old enough for them."""
+        other = side.starbursts[rng.integers(0, len(side.starbursts), len(row))]
+        old_enough = self.libraries.galaxies["age"][other] <= np.interp(z, self._z_grid, self._age_grid)
+        return np.where(old_enough, other, row)
 
     def quasar_rows(self, log_luminosity: np.ndarray, side: Members, rng: np.random.Generator) -> np.ndarray:
         """Library quasars; by the Baldwin effect, lines are the weaker the brighter the nucleus."""
@@ -209,6 +221,9 @@ class Population:
             stars=star,
             star_cumulative=np.cumsum(stars.population_weights(kind), axis=1),
             quasars=quasar[np.argsort(self.libraries.quasars["strength"][quasar], kind="stable")],
+            starbursts=galaxy[
+                (library["log_ssfr"][galaxy] > _STARBURST_RATE) & (only is None and not held_out)
+            ],
             only=only,
         )
 

@@ -40,6 +40,9 @@ I_RANGE = (15.0, 22.8)
 MASS_LABEL = "log_mbh"
 """Label of quasars beside the quantities of `QUANTITIES`: see `quasars.log_black_hole_mass`."""
 
+_BRIGHT_STARBURSTS = 0.06  # share of a training's galaxies that are starbursts at any redshift, however
+# luminous: real ones are blue in the ultraviolet and were taken for quasars where only faint ones were drawn
+_ULTRAVIOLET, _TILT = 3600.0, 0.4  # rest wavelength [Angstrom] below which their slopes vary, and by how much
 _DISTANT_Z = 4.0
 _EBV_KNOWN_BELOW = 0.03  # rows with more reddening than this always state it
 _BLOCK = 256  # objects whose spectra are in memory at a time: they fit into the cache
@@ -200,6 +203,11 @@ class MockSky:
             z = np.where(impossible, z * rng.uniform(0.1, 1.0, len(z)), z)
         luminosity = self.population.log_luminosity(magnitude, z)
         row = self.population.galaxy_rows(z, luminosity, side, rng)
+        bright = np.flatnonzero(rng.random(len(z)) < _BRIGHT_STARBURSTS * (len(side.starbursts) > 0))
+        z[bright] = rng.uniform(0.02, 0.98 * galaxies.Z_MAX, len(bright))
+        if len(bright):
+            row[bright] = self.population.starburst_rows(row[bright], z[bright], side, rng)
+            luminosity = self.population.log_luminosity(magnitude, z)
         # What is still too massive for its light at 7500 A / (1 + z) comes nearer.
         pixel = np.rint(np.log(7500.0 / (1.0 + z)) / FINE.step).astype(np.int64) - FINE.rest_first(
             galaxies.Z_MAX
@@ -215,6 +223,9 @@ class MockSky:
         self._keep_extremes_apart(lines, level, side, rng)
         fine, coarse = self._spectra(library, galaxies.Z_MAX, row, shift, rng)
         self._features.apply(fine, shift, abundances.draw_enhancement(library["log_ssfr"][row], rng))
+        if len(bright):
+            blue = np.minimum(FINE.wavelength / (_ULTRAVIOLET * (1.0 + z[bright, None])), 1.0)
+            fine[bright] *= (blue ** rng.normal(0.0, _TILT, (len(bright), 1))).astype(np.float32)
         flux = self.photometer.continuum(fine, coarse)
         flux += self.photometer.lines(
             galaxies.LINE_WAVELENGTH * (1.0 + z[:, None]), lines * (1.0 + z[:, None])

@@ -87,6 +87,24 @@ def test_no_galaxy_is_older_than_the_universe_at_its_redshift(sky, small):
     assert (small.galaxies["age"][rows] <= Planck18.age(z).to_value("Gyr") + 1e-2).all()
 
 
+def test_trainings_see_luminous_starbursts_that_a_survey_does_not_have(sky, small):
+    training, held_out = (sky.population.members(held_out=side) for side in (False, True))
+    assert len(held_out.starbursts) == 0
+    assert (small.galaxies["log_ssfr"][training.starbursts] > -9.0).all()
+    z = np.full(500, 1.2)
+    row = sky.population.starburst_rows(np.zeros(500, int), z, training, np.random.default_rng(1))
+    assert set(row) <= {0, *training.starbursts}
+    assert (small.galaxies["age"][row[row > 0]] <= Planck18.age(1.2).to_value("Gyr") + 1e-2).all()
+
+    def distant(side: bool) -> float:
+        drawn = sky.draw(
+            8000, np.random.default_rng(3), shares=(1.0, 0.0, 0.0), held_out=side, i_range=(19.0, 20.0)
+        )
+        return float((drawn.labels["z_gal"] > 0.8).mean())
+
+    assert distant(False) > distant(True) + 0.01
+
+
 def test_an_old_library_is_refused_with_what_it_lacks(small, photometer):
     old = {name: values for name, values in small.quasars.items() if name not in ("fwhm", "levels")}
     with pytest.raises(ValueError, match=r"quasars lacks fwhm, levels.*build_library"):
