@@ -97,8 +97,10 @@ def residuals(stars: Path, atmospheres: Atmospheres) -> Residuals:
     ratio -= np.nanmedian(ratio[:, level], axis=1, keepdims=True)
     return Residuals(
         ratio,
-        *(table[name].to_numpy(float) for name in ("teff", "logg", "feh")),
-        np.array([fold_of(star) for star in table.id]),
+        table["teff"].to_numpy(float),
+        table["logg"].to_numpy(float),
+        table["feh"].to_numpy(float),
+        np.array([fold_of(star) for star in table["id"]]),
     )
 
 
