@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""Folder of the weights that come with the program."""
 
 
 def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:

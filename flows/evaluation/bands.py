@@ -18,7 +18,7 @@ import numpy as np
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.library import load_sky
-from ojala.models.checkpoint import WEIGHTS_FOLDER
+from ojala.models import WEIGHTS_FOLDER
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.metrics import NMAD
 from ojala.models.ojala.predictor import OjalaPredictor

@@ -17,7 +17,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, System
 from ojala.flows.evaluation.template_fitting.compare import KnownRows, ask_ojala, known_rows, markdown
-from ojala.models.checkpoint import WEIGHTS_FOLDER
+from ojala.models import WEIGHTS_FOLDER
 from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.quality.validation.predictions import AB_ZERO
 from ojala.pipeline.quality.validation.samples import BRIGHT

@@ -7,7 +7,6 @@ photometry = sky.draw(10_000, np.random.default_rng(1))
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,6 +17,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.bands import BANDS, MODEL_BANDS
 from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.files import atomic_file
 from ojala.models.data import LabelledPhotometry
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.photometry.photometer import Curves, Photometer
@@ -153,13 +153,8 @@ def save_library(path: Path, libraries: Libraries, curves: Curves) -> None:
     }
     for band, curve in curves.items():
         arrays[f"curves/{band}"] = np.array(curve)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
+    with atomic_file(path) as file:
         np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
 
 
 def load_sky(path: Path, *, without: frozenset[str] = frozenset()) -> MockSky:

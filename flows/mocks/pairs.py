@@ -8,7 +8,6 @@ holds pixels and nothing else: no class, no redshift.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ojala.catalogs_schema.files import atomic_file
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE
 from ojala.models.data import Images, Pairs, Spectra
@@ -135,17 +135,14 @@ def keep_pairs(
     report : callable
         Is given the number of each shard that was written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for k in range(shards):
         path, instrument = folder / f"pairs-{k:05d}.npz", SEEN_BY[k % len(SEEN_BY)]
         if path.exists():
             continue
         seeds = ([seed, k, part] for part in range(SHARD // _DRAWN))
         parts = [sky.draw(_DRAWN, np.random.default_rng(one), instrument=instrument).pairs for one in seeds]
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("wb") as file:
+        with atomic_file(path) as file:
             np.savez(file, **_packed(parts))
-        unfinished.rename(path)
         report(k)
 
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.files import atomic_file
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
-from ojala.models.checkpoint import write_whole
 from ojala.models.data import LabelledPhotometry, Sky
 from ojala.models.evaluation.card import write_card
 from ojala.models.ojala.training import OjalaTraining, train
@@ -171,7 +171,8 @@ def train_from(
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
     weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
     curve = learning_curve(folder / METRICS_FILE, config.batch_size)
-    write_whole(weights.with_suffix(".svg"), curve)
+    with atomic_file(weights.with_suffix(".svg")) as file:
+        file.write(curve)
     write_card(weights)
     return weights
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import jinja2
 
-from ojala.models.checkpoint import load, write_whole
+from ojala.catalogs_schema.files import atomic_file
+from ojala.models.checkpoint import load
 from ojala.models.quantities import SCALARS
 
 _TEMPLATES = Path(__file__).parents[1]
@@ -124,6 +125,8 @@ def write_card(
             record["evaluation"] = stored["evaluation"]
     limitations = weights.with_name(f"{weights.stem}.limitations.md")
     text = limitations.read_text() if limitations.exists() else ""
-    write_whole(numbers, (json.dumps(record, indent=1) + "\n").encode())
-    write_whole(numbers.with_suffix(".md"), card(record, text).encode())
+    with atomic_file(numbers) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
+    with atomic_file(numbers.with_suffix(".md")) as file:
+        file.write(card(record, text).encode())
     return numbers.with_suffix(".md")

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from ojala.models.checkpoint import WEIGHTS_FOLDER, CheckpointFormat, NetworkInfo
+from ojala.models import WEIGHTS_FOLDER
+from ojala.models.checkpoint import CheckpointFormat, NetworkInfo
 from ojala.models.serving.precision import Precision
 
 

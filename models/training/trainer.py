@@ -6,7 +6,6 @@ import contextlib
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.files import atomic_file
 from ojala.models.checkpoint import read_tensors, write_tensors
 from ojala.models.training.settings import TrainingSettings
 
@@ -314,9 +314,8 @@ class MetricsLog:
         self._path, self._report = path, report
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text("".join(line + "\n" for line in kept))
-        os.replace(unfinished, path)
+        with atomic_file(path) as file:
+            file.write("".join(line + "\n" for line in kept).encode())
 
     def write(self, record: Record) -> None:
         """Add a record."""

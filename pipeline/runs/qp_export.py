@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.files import TEMPORARY
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, OJALA, OJALA_VECTORS, PDF_BINS, PDF_COLUMNS
 from ojala.catalogs_schema.redshift_pdfs import Z_EDGES, RedshiftPdfs
 from ojala.pipeline.runs.record import RECORD, run_folder
 from ojala.pipeline.runs.releases import pointers
-from ojala.pipeline.storage.files import TEMPORARY, is_local
+from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
 

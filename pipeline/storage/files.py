@@ -5,21 +5,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedReader
+from pathlib import Path
 from typing import Any, cast
 
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
-
-TEMPORARY = ".tmp"
-"""Ending of the names under which files are written before they are renamed."""
+from ojala.catalogs_schema.files import TEMPORARY, atomic_file
 
 
 class OutputError(OjalaError, OSError):
@@ -61,7 +59,8 @@ def write_whole(path: UPath, content: bytes | memoryview, *, durable: bool = Tru
     """
     with remedies(path):
         if is_local(path):
-            _write_and_rename(path, content, durable)
+            with atomic_file(Path(path.path), durable=durable) as file:
+                file.write(content)
         else:
             path.fs.pipe_file(path.path, bytes(content))
 
@@ -89,21 +88,6 @@ def remedies(path: UPath) -> Iterator[None]:
 def is_local(path: UPath) -> bool:
     """Whether a path lies on a file system of this machine, not on an object store."""
     return path.protocol in ("", "file", "local")
-
-
-def _write_and_rename(path: UPath, content: bytes | memoryview, durable: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary.path, path.path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def remove_unfinished(folder: UPath) -> None:

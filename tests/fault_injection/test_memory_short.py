@@ -9,7 +9,7 @@ import pytest
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.inference.adapters.base import WEIGHTS_FOLDER
+from ojala.models import WEIGHTS_FOLDER
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import process
 from tests.fault_injection.processes import start

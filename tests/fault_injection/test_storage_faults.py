@@ -11,6 +11,7 @@ import pytest
 import typer
 from upath import UPath
 
+from ojala.catalogs_schema.files import TEMPORARY
 from ojala.flows.cli.output import show_run
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.ingest.errors import IngestError
@@ -18,7 +19,7 @@ from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.record import Status, read_record, runs_folder
 from ojala.pipeline.runs.releases import pointers
-from ojala.pipeline.storage.files import TEMPORARY, OutputError
+from ojala.pipeline.storage.files import OutputError
 from ojala.pipeline.storage.lock import hold
 from tests.fault_injection.accounts import check, data_of, settle
 from tests.fault_injection.processes import receipts

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from ojala.models import checkpoint
-from ojala.models.checkpoint import MODELS, WEIGHTS_FOLDER, WeightsError
+from ojala.models import WEIGHTS_FOLDER, checkpoint
+from ojala.models.checkpoint import MODELS, WeightsError
 from ojala.models.serving.predictor import BasePredictor
 from ojala.models.training.settings import TrainingSettings
 

@@ -34,7 +34,7 @@ from ojala.flows.evaluation.template_fitting.templates import (
     quasar_grid,
     star_grid,
 )
-from ojala.models.checkpoint import WEIGHTS_FOLDER
+from ojala.models import WEIGHTS_FOLDER
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.simulation.photometry.photometer import Photometer
 from ojala.pipeline.inference.photometry import Photometry, read_photometry

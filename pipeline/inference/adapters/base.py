@@ -17,13 +17,11 @@ from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.catalogs_schema.receipt import Summary
+from ojala.models import WEIGHTS_FOLDER
 from ojala.pipeline.storage.code_version import code_version
 
 if TYPE_CHECKING:
     from ojala.pipeline.inference.model_spec import ModelSpec
-
-WEIGHTS_FOLDER = Path(__file__).parents[3] / "models" / "weights"
-"""Folder of the weights that come with the program."""
 
 WEIGHTS = "weights"
 """Role of the asset that every network has."""

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from ojala.catalogs_schema.avis import EMBEDDING_SIZE
+from ojala.models import WEIGHTS_FOLDER
 from ojala.models.avis.checkpoint import save
 from ojala.models.avis.network import PRESETS, Avis
 from ojala.models.avis.predictor import AvisPredictor
-from ojala.models.checkpoint import WEIGHTS_FOLDER, WeightsError, read_tensors, write_tensors
+from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
 from ojala.models.data import Images, Pairs, Spectra
 from tests.models.avis.pairs_of_kinds import SMALL, blobs, mixed_pairs
 from tests.models.spectral_tokenizer.spectra_of_kinds import as_spectra, mixed_spectra

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from ojala.models.checkpoint import WEIGHTS_FOLDER, file_sha256
+from ojala.models import WEIGHTS_FOLDER
+from ojala.models.checkpoint import file_sha256
 from ojala.models.evaluation.card import card, write_card
 
 NAMES = ("avis-base", "ojala-base", "specpt-base", "spectral-tokenizer-base")
