@@ -43,6 +43,11 @@ def student_t_loss(answer: Tensor, target: Tensor, nu: float = STUDENT_T_NU) -> 
     return constant + log_scale + 0.5 * (nu + 1.0) * torch.log1p(pull**2 / nu)
 
 
+def masked_sum(loss: Tensor, known: Tensor) -> Tensor:
+    """Sum of the losses (N,) of the objects whose label is known, bool (N,)."""
+    return torch.where(known, loss, 0.0).sum()
+
+
 LOG_SCALE_RANGE = (-5.0, 1.5)
 """Bounds of the log-scale of a scalar's distribution [standardised units], in training as in serving."""
 

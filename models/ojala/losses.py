@@ -21,7 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ojala.models.data import LabelledPhotometry
-from ojala.models.layers.distributions import MEAN_LIMIT, RAREST_FRACTION, redshift_loss, student_t_loss
+from ojala.models.layers.distributions import (
+    MEAN_LIMIT,
+    RAREST_FRACTION,
+    masked_sum,
+    redshift_loss,
+    student_t_loss,
+)
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.network import BAND_LIMIT, BANDS
 from ojala.models.quantities import QUANTITIES, SCALARS, Kind
@@ -151,15 +157,15 @@ def losses(
     counts = counts or label_counts(targets)
     code = targets.class_code.clamp_min(0)
     class_loss = F.cross_entropy(answers["class"].float(), code, reduction="none") * class_weights[code]
-    found = {"class": _sum_where(class_loss, targets.class_code >= 0) / counts["class"]}
+    found = {"class": masked_sum(class_loss, targets.class_code >= 0) / counts["class"]}
     for name, bins in zip(REDSHIFTS, targets.redshift, strict=True):
         known = torch.isfinite(bins)
         of_all = redshift_loss(answers[name], torch.where(known, bins, 0.0))
-        found[name] = _sum_where(of_all, known) / counts[name]
+        found[name] = masked_sum(of_all, known) / counts[name]
     for quantity, target in zip(SCALARS, targets.scalars, strict=True):
         known = torch.isfinite(target)
         of_all = student_t_loss(answers[quantity.name], torch.where(known, target, 0.0))
-        found[quantity.name] = _sum_where(of_all, known) / counts[quantity.name]
+        found[quantity.name] = masked_sum(of_all, known) / counts[quantity.name]
     return found
 
 
@@ -179,7 +185,3 @@ def mean_discrepancy(simulated: Tensor, observed: Tensor) -> Tensor:
 def total_loss(found: dict[str, Tensor]) -> Tensor:
     """Weighted sum over quantities."""
     return torch.stack([WEIGHTS[name] * loss for name, loss in found.items()]).sum()
-
-
-def _sum_where(loss: Tensor, known: Tensor) -> Tensor:
-    return torch.where(known, loss, 0.0).sum()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ojala.models.layers.distributions import redshift_loss, student_t_loss
+from ojala.models.layers.distributions import masked_sum, redshift_loss, student_t_loss
 from ojala.models.spectral_tokenizer.heads import STELLAR, HeadAnswers, TokenizerWithHeads
 from ojala.models.spectral_tokenizer.masking import MaskingSettings, TrainingBatch
 
@@ -70,17 +70,12 @@ def head_losses(answers: HeadAnswers, batch: TrainingBatch) -> dict[str, Tensor]
     """Mean loss of each head over the spectra that have its label."""
     code = batch.class_code
     loss = F.cross_entropy(answers.object_class, code.clamp_min(0), reduction="none")
-    found = {"class": _mean_where(loss, code >= 0)}
+    labelled = {"class": (loss, code >= 0)}
     known = torch.isfinite(batch.redshift)
-    loss = redshift_loss(answers.redshift, torch.where(known, batch.redshift, 0.0))
-    found["z"] = _mean_where(loss, known)
+    labelled["z"] = redshift_loss(answers.redshift, torch.where(known, batch.redshift, 0.0)), known
     for index, quantity in enumerate(STELLAR):
         target = batch.stellar[:, index]
         known = torch.isfinite(target)
         loss = student_t_loss(answers.stellar[:, index], torch.where(known, target, 0.0))
-        found[quantity.name] = _mean_where(loss, known)
-    return found
-
-
-def _mean_where(loss: Tensor, known: Tensor) -> Tensor:
-    return torch.where(known, loss, 0.0).sum() / known.sum().clamp_min(1)
+        labelled[quantity.name] = loss, known
+    return {name: masked_sum(loss, of) / of.sum().clamp_min(1) for name, (loss, of) in labelled.items()}
