@@ -10,7 +10,7 @@ resumes reads those that it would have read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -21,10 +21,12 @@ from torch import nn
 
 from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis import losses
-from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
+from ojala.models.avis.augmentation import AugmentationSettings, TrainingBatch, make_training_batch
 from ojala.models.avis.checkpoint import load, save
 from ojala.models.avis.network import PRESETS, Avis
 from ojala.models.data import Pairs
+from ojala.models.spectral_tokenizer.network import TokenizerConfig
+from ojala.models.training.prefetch import prefetch
 from ojala.models.training.settings import TrainingSettings
 from ojala.models.training.trainer import Report, Steps, Trainer, ignore
 
@@ -142,19 +144,30 @@ def train(config: AvisTraining, draw: Draw, check: Check, folder: Path, report: 
 
 def _steps(trainer: Trainer[_WithTemperatures], config: AvisTraining, draw: Draw) -> Steps:
     """Take steps of the optimizers; yields the losses."""
-    while True:
-        parts = _step(trainer, config, draw)
+    for batch in batches(draw, config, trainer.model.network.config.spectrum, trainer.step):
+        parts = _step(trainer, config, batch)
         yield {"loss": {name: round(value, 4) for name, value in parts.items()}}
 
 
-def _step(trainer: Trainer[_WithTemperatures], config: AvisTraining, draw: Draw) -> dict[str, float]:
+def batches(
+    draw: Draw, config: AvisTraining, shape: TokenizerConfig, first_step: int
+) -> Iterator[TrainingBatch]:
+    """Iterate over the batches from ``first_step`` on, drawn in a background thread."""
+
+    def make(step: int) -> TrainingBatch:
+        rng = np.random.default_rng([config.seed, step])
+        pairs, second_view = draw(step, config.batch_size), config.second_view > 0.0
+        return make_training_batch(pairs, shape, config.masking, rng, second_view=second_view)
+
+    return prefetch(make, first_step)
+
+
+def _step(
+    trainer: Trainer[_WithTemperatures], config: AvisTraining, batch: TrainingBatch
+) -> dict[str, float]:
     """Take one step of the optimizers; returns the losses and the norm of the gradient."""
-    rng = np.random.default_rng([config.seed, trainer.step])
     model = trainer.model
     network = model.network
-    pairs = draw(trainer.step, config.batch_size)
-    second_view = config.second_view > 0.0
-    batch = make_training_batch(pairs, network.config.spectrum, config.masking, rng, second_view=second_view)
     with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
         parts, vectors = losses.compute_losses(network, batch.to(config.device), config.masking.p_bottleneck)
     loss = config.spectrum * parts["spectrum"] + config.image * parts["image"]
@@ -164,7 +177,7 @@ def _step(trainer: Trainer[_WithTemperatures], config: AvisTraining, draw: Draw)
         parts["joint"] = losses.variance(vectors.spectrum, vectors.image)
     if config.objective != "towers":
         loss = loss + config.joint * parts["joint"]
-    if second_view:
+    if config.second_view:
         parts["second_view"] = losses.contrastive(vectors.spectrum, vectors.second_view, model.log_scale[1])
         loss = loss + config.second_view * parts["second_view"]
     towers = (network.spectrum, network.image, network.pool_spectrum, network.pool_image)

@@ -23,7 +23,8 @@ from ojala.models.spectral_tokenizer.checkpoint import load, save
 from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
 from ojala.models.spectral_tokenizer.losses import HEAD_WEIGHTS, contrast, losses
 from ojala.models.spectral_tokenizer.masking import MaskingSettings, TrainingBatch, make_training_batch
-from ojala.models.spectral_tokenizer.network import PRESETS
+from ojala.models.spectral_tokenizer.network import PRESETS, TokenizerConfig
+from ojala.models.training.prefetch import prefetch
 from ojala.models.training.settings import TrainingSettings
 from ojala.models.training.trainer import Report, Steps, Trainer, ignore
 
@@ -130,28 +131,44 @@ def _steps(
     trainer: Trainer[TokenizerWithHeads], config: TokenizerTraining, draws: Mapping[str, Draw]
 ) -> Steps:
     """Take steps of the optimizers; yields the losses."""
-    while True:
-        parts = _step(trainer, config, draws)
+    for batches in batches_of_steps(draws, config, trainer.model.config, trainer.step):
+        parts = _step(trainer, config, batches)
         yield {"loss": {name: round(value, 4) for name, value in parts.items()}}
 
 
+def batches_of_steps(
+    draws: Mapping[str, Draw], config: TokenizerTraining, shape: TokenizerConfig, first_step: int
+) -> Iterator[list[TrainingBatch]]:
+    """Iterate over the batches of each step, drawn in a background thread.
+
+    One batch per instrument; with a contrast, two of the same objects by two random instruments.
+    """
+
+    def make(step: int) -> list[TrainingBatch]:
+        rng = np.random.default_rng([config.seed, step])
+        names, made = list(draws), []
+        if config.contrast:
+            names = rng.choice(names, 2, replace=False).tolist()
+        for name in names:
+            objects = np.random.default_rng([config.seed, step, 1]) if config.contrast else rng
+            drawn = draws[name](config.batch_size, objects, rng)
+            labelled = (drawn.spectra, drawn.class_code, drawn.labels)
+            made.append(make_training_batch(*labelled, shape, config.masking, rng))
+        return made
+
+    return prefetch(make, first_step)
+
+
 def _step(
-    trainer: Trainer[TokenizerWithHeads], config: TokenizerTraining, draws: Mapping[str, Draw]
+    trainer: Trainer[TokenizerWithHeads], config: TokenizerTraining, batches: list[TrainingBatch]
 ) -> dict[str, float]:
     """Take one step of the optimizers; returns the losses, mean over the instruments."""
-    rng = np.random.default_rng([config.seed, trainer.step])
     model = trainer.model
     total: dict[str, float] = {}
 
-    def batch_of(name: str, objects: np.random.Generator) -> TrainingBatch:
-        drawn = draws[name](config.batch_size, objects, rng)
-        return make_training_batch(
-            drawn.spectra, drawn.class_code, drawn.labels, model.config, config.masking, rng
-        ).to(config.device)
-
     def losses_of(batch: TrainingBatch) -> tuple[dict[str, Tensor], Tensor]:
         with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
-            return losses(model, batch, config.masking)
+            return losses(model, batch.to(config.device), config.masking)
 
     def weighted(parts: dict[str, Tensor], count: int) -> Tensor:
         for name, value in parts.items():
@@ -160,15 +177,11 @@ def _step(
         return sum(terms, torch.zeros((), device=config.device)) / count
 
     def of_each_instrument() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        for name in draws:
-            parts, _ = losses_of(batch_of(name, rng))
-            yield weighted(parts, len(draws)), parts
+        for batch in batches:
+            parts, _ = losses_of(batch)
+            yield weighted(parts, len(batches)), parts
 
     def of_two_instruments() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        batches = [
-            batch_of(name, np.random.default_rng([config.seed, trainer.step, 1]))
-            for name in rng.choice(list(draws), 2, replace=False).tolist()
-        ]
         (first, one), (second, other) = (losses_of(batch) for batch in batches)
         rows, other_rows = (batch.row for batch in batches)  # either may lack unreadable spectra
         distance = contrast(one[torch.isin(rows, other_rows)], other[torch.isin(other_rows, rows)])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
 import pytest
+import torch
 
+from ojala.models.avis import training
 from ojala.models.avis.augmentation import AugmentationSettings
 from ojala.models.avis.checkpoint import load
 from ojala.models.avis.network import PRESETS
@@ -85,8 +88,18 @@ def test_an_interrupted_training_goes_on_with_the_next_step(config, tmp_path):
     train(config, breaks, no_check, tmp_path)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     saved = [record["step"] for record in records if "held_out" in record]
-    assert steps == list(range(saved[0], saved[-1]))
+    assert steps[: saved[-1] - saved[0]] == list(range(saved[0], saved[-1]))  # further ones are drawn ahead
     assert saved[0] < 20 < saved[-1]
+
+
+def test_batches_drawn_ahead_give_the_weights_of_batches_drawn_in_turn(config, tmp_path, monkeypatch):
+    config = dataclasses.replace(config, minutes=0.2, objective="contrastive", second_view=0.3)
+    ahead = train(config, draw, no_check, tmp_path / "ahead")
+    monkeypatch.setattr(trainer, "time", Clock())
+    monkeypatch.setattr(training, "prefetch", lambda make, first: map(make, itertools.count(first)))
+    in_turn = train(config, draw, no_check, tmp_path / "in turn")
+    weights, others = (load(path)[0].state_dict() for path in (ahead, in_turn))
+    torch.testing.assert_close(weights, others, rtol=0.0, atol=0.0)
 
 
 def test_another_training_s_folder_is_refused(config, tmp_path):

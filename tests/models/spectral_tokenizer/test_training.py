@@ -1,6 +1,7 @@
 """Training: it learns, goes on where it stopped, and keeps a frozen network as it is."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -92,6 +93,19 @@ def test_a_training_goes_on_from_its_last_save(config, tmp_path, monkeypatch):
         run(dataclasses.replace(config, seed=9), tmp_path)
 
 
+@pytest.mark.parametrize("contrast", [0.0, 0.5])
+def test_batches_drawn_ahead_give_the_weights_of_batches_drawn_in_turn(
+    config, tmp_path, monkeypatch, contrast
+):
+    config = dataclasses.replace(config, minutes=0.2, contrast=contrast)
+    ahead = run(config, tmp_path / "ahead")
+    monkeypatch.setattr(trainer, "time", Clock())
+    monkeypatch.setattr(training, "prefetch", lambda make, first: map(make, itertools.count(first)))
+    in_turn = run(config, tmp_path / "in turn")
+    weights, others = (load(path)[0].state_dict() for path in (ahead, in_turn))
+    torch.testing.assert_close(weights, others, rtol=0.0, atol=0.0)
+
+
 def test_a_frozen_network_stays_as_it_is_while_its_heads_learn(config, tmp_path):
     weights = run(dataclasses.replace(config, minutes=0.2), tmp_path / "both")
     masking = MaskingSettings(target_fraction=0.0, p_bottleneck=0.0)
@@ -122,7 +136,7 @@ def test_embeddings_of_one_object_are_pulled_together_from_given_weights_on(conf
         assert one != other
         assert of_one == of_other  # the same objects
     _, info = load(after)
-    assert info.training["draws"] == len(asked) * config.batch_size
+    assert info.training["draws"] == 2 * steps[-1]["step"] * config.batch_size
     assert info.training["before"] == load(weights)[1].training
 
 
