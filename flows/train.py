@@ -37,6 +37,9 @@ def train(
     without_fold: Annotated[
         int, parameter("integer", "fold of their objects, 0 to 3, to leave out; -1 for none")
     ] = -1,
+    pairs: Annotated[
+        str, parameter("string", "folder of stored pairs for avis; empty to draw pairs on the fly")
+    ] = "",
     model: Annotated[str, parameter("string", f"model to train: {', '.join(TRAININGS)}")] = DEFAULT,
 ) -> str:
     """Train a model on a library of spectra, or resume an interrupted training.
@@ -57,6 +60,8 @@ def train(
         Folder with the transmission curves for these spectra; empty for none.
     without_fold : int
         Fold of their objects, 0 to 3, that is left out for cross-validation; -1 for none.
+    pairs : str
+        Folder of stored pairs for AVIS; empty to draw pairs on the fly.
     model : str
         Name in `ojala.flows.training.registry.TRAININGS`.
 
@@ -76,6 +81,7 @@ def train(
         spectra=UPath(spectra) if spectra else None,
         curves=Path(curves) if curves else None,
         without_fold=None if without_fold < 0 else without_fold,
+        pairs=Path(pairs) if pairs else None,
     )
     card = weights.with_suffix(".md")
     if card.exists():

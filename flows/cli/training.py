@@ -18,7 +18,6 @@ app = Commands()
 
 Curves = Annotated[Path, typer.Option(help="Folder with the transmission curves.")]
 Library = Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")]
-Settings = Annotated[Path, typer.Argument(help="TOML file with the settings of the training.")]
 Training = Annotated[Path, typer.Option(help="Folder of the training; an unfinished one is resumed.")]
 
 
@@ -103,12 +102,6 @@ def _show_progress(record: dict[str, object]) -> None:
     print(f"step {record['step']}, {record['seconds']} s", flush=True)
 
 
-def _train(model: str, settings: Path, library: Path, out: Path, as_json: bool, **inputs: object) -> None:
-    report = (lambda record: None) if as_json else _show_progress
-    weights = start_training(model, settings, library=library, folder=out, report=report, **inputs)
-    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
-
-
 @app.command(resumable=True)
 def train(
     arguments: Annotated[
@@ -134,23 +127,29 @@ def train(
         int | None,
         typer.Option(help="Fold of their objects (0 to 3) to leave out, for cross-validation.", min=0, max=3),
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of stored pairs for avis (`python -m ojala.flows.mocks.pairs`)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on mock objects drawn on the fly; writes weights. The same command resumes a training."""
     if len(arguments) > 2:
         raise InputError(f"expected [MODEL] SETTINGS, not {len(arguments)} arguments: {' '.join(arguments)}")
     *model, settings = arguments
-    _train(
+    weights = start_training(
         model[0] if model else DEFAULT,
         Path(settings),
-        library,
-        out,
-        as_json,
+        library=library,
+        folder=out,
+        report=(lambda record: None) if as_json else _show_progress,
         unlabelled=UPath(unlabelled) if unlabelled else None,
         spectra=UPath(spectra) if spectra else None,
         curves=curves,
         without_fold=without_fold,
+        pairs=pairs,
     )
+    echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
 @app.command(resumable=True)
@@ -184,18 +183,6 @@ def adapt(
         report=(lambda record: None) if as_json else _show_progress,
     )
     echo(f"weights: {adapted}", {"weights": str(adapted)}, as_json)
-
-
-@app.command(resumable=True, hidden=True)
-def train_specpt(settings: Settings, library: Library, out: Training, as_json: AsJson = False) -> None:
-    """Train SpecPT: `ojala train specpt`."""
-    _train("specpt", settings, library, out, as_json)
-
-
-@app.command(resumable=True, hidden=True)
-def train_tokenizer(settings: Settings, library: Library, out: Training, as_json: AsJson = False) -> None:
-    """Train the spectral tokenizer: `ojala train spectral-tokenizer`."""
-    _train("spectral-tokenizer", settings, library, out, as_json)
 
 
 @app.command()

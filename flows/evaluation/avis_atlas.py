@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ojala.flows.mocks.library import load_sky
-from ojala.flows.mocks.pairs import SEEN_BY, PairSky
+from ojala.flows.mocks.pairs import INSTRUMENT_CYCLE, PairSky
 from ojala.models.avis.atlas import Atlas, read_atlas, write_atlas
 from ojala.models.avis.atlas_fit import fit_atlas
 from ojala.models.avis.evaluation import cluster_quality, redshift_quality
@@ -62,7 +62,7 @@ def embed_pairs(
     embedding, z, codes = [], [], []
     for k, begin in enumerate(range(0, n, _AT_ONCE)):
         rng = np.random.default_rng([seed, int(held_out), k])
-        size, instrument = min(_AT_ONCE, n - begin), SEEN_BY[k % len(SEEN_BY)]
+        size, instrument = min(_AT_ONCE, n - begin), INSTRUMENT_CYCLE[k % len(INSTRUMENT_CYCLE)]
         drawn = sky.draw(size, rng, instrument=instrument, held_out=held_out)
         made = predictor.predict(drawn.pairs)["embedding"]
         known = np.isfinite(made).all(axis=1)

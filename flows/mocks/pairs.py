@@ -1,8 +1,8 @@
-"""Pairs of mock spectra and images, drawn as they are needed or kept in a folder.
+"""Pairs of mock spectra and images, drawn on the fly or stored in a folder.
 
-``python -m ojala.flows.mocks.pairs --library FILE --out DIR --shards 96`` keeps pairs in shards of 2,048 for
-a training, every fourth with spectra of SDSS in place of DESI's; shards that are there already stay. A shard
-holds pixels and nothing else: no class, no redshift.
+``python -m ojala.flows.mocks.pairs --library FILE --out DIR --shards 96`` stores pairs in shards of 2,048 for
+a training, every fourth shard with spectra of SDSS instead of DESI; existing shards stay. A shard holds
+pixels alone, no class or redshift.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.files import atomic_file
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE
@@ -28,15 +29,15 @@ from ojala.models.simulation.spectroscopy.instruments import INSTRUMENTS
 SHARD = 2048
 """Pairs in a shard."""
 
-SEEN_BY = ("DESI", "DESI", "DESI", "SDSS")
-"""Instruments of the spectra in successive shards."""
+INSTRUMENT_CYCLE = ("DESI", "DESI", "DESI", "SDSS")
+"""Instruments of the spectra in successive shards or steps."""
 
-_DRAWN = 256  # at a time
+_BLOCK = 256  # pairs that are drawn at a time
 
 
 @dataclass(frozen=True, slots=True)
 class MockPairs:
-    """Pairs with what is known of their objects.
+    """Pairs with the truth.
 
     Attributes
     ----------
@@ -45,7 +46,7 @@ class MockPairs:
     objects : Objects
         Their objects, with class, redshift and labels.
     images : MockImages
-        The images once more, with total fluxes and sizes.
+        The same images with total fluxes and sizes.
     """
 
     pairs: Pairs
@@ -54,7 +55,7 @@ class MockPairs:
 
 
 class PairSky:
-    """Draws objects of a mock sky and sees each through a spectrograph and a camera.
+    """Sampler of objects of a mock sky, each observed with a spectrograph and a camera.
 
     Parameters
     ----------
@@ -72,84 +73,88 @@ class PairSky:
         objects = self._spectra.choose(n, rng, held_out=held_out)
         signal = SIGNAL_TO_NOISE[instrument]
         drawn = self._spectra.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=signal)
-        spectra = drawn.spectra
         images = self._images.observe(objects, rng)
-        return MockPairs(Pairs(spectra, images.images), objects, images)
+        return MockPairs(Pairs(drawn.spectra, images.images), objects, images)
 
 
-class KeptPairs:
-    """Pairs in a folder, each of which is seen once before any is seen again.
+class StoredPairs:
+    """Pairs in a folder, in random order: every pair once in each epoch.
 
     Parameters
     ----------
     folder : Path
-        As `keep_pairs` fills it.
+        Folder that `store_pairs` has filled.
 
     Raises
     ------
-    FileNotFoundError
+    InputError
         There is no shard.
     """
 
     def __init__(self, folder: Path) -> None:
         self._paths = sorted(folder.glob("pairs-*.npz"))
         if not self._paths:
-            raise FileNotFoundError(
-                f"{folder} holds no pairs; fill it with python -m ojala.flows.mocks.pairs"
-            )
-        self._at, self._shard = -1, dict[str, np.ndarray]()
+            raise InputError(f"{folder} holds no pairs; fill it with python -m ojala.flows.mocks.pairs")
+        self._loaded, self._shard = -1, dict[str, np.ndarray]()
 
     def __len__(self) -> int:
         return SHARD * len(self._paths)
 
     def batch(self, step: int, n: int, seed: int) -> Pairs:
-        """The ``n`` pairs that a seed gives to a step: a divisor of the shard's 2,048."""
-        of_shard = SHARD // n
-        epoch, place = divmod(step, of_shard * len(self._paths))
-        which, part = divmod(place, of_shard)
-        rng = np.random.default_rng([seed, epoch])
-        at = int(rng.permutation(len(self._paths))[which])
-        if at != self._at:
-            with np.load(self._paths[at]) as arrays:
+        """Pairs of a step, determined by the seed; ``n`` must divide `SHARD`.
+
+        Raises
+        ------
+        InputError
+            It does not.
+        """
+        if SHARD % n:
+            raise InputError(f"batch_size must divide the {SHARD:,} pairs of a shard, {n} does not")
+        per_shard = SHARD // n
+        epoch, position = divmod(step, per_shard * len(self._paths))
+        which, part = divmod(position, per_shard)
+        shard = int(np.random.default_rng([seed, epoch]).permutation(len(self._paths))[which])
+        if shard != self._loaded:
+            with np.load(self._paths[shard]) as arrays:
                 self._shard = {name: arrays[name] for name in arrays.files}
-            self._at = at
-        order = np.random.default_rng([seed, epoch, at]).permutation(SHARD)
+            self._loaded = shard
+        order = np.random.default_rng([seed, epoch, shard]).permutation(SHARD)
         return _unpack(self._shard, order[n * part : n * (part + 1)])
 
 
-def keep_pairs(
+def store_pairs(
     sky: PairSky, folder: Path, shards: int, seed: int, report: Callable[[int], None] = lambda done: None
 ) -> None:
-    """Draw shards of pairs for training into a folder, each a file that is written whole.
+    """Draw training pairs and store them in a folder.
 
     Parameters
     ----------
     sky : PairSky
-        The sky.
+        Source of the pairs.
     folder : Path
-        Gets ``pairs-00000.npz`` and so on; 115 MB each.
+        Folder for ``pairs-00000.npz`` and so on, 115 MB each; files are written atomically.
     shards : int
-        How many.
+        Number of files.
     seed : int
-        With the number of a shard, decides what it holds.
+        Seed; with the number of a shard it determines the content.
     report : callable
-        Is given the number of each shard that was written.
+        Receives the number of each written shard.
     """
     for k in range(shards):
-        path, instrument = folder / f"pairs-{k:05d}.npz", SEEN_BY[k % len(SEEN_BY)]
+        path, instrument = folder / f"pairs-{k:05d}.npz", INSTRUMENT_CYCLE[k % len(INSTRUMENT_CYCLE)]
         if path.exists():
             continue
-        seeds = ([seed, k, part] for part in range(SHARD // _DRAWN))
-        parts = [sky.draw(_DRAWN, np.random.default_rng(one), instrument=instrument).pairs for one in seeds]
+        seeds = ([seed, k, part] for part in range(SHARD // _BLOCK))
+        parts = [sky.draw(_BLOCK, np.random.default_rng(one), instrument=instrument).pairs for one in seeds]
         with atomic_file(path) as file:
             np.savez(file, **_packed(parts))
         report(k)
 
 
 def _packed(parts: list[Pairs]) -> dict[str, Any]:
-    """What is kept: fluxes and errors in half precision, an infinite error where a pixel was lost.
+    """Arrays of a shard: fluxes and errors in half precision, an infinite error for a lost pixel.
 
-    Rounding is far below the noise of all but the brightest objects. Errors of an image are one a band.
+    Rounding is far below the noise of all but the brightest objects. An image has one error per band.
     """
     size = parts[0].spectra.sizes[0]
     with np.errstate(divide="ignore", over="ignore"):
@@ -181,12 +186,12 @@ def _unpack(shard: dict[str, np.ndarray], rows: np.ndarray) -> Pairs:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the pairs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pairs")
     parser.add_argument("--shards", type=int, default=96, help="of 2,048 pairs each")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    keep_pairs(
+    store_pairs(
         PairSky(load_sky(arguments.library)),
         arguments.out,
         arguments.shards,

@@ -1,40 +1,34 @@
-"""Training of AVIS on mock pairs.
+"""Training of AVIS from a library of spectra and a TOML file, in stages; writes weights and their model card.
 
-``python -m ojala.flows.training.avis --library FILE --objective towers --out DIR --minutes 15``, then with
-``--objective contrastive --start DIR/avis-base.safetensors --out OTHER``. With ``--pool DIR`` pairs are read
-from a folder that ``ojala.flows.mocks.pairs`` has filled; otherwise each step draws new ones. An unfinished
-training in the folder is resumed.
+settings = Path("flows/training/configs/avis.toml")
+weights = train_from(settings, library=Path("library.npz"), folder=Path("avis"))
 """
 
 from __future__ import annotations
 
-import argparse
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
-import torch
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
-from ojala.flows.mocks.pairs import SEEN_BY, KeptPairs, PairSky
+from ojala.flows.mocks.pairs import INSTRUMENT_CYCLE, PairSky, StoredPairs
 from ojala.models.avis.checkpoint import AvisInfo
 from ojala.models.avis.network import Avis
 from ojala.models.avis.predictor import AvisPredictor
-from ojala.models.avis.training import AvisTraining, Draw, Objective, train
+from ojala.models.avis.training import AvisTraining, Draw, train
 from ojala.models.data import Pairs
 from ojala.models.evaluation.card import write_card
+from ojala.models.settings import from_mapping, read_toml
 from ojala.models.spectral_tokenizer.evaluation import retrieval
+from ojala.models.training.trainer import Report, ignore
 
 HELD_OUT = 500
-"""Held-out pairs that are checked at each save."""
-
-JOINT = AvisTraining(batch_size=256, learning_rate=3e-3, spectrum=0.3, image=0.3)
-"""Settings of the joint stage: the joint objective, with a small weight of the reconstruction."""
-
-WEIGHTS = {"towers": 0.0, "contrastive": 1.0, "variance": 0.2}
-"""Weights of the joint objectives; at the start, theirs are losses of about 5."""
+"""Held-out pairs that are measured at each save."""
 
 
 class HeldOutCheck:
@@ -47,59 +41,67 @@ class HeldOutCheck:
         """Ranks of the right image among all for a spectrum."""
         info = AvisInfo("in training", "", model.config, {}, "")
         device = next(model.parameters()).device.type
-        answers = AvisPredictor(model, info, device=device, precision="bf16", batch_size=32).predict(
-            self._pairs
-        )
-        found = retrieval(answers["embedding_spectrum"], answers["embedding_image"])
-        return {name: round(value, 4) for name, value in found.items()}
+        predictor = AvisPredictor(model, info, device=device, precision="bf16", batch_size=32)
+        predictions = predictor.predict(self._pairs)
+        ranks = retrieval(predictions["embedding_spectrum"], predictions["embedding_image"])
+        return {name: round(value, 4) for name, value in ranks.items()}
 
 
 def on_the_fly(sky: PairSky, seed: int) -> Draw:
-    """New pairs for each step."""
+    """Source of new pairs for each step."""
 
     def draw(step: int, n: int) -> Pairs:
-        instrument = SEEN_BY[step % len(SEEN_BY)]
+        instrument = INSTRUMENT_CYCLE[step % len(INSTRUMENT_CYCLE)]
         return sky.draw(n, np.random.default_rng([seed, step]), instrument=instrument).pairs
 
     return draw
 
 
-def train_from_library(config: AvisTraining, library: Path, pool: Path | None, folder: Path) -> Path:
-    """Train on mock pairs of a library, stored in a pool or drawn anew, and write weights and their card."""
+def read_stages(settings: Path) -> list[AvisTraining]:
+    """Read the stages of a training, in order.
+
+    Each table ``[[stages]]`` of the TOML file holds fields of `ojala.models.avis.training.AvisTraining`;
+    fields outside of the tables belong to all stages.
+
+    Raises
+    ------
+    InputError
+        There is no stage, or a setting is unknown or wrong.
+    """
+    shared = read_toml(settings)
+    stages: list[dict[str, Any]] = shared.pop("stages", [])
+    if not stages:
+        raise InputError(f"{settings}: there is no table [[stages]]; a training of AVIS has one per stage")
+    try:
+        return [from_mapping(AvisTraining, shared | stage) for stage in stages]
+    except InputError as error:
+        raise InputError(f"{settings}: {error}") from error
+
+
+def train_from(
+    settings: Path, *, library: Path, folder: Path, report: Report = ignore, pairs: Path | None = None
+) -> Path:
+    """Train AVIS in the stages of a TOML file, each from the weights of the one before.
+
+    See `ojala.flows.training.registry.start_training` for the other parameters, the result and the errors.
+
+    Parameters
+    ----------
+    settings : Path
+        See `read_stages`.
+    pairs : Path, optional
+        Folder of stored pairs, as `ojala.flows.mocks.pairs` fills it; by default each step draws new pairs.
+    """
+    stages = read_stages(settings)
     sky = PairSky(load_sky(library))
-    draw: Draw = on_the_fly(sky, config.seed)
-    if pool is not None:
-        draw = partial(KeptPairs(pool).batch, seed=config.seed)
-    weights = train(config, draw, HeldOutCheck(sky, HELD_OUT), folder, _show)
-    write_card(weights)
-    return weights
-
-
-def _show(record: dict[str, object]) -> None:
-    print(record, flush=True)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--library", type=Path, required=True, help="library of spectra")
-    parser.add_argument("--pool", type=Path, help="folder of kept pairs")
-    parser.add_argument("--objective", choices=get_args(Objective), default="towers")
-    parser.add_argument("--start", default="", help="weights to begin with")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the training")
-    parser.add_argument(
-        "--second-view", type=float, default=0.0, help="weight of the contrast of two views of a spectrum"
-    )
-    parser.add_argument("--minutes", type=float, default=15.0, help="of training")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and pairs")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    config = replace(
-        AvisTraining() if arguments.objective == "towers" else JOINT,
-        objective=arguments.objective,
-        joint=WEIGHTS[arguments.objective],
-        start=arguments.start,
-        second_view=arguments.second_view,
-        minutes=arguments.minutes,
-        seed=arguments.seed,
-    )
-    print(train_from_library(config, arguments.library, arguments.pool, arguments.out))
+    check = HeldOutCheck(sky, HELD_OUT)
+    weights = Path()
+    for number, stage in enumerate(stages, start=1):
+        draw = on_the_fly(sky, stage.seed)
+        if pairs is not None:
+            draw = partial(StoredPairs(pairs).batch, seed=stage.seed)
+        config = stage if number == 1 else replace(stage, start=str(weights))
+        weights = train(config, draw, check, folder / f"stage-{number}", report)
+    final = Path(shutil.copy(weights, folder))
+    write_card(final)
+    return final

@@ -13,6 +13,7 @@ TRAININGS: Mapping[str, str] = {
     "ojala": "ojala.flows.training.ojala:train_from",
     "specpt": "ojala.flows.training.specpt:train_from",
     "spectral-tokenizer": "ojala.flows.training.spectral_tokenizer:train_from",
+    "avis": "ojala.flows.training.avis:train_from",
 }
 """``module:function`` by name of the model. A function takes the TOML file of settings, ``library``,
 ``folder``, ``report`` and further inputs by name, and returns the path of the weights."""

@@ -149,7 +149,7 @@ def test_a_training_is_chosen_by_its_model(tmp_path):
     settings = tmp_path / "none.toml"
     assert "choose from ojala, specpt" in train("train", "nobody", settings)
     assert "specpt takes no --unlabelled" in train("train", "specpt", settings, "--unlabelled", "p")
-    for command in (("train",), ("train", "specpt"), ("train-specpt",), ("train-tokenizer",)):
+    for command in (("train",), ("train", "specpt"), ("train", "spectral-tokenizer"), ("train", "avis")):
         assert f"{settings}: " in train(*command, settings)
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.evaluation.avis import Samples, both_ways, embed, measure, photometry, redshifts, scaled
 from ojala.flows.mocks import pairs as avis_pool
-from ojala.flows.mocks.pairs import KeptPairs, PairSky, keep_pairs
-from ojala.flows.training.avis import HeldOutCheck, on_the_fly
+from ojala.flows.mocks.pairs import PairSky, StoredPairs, store_pairs
+from ojala.flows.training import avis as training
+from ojala.flows.training.avis import HeldOutCheck, on_the_fly, read_stages
+from ojala.models import WEIGHTS_FOLDER
 from ojala.models.avis import network
+from ojala.models.avis.checkpoint import load
 from ojala.models.avis.network import Avis
 from ojala.models.avis.predictor import AvisPredictor
-from ojala.models.avis.training import AvisTraining, train
+from ojala.models.avis.training import AvisTraining
 from ojala.models.evaluation.card import card, card_record
+from ojala.models.settings import from_mapping
 from ojala.models.simulation.photometry.photometer import Photometer
 from ojala.models.simulation.skies.photometric import MockSky
 from tests.models.avis.pairs_of_kinds import SMALL
@@ -33,9 +39,9 @@ def sky() -> PairSky:
 @pytest.fixture
 def pool(sky, tmp_path, monkeypatch):
     monkeypatch.setattr(avis_pool, "SHARD", 8)
-    monkeypatch.setattr(avis_pool, "_DRAWN", 4)
-    monkeypatch.setattr(avis_pool, "SEEN_BY", ("DESI", "SDSS"))
-    keep_pairs(sky, tmp_path, 2, seed=1)
+    monkeypatch.setattr(avis_pool, "_BLOCK", 4)
+    monkeypatch.setattr(avis_pool, "INSTRUMENT_CYCLE", ("DESI", "SDSS"))
+    store_pairs(sky, tmp_path, 2, seed=1)
     return tmp_path
 
 
@@ -53,7 +59,7 @@ def test_kept_pairs_are_those_that_were_drawn_to_three_digits(sky, pool):
     with np.load(pool / "pairs-00001.npz") as shard:
         assert set(shard.files) == {"wavelength", "flux", "error", "image", "image_ivar", "psf_fwhm"}
         np.testing.assert_allclose(shard["flux"][:4].ravel(), drawn.spectra.flux, rtol=1e-3, atol=1e-4)
-    kept = KeptPairs(pool)
+    kept = StoredPairs(pool)
     assert len(kept) == 16
     batch = kept.batch(0, 4, seed=3)
     assert len(batch) == 4
@@ -63,7 +69,7 @@ def test_kept_pairs_are_those_that_were_drawn_to_three_digits(sky, pool):
 
 
 def test_each_kept_pair_is_seen_once_before_any_is_seen_again(pool):
-    kept = KeptPairs(pool)
+    kept = StoredPairs(pool)
     sums = [batch.images.flux.sum(axis=(1, 2, 3)) for batch in (kept.batch(k, 4, seed=3) for k in range(8))]
     first, second = np.concatenate(sums[:4]), np.concatenate(sums[4:])
     assert len(np.unique(first)) == 16
@@ -72,8 +78,8 @@ def test_each_kept_pair_is_seen_once_before_any_is_seen_again(pool):
 
 
 def test_an_empty_pool_says_how_to_fill_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"fill it with python -m ojala\.flows\.mocks\.pairs"):
-        KeptPairs(tmp_path)
+    with pytest.raises(InputError, match=r"fill it with python -m ojala\.flows\.mocks\.pairs"):
+        StoredPairs(tmp_path)
 
 
 def test_a_step_s_pairs_are_its_own(sky):
@@ -83,13 +89,54 @@ def test_a_step_s_pairs_are_its_own(sky):
     assert not np.array_equal(one, other)
 
 
+SETTINGS = """
+name = "small"
+preset = "small"
+minutes = 0.01
+batch_size = 4
+
+[[stages]]
+objective = "towers"
+
+[[stages]]
+objective = "contrastive"
+second_view = 1.0
+"""
+
+
+def test_the_settings_that_are_shipped_are_those_of_the_bundled_weights():
+    *stages, last = read_stages(Path(__file__).parents[3] / "flows" / "training" / "configs" / "avis.toml")
+    trained = load(WEIGHTS_FOLDER / "avis-base.safetensors")[1].training
+    for stage in (last, *reversed(stages)):
+        start = trained["config"]["start"]
+        assert dataclasses.replace(stage, start=start) == from_mapping(AvisTraining, trained["config"])
+        trained = trained.get("before")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [("epochs = 3\n[[stages]]\n", "unknown settings: epochs"), ("", "no table")]
+)
+def test_wrong_settings_are_named_with_their_file(tmp_path, wrong, message):
+    (tmp_path / "avis.toml").write_text(wrong)
+    with pytest.raises(InputError, match=rf"avis\.toml: .*{message}"):
+        read_stages(tmp_path / "avis.toml")
+
+
+def test_a_batch_that_does_not_divide_a_shard_is_refused(pool):
+    with pytest.raises(InputError, match="batch_size must divide the 8 pairs"):
+        StoredPairs(pool).batch(0, 3, seed=1)
+
+
 def test_from_mock_pairs_to_the_card(sky, tmp_path, monkeypatch):
     monkeypatch.setitem(network.PRESETS, "small", SMALL)
-    settings = AvisTraining(name="small", preset="small", minutes=0.01, batch_size=4)
-    draw = on_the_fly(sky, seed=1)
-    towers = train(settings, draw, HeldOutCheck(sky, 4), tmp_path / "towers")
-    joint = dataclasses.replace(settings, objective="contrastive", start=str(towers), second_view=1.0)
-    weights = train(joint, draw, HeldOutCheck(sky, 4), tmp_path / "joint")
+    monkeypatch.setattr(training, "PairSky", lambda mock: sky)
+    monkeypatch.setattr(training, "load_sky", lambda path: None)
+    monkeypatch.setattr(training, "HELD_OUT", 4)
+    (tmp_path / "avis.toml").write_text(SETTINGS)
+    out = tmp_path / "out"
+    weights = training.train_from(tmp_path / "avis.toml", library=tmp_path / "none.npz", folder=out)
+    assert weights.with_suffix(".md").exists()
+    assert load(weights)[1].training["before"]["config"]["objective"] == "towers"
 
     samples = Samples.drawn(sky, 120, 90)
     predictor = AvisPredictor.load(weights)
