@@ -1,4 +1,4 @@
-"""Checkpoints: a network's weights with name, shape and training inside, in one safetensors file."""
+"""Checkpoints: safetensors files with the weights, name, shape and training of a network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODELS = ("avis", "ojala", "specpt", "spectral_tokenizer")
 
 
 class WeightsError(OjalaError, ValueError):
-    """A file that does not hold whole weights of this network."""
+    """A file is missing or damaged, or holds weights of another network."""
 
 
 class StoredPart(Protocol):
@@ -35,7 +35,7 @@ class StoredPart(Protocol):
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
-        """Read the arrays that `tensors` gave; ValueError if they are not whole."""
+        """Build the part from its arrays; ValueError if they are incomplete."""
 
 
 Config = TypeVar("Config")
@@ -54,7 +54,7 @@ class NetworkInfo(Generic[Config]):
     config : Config
         Shape of the network.
     training : dict
-        Summary of the training (budget, draws, metrics), as in the model card.
+        Summary of the training (budget, draws, metrics).
     sha256 : str
         SHA-256 of the file.
     """
@@ -73,7 +73,7 @@ class CheckpointFormat(Generic[Network, Info]):
     Attributes
     ----------
     name : str
-        Written into every file; files with another name are refused.
+        Name of the format in the header; files with another name are refused.
     config : type
         Dataclass of the network's shape.
     build : callable
@@ -103,7 +103,7 @@ class CheckpointFormat(Generic[Network, Info]):
         training: Mapping[str, object],
         **parts: StoredPart | None,
     ) -> None:
-        """Write weights, whole or not at all.
+        """Write weights atomically.
 
         Parameters
         ----------
@@ -114,7 +114,7 @@ class CheckpointFormat(Generic[Network, Info]):
         name, version : str
             Name of the model and version of its weights.
         training : mapping
-            Summary of the training; goes into the header as JSON.
+            Summary of the training, stored in the header as JSON.
         **parts : StoredPart or None
             Parts to store, by the names of `parts`.
         """
@@ -196,16 +196,17 @@ def load(path: Path | str) -> tuple[str, nn.Module, NetworkInfo[Any]]:
     WeightsError
         See `CheckpointFormat.load`.
     """
-    written = read_tensors(Path(path))[1].get("format")
-    known = formats()
-    if written not in known:
-        raise WeightsError(f"{path}: format is {written!r}, this program reads {', '.join(map(repr, known))}")
-    model, form = known[written]
+    name, registered = read_tensors(Path(path))[1].get("format"), formats()
+    if name not in registered:
+        raise WeightsError(
+            f"{path}: format is {name!r}, this program reads {', '.join(map(repr, registered))}"
+        )
+    model, form = registered[name]
     return (model, *form.load(path))
 
 
 def _training(text: str) -> dict[str, Any]:
-    """Summary of a training, and of those before it, by the present names of settings."""
+    """Decode the summary of a training and of its earlier stages, with the present names of settings."""
 
     def renamed(summary: Mapping[str, Any]) -> dict[str, Any]:
         changed = {"config": present_names, "before": renamed}
@@ -218,19 +219,19 @@ def _training(text: str) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file atomically."""
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as file:
         file.write(save(arrays, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+    """Read tensors and metadata of a safetensors file.
 
     Raises
     ------
     WeightsError
-        If the file is missing, cut short or something else.
+        The file is missing, truncated or no safetensors file.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; train weights first or give the path of existing ones")
@@ -243,21 +244,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def take_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Take the tensors of a part out of all."""
+    """Remove the tensors of a part and return them, by their names in the part."""
     begin = f"{part}."
     return {name.removeprefix(begin): tensors.pop(name) for name in list(tensors) if name.startswith(begin)}
 
 
 def differences(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
-    """What is unknown, missing, of another shape or not finite, as text; at most five of them."""
-    found = [f"unknown tensor {name}" for name in sorted(set(tensors) - set(expected))]
-    found += [f"missing tensor {name}" for name in sorted(set(expected) - set(tensors))]
+    """Describe unknown, missing, misshapen and non-finite tensors; at most five of them."""
+    problems = [f"unknown tensor {name}" for name in sorted(set(tensors) - set(expected))]
+    problems += [f"missing tensor {name}" for name in sorted(set(expected) - set(tensors))]
     for name in sorted(set(expected) & set(tensors)):
         if tensors[name].shape != expected[name].shape:
-            found.append(f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}")
+            problems.append(f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}")
         elif not bool(torch.isfinite(tensors[name]).all()):
-            found.append(f"{name} holds values that are not finite")
-    return found[:5] + ([f"and {len(found) - 5} more"] if len(found) > 5 else [])
+            problems.append(f"{name} holds values that are not finite")
+    return problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
 
 
 def file_sha256(path: Path) -> str:

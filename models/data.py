@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """N spectra with P pixels in all.
+    """N spectra with P pixels in total.
 
     Attributes
     ----------
@@ -28,8 +28,8 @@ class Spectra:
     ivar: np.ndarray
 
     @classmethod
-    def of(cls, spectra: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Spectra:
-        """From wavelength, flux and inverse variance of each."""
+    def from_arrays(cls, spectra: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Spectra:
+        """Join the wavelength, flux and inverse variance of each spectrum."""
         sizes = [len(wavelength) for wavelength, _, _ in spectra]
         parts = [
             np.concatenate([one[k] for one in spectra], dtype=np.float32)
@@ -60,7 +60,7 @@ class Spectra:
 
 @dataclass(frozen=True, slots=True)
 class LabelledPhotometry:
-    """Photometry of N objects with what is known of them.
+    """Photometry and labels of N objects.
 
     Attributes
     ----------
@@ -68,16 +68,15 @@ class LabelledPhotometry:
         Flux densities f_nu and their standard errors [uJy] in the order of
         `ojala.catalogs_schema.bands.MODEL_BANDS`; NaN where a band was not observed.
     ebv : ndarray of float32, shape (N,)
-        Galactic E(B-V) [mag] that the fluxes still carry; NaN where not known.
+        Galactic E(B-V) [mag], for which the fluxes are not corrected; NaN where not known.
     class_code : ndarray of int64, shape (N,)
         Index into `ojala.models.quantities.CLASSES`, -1 where not known.
     labels : dict of str to ndarray of float32, shape (N,)
         One entry per quantity other than the class, physical units as in `ojala.models.quantities`;
         NaN where not known or without meaning for the object's class.
     noiseless, noiseless_error : ndarray of float32, shape (N, 63), or None
-        Flux densities that all bands, those not observed included, would measure without noise, and the
-        standard errors to which these are known (0 for simulated objects) [uJy]; NaN where not known, None
-        where not known for any object.
+        Noiseless flux densities of all bands, also of those not observed, and their standard errors (0 for
+        simulated objects) [uJy]; NaN where not known, None if not known for any object.
     """
 
     flux: np.ndarray
@@ -92,7 +91,7 @@ class LabelledPhotometry:
         return len(self.flux)
 
     def rows(self, chosen: slice | np.ndarray) -> LabelledPhotometry:
-        """Only some rows."""
+        """Select rows."""
         return LabelledPhotometry(
             self.flux[chosen],
             self.error[chosen],
@@ -113,7 +112,7 @@ class Sky(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelledSpectra:
-    """Observed spectra of N objects with what is known of them.
+    """Observed spectra and labels of N objects.
 
     Attributes
     ----------
@@ -138,7 +137,7 @@ class LabelledSpectra:
 
     @classmethod
     def joined(cls, parts: Sequence[LabelledSpectra]) -> LabelledSpectra:
-        """Several of these, with the same labels, one after the other."""
+        """Concatenate parts with the same labels."""
         sizes = np.concatenate([part.spectra.sizes for part in parts])
         pixels = (
             np.concatenate([getattr(part.spectra, name) for part in parts])
@@ -188,9 +187,9 @@ class Pairs:
     Attributes
     ----------
     spectra : Spectra
-        N spectra; one without a usable pixel has not been observed.
+        N spectra; without usable pixels for an object that was not observed.
     images : Images
-        N images in the same order; one without a usable pixel has not been observed.
+        N images in the same order; without usable pixels for an object that was not observed.
     """
 
     spectra: Spectra

@@ -1,4 +1,4 @@
-"""Settings as dataclasses, checked when they are read from TOML or JSON."""
+"""Settings as dataclasses with validation, from TOML or JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Settings = TypeVar("Settings")
 """A dataclass of settings."""
 
 checked = with_config(ConfigDict(extra="forbid"))
-"""Class decorator, above ``@dataclass``: names without a field are refused."""
+"""Class decorator, above ``@dataclass``, that refuses names without a field."""
 
 _FORMER_NAMES = {
     "averaging": "ema_decay",
@@ -32,7 +32,7 @@ _FORMER_NAMES = {
 
 
 def from_mapping(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Check settings and build their dataclass; former names of settings are understood.
+    """Validate settings and build their dataclass; former names of settings are accepted.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def from_mapping(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     try:
         return TypeAdapter(kind).validate_python(present_names(values))
     except ValidationError as error:
-        raise InputError(_in_words(error)) from error
+        raise InputError(_describe(error)) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -75,14 +75,14 @@ def read_settings(kind: type[Settings], path: Path) -> Settings:
 
 
 def present_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their present names, those in tables too."""
+    """Replace former names of settings by the present ones, also in tables."""
     return {
         _FORMER_NAMES.get(name, name): present_names(value) if isinstance(value, Mapping) else value
         for name, value in values.items()
     }
 
 
-def _in_words(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     problems: dict[str, list[str]] = {"unknown settings": [], "missing settings": []}
     others = []
     for problem in error.errors():

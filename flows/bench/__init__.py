@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ojala.flows.bench import flow, machine, network, spectra
+from ojala.flows.bench.process_pool import ProcessPool
 from ojala.flows.bench.report import (
     Flow,
     Leaves,
@@ -26,7 +27,6 @@ from ojala.flows.bench.report import (
     ratios_of,
     roofline,
 )
-from ojala.flows.bench.team import ProcessPool
 from ojala.pipeline.storage.hats import read_leaves
 
 SMALL_ROWS = 60
@@ -99,14 +99,14 @@ def bench(
     begin = time.monotonic()
     workers = workers or os.cpu_count() or 1
     device = machine.this_device()
-    with TemporaryDirectory(prefix="ojala-bench-") as name, ProcessPool(workers) as team:
+    with TemporaryDirectory(prefix="ojala-bench-") as name, ProcessPool(workers) as pool:
         folder = Path(name)
         sky = flow.survey(folder / "sky", sizes.rows, sizes.tile_rows)
         small = flow.survey(folder / "small", sizes.small_rows, SMALL_ROWS)
         root = str(sky)
-        flops, moved, least, products = team.one(network.count, root)
-        spectral_flops = {name: team.one(spectra.count, name) for name in spectra.SPECTRAL}
-        compiling = _compile(team, root, folder, sizes, report)
+        flops, moved, least, products = pool.one(network.count, root)
+        spectral_flops = {name: pool.one(spectra.count, name) for name in spectra.SPECTRAL}
+        compiling = _compile(pool, root, folder, sizes, report)
         turns: dict[str, list[float]] = defaultdict(list)
         flows, empty, busy = [], [], []
         for turn in range(sizes.repeats):
@@ -114,10 +114,10 @@ def bench(
                 report(f"{turn} of {sizes.repeats} turns, as the machine is slow or busy")
                 break
             report(f"turn {turn + 1} of {sizes.repeats}: machine, network, leaves, flow")
-            _measure_machine(team, folder, products, sizes, turns)
-            _measure_network(team, root, sizes, turns)
-            _measure_leaves(team, root, folder, sizes, turns)
-            _measure_spectra(team, sizes, turns)
+            _measure_machine(pool, folder, products, sizes, turns)
+            _measure_network(pool, root, sizes, turns)
+            _measure_leaves(pool, root, folder, sizes, turns)
+            _measure_spectra(pool, sizes, turns)
             flows.append(flow.run_flow(flow.config(sky, folder / f"flow-{turn}", "ojala", workers)))
             empty.append(flow.run_flow(flow.config(small, folder / f"empty-{turn}", "empty", workers)))
             alone = flow.config(small, folder / f"alone-{turn}", "empty", 1, engine="serial")
@@ -129,7 +129,7 @@ def bench(
             timing = flow.run_flow(flow.config(one, folder / f"memory-{rows}", "ojala", 1))
             memory[rows] = timing.receipts[0].peak_rss >> 20
         partitions, small_partitions = len(read_leaves(sky)), len(read_leaves(small))
-    of = {what: MedianRange.of(values) for what, values in turns.items()}
+    of = {what: MedianRange.from_values(values) for what, values in turns.items()}
     limits = Machine(
         matrix={p: of[f"matrix {p}"] for p in machine.precisions()},
         matrix_of_network={p: of[f"products {p}"] for p in machine.precisions()},
@@ -157,14 +157,14 @@ def bench(
         partitions=partitions,
         workers=workers,
         precision=flow.config(sky, folder, "ojala", workers).precision,
-        rate=MedianRange.of([timing.rows / timing.seconds for timing in flows]),
-        startup=MedianRange.of([timing.startup for timing in flows]),
+        rate=MedianRange.from_values([timing.rows / timing.seconds for timing in flows]),
+        startup=MedianRange.from_values([timing.startup for timing in flows]),
         stages={
-            stage: MedianRange.of([r.seconds[stage] for timing in flows for r in timing.receipts])
+            stage: MedianRange.from_values([r.seconds[stage] for timing in flows for r in timing.receipts])
             for stage in flows[0].receipts[0].seconds
         },
-        partition_milliseconds=MedianRange.of([1e3 * t.seconds / small_partitions for t in empty]),
-        partition_cpu_milliseconds=MedianRange.of([1e3 * cpu / small_partitions for cpu in busy]),
+        partition_milliseconds=MedianRange.from_values([1e3 * t.seconds / small_partitions for t in empty]),
+        partition_cpu_milliseconds=MedianRange.from_values([1e3 * cpu / small_partitions for cpu in busy]),
         peak_memory=memory,
     )
     leaves = Leaves(sizes.tile_rows, of["read"], of["write"], of["read bytes"], of["write bytes"])
@@ -184,56 +184,56 @@ Turns = dict[str, list[float]]
 
 
 def _compile(
-    team: ProcessPool, root: str, folder: Path, sizes: Sizes, report: Callable[[str], None]
+    pool: ProcessPool, root: str, folder: Path, sizes: Sizes, report: Callable[[str], None]
 ) -> tuple[float | None, float | None]:
-    """Seconds to compile for the first time, and from the cache; then all the team has it compiled."""
+    """Seconds to compile for the first time, and from the cache; then all the pool has it compiled."""
     if not sizes.compiled:
         return None, None
     report("compiling the network")
     cache = str(folder / "compiled")
     *others, run = machine.precisions()
-    first = team.one(network.compile_network, root, run, cache)
+    first = pool.one(network.compile_network, root, run, cache)
     with ProcessPool(1) as other:
         again = other.one(network.compile_network, root, run, cache)
     for precision in (run, *others):
-        team.all(network.compile_network, root, precision, cache)
+        pool.all(network.compile_network, root, precision, cache)
     return first, again
 
 
 def _measure_machine(
-    team: ProcessPool, folder: Path, products: dict[machine.Shape, int], sizes: Sizes, turns: Turns
+    pool: ProcessPool, folder: Path, products: dict[machine.Shape, int], sizes: Sizes, turns: Turns
 ) -> None:
     for precision in machine.precisions():
         squares = [{(n, n, n): 1} for n in machine.SQUARES]
-        best = max(team.rate(machine.multiply, square, precision, sizes.seconds) for square in squares)
+        best = max(pool.rate(machine.multiply, square, precision, sizes.seconds) for square in squares)
         turns[f"matrix {precision}"].append(best)
-        rate = team.rate(machine.multiply, products, precision, sizes.seconds)
+        rate = pool.rate(machine.multiply, products, precision, sizes.seconds)
         turns[f"products {precision}"].append(rate)
-    turns["copy"].append(team.rate(machine.copy, machine.COPY_BYTES, sizes.seconds))
+    turns["copy"].append(pool.rate(machine.copy, machine.COPY_BYTES, sizes.seconds))
     written, read = machine.write_and_read(folder, sizes.file_bytes)
     turns["disk write"].append(written)
     turns["disk read"].append(read)
 
 
-def _measure_network(team: ProcessPool, root: str, sizes: Sizes, turns: Turns) -> None:
+def _measure_network(pool: ProcessPool, root: str, sizes: Sizes, turns: Turns) -> None:
     for precision in machine.precisions():
         for how in ("eager", "compiled")[: 1 + sizes.compiled]:
-            rate = team.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
+            rate = pool.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
             turns[f"forward {precision} {how}"].append(rate)
-        turns[f"predict {precision}"].append(team.rate(network.predict, root, sizes.network_rows, precision))
-    turns["reference"].append(team.rate(network.serve_as_published, root, sizes.reference_rows))
+        turns[f"predict {precision}"].append(pool.rate(network.predict, root, sizes.network_rows, precision))
+    turns["reference"].append(pool.rate(network.serve_as_published, root, sizes.reference_rows))
 
 
-def _measure_leaves(team: ProcessPool, root: str, folder: Path, sizes: Sizes, turns: Turns) -> None:
-    rows, size, taken = team.one(flow.read_leaf, root, sizes.seconds)
+def _measure_leaves(pool: ProcessPool, root: str, folder: Path, sizes: Sizes, turns: Turns) -> None:
+    rows, size, taken = pool.one(flow.read_leaf, root, sizes.seconds)
     turns["read"].append(rows / taken)
     turns["read bytes"].append(size / taken)
-    rows, size, taken = team.one(flow.write_leaves, root, str(folder), sizes.seconds)
+    rows, size, taken = pool.one(flow.write_leaves, root, str(folder), sizes.seconds)
     turns["write"].append(rows / taken)
     turns["write bytes"].append(size / taken)
 
 
-def _measure_spectra(team: ProcessPool, sizes: Sizes, turns: Turns) -> None:
+def _measure_spectra(pool: ProcessPool, sizes: Sizes, turns: Turns) -> None:
     for name in spectra.SPECTRAL:
         for precision in machine.precisions():
-            turns[f"{name} {precision}"].append(team.rate(spectra.predict, name, sizes.spectra, precision))
+            turns[f"{name} {precision}"].append(pool.rate(spectra.predict, name, sizes.spectra, precision))

@@ -193,9 +193,9 @@ def _predict(model: OjalaPredictor, columns: tuple[np.ndarray, ...]) -> tuple[fl
     """Rows a second, and the share of the time in which the GPU computed."""
     recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
     pipeline = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
-    pipeline.carry(*columns)
+    pipeline.run(*columns)
     before, begin = recorded.busy, time.perf_counter()
-    calls, _ = repeat(lambda: pipeline.carry(*columns), 2.0)
+    calls, _ = repeat(lambda: pipeline.run(*columns), 2.0)
     taken = time.perf_counter() - begin
     return (calls + 1) * len(columns[0]) / taken, (recorded.busy - before) / taken
 

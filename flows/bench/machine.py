@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch.nn import functional as F
 
-from ojala.models.serving.precision import Precision, multiplies_bf16
+from ojala.models.serving.precision import Precision, has_native_bf16
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Torch's types by the names of precisions."""
@@ -22,7 +22,7 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 
 def precisions() -> tuple[Precision, ...]:
     """The precisions that this processor has instructions for: what it would emulate is not measured."""
-    return ("fp32", "bf16") if multiplies_bf16() else ("fp32",)
+    return ("fp32", "bf16") if has_native_bf16() else ("fp32",)
 
 
 Shape = tuple[int, int, int]
@@ -75,7 +75,7 @@ def this_device() -> Device:
         processor=_processor(),
         cores=os.cpu_count() or 1,
         memory=psutil.virtual_memory().total,
-        bf16=multiplies_bf16(),
+        bf16=has_native_bf16(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         torch=torch.__version__,

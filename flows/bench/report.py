@@ -20,8 +20,8 @@ class MedianRange:
     values: list[float]
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """Of these values."""
+    def from_values(cls, values: Sequence[float]) -> Self:
+        """Summarise values."""
         return cls(statistics.median(values), min(values), max(values), list(values))
 
 
@@ -302,4 +302,4 @@ def _spread(spread: MedianRange, unit: str) -> str:
 def _si(spread: MedianRange, unit: str) -> str:
     """The same in thousands of millions, or in millions."""
     factor, prefix = (1e9, "G") if spread.median >= 1e9 else (1e6, "M")
-    return _spread(MedianRange.of([value / factor for value in spread.values]), prefix + unit)
+    return _spread(MedianRange.from_values([value / factor for value in spread.values]), prefix + unit)

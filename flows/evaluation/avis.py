@@ -20,7 +20,7 @@ import torch
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.pairs import MockPairs, PairSky
 from ojala.models.avis.atlas import project
-from ojala.models.avis.atlas_fit import clusters_of, map_of, principal_axes
+from ojala.models.avis.atlas_fit import fit_clusters, fit_map, principal_axes
 from ojala.models.avis.evaluation import (
     cluster_quality,
     neighbour_redshifts,
@@ -112,11 +112,11 @@ def clusters(embedding: np.ndarray, class_code: np.ndarray) -> dict[str, float]:
     """How HDBSCAN's clusters meet the classes, and how far a map of PaCMAP can be trusted."""
     from sklearn.manifold import trustworthiness
 
-    cluster, _ = clusters_of(embedding)
+    cluster, _ = fit_clusters(embedding)
     few, _ = scaled(embedding[:MAPPED], embedding[:1])
     found = cluster_quality(cluster, class_code)
     for dimensions in (2, 3):
-        place = map_of(few, dimensions, seed=1)
+        place = fit_map(few, dimensions, seed=1)
         found[f"trustworthiness_{dimensions}"] = float(trustworthiness(few, place, n_neighbors=15))
     return found
 
@@ -158,7 +158,7 @@ def on_real_spectra(predictor: AvisPredictor, sky: PairSky, folder: Path, neighb
 
 
 def _without_image(chosen: list[Spectrum]) -> Pairs:
-    flat = Spectra.of([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in chosen])
+    flat = Spectra.from_arrays([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in chosen])
     shape = (len(chosen), 3, 64, 64)
     nothing = np.zeros(shape, np.float32)
     return Pairs(flat, Images(nothing, nothing, np.full(shape[:2], np.nan, np.float32)))
@@ -227,7 +227,7 @@ def compare(tried: Mapping[str, Path], sky: PairSky, few: int) -> Report:
         for side in SIDES:
             found[f"{name}, {side}"] = measure(samples, there[side], here[side])
         found[f"{name}, joint"] |= (
-            cluster_quality(clusters_of(there["joint"])[0], samples.neighbours.objects.class_code)
+            cluster_quality(fit_clusters(there["joint"])[0], samples.neighbours.objects.class_code)
             | both_ways(here)["image of a spectrum"]
         )
     return found

@@ -16,14 +16,19 @@ import numpy as np
 from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, System
-from ojala.flows.evaluation.template_fitting.compare import KnownRows, ask_ojala, known_rows, markdown
+from ojala.flows.evaluation.template_fitting.compare import (
+    LabelledRows,
+    markdown,
+    read_labelled_rows,
+    run_ojala,
+)
 from ojala.models import WEIGHTS_FOLDER
 from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.quality.validation.predictions import AB_ZERO
 from ojala.pipeline.quality.validation.samples import BRIGHT
 from ojala.pipeline.quality.validation.truth import read_truth
 
-NARROW_KEPT = 40
+N_NARROW = 40
 """Narrow bands that are left."""
 
 _NARROW = np.flatnonzero([band.is_narrow for band in MODEL_BANDS])
@@ -31,38 +36,38 @@ _LEGACY, _WISE = (np.array([b.system is s for b in MODEL_BANDS]) for s in (Syste
 
 
 def fewer_narrow_bands(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Bands to leave out so that `NARROW_KEPT` of the narrow ones remain; bool of shape (n, 63)."""
+    """Bands to leave out so that `N_NARROW` of the narrow ones remain; bool of shape (n, 63)."""
     lost = np.zeros((n, len(MODEL_BANDS)), dtype=bool)
     order = rng.random((n, len(_NARROW))).argsort(axis=1)
-    np.put_along_axis(lost, _NARROW[order[:, NARROW_KEPT:]], True, axis=1)
+    np.put_along_axis(lost, _NARROW[order[:, N_NARROW:]], True, axis=1)
     return lost
 
 
-def without(rows: KnownRows, lost: np.ndarray) -> KnownRows:
+def without(rows: LabelledRows, lost: np.ndarray) -> LabelledRows:
     """The rows without some bands, bool that spreads to (N, 63)."""
     p = rows.photometry
     flux, error = (np.where(lost, np.float32(np.nan), values) for values in (p.flux, p.error))
     return replace(rows, photometry=replace(p, flux=flux, error=error, usable=p.usable & ~lost))
 
 
-def cases(rows: KnownRows) -> dict[str, KnownRows]:
+def cases(rows: LabelledRows) -> dict[str, LabelledRows]:
     """The rows as they are and with bands left out, by what is left."""
-    fewer = fewer_narrow_bands(len(rows.z), np.random.default_rng(NARROW_KEPT))
+    fewer = fewer_narrow_bands(len(rows.z), np.random.default_rng(N_NARROW))
     return {
         "as observed": rows,
-        f"{NARROW_KEPT} of {len(_NARROW)} narrow bands": without(rows, fewer),
+        f"{N_NARROW} of {len(_NARROW)} narrow bands": without(rows, fewer),
         "without WISE": without(rows, _WISE),
         "without Legacy": without(rows, _LEGACY),
         "without Legacy and WISE": without(rows, _LEGACY | _WISE),
     }
 
 
-def bright(rows: KnownRows) -> KnownRows:
+def bright(rows: LabelledRows) -> LabelledRows:
     """The rows brighter than `BRIGHT` in iSDSS, corrected for Galactic extinction."""
     chosen = rows.photometry.reference()[0] > 10.0 ** (-0.4 * (BRIGHT - AB_ZERO))
     p = rows.photometry
     photometry = Photometry(p.flux[chosen], p.error[chosen], p.ebv[chosen], p.usable[chosen])
-    return KnownRows(photometry, rows.class_code[chosen], rows.z[chosen])
+    return LabelledRows(photometry, rows.class_code[chosen], rows.z[chosen])
 
 
 def main() -> None:
@@ -72,10 +77,10 @@ def main() -> None:
     parser.add_argument("--truth", type=UPath, required=True, help="its known objects")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "ojala-base.safetensors")
     asked = parser.parse_args()
-    rows = known_rows(asked.photometry, read_truth(asked.truth))
+    rows = read_labelled_rows(asked.photometry, read_truth(asked.truth))
     for name, some in (("all", rows), (f"i < {BRIGHT:g}", bright(rows))):
         methods = [
-            replace(ask_ojala(asked.weights, case.photometry), name=left)
+            replace(run_ojala(asked.weights, case.photometry), name=left)
             for left, case in cases(some).items()
         ]
         n = len(some.z)

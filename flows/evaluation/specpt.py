@@ -26,7 +26,7 @@ from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
 from ojala.models.simulation.spectroscopy.night_sky import SKY_LINES
 from ojala.models.specpt.losses import nmad_loss
 from ojala.models.specpt.network import standardise
-from ojala.models.specpt.predictor import KEPT, SpecPTPredictor
+from ojala.models.specpt.predictor import STORED_GRID, SpecPTPredictor
 from ojala.models.specpt.wavelength_grid import GRIDS, Grid, rebin
 from ojala.pipeline.ingest.surveys.folder import read_folder
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
@@ -49,7 +49,7 @@ def on_mock_spectra(predictor: SpecPTPredictor, sky: SpectraSky, n: int) -> Repo
     well_calibrated = replace(desi, calibration=0.0)
     for targets in TARGETS:
         rng = np.random.default_rng(17)
-        objects = sky.choose(n, rng, held_out=True, targets=targets)
+        objects = sky.draw_objects(n, rng, held_out=True, targets=targets)
         truth = sky.noiseless(objects, desi)
         drawn = sky.observe(objects, desi, rng)
         found[targets] = measures(predictor.predict(drawn.spectra), drawn.labels["z"])
@@ -70,7 +70,7 @@ def _loss_of_truth(spectra: Spectra, truth: np.ndarray, grid: Grid) -> float:
 def on_real_spectra(predictor: SpecPTPredictor, objects: Sequence[Spectrum]) -> Report:
     """Redshifts of real objects against those of their surveys, by survey and class."""
     found = {}
-    spectra = Spectra.of([(s.wavelength, s.flux, s.ivar) for s in objects])
+    spectra = Spectra.from_arrays([(s.wavelength, s.flux, s.ivar) for s in objects])
     answers = predictor.predict(spectra)
     kinds = np.array([f"{s.survey} {s.object_class}" for s in objects])
     z = np.array([s.z for s in objects])
@@ -109,16 +109,20 @@ def at_sky_lines(spectra: Spectra, truth: np.ndarray, answers: dict[str, np.ndar
     away first; spectra should be without errors of calibration.
     """
     unit = answers["flux_median"][:, None]
-    exact = rebin(replace(spectra, flux=truth.ravel()), KEPT)[0] / unit  # with the weights of the observed
-    observed, ivar = rebin(spectra, KEPT)
+    exact = (
+        rebin(replace(spectra, flux=truth.ravel()), STORED_GRID)[0] / unit
+    )  # with the weights of the observed
+    observed, ivar = rebin(spectra, STORED_GRID)
     used = (ivar > 0.0) & np.isfinite(unit) & np.isfinite(answers["reconstruction"])
     noise, repeated = (
         _without_smooth(np.where(used, flux - exact, 0.0), used)
         for flux in (observed / unit, answers["reconstruction"].astype(np.float32))
     )
-    on_line = np.zeros(KEPT.size, bool)
-    on_line[np.searchsorted(KEPT.edges, [line for line, width in SKY_LINES if width > BRIGHT_SKY]) - 1] = True
-    red = (KEPT.wavelength > 7200.0) & (KEPT.wavelength < 9800.0)
+    on_line = np.zeros(STORED_GRID.size, bool)
+    on_line[
+        np.searchsorted(STORED_GRID.edges, [line for line, width in SKY_LINES if width > BRIGHT_SKY]) - 1
+    ] = True
+    red = (STORED_GRID.wavelength > 7200.0) & (STORED_GRID.wavelength < 9800.0)
     weight = np.where(used, ivar * np.where(used, unit, 1.0) ** 2, 0.0)
     found = {}
     for name, pixels in (("at sky lines", on_line & red), ("elsewhere", ~on_line & red)):

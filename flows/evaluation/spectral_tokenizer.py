@@ -22,7 +22,7 @@ from ojala.models.data import LabelledSpectra, Spectra
 from ojala.models.evaluation.card import write_card
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
-from ojala.models.spectral_tokenizer.evaluation import between, likeness, quality, retrieval
+from ojala.models.spectral_tokenizer.evaluation import crop, quality, reconstruction_quality, retrieval
 from ojala.models.spectral_tokenizer.heads import STELLAR
 from ojala.models.spectral_tokenizer.predictor import SpectralTokenizerPredictor
 from ojala.pipeline.ingest.surveys.folder import read_folder
@@ -65,11 +65,11 @@ def _in_halves(predictor: SpectralTokenizerPredictor, drawn: LabelledSpectra) ->
     """Quality with half of the range cut away, and how well each half is reconstructed then."""
     found = {}
     for label, limits in HALVES.items():
-        left = between(drawn.spectra, *limits)
+        left = crop(drawn.spectra, *limits)
         measures = quality(predictor.predict(left), drawn.class_code, drawn.labels)
         made = predictor.reconstruct(left, [wavelength for wavelength, _, _ in drawn.spectra])
         for part, part_limits in HALVES.items():
-            like = likeness(drawn.spectra, made, *part_limits)
+            like = reconstruction_quality(drawn.spectra, made, *part_limits)
             measures |= {f"{measure} of the {part}": value for measure, value in like.items()}
         found["DESI" if label == "whole" else f"DESI, {label}"] = measures
     return found
@@ -78,7 +78,7 @@ def _in_halves(predictor: SpectralTokenizerPredictor, drawn: LabelledSpectra) ->
 def same_objects(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: int) -> Report:
     """How well ``n`` held-out objects are found again by their embedding from another instrument."""
     rng = np.random.default_rng(8)
-    objects = sky.choose(n, rng, held_out=True)
+    objects = sky.draw_objects(n, rng, held_out=True)
     found = {}
     for label, wanted in (("", SIGNAL_TO_NOISE), (", bright", dict.fromkeys(SIGNAL_TO_NOISE, BRIGHT))):
         embedding = {}
@@ -104,7 +104,7 @@ def on_real_spectra(predictor: SpectralTokenizerPredictor, folder: Path, stars: 
 
 
 def _quality_of(predictor: SpectralTokenizerPredictor, spectra: Sequence[Spectrum]) -> dict[str, float]:
-    flat = Spectra.of([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in spectra])
+    flat = Spectra.from_arrays([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in spectra])
     labels = {"z": np.array([s.z for s in spectra])}
     nothing = (np.nan, np.nan)
     for quantity in STELLAR:

@@ -28,8 +28,8 @@ from ojala.models.simulation.skies.observed import (
     ObservedSky,
     ObservedSpectra,
     fold_of,
-    photograph,
-    sides,
+    split_sides,
+    synthesise_photometry,
 )
 from ojala.pipeline.ingest.reference.filter_curves import read_curves
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves
@@ -74,11 +74,13 @@ def open_observed_sky(
     _check_contract(root, leaves)
     keys = pa.concat_tables(_read(root, leaf, _KEYS) for leaf in leaves)
     index, object_id, primary_id = (keys[name].to_numpy() for name in _KEYS)
-    here = (sides(index, object_id, primary_id) == int(held_out)) & np.isin(fold_of(primary_id), list(folds))
+    here = (split_sides(index, object_id, primary_id) == int(held_out)) & np.isin(
+        fold_of(primary_id), list(folds)
+    )
     wanted = object_id[here]
     camera = Camera(Photometer(read_curves(curves)))
     lots = [
-        photograph(spectra, camera, MOVES)
+        synthesise_photometry(spectra, camera, MOVES)
         for leaf in leaves
         for spectra in _usable(root, leaf, np.sort(wanted))
     ]

@@ -70,7 +70,7 @@ class PairSky:
         self, n: int, rng: np.random.Generator, *, instrument: str = "DESI", held_out: bool = False
     ) -> MockPairs:
         """Draw ``n`` objects, held out or not, and observe each as an instrument and the Legacy Survey do."""
-        objects = self._spectra.choose(n, rng, held_out=held_out)
+        objects = self._spectra.draw_objects(n, rng, held_out=held_out)
         signal = SIGNAL_TO_NOISE[instrument]
         drawn = self._spectra.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=signal)
         images = self._images.observe(objects, rng)

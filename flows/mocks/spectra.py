@@ -28,5 +28,5 @@ def draw_spectra(
     held_out: bool = False,
 ) -> LabelledSpectra:
     """Spectra of new objects, which ``of`` chooses, through an instrument."""
-    objects = sky.choose(n, of, held_out=held_out)
+    objects = sky.draw_objects(n, of, held_out=held_out)
     return sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=SIGNAL_TO_NOISE[instrument])

@@ -47,7 +47,7 @@ def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> Label
     kinds: tuple[Targets, ...] = ("bgs", "elg", "faint")
     parts = [specpt_spectra(sky, counts[targets], rng, targets) for targets in kinds]
     for name, instrument in (("bright", "DESI"), ("SDSS", "SDSS")):
-        objects = sky.choose(counts[name], rng, targets="bgs")
+        objects = sky.draw_objects(counts[name], rng, targets="bgs")
         parts.append(sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=LONG_EXPOSURES))
     return LabelledSpectra.joined(parts)
 

@@ -1,8 +1,7 @@
 """Training batches of AVIS: augmented pairs with part of their patches masked.
 
-No class, redshift or other label takes part. Each side of a pair is degraded first: more noise, another
-calibration, a band or the seeing missing, the image rotated and shifted. Then patches are masked, and some,
-masked or not, are the targets.
+Batches contain no labels. Each side of a pair is degraded first: more noise, another calibration, a missing
+band or seeing, a rotated and shifted image. Then patches are masked, and some, masked or not, are targets.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from ojala.models.avis.inputs import (
     PATCH,
     ImagePatches,
     brightness_features,
-    in_patches,
-    measured,
-    read_images,
+    patchify_images,
+    scaled_pixels,
+    to_patches,
 )
 from ojala.models.data import Images, Pairs, Spectra
 from ojala.models.settings import checked
-from ojala.models.spectral_tokenizer.masking import mask, targets
+from ojala.models.spectral_tokenizer.masking import collate_targets, mask
 from ojala.models.spectral_tokenizer.network import TokenizerConfig
-from ojala.models.spectral_tokenizer.patches import PatchedSpectrum, Patches, gather, patchify
+from ojala.models.spectral_tokenizer.patches import PatchedSpectrum, Patches, collate, patchify
 
 IMAGE_ERROR = 0.05
 """Error of asinh of a pixel's flux that is added in quadrature to the pixel's own."""
 
 CENTRE = 24.0
-"""Targets of the square about the centre [pixels] whose patches stay visible with ``keep_centre``."""
+"""Side of the central square whose patches stay visible with ``keep_centre`` [pixels]."""
 
 
 @checked
@@ -54,7 +53,7 @@ class AugmentationSettings:
     keep_centre : bool
         Mask no patch of the image near the object.
     noise : float
-        Half of the spectra and images get additional noise: the scatter of its ratio to their own.
+        Scatter of the added noise over the own noise, for half of the spectra and images.
     tilt : float
         Scatter of ln(flux) of a spectrum's calibration at its ends.
     no_brightness, no_psf, no_band : float
@@ -144,7 +143,7 @@ def make_training_batch(
     rng : Generator
         Source of randomness.
     second_view : bool
-        Whether the spectra are augmented a second time.
+        Make a second augmentation of the spectra.
     """
     spectra = _augmented(pairs.spectra, shape, config, rng)
     images = _degraded_images(pairs.images, config, rng)
@@ -160,10 +159,10 @@ def make_training_batch(
         images.flux[rows], images.ivar[rows], images.psf_fwhm[rows], fraction, config, rng
     )
     return TrainingBatch(
-        gather(visible, max(len(one.flux) for one in visible)),
+        collate(visible, max(len(one.flux) for one in visible)),
         brightness,
         patches,
-        Targets(*targets(target)),
+        Targets(*collate_targets(target)),
         of_images,
         _second_view(pairs.spectra, rows, shape, config, rng) if second_view else None,
     )
@@ -172,9 +171,9 @@ def make_training_batch(
 def _augmented(
     spectra: Spectra, shape: TokenizerConfig, config: AugmentationSettings, rng: np.random.Generator
 ) -> list[PatchedSpectrum]:
-    """Readable patches of augmented spectra."""
-    found = patchify(_degraded_spectra(spectra, config, rng), shape.patch, shape.width)
-    return [one.kept(one.valid) for one in found]
+    """Augment spectra; returns their readable patches."""
+    patched = patchify(_degraded_spectra(spectra, config, rng), shape.patch, shape.width)
+    return [one.select(one.valid) for one in patched]
 
 
 def _second_view(
@@ -187,11 +186,11 @@ def _second_view(
     augmented = _augmented(spectra, shape, config, rng)
     fraction = rng.uniform(*config.spectrum_visible)
     visible, _ = mask([augmented[row] for row in rows], fraction, config.target_fraction, rng)
-    return gather(visible, max(len(one.flux) for one in visible))
+    return collate(visible, max(len(one.flux) for one in visible))
 
 
 def _degraded_spectra(spectra: Spectra, config: AugmentationSettings, rng: np.random.Generator) -> Spectra:
-    """Spectra with more noise and another calibration; all have one length."""
+    """Add noise to spectra of one length and change their calibration."""
     n = len(spectra)
     flux, ivar = spectra.flux.reshape(n, -1), spectra.ivar.reshape(n, -1)
     amount = _amounts((n, 1), config.noise, rng)
@@ -204,7 +203,7 @@ def _degraded_spectra(spectra: Spectra, config: AugmentationSettings, rng: np.ra
 
 
 def _degraded_images(images: Images, config: AugmentationSettings, rng: np.random.Generator) -> Images:
-    """Images with more noise, turned, moved, and without a band or the seeing."""
+    """Add noise to images, rotate, mirror and shift them, and drop bands or the seeing."""
     n, bands = images.psf_fwhm.shape
     amount = _amounts((n, bands, 1, 1), config.noise, rng)
     flux = images.flux + amount * _error(images.ivar) * rng.standard_normal(images.flux.shape, np.float32)
@@ -216,14 +215,14 @@ def _degraded_images(images: Images, config: AugmentationSettings, rng: np.rando
     moves = rng.integers(-config.move, config.move + 1, (n, 2))
     for plane in (flux, ivar):
         for row in range(n):
-            plane[row] = _moved(_turned(plane[row], int(turns[row]), bool(mirrored[row])), moves[row])
+            plane[row] = _shifted(_rotated(plane[row], int(turns[row]), bool(mirrored[row])), moves[row])
     psf = images.psf_fwhm.copy()
     psf[rng.random(n) < config.no_psf] = np.nan
     return Images(flux, ivar, psf)
 
 
 def _amounts(shape: tuple[int, ...], scatter: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise to add, as a share of that which is there: to half of the rows, none to the others."""
+    """Added noise over the own noise: random for half of the rows, 0 for the others."""
     half = rng.random((shape[0], *(1 for _ in shape[1:]))) < 0.5
     return np.asarray(np.abs(rng.normal(0.0, scatter, shape)) * half, np.float32)
 
@@ -234,40 +233,40 @@ def _error(ivar: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(good, np.where(good, ivar, 1.0) ** -0.5, 0.0), np.float32)
 
 
-def _turned(plane: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    turned = np.rot90(plane, turns, axes=(-2, -1))
-    return turned[..., ::-1] if mirrored else turned
+def _rotated(plane: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
+    rotated = np.rot90(plane, turns, axes=(-2, -1))
+    return rotated[..., ::-1] if mirrored else rotated
 
 
-def _moved(plane: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """The plane moved; 0 where nothing moves in."""
-    moved = np.zeros_like(plane)
+def _shifted(plane: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Shift a plane by whole pixels, filling with 0."""
+    shifted = np.zeros_like(plane)
     (to_y, from_y), (to_x, from_x) = (
         (slice(max(by, 0), size + min(by, 0)), slice(max(-by, 0), size + min(-by, 0)))
         for by, size in zip(move.tolist(), plane.shape[-2:], strict=True)
     )
-    moved[..., to_y, to_x] = plane[..., from_y, from_x]
-    return moved
+    shifted[..., to_y, to_x] = plane[..., from_y, from_x]
+    return shifted
 
 
 def _image_part(
     flux: np.ndarray,
     ivar: np.ndarray,
     psf_fwhm: np.ndarray,
-    share: float,
+    visible_fraction: float,
     config: AugmentationSettings,
     rng: np.random.Generator,
 ) -> tuple[ImagePatches, Targets]:
     images = Images(flux, ivar, psf_fwhm)
-    patches, n = read_images(images), len(flux)
+    patches, n = patchify_images(images), len(flux)
     order = rng.random((n, N_PATCHES))
     if config.keep_centre:
-        order[:, _near_centre()] -= 1.0
-    visible = np.argsort(order, axis=1)[:, : round(share * N_PATCHES)]
+        order[:, _central_patches()] -= 1.0
+    visible = np.argsort(order, axis=1)[:, : round(visible_fraction * N_PATCHES)]
     target = np.argsort(rng.random((n, N_PATCHES)), axis=1)[
         :, : max(1, round(config.target_fraction * N_PATCHES))
     ]
-    value, error = (in_patches(plane) for plane in measured(images))
+    value, error = (to_patches(plane) for plane in scaled_pixels(images))
     value, error = (np.take_along_axis(plane, target[..., None], axis=1) for plane in (value, error))
     weight = 1.0 / np.hypot(error / np.hypot(np.float32(1.0), value), np.float32(IMAGE_ERROR))
     targets_of_images = Targets(
@@ -275,11 +274,11 @@ def _image_part(
         torch.from_numpy(np.arcsinh(value)),
         torch.from_numpy(weight.astype(np.float32)),
     )
-    return patches.kept(torch.from_numpy(visible)), targets_of_images
+    return patches.select(torch.from_numpy(visible)), targets_of_images
 
 
-def _near_centre() -> np.ndarray:
-    """Indices of the patches about the centre."""
+def _central_patches() -> np.ndarray:
+    """Indices of the patches within `CENTRE`."""
     side = int(np.sqrt(N_PATCHES))
     at = np.abs((np.arange(side) - (side - 1) / 2) * PATCH) < CENTRE / 2
     return np.flatnonzero(at[:, None] & at[None, :])

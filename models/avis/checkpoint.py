@@ -1,4 +1,4 @@
-"""File format of AVIS' weights."""
+"""File format of the weights of AVIS."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How much of what an object is can be read from its embedding.
+"""Measures of embeddings: redshifts of neighbours, clusters against classes, linear probes.
 
-No measure here had a part in the training: labels are only compared with what lies together.
+Labels are used here alone, not in the training.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 import numpy as np
 
 from ojala.catalogs_schema.avis import UNCLUSTERED
-from ojala.models.avis.atlas import NEIGHBOURS
+from ojala.models.avis.atlas import REDSHIFT_NEIGHBOURS
 from ojala.models.evaluation.metrics import class_measures, confusion, redshift_metrics, scatter_metrics
 from ojala.models.quantities import CLASSES
 
 Measures = dict[str, float]
 
-FEWEST = 10
-"""Objects from which on redshifts are judged."""
+MIN_OBJECTS = 10
+"""Smallest number of objects for measures of redshifts."""
 
-_PENALTY = 1e-3  # of a linear probe, over the number of objects
+_PENALTY = 1e-3  # ridge penalty over the number of objects
 
 
-def neighbour_redshifts(sample: np.ndarray, z: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def neighbour_redshifts(sample: np.ndarray, z: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Median redshift of the nearest neighbours in a sample.
 
     Parameters
     ----------
-    sample, wanted : ndarray, shape (S, W) and (N, W)
-        Embeddings; where ``wanted`` is ``sample`` itself, an object is not its own neighbour.
+    sample, queries : ndarray, shape (S, W) and (N, W)
+        Embeddings; if ``queries`` is ``sample`` itself, objects are not their own neighbours.
     z : ndarray, shape (S,)
         Redshifts of the sample, all finite.
 
@@ -37,36 +37,36 @@ def neighbour_redshifts(sample: np.ndarray, z: np.ndarray, wanted: np.ndarray) -
     """
     from sklearn.neighbors import NearestNeighbors
 
-    known, itself = np.isfinite(wanted).all(axis=1), wanted is sample
+    known, itself = np.isfinite(queries).all(axis=1), queries is sample
     usable = np.isfinite(sample).all(axis=1)
-    count = min(NEIGHBOURS, int(usable.sum()) - itself)
+    count = min(REDSHIFT_NEIGHBOURS, int(usable.sum()) - itself)
     search = NearestNeighbors(n_neighbors=count).fit(sample[usable])
-    near = search.kneighbors(None if itself else wanted[known], return_distance=False)
-    found = np.full(len(wanted), np.nan)
-    found[known] = np.median(z[usable][near], axis=1)
-    return found
+    near = search.kneighbors(None if itself else queries[known], return_distance=False)
+    redshift = np.full(len(queries), np.nan)
+    redshift[known] = np.median(z[usable][near], axis=1)
+    return redshift
 
 
 def redshift_quality(z: np.ndarray, truth: np.ndarray, class_code: np.ndarray) -> Measures:
-    """Measures of redshifts, of galaxies and of quasars apart: ``galaxy_sigma_nmad`` and so on."""
-    found: Measures = {}
+    """Compute redshift measures of galaxies and of quasars, ``galaxy_sigma_nmad`` and so on."""
+    quality: Measures = {}
     for name in ("GALAXY", "QSO"):
         rows = class_code == CLASSES.index(name)
-        if rows.sum() >= FEWEST:
+        if rows.sum() >= MIN_OBJECTS:
             measures = redshift_metrics(z[rows], truth[rows])
-            found |= {f"{name.lower()}_{measure}": value for measure, value in measures.items()}
-    return found
+            quality |= {f"{name.lower()}_{measure}": value for measure, value in measures.items()}
+    return quality
 
 
 def cluster_quality(cluster: np.ndarray, class_code: np.ndarray) -> Measures:
-    """How clusters that were found without labels meet the classes.
+    """Compare clusters with the classes.
 
     Returns
     -------
     dict of str to float
-        ``clusters``, their number; ``unclustered``, the share of the objects that are in none;
-        ``adjusted_rand`` and ``purity`` (share of the class that is most frequent in the object's cluster) of
-        the others; ``adjusted_rand_all`` with the objects in none as one more cluster.
+        ``clusters``, their number; ``unclustered``, the fraction of objects outside of clusters;
+        ``adjusted_rand`` and ``purity`` (fraction of the most frequent class of each cluster) of the others;
+        ``adjusted_rand_all`` with the unclustered objects as one more cluster.
     """
     from sklearn.metrics import adjusted_rand_score
 
@@ -84,31 +84,31 @@ def cluster_quality(cluster: np.ndarray, class_code: np.ndarray) -> Measures:
     }
 
 
-def probe_class(sample: np.ndarray, sample_code: np.ndarray, wanted: np.ndarray, code: np.ndarray) -> float:
-    """Mean over the classes of the share that a linear classifier on a sample's embeddings recognises."""
+def probe_class(sample: np.ndarray, sample_code: np.ndarray, queries: np.ndarray, code: np.ndarray) -> float:
+    """Mean completeness over the classes of a linear classifier on a sample's embeddings."""
     from sklearn.linear_model import LogisticRegression
 
     scale = _Scale(sample)
     fitted = LogisticRegression(max_iter=500, class_weight="balanced").fit(scale(sample), sample_code)
-    answer = fitted.predict(scale(wanted))
-    return float(np.nanmean(class_measures(confusion(answer, code))["completeness"]))
+    predicted = fitted.predict(scale(queries))
+    return float(np.nanmean(class_measures(confusion(predicted, code))["completeness"]))
 
 
-def probe_value(sample: np.ndarray, value: np.ndarray, wanted: np.ndarray, truth: np.ndarray) -> Measures:
-    """`scatter_metrics` of a number that a ridge regression on a sample's embeddings answers.
+def probe_value(sample: np.ndarray, value: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> Measures:
+    """`scatter_metrics` of the predictions of a ridge regression on a sample's embeddings.
 
     Rows whose value or truth is not finite are left out.
     """
-    scale, learn, asked = _Scale(sample), np.isfinite(value), np.isfinite(truth)
-    x, y = scale(sample[learn]), value[learn].astype(np.float64)
+    scale, train, test = _Scale(sample), np.isfinite(value), np.isfinite(truth)
+    x, y = scale(sample[train]), value[train].astype(np.float64)
     centre, middle = x.mean(axis=0), y.mean()
     square = (x - centre).T @ (x - centre) + _PENALTY * len(x) * np.eye(x.shape[1])
     slope = np.linalg.solve(square, (x - centre).T @ (y - middle))
-    return scatter_metrics((scale(wanted[asked]) - centre) @ slope + middle, truth[asked])
+    return scatter_metrics((scale(queries[test]) - centre) @ slope + middle, truth[test])
 
 
 class _Scale:
-    """Brings embeddings to a scatter of 1, as a sample has it."""
+    """Standardisation of embeddings by the mean and scatter of a sample."""
 
     def __init__(self, sample: np.ndarray) -> None:
         self._mean, self._std = sample.mean(axis=0), sample.std(axis=0) + 1e-9

@@ -1,11 +1,12 @@
-"""Objectives of AVIS' training; none of them reads a label.
+"""Losses of AVIS, without labels.
 
 `compute_losses` reconstructs the target pixels of each side, masked or not, from its encoding or from its
-embedding alone. The joint objectives make the two sides of a pair agree: `contrastive` among all pairs of the
-batch (symmetric InfoNCE, Radford et al. 2021, arXiv:2103.00020), `variance` without comparing pairs, kept
-from collapse by the variance and the covariance of the embeddings (Bardes et al. 2022, arXiv:2105.04906). The
-contrast of two views of a spectrum (Chen et al. 2020, arXiv:2002.05709) keeps in the spectrum's embedding
-properties that several parts of it hold, such as the positions of its lines, and no image does.
+embedding alone. The joint objectives align the two sides of a pair: `contrastive` among all pairs of the
+batch (symmetric InfoNCE, Radford et al. 2021, arXiv:2103.00020), `variance` without other pairs, with terms
+in the variance and covariance of the embeddings against collapse (VICReg, Bardes et al. 2022,
+arXiv:2105.04906). The contrast of two views of a spectrum (Chen et al. 2020, arXiv:2002.05709) preserves
+properties in the spectrum's embedding that several of its parts share but no image does, such as the
+positions of lines.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ LARGEST_SCALE = math.log(100.0)
 """Bound of ln(1 / temperature)."""
 
 VARIANCE_WEIGHTS = (25.0, 25.0, 1.0)
-"""Of invariance, variance and covariance, as published."""
+"""Weights of invariance, variance and covariance, as published."""
 
 CHUNK = 64
-"""Pairs that go through the towers at a time: their activations stay in the caches of a CPU."""
+"""Pairs per forward pass of the towers, whose activations fit into the caches of a CPU."""
 
 
 def contrastive(of_spectrum: Tensor, of_image: Tensor, log_scale: Tensor) -> Tensor:
-    """Cross-entropy of finding the image of a spectrum, and the spectrum of an image, among those of N pairs.
+    """Symmetric InfoNCE: cross-entropy of each spectrum's image, and of each image's spectrum, among N pairs.
 
     Vectors (N, E) of any length; ``log_scale`` is ln(1 / temperature).
     """
     cosine = F.normalize(of_spectrum, dim=1) @ F.normalize(of_image, dim=1).T
     logits = cosine * log_scale.clamp(max=LARGEST_SCALE).exp()
-    right = torch.arange(len(logits), device=logits.device)
-    return 0.5 * (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right))
+    target = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
 def variance(of_spectrum: Tensor, of_image: Tensor) -> Tensor:
-    """Distance of the two sides of N pairs (N, E), with hinges on each number's scatter and covariances."""
+    """VICReg: distance of the two sides of N pairs (N, E), with terms in variance and covariance."""
     invariance = F.mse_loss(of_spectrum, of_image)
     scatter = covariance = of_spectrum.new_zeros(())
     for vectors in (of_spectrum, of_image):
@@ -61,7 +62,7 @@ def variance(of_spectrum: Tensor, of_image: Tensor) -> Tensor:
 
 
 class Vectors(NamedTuple):
-    """Vectors of N pairs (N, E), not yet of length 1; ``second_view`` may have no rows."""
+    """Unnormalised embeddings of N pairs (N, E); ``second_view`` may have no rows."""
 
     spectrum: Tensor
     image: Tensor
@@ -71,7 +72,7 @@ class Vectors(NamedTuple):
 def compute_losses(
     model: Avis, batch: TrainingBatch, p_bottleneck: float
 ) -> tuple[dict[str, Tensor], Vectors]:
-    """Losses of the reconstruction, and the embeddings.
+    """Compute the reconstruction losses and the embeddings.
 
     Parameters
     ----------
@@ -80,18 +81,18 @@ def compute_losses(
     batch : TrainingBatch
         N pairs.
     p_bottleneck : float
-        Fraction of them that is reconstructed from the embeddings alone: the first ones of each chunk.
+        Fraction of the pairs that are reconstructed from their embeddings alone, the first of each chunk.
 
     Returns
     -------
     losses : dict of str to Tensor
-        ``spectrum`` and ``image``: of the reconstruction.
+        Reconstruction losses ``spectrum`` and ``image``.
     vectors : Vectors
-        Of all N pairs.
+        Embeddings of all N pairs.
     """
-    found = [_losses_of_chunk(model, part, p_bottleneck) for part in _chunks(batch)]
-    losses = {name: torch.stack([one[name] for one, _ in found]).mean() for name in found[0][0]}
-    return losses, Vectors(*(torch.cat(parts) for parts in zip(*(one for _, one in found), strict=True)))
+    chunks = [_losses_of_chunk(model, part, p_bottleneck) for part in _chunks(batch)]
+    losses = {name: torch.stack([own[name] for own, _ in chunks]).mean() for name in chunks[0][0]}
+    return losses, Vectors(*(torch.cat(parts) for parts in zip(*(own for _, own in chunks), strict=True)))
 
 
 def _chunks(batch: TrainingBatch) -> list[TrainingBatch]:
@@ -111,26 +112,26 @@ def _chunks(batch: TrainingBatch) -> list[TrainingBatch]:
 def _losses_of_chunk(
     model: Avis, batch: TrainingBatch, p_bottleneck: float
 ) -> tuple[dict[str, Tensor], Vectors]:
-    encoded, of_spectrum = model.see_spectra(batch.spectra, batch.brightness)
-    seen, valid, of_image = model.see_images(batch.images)
-    alone = round(p_bottleneck * len(encoded))
-    asked = batch.of_spectra
+    encoded, of_spectrum = model.encode_spectra(batch.spectra, batch.brightness)
+    encoded_images, valid, of_image = model.encode_images(batch.images)
+    n = round(p_bottleneck * len(encoded))  # pairs reconstructed from their embeddings
+    target = batch.of_spectra
     flux = torch.cat(
         [
-            model.spectrum.reconstruct(*model.pool_spectrum.alone(of_spectrum[:alone]), asked.where[:alone]),
-            model.spectrum.reconstruct(encoded[alone:], batch.spectra.valid[alone:], asked.where[alone:]),
+            model.spectrum.reconstruct(*model.pool_spectrum.as_context(of_spectrum[:n]), target.where[:n]),
+            model.spectrum.reconstruct(encoded[n:], batch.spectra.valid[n:], target.where[n:]),
         ]
     )
-    losses = {"spectrum": reconstruction_loss(flux, asked.flux, asked.weight)}
-    asked = batch.of_images
+    losses = {"spectrum": reconstruction_loss(flux, target.flux, target.weight)}
+    target = batch.of_images
     flux = torch.cat(
         [
-            model.image.reconstruct(*model.pool_image.alone(of_image[:alone]), asked.where[:alone]),
-            model.image.reconstruct(seen[alone:], valid[alone:], asked.where[alone:]),
+            model.image.reconstruct(*model.pool_image.as_context(of_image[:n]), target.where[:n]),
+            model.image.reconstruct(encoded_images[n:], valid[n:], target.where[n:]),
         ]
     )
-    losses["image"] = reconstruction_loss(flux, asked.flux, asked.weight)
+    losses["image"] = reconstruction_loss(flux, target.flux, target.weight)
     second_view = of_spectrum[:0]
     if batch.second_view is not None:
-        _, second_view = model.see_spectra(batch.second_view, torch.zeros_like(batch.brightness))
+        _, second_view = model.encode_spectra(batch.second_view, torch.zeros_like(batch.brightness))
     return losses, Vectors(of_spectrum, of_image, second_view)

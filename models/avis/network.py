@@ -1,9 +1,9 @@
-"""AVIS: two towers, of images and of spectra, that lead into one space.
+"""AVIS: encoders ("towers") of images and of spectra with a common embedding space.
 
-Nothing of the architecture of the system of this name is published. Here the spectrum's tower is the
-universal tokenizer's network, the image's tower reads patches of 8 x 8 pixels in all bands in the same way,
-and learned queries pool each tower's encoding into a unit vector. The same object's two vectors shall agree;
-the joint embedding is the direction of their sum.
+The architecture of the system of this name is not published. Here the tower of spectra is the universal
+spectral tokenizer, the tower of images encodes patches of 8 x 8 pixels in all bands in the same way, and
+learned queries pool each encoding into a unit vector. Training aligns the two vectors of an object; the joint
+embedding is the direction of their sum.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ojala.models.avis.inputs import EXPOSURE, N_PATCHES, NUMBERS, PATCH_PIXELS, ImagePatches
+from ojala.models.avis.inputs import EXPOSURE_FEATURES, N_PATCHES, PATCH_FEATURES, PATCH_PIXELS, ImagePatches
 from ojala.models.layers.attention import Block
 from ojala.models.settings import checked
-from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, hide
+from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, attention_mask
 from ojala.models.spectral_tokenizer.patches import Patches
 
 QUERIES = 4
-"""Learned queries by which each tower is pooled."""
+"""Learned queries of each pooling."""
 
 
 @checked
@@ -32,11 +32,11 @@ class AvisConfig:
     Attributes
     ----------
     spectrum : TokenizerConfig
-        Of the spectrum's tower.
+        Shape of the tower of spectra.
     image_width, image_heads, image_encoder, image_decoder : int
-        Width of a token of the image's tower, its attention heads, its blocks.
+        Token width, attention heads and numbers of blocks of the tower of images.
     size : int
-        Numbers in an embedding.
+        Length of an embedding.
     """
 
     spectrum: TokenizerConfig
@@ -61,52 +61,52 @@ PRESETS: dict[str, AvisConfig] = {
 
 
 class Pool(nn.Module):
-    """From a tower's encoding, and what else is known, to a unit vector.
+    """Attentive pooling of a tower's encoding and further features into a vector.
 
     Parameters
     ----------
     width, heads : int
-        Of the tower.
-    facts : int
-        Numbers that are known beside the encoding.
+        Token width and attention heads of the tower.
+    features : int
+        Number of further features.
     size : int
-        Of the vector.
+        Length of the vector.
     """
 
-    def __init__(self, width: int, heads: int, facts: int, size: int) -> None:
+    def __init__(self, width: int, heads: int, features: int, size: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(0.5 * torch.randn(QUERIES, width))
         self.blocks = nn.ModuleList([Block(width, heads, 2 * width, cross=True, pre_norm=True)])
         self.norm = nn.LayerNorm(width)
         self.project = nn.Sequential(
-            nn.Linear(QUERIES * width + facts, 2 * width), nn.GELU(), nn.Linear(2 * width, size)
+            nn.Linear(QUERIES * width + features, 2 * width), nn.GELU(), nn.Linear(2 * width, size)
         )
         self.back = nn.Linear(size, width)
 
-    def forward(self, encoded: Tensor, valid: Tensor, facts: Tensor) -> Tensor:
-        """Encoding (N, S, d), its validity (N, S) and facts (N, F) -> vectors (N, E), not yet of length 1."""
-        hidden, x = hide(valid), self.queries.expand(len(encoded), -1, -1)
+    def forward(self, encoded: Tensor, valid: Tensor, features: Tensor) -> Tensor:
+        """Encoding (N, S, d), its validity (N, S) and features (N, F) -> unnormalised vectors (N, E)."""
+        mask, x = attention_mask(valid), self.queries.expand(len(encoded), -1, -1)
         for block in self.blocks:
-            x = block(x, encoded, hidden)
+            x = block(x, encoded, mask)
         pooled = self.norm(x).flatten(1)
-        out: Tensor = self.project(torch.cat([pooled, facts.to(pooled.dtype)], dim=1)).float()
+        out: Tensor = self.project(torch.cat([pooled, features.to(pooled.dtype)], dim=1)).float()
         return out
 
-    def alone(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors (N, E) as an encoding (N, 1, d) with its validity, from which to reconstruct."""
+    def as_context(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (N, E) -> encoding (N, 1, d) and its validity, as the context of a reconstruction."""
         context = self.back(F.normalize(vector, dim=1)).unsqueeze(1)
         return context, torch.ones(len(vector), 1, dtype=torch.bool, device=vector.device)
 
 
 class ImageTower(nn.Module):
-    """Encoder of image patches and its decoder."""
+    """Encoder and decoder of image patches."""
 
     def __init__(self, config: AvisConfig) -> None:
         super().__init__()
         width, heads = config.image_width, config.image_heads
-        self.read = nn.Linear(NUMBERS, width)
+        self.read = nn.Linear(PATCH_FEATURES, width)
         self.place = nn.Parameter(0.5 * torch.randn(N_PATCHES, width))
-        self.exposure = nn.Linear(EXPOSURE, width)
+        self.exposure = nn.Linear(EXPOSURE_FEATURES, width)
         self.encoder = nn.ModuleList(
             Block(width, heads, 4 * width, cross=False, pre_norm=True) for _ in range(config.image_encoder)
         )
@@ -119,33 +119,32 @@ class ImageTower(nn.Module):
         self.write = nn.Linear(width, PATCH_PIXELS)
 
     def encode(self, patches: ImagePatches) -> tuple[Tensor, Tensor]:
-        """Patches (N, S, ...) -> their encoding (N, S + 1, d), the exposure's last, and its validity."""
+        """Patches (N, S, ...) -> encoding (N, S + 1, d), the token of the exposure last, and its validity."""
         x = self.read(patches.pixels) + self.place[patches.place]
         exposure = self.exposure(patches.exposure).unsqueeze(1)
         x = torch.cat([x, exposure.to(x.dtype)], dim=1)
         valid = F.pad(patches.valid, (0, 1), value=True)
-        hidden = hide(valid)
+        mask = attention_mask(valid)
         for block in self.encoder:
-            x = block(x, None, hidden)
+            x = block(x, None, mask)
         return self.norm_encoded(x), valid
 
     def reconstruct(self, encoded: Tensor, valid: Tensor, place: Tensor) -> Tensor:
-        """Encoding (N, S, d), its validity and places of T patches (N, T) -> their pixels (N, T, 3 * 64).
+        """Encoding (N, S, d), its validity and positions of T patches (N, T) -> pixels (N, T, 3 * 64).
 
-        In asinh of the flux over `ojala.models.avis.inputs.UNIT`.
+        Pixels are asinh of the flux over `ojala.models.avis.inputs.UNIT`.
         """
-        hidden, x = hide(valid), self.ask[place]
+        mask, x = attention_mask(valid), self.ask[place]
         for block in self.decoder:
-            x = block(x, encoded, hidden)
+            x = block(x, encoded, mask)
         out: Tensor = self.write(self.norm_decoded(x)).float()
         return out
 
 
 class Avis(nn.Module):
-    """The network.
+    """Network with the towers ``spectrum`` and ``image`` and their poolings.
 
-    ``spectrum`` and ``image`` are the towers, ``pool_spectrum`` and ``pool_image`` lead from them into the
-    common space. No row depends on another.
+    Rows do not depend on each other.
     """
 
     def __init__(self, config: AvisConfig) -> None:
@@ -157,15 +156,15 @@ class Avis(nn.Module):
         self.pool_spectrum = Pool(shape.width, shape.heads, 2, config.size)
         self.pool_image = Pool(config.image_width, config.image_heads, 0, config.size)
 
-    def see_spectra(self, patches: Patches, brightness: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoding (N, S, d) and vectors (N, E) of spectra.
+    def encode_spectra(self, patches: Patches, brightness: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode spectra: encoding (N, S, d) and vectors (N, E).
 
-        Their brightness (N, 2) is what `ojala.models.avis.inputs.brightness_features` gives.
+        ``brightness`` (N, 2) comes from `ojala.models.avis.inputs.brightness_features`.
         """
         encoded = self.spectrum.encode(patches)
         return encoded, self.pool_spectrum(encoded, patches.valid, brightness)
 
-    def see_images(self, patches: ImagePatches) -> tuple[Tensor, Tensor, Tensor]:
-        """Encoding (N, S + 1, d), its validity and vectors (N, E) of images."""
+    def encode_images(self, patches: ImagePatches) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode images: encoding (N, S + 1, d), its validity and vectors (N, E)."""
         encoded, valid = self.image.encode(patches)
         return encoded, valid, self.pool_image(encoded, valid, encoded.new_zeros(len(encoded), 0))

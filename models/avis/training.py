@@ -1,10 +1,9 @@
 """Training of AVIS on pairs, in two stages, without labels.
 
-In the first stage ("towers") each tower is trained to reconstruct masked patches of its own side, and to form
-an embedding from which the side can be reconstructed. In the second ("contrastive" or "variance"), which
-starts from the weights of the first, the embeddings of the two sides of a pair are trained to agree as well.
-Step k reads the pairs and the augmentations that the seed and k determine, so an interrupted training that
-resumes reads those that it would have read.
+In the first stage ("towers") each tower is trained to reconstruct masked patches of its own side, from its
+encoding or its embedding. The second ("contrastive" or "variance") starts from the weights of the first and
+also aligns the embeddings of the two sides of a pair. Seed and step determine pairs and augmentations, so a
+resumed training reads the same ones.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Objective = Literal["towers", "contrastive", "variance"]
 """Objective of a stage: each side alone, or agreement of both."""
 
 Draw = Callable[[int, int], Pairs]
-"""The pairs of a step, so many of them; their spectra all have one length."""
+"""Source of the pairs of a step, ``draw(step, n)``, with spectra of one length."""
 
 Check = Callable[[Avis], dict[str, float]]
 """Measures of a network on held-out pairs."""
@@ -42,7 +41,7 @@ Check = Callable[[Avis], dict[str, float]]
 
 @dataclass(frozen=True)
 class AvisTraining(TrainingSettings):
-    """Settings of a training of AVIS; those of every training are in `TrainingSettings`.
+    """Settings of a training of AVIS, beyond those of `TrainingSettings`.
 
     Attributes
     ----------
@@ -84,7 +83,7 @@ class AvisTraining(TrainingSettings):
 
 
 class _WithTemperatures(nn.Module):
-    """A network and the temperatures of its contrasts: of the two sides, and of two views of a spectrum."""
+    """Network with the temperatures of the two contrasts, of the sides and of two views of a spectrum."""
 
     def __init__(self, network: Avis) -> None:
         super().__init__()
@@ -99,30 +98,16 @@ _MUON = (
 
 
 def train(config: AvisTraining, draw: Draw, check: Check, folder: Path, report: Report = ignore) -> Path:
-    """Train, or resume the training in ``folder``, and write weights.
+    """Train, or resume a training, and write weights; see `Trainer.run` for files, result and errors.
 
     Parameters
     ----------
     config : AvisTraining
         Settings.
     draw : callable
-        Source of the pairs of a step: ``draw(step, n)``.
-    check : callable
-        Measures to note at each save; they go into the weights.
-    folder : Path
-        Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
-    report : callable
-        Is given each record of the metrics file as it is written.
-
-    Returns
-    -------
-    Path
-        File of the weights.
-
-    Raises
-    ------
-    InputError
-        The folder holds a training with other settings.
+        Source of the pairs.
+    check, folder, report
+        As in `Trainer.run`; ``check`` receives the network without temperatures.
     """
     torch.manual_seed(config.seed)
     network, before = Avis(PRESETS[config.preset]), dict[str, Any]()

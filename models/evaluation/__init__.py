@@ -1,1 +1,1 @@
-"""Metrics of redshifts and classes, and their bootstrap errors."""
+"""Metrics of redshifts and classes, their bootstrap errors, and model cards."""

@@ -1,4 +1,4 @@
-"""Bootstrap errors of measures: objects are drawn again, with replacement (Efron 1979)."""
+"""Bootstrap errors of measures, by resampling of objects with replacement (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from ojala.models.evaluation.metrics import CENTRAL_68
 
 RESAMPLES = 200
-"""Samples that are drawn for an error, which is then good to 5 %."""
+"""Resamples of an error, whose own relative error is then 5 %."""
 
 SEED = 20260401
 """Seed of the draws: the same catalogue and truth give the same errors."""
 
-_AT_ONCE = 4_000_000  # numbers that are resampled at a time, to bound memory
+_BLOCK = 4_000_000  # numbers that are resampled at a time, to bound memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Estimate:
     value : ndarray, shape (...)
         The measure of the sample.
     error : ndarray, shape (...)
-        Half the central 68.3 % range of the measure over the resamples, which is one standard deviation
-        where they scatter as a Gaussian; NaN where the measure is not finite in all of them.
+        Half the central 68.3 % range of the measure over the resamples, one standard deviation of a Gaussian;
+        NaN where the measure is not finite in all of them.
     """
 
     value: np.ndarray
@@ -38,27 +38,27 @@ class Estimate:
 Formula = Callable[..., dict[str, np.ndarray]]
 
 
-def of_objects(formula: Formula, *columns: np.ndarray) -> dict[str, Estimate]:
-    """Measures of objects.
+def bootstrap_objects(formula: Formula, *columns: np.ndarray) -> dict[str, Estimate]:
+    """Estimate measures of a sample by resampling its objects.
 
     Parameters
     ----------
     formula : callable
         Takes the columns, shape (N,) or (R, N), and reduces the last axis.
     columns : ndarray, shape (N,)
-        What is known of each of N objects, N > 0.
+        Columns of N objects, N > 0.
     """
     n = len(columns[0])
     rng, drawn = np.random.default_rng(SEED), []
-    each = max(1, _AT_ONCE // n)
+    each = max(1, _BLOCK // n)
     for first in range(0, RESAMPLES, each):
         chosen = rng.integers(0, n, (min(each, RESAMPLES - first), n))
         drawn.append(formula(*(column[chosen] for column in columns)))
     return _estimates(formula(*columns), drawn)
 
 
-def of_counts(formula: Formula, counts: np.ndarray) -> dict[str, Estimate]:
-    """Measures of a table of counts: to draw objects again is to draw its cells.
+def bootstrap_counts(formula: Formula, counts: np.ndarray) -> dict[str, Estimate]:
+    """Estimate measures of a table of counts by resampling its cells.
 
     Parameters
     ----------
@@ -75,10 +75,10 @@ def of_counts(formula: Formula, counts: np.ndarray) -> dict[str, Estimate]:
     return _estimates(formula(counts), [formula(drawn.reshape(-1, *counts.shape))])
 
 
-def _estimates(whole: dict[str, np.ndarray], drawn: list[dict[str, np.ndarray]]) -> dict[str, Estimate]:
-    found = {}
-    for name, value in whole.items():
+def _estimates(sample: dict[str, np.ndarray], drawn: list[dict[str, np.ndarray]]) -> dict[str, Estimate]:
+    estimates = {}
+    for name, value in sample.items():
         with np.errstate(invalid="ignore"):
             low, high = np.percentile(np.concatenate([part[name] for part in drawn]), CENTRAL_68, axis=0)
-        found[name] = Estimate(np.asarray(value), np.asarray(0.5 * (high - low)))
-    return found
+        estimates[name] = Estimate(np.asarray(value), np.asarray(0.5 * (high - low)))
+    return estimates

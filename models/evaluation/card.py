@@ -1,7 +1,7 @@
 """Model cards: a template per model, filled with measured numbers, and hand-written limitations.
 
-The numbers lie beside the weights as ``<name>.json``, the limitations of these weights as
-``<name>.limitations.md``; the card ``<name>.md`` is made of both.
+``<name>.json`` next to the weights holds the numbers, ``<name>.limitations.md`` the limitations; the card
+``<name>.md`` is generated from both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _number(value: float | None, places: int, sign: str = "") -> str:
 
 
 def _stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Trainings of which each started from the weights of the one before, the first one first."""
+    """List the stages of a training in order; each starts from the weights of the previous one."""
     before = training.get("before")
     return [*(_stages(before) if before else []), training]
 
@@ -54,14 +54,14 @@ def render(template: str, **values: object) -> str:
 
 
 def card(record: Mapping[str, Any], limitations: str = "") -> str:
-    """Model card as Markdown.
+    """Render a model card as Markdown.
 
     Parameters
     ----------
     record : mapping
         As from `card_record`.
     limitations : str
-        Hand-written Markdown that ends the card.
+        Hand-written Markdown for the end of the card.
     """
     shape = json.dumps(record["architecture"], sort_keys=True)
     scalars = [quantity.name for quantity in SCALARS]
@@ -70,14 +70,14 @@ def card(record: Mapping[str, Any], limitations: str = "") -> str:
 
 
 def card_record(weights: Path, evaluation: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Numbers of a model card: header of the weights, name of their learning curve, and measures.
+    """Collect the numbers of a model card: header of the weights, name of the learning curve, measures.
 
     Parameters
     ----------
     weights : Path
         File of weights of any model.
     evaluation : mapping, optional
-        ``command`` that measured, and the ``measures`` by sample.
+        ``command`` of the evaluation, and its ``measures`` by sample.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def write_card(
     Parameters
     ----------
     weights : Path
-        File of weights; limitations are read from ``<name>.limitations.md`` beside it, if there are any.
+        File of weights; limitations are read from ``<name>.limitations.md`` in its folder, if there are any.
     evaluation : mapping, optional
         See `card_record`; by default that of the JSON file, if it belongs to the same weights.
     folder : Path, optional

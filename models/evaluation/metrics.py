@@ -1,8 +1,8 @@
-"""How good answers are: the measures that photometric-redshift and classification papers use.
+"""Measures of redshifts, classes and probabilities, as in papers on photometric redshifts and classification.
 
-The formulae reduce the last axis, so that the same ones serve a sample, shape (N,), and all its bootstrap
-resamples at once, shape (R, N); see `ojala.models.evaluation.bootstrap`. Rows without an answer or a truth
-are left out by `redshift_metrics` and its like, which count what is left.
+Formulae reduce the last axis: of a sample, shape (N,), or of all its bootstrap resamples, shape (R, N); see
+`ojala.models.evaluation.bootstrap`. `redshift_metrics`, `scatter_metrics` and `class_metrics` leave out rows
+without a prediction or a truth, and count the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CENTRAL_68 = (15.87, 84.13)
 """Percentiles of one standard deviation about the median of a Gaussian."""
 
 CONFIDENCE_BINS = 10
-"""Bins of probability, of equal width, in which it is compared with the frequency."""
+"""Bins of probability, of equal width, for `calibration_error`."""
 
 Measures = dict[str, np.ndarray]
 Formula = Callable[[np.ndarray, np.ndarray], Measures]
@@ -66,8 +66,8 @@ def redshift_measures(z: np.ndarray, z_true: np.ndarray) -> Measures:
 def scatter_measures(value: np.ndarray, truth: np.ndarray) -> Measures:
     """``bias`` (median), ``nmad`` and ``std`` of value - truth, ``r2`` and ``range_ratio``; all rows finite.
 
-    The range ratio (16th to 84th percentile of the answers over that of the truth) and R2 show an answer
-    that has collapsed to the mean, which a small scatter hides.
+    The range ratio (16th to 84th percentile range of the predictions over that of the truth) and R2 reveal
+    predictions that have collapsed to the mean.
     """
     difference = value - truth
     bias = np.median(difference, axis=-1)
@@ -81,29 +81,29 @@ def scatter_measures(value: np.ndarray, truth: np.ndarray) -> Measures:
 
 def _spread(value: np.ndarray, truth: np.ndarray) -> Measures:
     low, high = np.percentile(truth, CENTRAL_68, axis=-1)
-    got_low, got_high = np.percentile(value, CENTRAL_68, axis=-1)
+    value_low, value_high = np.percentile(value, CENTRAL_68, axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "r2": 1.0 - np.mean((value - truth) ** 2, axis=-1) / truth.var(axis=-1),
-            "range_ratio": (got_high - got_low) / (high - low),
+            "range_ratio": (value_high - value_low) / (high - low),
         }
 
 
 def confusion(code: np.ndarray, true: np.ndarray, classes: int = len(CLASSES)) -> np.ndarray:
-    """Counts (true class, answer), shape (classes, classes + 1).
+    """Count objects by true and predicted class, shape (classes, classes + 1).
 
     Parameters
     ----------
     code, true : ndarray of int, shape (N,)
-        Class codes; negative where there is no answer, which the last column counts, or no truth, and
-        such rows are left out.
+        Predicted and true class codes. Negative predictions are counted in the last column, rows with a
+        negative truth are left out.
     classes : int
         Number of classes.
     """
     known = true >= 0
-    answer = np.where(code[known] >= 0, code[known], classes).astype(np.int64)
+    predicted = np.where(code[known] >= 0, code[known], classes).astype(np.int64)
     counts = np.bincount(
-        true[known].astype(np.int64) * (classes + 1) + answer, minlength=classes * (classes + 1)
+        true[known].astype(np.int64) * (classes + 1) + predicted, minlength=classes * (classes + 1)
     )
     return counts.reshape(classes, classes + 1)
 
@@ -115,21 +115,21 @@ def class_measures(counts: np.ndarray) -> Measures:
     -------
     dict of str to ndarray
         ``completeness`` (recall), ``purity`` (precision) and ``f1``, shape (..., C); ``f1_weighted``, their
-        mean weighted by the true counts, and ``accuracy``, shape (...). No answer counts against
-        completeness alone. NaN where there is nothing to divide by.
+        mean weighted by the true counts, and ``accuracy``, shape (...). A missing prediction lowers
+        completeness alone. NaN for 0 / 0.
     """
     square = counts[..., :-1]
-    right = np.diagonal(square, axis1=-2, axis2=-1).astype(np.float64)
-    support, given = counts.sum(axis=-1), square.sum(axis=-2)
+    correct = np.diagonal(square, axis1=-2, axis2=-1).astype(np.float64)
+    support, predicted = counts.sum(axis=-1), square.sum(axis=-2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = 2.0 * right / (support + given)
+        f1 = 2.0 * correct / (support + predicted)
         total = support.sum(axis=-1)
         return {
-            "completeness": right / support,
-            "purity": right / given,
+            "completeness": correct / support,
+            "purity": correct / predicted,
             "f1": f1,
             "f1_weighted": np.where(support > 0, f1 * support, 0.0).sum(axis=-1) / total,
-            "accuracy": right.sum(axis=-1) / total,
+            "accuracy": correct.sum(axis=-1) / total,
         }
 
 
@@ -145,8 +145,8 @@ def ks_distance(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """
     total = counts.sum(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):
-        reached = counts.cumsum(axis=-1) / total
-    return np.asarray(np.abs(reached - edges[1:]).max(axis=-1))
+        cumulative = counts.cumsum(axis=-1) / total
+    return np.asarray(np.abs(cumulative - edges[1:]).max(axis=-1))
 
 
 def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +159,7 @@ def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.
     pdf : ndarray, shape (N, B)
         Probability of each bin; rows are normalised here.
     position : ndarray, shape (N,)
-        Where the truth lies, in bins from the lower end.
+        Truth, in bins from the lower end.
 
     Returns
     -------
@@ -168,25 +168,25 @@ def pit_and_crps(pdf: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.
     """
     pdf = pdf / pdf.sum(axis=1, keepdims=True)
     n, bins = pdf.shape
-    reached = np.concatenate([np.zeros((n, 1)), pdf.cumsum(axis=1)], axis=1)
-    place = np.clip(position, 0.0, bins)
-    cell = np.minimum(place.astype(np.int64), bins - 1)
-    row, part = np.arange(n), place - cell
-    pit = reached[row, cell] + part * pdf[row, cell]
-    below, above = reached[:, :-1], reached[:, 1:]
+    cumulative = np.concatenate([np.zeros((n, 1)), pdf.cumsum(axis=1)], axis=1)
+    inside = np.clip(position, 0.0, bins)
+    cell = np.minimum(inside.astype(np.int64), bins - 1)
+    row, part = np.arange(n), inside - cell
+    pit = cumulative[row, cell] + part * pdf[row, cell]
+    below, above = cumulative[:, :-1], cumulative[:, 1:]
     before = (below**2 + below * above + above**2) / 3.0
     low, high = 1.0 - below, 1.0 - above
     after = (low**2 + low * high + high**2) / 3.0
     step = np.arange(bins)
     crps = np.where(step < cell[:, None], before, np.where(step > cell[:, None], after, 0.0)).sum(axis=1)
-    low, high = reached[row, cell], reached[row, cell + 1]
+    low, high = cumulative[row, cell], cumulative[row, cell + 1]
     crps += part * (low**2 + low * pit + pit**2) / 3.0
     crps += (1.0 - part) * ((1.0 - pit) ** 2 + (1.0 - pit) * (1.0 - high) + (1.0 - high) ** 2) / 3.0
-    return pit, crps + np.abs(position - place)
+    return pit, crps + np.abs(position - inside)
 
 
 def cde_losses(density: np.ndarray, grid: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Conditional density estimation loss of each object; their mean is the CDE loss.
+    """Compute the conditional density estimation loss of each object; the mean is the CDE loss.
 
     Integral of f^2 by the trapezoidal rule less 2 f at the point of the grid that is nearest to the truth
     (Izbicki & Lee 2017, arXiv:1704.08095), as in qp's ``CDELossMetric``.
@@ -209,8 +209,8 @@ def cde_losses(density: np.ndarray, grid: np.ndarray, truth: np.ndarray) -> np.n
 def uniformity(pit: np.ndarray) -> tuple[float, float, float]:
     """Kolmogorov-Smirnov, Cramer-von Mises and Anderson-Darling statistics of a PIT (N,) against uniform.
 
-    The last is that of two samples, the PIT and as many equidistant numbers from 0 to 1, as in qp's ``PIT``,
-    which leaves out numbers that rounding made larger than 1. NaN for fewer than two objects.
+    The last is the two-sample statistic of the PIT and as many equidistant numbers from 0 to 1, without PITs
+    that rounding made larger than 1, as in qp's ``PIT``. NaN for fewer than two objects.
     """
     inside = pit[(pit >= 0.0) & (pit <= 1.0)]
     ks = stats.kstest(pit, stats.uniform.cdf).statistic
@@ -225,16 +225,16 @@ def uniformity(pit: np.ndarray) -> tuple[float, float, float]:
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Expected calibration error: mean |frequency - probability| over bins of probability, by their rows.
+    """Expected calibration error: mean |frequency - probability| over bins of probability, weighted by rows.
 
     Guo et al. (2017), eq. 3, with `CONFIDENCE_BINS` bins.
 
     Parameters
     ----------
     confidence : ndarray, shape (..., N)
-        Probability of the answer.
+        Probability of the predicted class.
     right : ndarray of bool, shape (..., N)
-        Whether the answer is true.
+        Whether the predicted class is true.
     """
     cell, gap = confidence_bin(confidence), right - confidence
     total = sum(np.abs(np.where(cell == k, gap, 0.0).sum(axis=-1)) for k in range(CONFIDENCE_BINS))
@@ -242,7 +242,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:
-    """The bin of each probability, of `CONFIDENCE_BINS`; same shape."""
+    """Bin number of probabilities, 0 to `CONFIDENCE_BINS` - 1; same shape."""
     return np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
 
 
@@ -254,15 +254,14 @@ def area_under_curve(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
     score : ndarray, shape (..., N)
         Finite scores.
     positive : ndarray of bool, shape (..., N)
-        Rows that should score high; NaN comes out where there is none, or no other.
+        Rows that should have high scores. The result is NaN if all or none are positive.
     """
     if score.ndim > 1:
         return np.array([area_under_curve(s, p) for s, p in zip(score, positive, strict=True)])
-    own, others = score[positive], np.sort(score[~positive])
-    if len(own) == 0 or len(others) == 0:
-        return np.array(np.nan)
-    below = np.searchsorted(others, own, side="left") + np.searchsorted(others, own, side="right")
-    return np.asarray(0.5 * below.mean() / len(others))
+    pairs = positive.sum() * (~positive).sum()
+    return np.asarray(
+        stats.mannwhitneyu(score[positive], score[~positive]).statistic / pairs if pairs else np.nan
+    )
 
 
 def redshift_metrics(z: np.ndarray, z_true: np.ndarray) -> dict[str, float]:
@@ -280,19 +279,19 @@ def _metrics(formula: Formula, value: np.ndarray, truth: np.ndarray) -> dict[str
     n = int(both.sum())
     if n == 0:
         return {"n": 0.0} | dict.fromkeys(formula(np.ones(1), np.ones(1)), np.nan)
-    found = formula(value[both].astype(np.float64), truth[both].astype(np.float64))
-    return {"n": float(n)} | {name: float(number) for name, number in found.items()}
+    measures = formula(value[both].astype(np.float64), truth[both].astype(np.float64))
+    return {"n": float(n)} | {name: float(number) for name, number in measures.items()}
 
 
 def class_metrics(class_code: np.ndarray, class_true: np.ndarray) -> dict[str, float]:
     """F1 of each class (``f1_galaxy`` ...), its mean by true counts (``f1_weighted``), ``accuracy``."""
-    found = class_measures(confusion(class_code, class_true))
-    by_class = {f"f1_{name.lower()}": float(f1) for name, f1 in zip(CLASSES, found["f1"], strict=True)}
-    return by_class | {name: float(found[name]) for name in ("f1_weighted", "accuracy")}
+    measures = class_measures(confusion(class_code, class_true))
+    by_class = {f"f1_{name.lower()}": float(f1) for name, f1 in zip(CLASSES, measures["f1"], strict=True)}
+    return by_class | {name: float(measures[name]) for name in ("f1_weighted", "accuracy")}
 
 
 def within(value: np.ndarray, error: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Fraction of the truths within one error of the value; 0.683 where errors are right; all rows finite."""
+    """Fraction of truths within one error of the value, 0.683 for Gaussian errors; all rows finite."""
     return np.asarray(np.mean(np.abs(value - truth) <= error, axis=-1))
 
 
@@ -307,16 +306,16 @@ MAGNITUDE_BINS: tuple[tuple[float, float], ...] = (
 
 
 def catalogue_metrics(
-    answers: dict[str, np.ndarray],
+    predictions: dict[str, np.ndarray],
     class_true: np.ndarray,
     labels: dict[str, np.ndarray],
     magnitude: np.ndarray,
 ) -> dict[str, dict[str, float]]:
-    """All measures of a predictor's answers, by name of the sample.
+    """Compute all measures of predictions, by name of the sample.
 
     Parameters
     ----------
-    answers : dict
+    predictions : dict
         As from `ojala.models.ojala.predictor.OjalaPredictor.predict`.
     class_true, labels
         As in `ojala.models.data.LabelledPhotometry`.
@@ -327,26 +326,26 @@ def catalogue_metrics(
     -------
     dict of dict
         ``class``, ``z_gal``, ``z_qso`` over all rows and per magnitude bin (``z_gal 20-21``); each scalar
-        over the rows with a label, Teff as log10. Redshifts are those under the true class, so that they
-        are not mixed with errors of classification.
+        over the rows with a label, Teff as log10. Redshifts are those under the true class, to separate them
+        from errors of classification.
     """
     samples = {"": np.ones(len(class_true), dtype=bool)}
     samples |= {f" {low:g}-{high:g}": (magnitude >= low) & (magnitude < high) for low, high in MAGNITUDE_BINS}
-    found: dict[str, dict[str, float]] = {}
+    measures: dict[str, dict[str, float]] = {}
     for suffix, rows in samples.items():
         if not rows.any():
             continue
-        found[f"class{suffix}"] = class_metrics(answers["class_code"][rows], class_true[rows])
+        measures[f"class{suffix}"] = class_metrics(predictions["class_code"][rows], class_true[rows])
         for name in ("z_gal", "z_qso"):
             if name in labels:
-                found[f"{name}{suffix}"] = redshift_metrics(answers[name][rows], labels[name][rows])
+                measures[f"{name}{suffix}"] = redshift_metrics(predictions[name][rows], labels[name][rows])
     for quantity in SCALARS:
         if quantity.name in labels:
-            value, truth = answers[quantity.name], labels[quantity.name]
+            value, truth = predictions[quantity.name], labels[quantity.name]
             if quantity.name == "teff":
                 value, truth = np.log10(value), np.log10(truth)
-            columns = (answers[quantity.name], answers[f"{quantity.name}_err"], labels[quantity.name])
+            columns = (predictions[quantity.name], predictions[f"{quantity.name}_err"], labels[quantity.name])
             known = np.isfinite(columns).all(axis=0)
             share = within(*(column[known] for column in columns)) if known.any() else np.nan
-            found[quantity.name] = scatter_metrics(value, truth) | {"within_err": float(share)}
-    return found
+            measures[quantity.name] = scatter_metrics(value, truth) | {"within_err": float(share)}
+    return measures

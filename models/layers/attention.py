@@ -1,10 +1,10 @@
-"""Attention as this project needs it: small widths, any subset of bands, wavelength known.
+"""Attention with an additive bias, for small widths and short sequences of any tokens.
 
 Scores are a plain matrix product with an additive bias: at some sixty tokens and a dense bias this is twice
 as fast as a fused attention kernel, which no flash implementation offers for an arbitrary bias.
 
-The weights of matrix products may be bfloat16. Normalisation, softmax and the sums along the residual path
-are in single precision whatever they are.
+The weights of matrix products may be bfloat16; normalisation, softmax and residual sums are in single
+precision.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         return self.cross_attend(x, self.precompute_kv(context), bias)
 
     def precompute_kv(self, context: Tensor) -> Tensor:
-        """Keys and values of a context (N, S, d), to be looked up as often as one likes: (2, N, heads, S, c).
+        """Compute keys and values of a context (N, S, d) for `cross_attend`: (2, N, heads, S, c).
 
         With an extra key there are S + 1.
         """
@@ -48,12 +48,12 @@ class Attention(nn.Module):
         if self.extra is not None:
             extra = self.extra.to(key_value.dtype).expand(len(context), 1, -1)
             key_value = torch.cat([key_value, extra], dim=1)
-        # In order in memory: products would otherwise copy the keys element by element.
+        # Contiguous: products would otherwise copy the keys element by element.
         memory: Tensor = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
         return memory
 
     def cross_attend(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """Attend to what `precompute_kv` gave; the bias is that of the context, without the extra key."""
+        """Attend to keys and values of `precompute_kv`; the bias does not include the extra key."""
         if self.extra is not None:
             bias = F.pad(bias, (0, 1))
         query = self.query(x.to(self.query.weight.dtype)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -74,7 +74,7 @@ class Block(nn.Module):
     cross : bool
         Attend to a context (with one extra learned key) instead of to the input itself.
     pre_norm : bool
-        Normalise the input of each part (trains without care), or the sum after it (as first published).
+        Normalise the input of each part (stable training), or the sum after it (Vaswani et al. 2017).
     """
 
     def __init__(self, width: int, heads: int, hidden: int, *, cross: bool, pre_norm: bool) -> None:
@@ -86,11 +86,11 @@ class Block(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, context: Tensor | None, bias: Tensor) -> Tensor:
-        """One block; x (N, Q, d), context (N, S, d) if cross, bias as in `Attention` -> (N, Q, d)."""
+        """Apply the block; x (N, Q, d), context (N, S, d) if cross, bias as in `Attention` -> (N, Q, d)."""
         return self.cross_attend(x, None if context is None else self.attention.precompute_kv(context), bias)
 
     def cross_attend(self, x: Tensor, memory: Tensor | None, bias: Tensor) -> Tensor:
-        """One block on what its attention remembers of the context; None stands for the input itself."""
+        """Apply the block to keys and values of `precompute_kv`; None for self-attention."""
         if self.pre_norm:
             x = x + self._attend(self.norm_attention(x), memory, bias)
             return x + self._feed(self.norm_feed_forward(x))
@@ -110,9 +110,9 @@ class Block(nn.Module):
 class WavelengthBias(nn.Module):
     """Additive attention bias that falls off with the distance in ln(wavelength).
 
-    ``gain[layer, head] * amplitude * exp(-(d ln(lambda) / width)^2)``, amplitude and width being learned
-    apart for pairs of narrow bands and for all other pairs. A redshift shifts ln(wavelength), hence that
-    distance. The last slot is the brightness token, which has no wavelength: its bias is zero.
+    ``gain[layer, head] * amplitude * exp(-(d ln(lambda) / width)^2)``, with separately learned amplitude and
+    width for pairs of narrow bands and for all other pairs. Distances in ln(wavelength) do not depend on
+    redshift. The last slot is the brightness token, which has no wavelength and a bias of zero.
 
     Parameters
     ----------
@@ -136,15 +136,15 @@ class WavelengthBias(nn.Module):
         self.gain = nn.ParameterList(nn.Parameter(torch.linspace(0.0, 2.0, n)) for n in heads)
 
     def forward(self, bands: Tensor) -> list[Tensor]:
-        """Bias of each layer (..., heads, S + 1, S + 1) for slots that hold the given bands (..., S)."""
+        """Compute the bias of each layer (..., heads, S + 1, S + 1) for slots with the bands (..., S)."""
         return self.scaled(F.pad(self.kernel(bands, bands), (0, 1, 0, 1)))
 
     def scaled(self, kernel: Tensor) -> list[Tensor]:
-        """Bias of each layer (..., heads, Q, S), from the kernel (..., Q, S)."""
+        """Multiply the kernel (..., Q, S) by the gains: bias of each layer (..., heads, Q, S)."""
         return [gain[:, None, None] * kernel.unsqueeze(-3) for gain in self.gain]
 
     def kernel(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """The bias before its gain, (..., Q, S), of bands (..., Q) that attend to bands (..., S)."""
+        """Compute the bias before its gain, (..., Q, S), of bands (..., Q) that attend to bands (..., S)."""
         distance = self.log_wavelength[queries].unsqueeze(-1) - self.log_wavelength[keys].unsqueeze(-2)
         both = self.is_narrow[queries].unsqueeze(-1) & self.is_narrow[keys].unsqueeze(-2)
         narrow_width, other_width = self.log_width.exp()

@@ -17,15 +17,15 @@ STUDENT_T_NU = 3.0
 """Degrees of freedom of a scalar's predictive distribution."""
 
 RAREST_FRACTION = 0.03
-"""A label known for less than this fraction of a batch is not weighted up further."""
+"""Fraction of a batch below which a rare label gets no larger weight."""
 
 _SMEAR_BINS = 4
 _SMEAR_SIGMA = 1.0
-"""A redshift label is spread as a Gaussian of one bin over its neighbours, so that bins know their order."""
+"""Width of the Gaussian by which a redshift label is spread over neighbouring bins [bins]."""
 
 
 def redshift_loss(logits: Tensor, bins: Tensor) -> Tensor:
-    """Cross-entropy of logits (..., B) with labels spread over bins; ``bins`` (...) must be finite."""
+    """Cross-entropy of logits (..., B) with Gaussian-smeared labels at finite positions ``bins`` (...)."""
     reach = torch.arange(-_SMEAR_BINS, _SMEAR_BINS + 1, device=bins.device)
     near = bins.floor().long()[..., None] + reach
     offset = near + 0.5 - bins[..., None]
@@ -35,9 +35,9 @@ def redshift_loss(logits: Tensor, bins: Tensor) -> Tensor:
     return -(weight * log_p.gather(-1, near.clamp(0, logits.shape[-1] - 1))).sum(dim=-1)
 
 
-def student_t_loss(answer: Tensor, target: Tensor, nu: float = STUDENT_T_NU) -> Tensor:
+def student_t_loss(parameters: Tensor, target: Tensor, nu: float = STUDENT_T_NU) -> Tensor:
     """Negative log-likelihood of target (...) under a Student-t of location and log-scale (..., 2)."""
-    mean, log_scale = answer.unbind(-1)
+    mean, log_scale = parameters.unbind(-1)
     constant = 0.5 * math.log(nu * math.pi) + math.lgamma(0.5 * nu) - math.lgamma(0.5 * (nu + 1.0))
     pull = (target - mean) * torch.exp(-log_scale)
     return constant + log_scale + 0.5 * (nu + 1.0) * torch.log1p(pull**2 / nu)

@@ -1,7 +1,7 @@
-"""A redshift's probability over fine bins of ln(1 + z), and what a catalogue says of it.
+"""Redshift PDFs in bins of ln(1 + z), and their summary statistics.
 
-All functions work row by row on probabilities p of shape (N, B), bin i covering ln(1 + z) from i to i + 1
-steps of 0.001. Positions are in bins, so that a distance of 30 is 0.03 (1 + z).
+All functions work row by row on probabilities p of shape (N, B); bin i covers ln(1 + z) from i to i + 1 steps
+of 0.001. Positions are in bins: a distance of 30 is 0.03 (1 + z).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ QUANTILES: tuple[float, ...] = (0.0228, 0.1587, 0.50, 0.8413, 0.9772)
 """Cumulative probabilities of the quantiles z_q02, z_q16, z_q50, z_q84 and z_q98."""
 
 SMOOTHING = 5
-"""Modes are sought in the mass within this many bins on either side, not in single bins, which are noisy."""
+"""Half-width of the running sum in which modes are searched [bins]; single bins are noisy."""
 
 LOCAL = 10
-"""A mode's redshift is the mean of the PDF within this many bins of it, finer than a bin."""
+"""Half-width of the interval whose mean is the redshift of a mode [bins]."""
 
 ODDS = 30
 """Half-width of the interval whose mass is the odds: 0.03 (1 + z)."""
 
-LEAST_MODE = 0.01
-"""A second mode with less mass than this is not reported."""
+MIN_MODE_MASS = 0.01
+"""Smallest mass of a second mode that is reported."""
 
 _HALVINGS = 8
-"""Steps of the search for the least probability that is kept; 0.06 octaves are left after them."""
+"""Steps of the bisection for the smallest stored probability; the remaining interval is 0.06 octaves."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedshiftSummary:
-    """What is kept of N redshift PDFs.
+    """Summary statistics of N redshift PDFs.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class RedshiftSummary:
         Mass within 0.03 (1 + z) of ``z``.
     mode2, mode2_p : Tensor, shape (N,)
         Redshift of the second highest mode farther than 0.03 (1 + z) from ``z``, and the mass within
-        0.03 (1 + z) of it that the first mode's interval does not hold; NaN and 0 where it is below 0.01.
+        0.03 (1 + z) of it outside of the first mode's interval; NaN and 0 where it is below 0.01.
     """
 
     z: Tensor
@@ -73,10 +73,10 @@ def redshift_at(position: Tensor) -> Tensor:
 
 
 def most_probable_bins(p: Tensor, mass: float) -> Tensor:
-    """PDFs p (..., B) of sum 1 with their least probable bins at zero, which hold at most 1 - ``mass``.
+    """Set the least probable bins of PDFs p (..., B), with a sum of at most 1 - ``mass``, to zero.
 
-    The least probability that is kept is found by bisection of its logarithm: a sort of all bins takes
-    twice the time. A few more bins than needed are kept.
+    The threshold comes from a bisection of its logarithm, which takes half the time of a sort; a few more
+    bins than necessary remain.
     """
     low = torch.full_like(p[..., :1], math.log2((1.0 - mass) / p.shape[-1]))
     high = p.amax(dim=-1, keepdim=True).log2()
@@ -89,7 +89,7 @@ def most_probable_bins(p: Tensor, mass: float) -> Tensor:
 
 
 def summarise(p: Tensor) -> RedshiftSummary:
-    """Point estimate, quantiles, odds and second mode of the PDFs p (N, B), each of which sums to 1."""
+    """Compute point estimate, quantiles, odds and second mode of PDFs p (N, B) of sum 1."""
     p = p.double()
     edge = torch.zeros(len(p), 1, dtype=p.dtype, device=p.device)
     mass = torch.cat([edge, p.cumsum(dim=-1)], dim=-1)
@@ -106,23 +106,23 @@ def summarise(p: Tensor) -> RedshiftSummary:
     low = torch.where(second > first, torch.maximum(low, first + ODDS), low)
     high = torch.where(second < first, torch.minimum(high, first - ODDS), high)
     second_p = (_mass_at(mass, high) - _mass_at(mass, low)).clamp_min(0.0)
-    found = (second_p >= LEAST_MODE) & ((second - first).abs() > ODDS)
+    significant = (second_p >= MIN_MODE_MASS) & ((second - first).abs() > ODDS)
     return RedshiftSummary(
         z=redshift_at(first),
         quantiles=redshift_at(quantile_positions(mass)),
         odds=odds.clamp(0.0, 1.0),
-        mode2=torch.where(found, redshift_at(second), torch.nan),
-        mode2_p=torch.where(found, second_p, 0.0),
+        mode2=torch.where(significant, redshift_at(second), torch.nan),
+        mode2_p=torch.where(significant, second_p, 0.0),
     )
 
 
 def quantile_positions(mass: Tensor) -> Tensor:
     """Positions of `QUANTILES` in cumulative masses at bin edges (N, B + 1), linear within a bin: (N, 5)."""
     total = mass[:, -1:]
-    wanted = _quantiles(mass.dtype, mass.device) * total
-    upper = torch.searchsorted(mass, wanted.contiguous()).clamp(1, mass.shape[-1] - 1)
+    target = _quantiles(mass.dtype, mass.device) * total
+    upper = torch.searchsorted(mass, target.contiguous()).clamp(1, mass.shape[-1] - 1)
     below, above = mass.gather(-1, upper - 1), mass.gather(-1, upper)
-    return upper - 1 + ((wanted - below) / (above - below).clamp_min(1e-300)).clamp(0.0, 1.0)
+    return upper - 1 + ((target - below) / (above - below).clamp_min(1e-300)).clamp(0.0, 1.0)
 
 
 @functools.cache
@@ -131,7 +131,7 @@ def _quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _around(mass: Tensor, reach: int) -> Tensor:
-    """Mass within ``reach`` bins of each bin (N, B); cut off at the ends of the grid."""
+    """Mass within ``reach`` bins of each bin (N, B); truncated at the ends of the grid."""
     n = mass.shape[-1] - 1
     below, above = mass[:, :1].expand(-1, reach), mass[:, -1:].expand(-1, reach)
     edges = torch.cat([below, mass, above], dim=-1)

@@ -146,7 +146,7 @@ class OjalaPredictor(BasePredictor):
             Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
         """
         require_photometry(flux, error, ebv)
-        return self._catalogue(self._conveyor("catalogue", self._answer).carry(flux, error, ebv))
+        return self._catalogue(self._conveyor("catalogue", self._answer).run(flux, error, ebv))
 
     def predict_bands(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Flux in each band of N objects from their other bands, and how well it fits what was measured.
@@ -182,7 +182,7 @@ class OjalaPredictor(BasePredictor):
         require_photometry(flux, error, ebv)
         if self.network.band_requests is None:
             raise ValueError(NO_BAND_REQUESTS)
-        return self._conveyor("bands", self._answer_bands).carry(flux, error, ebv)
+        return self._conveyor("bands", self._answer_bands).run(flux, error, ebv)
 
     def warm_up(self) -> None:
         """Make the way through the device: on a GPU, compile and record the network for its batches."""

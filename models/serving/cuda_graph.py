@@ -1,8 +1,8 @@
-"""A function of batches on an NVIDIA GPU: recorded once, then played back while copies run beside it.
+"""CUDA graphs of batches of one size, with copies that overlap the computation.
 
-A CUDA graph starts all kernels of a batch with one call, which the threads that read and write files
-meanwhile do not hold up. It reads and writes the same memory each time; so a batch comes in and leaves by the
-buffers of a tray, pinned on the host's side, and is copied by streams of their own.
+A CUDA graph starts all kernels of a batch with one call, which threads that read and write files do not
+delay. It reads and writes the same memory at each replay; batches are copied to and from that memory through
+buffers, pinned on the host, by separate streams.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from ojala.models.serving.batching import Compute
 
 WARM_UPS = 3
-"""Calls before the recording, in which kernels are compiled and chosen."""
+"""Calls before the capture, in which kernels are compiled and chosen."""
 
 
 class CudaGraphRunner:
-    """A function of batches of one size, as a CUDA graph.
+    """Captured CUDA graph of a function of batches.
 
     Parameters
     ----------
     compute : callable
-        See `ojala.models.serving.batching.Compute`. It copies nothing between host and device and waits for
-        nothing.
+        See `ojala.models.serving.batching.Compute`; without copies between host and device and without
+        synchronisation.
     shapes : sequence of tuple of int
         Shapes of a row of each column; () for one number.
     size : int
@@ -36,24 +36,24 @@ class CudaGraphRunner:
     Attributes
     ----------
     columns : list of Tensor
-        Where it reads.
-    answers : dict of str to Tensor
-        Where it writes.
+        Inputs of the graph.
+    outputs : dict of str to Tensor
+        Outputs of the graph.
     busy : float
-        Seconds that the GPU has computed for batches that were fetched.
+        Computing time of the GPU for all fetched batches [s].
 
     Raises
     ------
     torch.OutOfMemoryError
-        If the GPU's memory does not suffice for a batch of this size.
+        A batch of this size does not fit into the GPU's memory.
     """
 
     @torch.no_grad()
     def __init__(self, compute: Compute, shapes: Sequence[tuple[int, ...]], size: int) -> None:
         self.size, self.busy = size, 0.0
         self.columns = [torch.full((size, *shape), torch.nan, device="cuda") for shape in shapes]
-        # torch's types leave the makers of streams and events out.
-        self.stream, self.inwards, self.outwards = (
+        # Constructors of streams and events are not typed.
+        self.stream, self.copy_in, self.copy_out = (
             torch.cuda.Stream()  # type: ignore[no-untyped-call]
             for _ in range(3)
         )
@@ -63,56 +63,56 @@ class CudaGraphRunner:
                 compute(*self.columns)
         self.stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads may copy meanwhile, for a batch of another size.
+        # Other threads may copy at the same time, for a batch of another size.
         with torch.cuda.graph(self._graph, stream=self.stream, capture_error_mode="thread_local"):
-            self.answers = compute(*self.columns)
-        self._turn = threading.Lock()
+            self.outputs = compute(*self.columns)
+        self._lock = threading.Lock()
 
-    def send(self, tray: CudaBuffer) -> None:
-        """Put a batch in line: copy it in, compute, copy the answers out; returns at once."""
-        with self._turn:
-            with torch.cuda.stream(self.inwards):
-                for there, here in zip(tray.columns, tray.pinned_columns, strict=True):
-                    there.copy_(here, non_blocking=True)
-                tray.came.record()
+    def send(self, buffer: CudaBuffer) -> None:
+        """Enqueue a batch: copy it in, compute, copy the outputs out; returns at once."""
+        with self._lock:
+            with torch.cuda.stream(self.copy_in):
+                for column, pinned in zip(buffer.columns, buffer.pinned_columns, strict=True):
+                    column.copy_(pinned, non_blocking=True)
+                buffer.copied_in.record()
             with torch.cuda.stream(self.stream):
-                self.stream.wait_event(tray.came)
-                tray.began.record()
-                for read, column in zip(self.columns, tray.columns, strict=True):
-                    read.copy_(column)
+                self.stream.wait_event(buffer.copied_in)
+                buffer.started.record()
+                for own, column in zip(self.columns, buffer.columns, strict=True):
+                    own.copy_(column)
                 self._graph.replay()
-                for name, answer in self.answers.items():
-                    tray.answers[name].copy_(answer)
-                tray.ended.record()
-            with torch.cuda.stream(self.outwards):
-                self.outwards.wait_event(tray.ended)
-                for name, answer in tray.answers.items():
-                    tray.pinned_answers[name].copy_(answer, non_blocking=True)
-                tray.left.record()
+                for name, output in self.outputs.items():
+                    buffer.outputs[name].copy_(output)
+                buffer.finished.record()
+            with torch.cuda.stream(self.copy_out):
+                self.copy_out.wait_event(buffer.finished)
+                for name, output in buffer.outputs.items():
+                    buffer.pinned_outputs[name].copy_(output, non_blocking=True)
+                buffer.copied_out.record()
 
-    def count(self, tray: CudaBuffer) -> None:
-        """Add what a batch that has left has cost."""
-        with self._turn:
-            self.busy += 1e-3 * tray.began.elapsed_time(tray.ended)
+    def add_busy_time(self, buffer: CudaBuffer) -> None:
+        """Add the computing time of a finished batch to `busy`."""
+        with self._lock:
+            self.busy += 1e-3 * buffer.started.elapsed_time(buffer.finished)
 
 
 class CudaBuffer:
-    """Buffers of a batch on both sides; see `ojala.models.serving.batching.BatchBuffer`."""
+    """Buffers of a batch on host and device; see `ojala.models.serving.batching.BatchBuffer`."""
 
     @torch.no_grad()
-    def __init__(self, function: CudaGraphRunner) -> None:
-        self._function = function
+    def __init__(self, runner: CudaGraphRunner) -> None:
+        self._runner = runner
         self._rows = 0
-        self.columns = [torch.empty_like(column) for column in function.columns]
-        self.answers = {name: torch.empty_like(answer) for name, answer in function.answers.items()}
+        self.columns = [torch.empty_like(column) for column in runner.columns]
+        self.outputs = {name: torch.empty_like(output) for name, output in runner.outputs.items()}
         self.pinned_columns = [_pinned(column) for column in self.columns]
-        self.pinned_answers = {name: _pinned(answer) for name, answer in self.answers.items()}
-        # Who waits for an event sleeps, and leaves the processor to who reads and writes.
-        self.came, self.left = (
+        self.pinned_outputs = {name: _pinned(output) for name, output in self.outputs.items()}
+        # Threads that wait for a blocking event sleep and leave the CPU to reading and writing.
+        self.copied_in, self.copied_out = (
             torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             for _ in range(2)
         )
-        self.began, self.ended = (
+        self.started, self.finished = (
             torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             for _ in range(2)
         )
@@ -120,22 +120,22 @@ class CudaBuffer:
     @torch.no_grad()
     def send(self, columns: Sequence[np.ndarray]) -> None:
         """See `ojala.models.serving.batching.BatchBuffer`."""
-        self.left.synchronize()  # of a batch that nobody fetched
+        self.copied_out.synchronize()  # of an earlier batch that was not fetched
         self._rows = len(columns[0])
         for pinned, column in zip(self.pinned_columns, columns, strict=True):
-            there = pinned.numpy()
-            np.copyto(there[: self._rows], column)
-            there[self._rows :] = np.nan
-        self._function.send(self)
+            rows = pinned.numpy()
+            np.copyto(rows[: self._rows], column)
+            rows[self._rows :] = np.nan
+        self._runner.send(self)
 
     @torch.no_grad()
     def fetch(self) -> dict[str, np.ndarray]:
         """See `ojala.models.serving.batching.BatchBuffer`."""
-        self.left.synchronize()
-        self._function.count(self)
-        return {name: answer[: self._rows].numpy().copy() for name, answer in self.pinned_answers.items()}
+        self.copied_out.synchronize()
+        self._runner.add_busy_time(self)
+        return {name: output[: self._rows].numpy().copy() for name, output in self.pinned_outputs.items()}
 
 
 def _pinned(like: Tensor) -> Tensor:
-    """Memory of the host that the GPU copies from and to by itself."""
+    """Page-locked host memory of the same shape and type."""
     return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)

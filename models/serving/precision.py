@@ -1,4 +1,4 @@
-"""In which arithmetic a network runs where nobody said."""
+"""Precision of a network's matrix products."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 
 Precision = Literal["fp32", "bf16"]
-"""Of a network's matrix products; everything else is in single precision."""
+"""Names of precisions; normalisation, softmax and sums are in single precision with both."""
 
 
-def multiplies_bf16() -> bool:
-    """Whether this machine's processor multiplies bfloat16 by instructions of its own.
+def has_native_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16 products, and torch may use them.
 
-    Others can do it too, by way of single precision, and are slower for it. So are those whose instructions
-    torch is told not to use, by ``ATEN_CPU_CAPABILITY`` or ``ONEDNN_MAX_CPU_ISA``.
+    Other processors emulate bfloat16 in single precision, which is slower. ``ATEN_CPU_CAPABILITY`` and
+    ``ONEDNN_MAX_CPU_ISA`` can keep torch from using the instructions.
     """
     can = torch.cpu.get_capabilities()
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
@@ -27,4 +27,4 @@ def multiplies_bf16() -> bool:
 
 
 _WITH_BF16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
-"""Beginnings of oneDNN's names of instruction sets that multiply bfloat16."""
+"""Prefixes of oneDNN's names of instruction sets with bfloat16 products."""

@@ -14,10 +14,9 @@ from ojala.models.serving.precision import Precision
 
 
 class BasePredictor:
-    """A network with trained weights, as the pipeline uses it.
+    """Base class of trained networks for inference.
 
-    Batches have a fixed size, those that are not full being padded, so that the prediction of a row does not
-    depend on the other rows.
+    Batches have a fixed size and are padded, so that the predictions of a row do not depend on other rows.
 
     Attributes
     ----------
@@ -33,7 +32,7 @@ class BasePredictor:
     Raises
     ------
     ValueError
-        If there is no such precision, or the batch has no rows.
+        The precision is unknown, or ``batch_size`` is below 1.
     """
 
     FORMAT: ClassVar[CheckpointFormat[Any, Any]]
@@ -43,7 +42,7 @@ class BasePredictor:
     """File in `WEIGHTS_FOLDER` that `load` reads by default."""
 
     BATCH_SIZE: ClassVar[int] = 16
-    """Rows per forward pass by default: so many stay in the caches of a CPU, a GPU wants hundreds."""
+    """Default of the rows per forward pass, which fit into the caches of a CPU; a GPU needs hundreds."""
 
     def __init__(
         self, model: nn.Module, info: NetworkInfo[Any], *, device: str, precision: Precision, batch_size: int
@@ -84,7 +83,7 @@ class BasePredictor:
         Raises
         ------
         ojala.models.checkpoint.WeightsError
-            If a file does not hold whole weights of this network.
+            A file does not hold complete weights of this network.
         """
         path = WEIGHTS_FOLDER / cls.WEIGHTS if weights_path is None else Path(weights_path)
         model, info = cls.FORMAT.load(path)
@@ -94,18 +93,18 @@ class BasePredictor:
 
     @classmethod
     def _load_options(cls, weights: Path, info: NetworkInfo[Any], **options: object) -> dict[str, Any]:
-        """Options of the constructor, with further files that belong to the weights."""
+        """Complete the options of the constructor from further files next to the weights."""
         return options
 
     def halve_batch(self) -> None:
-        """Halve the batch for all that follows, and give cached memory back to the device.
+        """Halve the batch size and free cached memory of the device.
 
-        A row's numbers then differ by rounding from those of the larger batch.
+        Predictions then differ by rounding from those of the larger batch.
         """
         self.batch_size = max(1, self.batch_size // 2)
         if torch.device(self.device).type == "cuda":
             torch.cuda.empty_cache()
 
-    def _arithmetic(self) -> torch.autocast:
-        """The context in which the network computes."""
+    def _autocast(self) -> torch.autocast:
+        """Autocast context of the precision."""
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self._bf16)

@@ -1,4 +1,4 @@
-"""File format of SpecPT's weights."""
+"""File format of the weights of SpecPT."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """SpecPT: a convolutional stem and a transformer that reconstruct a spectrum, and its redshift.
 
-After Pattnaik et al. (arXiv:2501.01070). What differs on purpose: the transformer reads the sequence of the
-stem's outputs instead of one token that holds them all, and attends within a spectrum, never across a batch;
-learned queries, one for each patch of the output, stand in place of a last layer of a billion parameters;
-inverse variance and mask are read; nothing is normalised over a batch. Besides the published head (a
-residual network that ends in a softplus) there is one that answers with a PDF: on pixels even in
-ln(wavelength), a redshift is a shift, and each shift's evidence is a learned correlation. And what moves with
-the redshift is reconstructed from learned rest-frame spectra.
+After Pattnaik et al. (arXiv:2501.01070), with these deliberate differences: the transformer encodes the
+sequence of the stem's outputs instead of one token, and attends within a spectrum, not across a batch;
+learned queries, one per output patch, replace a last layer of a billion parameters; inverse variance and mask
+are inputs; there is no batch normalisation. Next to the published head (a residual network with a softplus)
+there is one with a PDF: on pixels even in ln(wavelength) a redshift is a shift, and the logit of each shift
+is a learned correlation. Features that move with the redshift are reconstructed from learned rest-frame
+spectra.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ojala.models.settings import checked
 from ojala.models.specpt.wavelength_grid import GRIDS, Grid
 
 CHANNELS = 4
-"""Channels of the input: see `channels_of`."""
+"""Number of channels of `input_channels`."""
 
 N_BINS = 1000
-"""Bins of the redshift's PDF: bin i covers ln(1 + z) from i to i + 1 steps of 0.001, to z = 1.718."""
+"""Bins of the redshift PDF; bin i covers ln(1 + z) from i to i + 1 steps of 0.001, to z = 1.718."""
 
 
 @checked
@@ -42,17 +42,17 @@ class SpecPTConfig:
     Attributes
     ----------
     grid : str
-        Wavelengths that it reads and writes, a key of `GRIDS`.
+        Wavelength grid of input and output, a key of `GRIDS`.
     channels, kernels, strides : tuple of int
         Outputs, kernel and stride of the stem's convolutions; a pooling by 2 follows them.
     width, heads, hidden : int
-        Of the transformer: width of a token, attention heads, width of the feed-forward layers.
+        Token width, attention heads and width of the feed-forward layers of the transformer.
     encoder, decoder : int
         Number of blocks.
     redshift : tuple of str
-        Heads: "softplus" as published, or "bins"; the first one's answers are served.
+        Heads: "softplus" as published, or "bins"; the catalogue takes the first one.
     evidence : int
-        Channels that the bins' correlation reads; 0 without "bins".
+        Input channels of the correlation of "bins"; 0 without it.
     rest : int
         Rest-frame spectra in a reconstruction; 0 as published.
     """
@@ -72,18 +72,18 @@ class SpecPTConfig:
 
     @property
     def patch(self) -> int:
-        """Pixels that a token stands for."""
+        """Pixels per token."""
         return 2 * math.prod(self.strides)
 
     @property
     def tokens(self) -> int:
-        """Tokens of a spectrum."""
+        """Tokens per spectrum."""
         return math.ceil(GRIDS[self.grid].size / self.patch)
 
 
 PRESETS: Mapping[str, SpecPTConfig] = MappingProxyType(
     {
-        # Widths, kernels and layers as published, the sequence instead of one token.
+        # Widths, kernels and layers as published, a sequence instead of one token.
         "published": SpecPTConfig(
             grid="desi",
             channels=(64, 128, 256),
@@ -96,7 +96,7 @@ PRESETS: Mapping[str, SpecPTConfig] = MappingProxyType(
             decoder=3,
             redshift=("softplus",),
         ),
-        # What is trained here.
+        # Shape of the bundled weights.
         "base": SpecPTConfig(
             grid="log",
             channels=(24, 48, 128),
@@ -117,7 +117,7 @@ PRESETS: Mapping[str, SpecPTConfig] = MappingProxyType(
 
 
 class Stem(nn.Module):
-    """Strided convolutions, then a pooling by 2 and a projection to tokens."""
+    """Strided convolutions, pooling by 2 and projection to tokens."""
 
     def __init__(self, config: SpecPTConfig) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Stem(nn.Module):
 
 
 class ResidualRedshift(nn.Module):
-    """The published head: pooling by attention, five residual layers of 512, softplus."""
+    """Published redshift head: attentive pooling, five residual layers of 512, softplus."""
 
     def __init__(self, width: int, hidden: int = 512, depth: int = 5) -> None:
         super().__init__()
@@ -159,11 +159,11 @@ class ResidualRedshift(nn.Module):
 
 
 class CorrelationRedshift(nn.Module):
-    """A PDF over bins of ln(1 + z) by correlation with a learned rest-frame pattern.
+    """PDF head over bins of ln(1 + z): correlation with a learned rest-frame pattern.
 
-    Evidence at each observed wavelength, on steps of 0.001 in its logarithm, comes from the stem and from
-    the tokens; the logit of a redshift is its sum times the pattern shifted by that redshift, plus what the
-    spectrum as a whole says.
+    Evidence channels at each observed wavelength, in steps of 0.001 in ln(wavelength), come from the stem and
+    the tokens. The logit of a redshift is their product with the pattern shifted by that redshift, plus a
+    term from the mean token.
     """
 
     def __init__(self, config: SpecPTConfig, positions: int) -> None:
@@ -172,7 +172,7 @@ class CorrelationRedshift(nn.Module):
         self.per_token = positions // config.tokens
         self.local = nn.Linear(config.channels[-2], config.evidence)
         self.context = nn.Linear(config.width, config.evidence * self.per_token)
-        # At k the pattern at k steps from the grid's blue end; what lies blueward counts from the other end.
+        # Element k is the pattern k steps from the blue end of the grid; bluer elements wrap around.
         self.size = 1 << (positions + N_BINS - 1).bit_length()
         self.pattern = nn.Parameter(0.03 * torch.randn(config.evidence, self.size))
         self.whole = nn.Sequential(nn.Linear(config.width, 128), nn.GELU(), nn.Linear(128, N_BINS))
@@ -189,17 +189,17 @@ class CorrelationRedshift(nn.Module):
 
 
 class RestFrame(nn.Module):
-    """What moves with the redshift: a sum of learned rest-frame spectra, at the redshift that is given.
+    """Sum of learned rest-frame spectra, shifted to a redshift.
 
-    Patches alone learn continua within minutes and lines hardly at all. What is written here cannot follow
-    the noise, nor the lines of the night sky: these do not move.
+    Patches alone learn continua within minutes and lines hardly at all. This sum can fit neither noise nor
+    the lines of the night sky, which do not shift.
     """
 
     def __init__(self, config: SpecPTConfig) -> None:
         super().__init__()
         self.grid = GRIDS[config.grid]
         reach = math.ceil(N_BINS * LOG1PZ_STEP / self.grid.step)
-        # At k the spectrum at k pixels from the grid's blue end; what is blueward counts from the other end.
+        # Element k is the spectrum k pixels from the blue end of the grid; bluer elements wrap around.
         self.size = 1 << (self.grid.size + reach - 1).bit_length()
         self.spectra = nn.Parameter(0.003 * torch.randn(config.rest, self.size))
         self.score = nn.Linear(config.width, 1)
@@ -214,16 +214,15 @@ class RestFrame(nn.Module):
             mixed = torch.complex(amount @ waves.real, amount @ waves.imag)
             turn = 2.0 * math.pi / self.size * torch.arange(mixed.shape[1], device=z.device)
             angle = -turn * (torch.log1p(z.float()) / self.grid.step)[:, None]
-            moved = mixed * torch.complex(angle.cos(), angle.sin())
-            out: Tensor = torch.fft.irfft(moved, self.size)[:, : self.grid.size]
+            shifted = mixed * torch.complex(angle.cos(), angle.sin())
+            out: Tensor = torch.fft.irfft(shifted, self.size)[:, : self.grid.size]
         return out
 
 
 class SpecPT(nn.Module):
-    """The network.
+    """Network on spectra of its grid (`input_channels`), with `encode`, `reconstruct` and `redshift`.
 
-    Consumes `channels_of` spectra on its grid; see `encode`, `reconstruct` and `redshift`. An answer depends
-    on nothing but its own spectrum.
+    Rows do not depend on each other.
     """
 
     def __init__(self, config: SpecPTConfig) -> None:
@@ -254,7 +253,7 @@ class SpecPT(nn.Module):
 
     @property
     def grid(self) -> Grid:
-        """Wavelengths that it reads and writes."""
+        """Wavelength grid of input and output."""
         return GRIDS[self.config.grid]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,7 +268,7 @@ class SpecPT(nn.Module):
     def reconstruct(self, tokens: Tensor, z: Tensor) -> Tensor:
         """Encoded tokens (N, T, d) -> flux over its median (N, P).
 
-        ``z`` (N,) is the redshift: the true one in training, the answer in serving.
+        ``z`` (N,) is the redshift: the true one in training, the predicted one in inference.
         """
         x = self.query.expand(len(tokens), -1, -1)
         bias = torch.zeros(1, 1, 1, tokens.shape[1], device=x.device)
@@ -279,31 +278,31 @@ class SpecPT(nn.Module):
         return out if self.rest is None else out + self.rest(tokens, z)
 
     def redshift(self, local: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """Answer of each head: "bins" logits (N, N_BINS), "softplus" redshifts (N,)."""
-        found = {}
+        """Outputs of the heads: "bins" logits (N, N_BINS), "softplus" redshifts (N,)."""
+        outputs = {}
         if "bins" in self.heads:
-            found["bins"] = self.heads["bins"](local, tokens)
+            outputs["bins"] = self.heads["bins"](local, tokens)
         if "softplus" in self.heads:
-            found["softplus"] = self.heads["softplus"](tokens)
-        return found
+            outputs["softplus"] = self.heads["softplus"](tokens)
+        return outputs
 
 
-def channels_of(flux: Tensor, ivar: Tensor) -> Tensor:
-    """What the network reads.
+def input_channels(flux: Tensor, ivar: Tensor) -> Tensor:
+    """Compute the input of the network.
 
     Parameters
     ----------
     flux, ivar : Tensor, shape (N, P)
-        Flux over its median, and its inverse variance; 0 where a pixel is not used.
+        Flux over its median, and its inverse variance, 0 for unused pixels.
 
     Returns
     -------
     Tensor, shape (N, 4, P)
-        Flux, signal-to-noise ratio and inverse error (arsinh of each), and whether the pixel is used.
+        asinh of flux, signal-to-noise ratio and inverse error, and 1 for used pixels.
     """
     inverse_error = ivar.sqrt()
-    every = (flux.asinh(), (flux * inverse_error).asinh(), inverse_error.asinh(), (ivar > 0.0).float())
-    return torch.stack(every, dim=1) * (ivar > 0.0)[:, None]
+    channels = (flux.asinh(), (flux * inverse_error).asinh(), inverse_error.asinh(), (ivar > 0.0).float())
+    return torch.stack(channels, dim=1) * (ivar > 0.0)[:, None]
 
 
 def standardise(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -312,14 +311,14 @@ def standardise(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndar
     Parameters
     ----------
     flux, ivar : ndarray of float32, shape (N, P)
-        Spectra on the grid of a network; 0 where a pixel is not used.
+        Spectra on the grid of a network, 0 for unused pixels.
 
     Returns
     -------
     flux, ivar : ndarray of float32, shape (N, P)
-        In units of the median; 0 where there is none.
+        In units of the median; 0 without a median.
     median : ndarray of float32, shape (N,)
-        The median, NaN where it is not positive or no pixel is usable.
+        Median, NaN where it is not positive or no pixel is usable.
     """
     used = ivar > 0.0
     count = used.sum(axis=1)

@@ -1,4 +1,4 @@
-"""From spectra to redshifts and reconstructions with SpecPT's trained weights."""
+"""Predictor of SpecPT: redshifts and reconstructions of spectra."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, summarise
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
 from ojala.models.specpt.checkpoint import FORMAT, SpecPTInfo
-from ojala.models.specpt.losses import LABEL_WIDTH, nmad_loss, point_of
-from ojala.models.specpt.network import SpecPT, channels_of, standardise
+from ojala.models.specpt.losses import LABEL_WIDTH, nmad_loss, point_estimate
+from ojala.models.specpt.network import SpecPT, input_channels, standardise
 from ojala.models.specpt.wavelength_grid import Grid, rebin
 
 FEW_PIXELS = 1.0 / 3.0
@@ -32,24 +32,24 @@ OUTSIDE = 0.1
 """Thresholds of the flags; see `ojala.catalogs_schema.specpt.MEANING`."""
 
 LABEL_SPREAD = math.hypot(LABEL_WIDTH, 12.0**-0.5) * LOG1PZ_STEP
-"""Standard deviation in ln(1 + z) of the PDF of an exact redshift: of the labels and of a bin."""
+"""Standard deviation in ln(1 + z) of the PDF of an exact redshift: width of labels and of a bin."""
 
-LEAST_ERROR = 1e-4
-"""Least error of a redshift, over (1 + z): 30 km/s."""
+MIN_ERROR = 1e-4
+"""Smallest error of a redshift, over (1 + z): 30 km/s."""
 
-KEPT = Grid("kept", RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE, logarithmic=True)
-"""Grid of the reconstructions that are kept."""
+STORED_GRID = Grid("stored", RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE, logarithmic=True)
+"""Grid of the stored reconstructions."""
 
 _PREDICTED = ("z", "z_err", "z_odds", "z_mode2", "z_mode2_p", "reconstruction_chi2", "reconstruction_nmad")
 
 
 class SpecPTPredictor(BasePredictor):
-    """SpecPT with trained weights, as the pipeline uses it.
+    """Trained SpecPT for inference.
 
     Attributes
     ----------
     grid : str
-        Wavelengths that the network reads, a key of `ojala.models.specpt.wavelength_grid.GRIDS`.
+        Wavelength grid of the network, a key of `ojala.models.specpt.wavelength_grid.GRIDS`.
     """
 
     FORMAT = FORMAT
@@ -66,29 +66,28 @@ class SpecPTPredictor(BasePredictor):
     ) -> None:
         super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
         self._model = model
-        self._serves = info.config.redshift[0]
+        self._head = info.config.redshift[0]
         self.grid = info.config.grid
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
-        """Answers for N spectra.
+        """Predict N spectra.
 
         Parameters
         ----------
         spectra : Spectra
-            Of any instrument; they are brought to the network's grid by inverse variance, and what lies
-            outside of it is not read.
+            Spectra of any instrument; they are rebinned to the network's grid, weighted by inverse variance.
 
         Returns
         -------
         dict of str to ndarray, N rows each
             By the names of `ojala.catalogs_schema.specpt.SPECPT` and `SPECPT_SPECTRA` besides the key
             columns: ``n_pixels`` and ``flags`` int32, ``reconstruction`` float16 (N, 1008), all else float32.
-            NaN where there is no answer: everywhere but in ``snr``, ``n_pixels`` and ``flags`` for a spectrum
+            NaN where there is no prediction: in all but ``snr``, ``n_pixels`` and ``flags`` of a spectrum
             without a positive median of usable pixels.
         """
         n, size = len(spectra), self.batch_size
-        found = {name: np.full(n, np.nan, np.float32) for name in (*_PREDICTED, "flux_median")}
-        found["reconstruction"] = np.full((n, RECONSTRUCTED_SIZE), np.nan, np.float16)
+        columns = {name: np.full(n, np.nan, np.float32) for name in (*_PREDICTED, "flux_median")}
+        columns["reconstruction"] = np.full((n, RECONSTRUCTED_SIZE), np.nan, np.float16)
         covered = np.zeros(n, np.float32)
         for begin in range(0, n, size):
             rows = slice(begin, min(begin + size, n))
@@ -96,56 +95,56 @@ class SpecPTPredictor(BasePredictor):
             covered[rows] = (ivar > 0.0).mean(axis=1)
             flux, ivar, median = standardise(flux, ivar)
             known = np.isfinite(median)
-            found["flux_median"][rows] = median
+            columns["flux_median"][rows] = median
             if not known.any():
                 continue
-            for name, values in self._answers(flux, ivar).items():
-                found[name][rows] = np.where(_like(known, values), values, np.nan)
-        found |= _of_pixels(spectra, self._model.grid.edges[[0, -1]])
-        found["flags"] = _flags(found, covered, found.pop("outside"))
-        return found
+            for name, values in self._predict_batch(flux, ivar).items():
+                columns[name][rows] = np.where(_like(known, values), values, np.nan)
+        columns |= _pixel_statistics(spectra, self._model.grid.edges[[0, -1]])
+        columns["flags"] = _flags(columns, covered, columns.pop("outside"))
+        return columns
 
     @torch.inference_mode()
-    def _answers(self, flux: np.ndarray, ivar: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers for at most one batch of rows, padded with rows without a usable pixel."""
+    def _predict_batch(self, flux: np.ndarray, ivar: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict at most one batch of rows, padded with rows without usable pixels."""
         n, missing = len(flux), self.batch_size - len(flux)
         x, weight = (
             torch.from_numpy(np.pad(a, ((0, missing), (0, 0)))).to(self.device) for a in (flux, ivar)
         )
-        with self._arithmetic():
-            local, tokens = self._model.encode(channels_of(x, weight))
-            answer = self._model.redshift(local, tokens)[self._serves]
-            reconstructed = self._model.reconstruct(tokens, point_of(answer))
+        with self._autocast():
+            local, tokens = self._model.encode(input_channels(x, weight))
+            redshift = self._model.redshift(local, tokens)[self._head]
+            reconstructed = self._model.reconstruct(tokens, point_estimate(redshift))
         used = weight > 0.0
         chi2 = ((x - reconstructed) ** 2 * weight).sum(dim=1) / used.sum(dim=1).clamp_min(1)
-        answers = _redshifts(answer) | {
+        columns = _redshifts(redshift) | {
             "reconstruction_chi2": chi2,
             "reconstruction_nmad": nmad_loss(x, weight, reconstructed),
         }
-        catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in answers.items()}
+        catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in columns.items()}
         return catalogue | {"reconstruction": self._coarse(reconstructed[:n].cpu().numpy())}
 
     def _coarse(self, reconstructed: np.ndarray) -> np.ndarray:
-        """Reconstructions (N, P) on the grid on which they are kept; float16 (N, 1008)."""
+        """Rebin reconstructions (N, P) to `STORED_GRID`; float16 (N, 1008)."""
         n, wavelength = len(reconstructed), self._model.grid.wavelength.astype(np.float32)
         offsets = np.arange(n + 1, dtype=np.int64) * len(wavelength)
         flux = reconstructed.ravel()
         spectra = Spectra(offsets, np.tile(wavelength, n), flux, np.ones_like(flux))
-        coarse, weight = rebin(spectra, KEPT)
+        coarse, weight = rebin(spectra, STORED_GRID)
         return np.where(weight > 0.0, np.clip(coarse, -6e4, 6e4), np.nan).astype(np.float16)
 
 
-def _redshifts(answer: Tensor) -> dict[str, Tensor]:
-    """Redshift columns from logits of a PDF (N, B), or from redshifts (N,), which come without an error."""
-    if answer.ndim == 1:
-        nothing = torch.full_like(answer, torch.nan)
-        return {name: answer if name == "z" else nothing for name in _PREDICTED[:5]}
-    summary = summarise(answer.softmax(dim=1))
+def _redshifts(output: Tensor) -> dict[str, Tensor]:
+    """Redshift columns from logits of a PDF (N, B), or from redshifts (N,) without errors."""
+    if output.ndim == 1:
+        missing = torch.full_like(output, torch.nan)
+        return {name: output if name == "z" else missing for name in _PREDICTED[:5]}
+    summary = summarise(output.softmax(dim=1))
     stretch = 1.0 + summary.z
     spread = (summary.error / stretch).square() - LABEL_SPREAD**2
     return {
         "z": summary.z.float(),
-        "z_err": (spread.clamp_min(LEAST_ERROR**2).sqrt() * stretch).float(),
+        "z_err": (spread.clamp_min(MIN_ERROR**2).sqrt() * stretch).float(),
         "z_odds": summary.odds.float(),
         "z_mode2": summary.mode2.float(),
         "z_mode2_p": summary.mode2_p.float(),
@@ -153,12 +152,12 @@ def _redshifts(answer: Tensor) -> dict[str, Tensor]:
 
 
 def _like(known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rows (N,) in a shape that goes with values (N,) or (N, P)."""
+    """Mask of rows (N,) in a shape that broadcasts with values (N,) or (N, P)."""
     return known if values.ndim == 1 else known[:, None]
 
 
-def _of_pixels(spectra: Spectra, ends: np.ndarray) -> dict[str, np.ndarray]:
-    """Number of usable pixels, their median signal to noise, and the share of them beyond ``ends``."""
+def _pixel_statistics(spectra: Spectra, ends: np.ndarray) -> dict[str, np.ndarray]:
+    """Number of usable pixels, their median signal-to-noise ratio, and their fraction outside of ``ends``."""
     n = len(spectra)
     count, snr, outside = np.zeros(n, np.int32), np.full(n, np.nan, np.float32), np.zeros(n, np.float32)
     for row, (wavelength, flux, ivar) in enumerate(spectra):
@@ -172,24 +171,24 @@ def _of_pixels(spectra: Spectra, ends: np.ndarray) -> dict[str, np.ndarray]:
     return {"n_pixels": count, "snr": snr, "outside": outside}
 
 
-def _flags(found: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """The bit mask of each row; int32, shape (N,)."""
+def _flags(columns: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Flags of the rows; int32, shape (N,)."""
     readable = covered > 0.0
-    positive = np.isfinite(found["flux_median"])
+    positive = np.isfinite(columns["flux_median"])
     with np.errstate(invalid="ignore"):
-        remarks = {
+        conditions = {
             SpecPTFlag.NO_PIXELS: ~readable,
             SpecPTFlag.FEW_PIXELS: covered < FEW_PIXELS,
-            SpecPTFlag.LOW_SNR: ~(found["snr"] >= LOW_SNR),
+            SpecPTFlag.LOW_SNR: ~(columns["snr"] >= LOW_SNR),
             SpecPTFlag.MEDIAN_NOT_POSITIVE: readable & ~positive,
-            SpecPTFlag.Z_MULTIMODAL: found["z_mode2_p"] >= MULTIMODAL,
-            SpecPTFlag.Z_UNCERTAIN: found["z_odds"] < UNCERTAIN,
-            SpecPTFlag.POOR_RECONSTRUCTION: found["reconstruction_chi2"]
-            > POOR_CHI2 * (1.0 + (MODEL_ERROR * found["snr"]) ** 2),
+            SpecPTFlag.Z_MULTIMODAL: columns["z_mode2_p"] >= MULTIMODAL,
+            SpecPTFlag.Z_UNCERTAIN: columns["z_odds"] < UNCERTAIN,
+            SpecPTFlag.POOR_RECONSTRUCTION: columns["reconstruction_chi2"]
+            > POOR_CHI2 * (1.0 + (MODEL_ERROR * columns["snr"]) ** 2),
             SpecPTFlag.OUT_OF_GRID: outside > OUTSIDE,
-            SpecPTFlag.NOT_PREDICTED: positive & ~np.isfinite(found["z"]),
+            SpecPTFlag.NOT_PREDICTED: positive & ~np.isfinite(columns["z"]),
         }
     flags = np.zeros(len(covered), np.int32)
-    for flag, where in remarks.items():
+    for flag, where in conditions.items():
         flags[where] |= int(flag)
     return flags

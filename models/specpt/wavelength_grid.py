@@ -1,4 +1,4 @@
-"""Spectra of any instrument on one grid of wavelengths, by inverse variance."""
+"""Wavelength grids, and rebinning of spectra by inverse variance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ojala.models.data import Spectra
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Pixels even in wavelength, or in its logarithm.
+    """Grid of pixels, even in wavelength or in its logarithm.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Grid:
 
     @property
     def wavelength(self) -> np.ndarray:
-        """Middles of the pixels [Angstrom], shape (size,)."""
+        """Centres of the pixels [Angstrom], shape (size,)."""
         edges = self.edges
         return np.asarray(0.5 * (edges[1:] + edges[:-1]))
 
@@ -61,25 +61,25 @@ GRIDS: dict[str, Grid] = {
 
 
 def rebin(spectra: Spectra, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Bring spectra to a grid.
+    """Rebin spectra to a grid.
 
-    Each new pixel is the mean of the old ones that overlap it, weighted by inverse variance and overlap; its
-    inverse variance is the sum of these weights. Flux densities keep their unit.
+    A new pixel is the mean of overlapping old pixels, weighted by inverse variance and overlap; its inverse
+    variance is the sum of these weights. Flux densities keep their unit.
 
     Parameters
     ----------
     spectra : Spectra
-        N spectra; a pixel without a finite flux or a positive, finite inverse variance is not used.
+        N spectra; pixels without a finite flux or a positive, finite inverse variance are not used.
     grid : Grid
-        The grid.
+        Target grid.
 
     Returns
     -------
     flux, ivar : ndarray of float32, shape (N, grid.size)
-        Both 0 where no usable pixel overlaps.
+        0 without overlapping usable pixels.
     """
     flux, ivar = np.zeros((2, len(spectra), grid.size), np.float32)
-    for key, rows in _of_one_grid(spectra).items():
+    for key, rows in _rows_by_grid(spectra).items():
         overlap = _overlap(key, grid)
         if overlap is None:
             continue
@@ -95,25 +95,25 @@ def rebin(spectra: Spectra, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return flux, ivar
 
 
-def _of_one_grid(spectra: Spectra) -> dict[bytes, np.ndarray]:
-    """Rows that have the same wavelengths, by the bytes of these."""
-    found: dict[bytes, list[int]] = {}
+def _rows_by_grid(spectra: Spectra) -> dict[bytes, np.ndarray]:
+    """Group rows by their wavelengths, as bytes."""
+    groups: dict[bytes, list[int]] = {}
     for row, (wavelength, _, _) in enumerate(spectra):
-        found.setdefault(wavelength.tobytes(), []).append(row)
-    return {key: np.array(rows) for key, rows in found.items()}
+        groups.setdefault(wavelength.tobytes(), []).append(row)
+    return {key: np.array(rows) for key, rows in groups.items()}
 
 
 @functools.lru_cache(maxsize=8)
 def _overlap(key: bytes, grid: Grid) -> Tensor | None:
-    """Share of each old pixel within each new one: sparse (grid.size, P); None where there is nothing.
+    """Fraction of each old pixel within each new one: sparse (grid.size, P); None without overlap.
 
-    ``key`` are the bytes of the old wavelengths in single precision.
+    ``key`` holds the bytes of the old wavelengths in single precision.
     """
     wavelength = np.frombuffer(key, np.float32).astype(np.float64)
     if len(wavelength) < 2:
         return None
     gap = np.diff(wavelength)
-    # A pixel ends half way to its neighbour, but beside a gap no farther than on its other side.
+    # A pixel ends half way to its neighbour; next to a gap, no farther than on its other side.
     half = 0.5 * np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))
     blue = wavelength - np.minimum(0.5 * np.insert(gap, 0, gap[0]), 1.5 * half)
     red = wavelength + np.minimum(0.5 * np.append(gap, gap[-1]), 1.5 * half)
@@ -123,7 +123,7 @@ def _overlap(key: bytes, grid: Grid) -> Tensor | None:
     first = np.clip(np.searchsorted(edges, blue[old], side="right") - 1, 0, grid.size - 1)
     last = np.clip(np.searchsorted(edges, red[old], side="left") - 1, 0, grid.size - 1)
     count = last - first + 1
-    old, new = np.repeat(old, count), np.repeat(first, count) + _counting(count)
+    old, new = np.repeat(old, count), np.repeat(first, count) + _ranges(count)
     share = np.minimum(red[old], edges[new + 1]) - np.maximum(blue[old], edges[new])
     share = np.clip(share / (red[old] - blue[old]), 0.0, 1.0)
     if not len(old):
@@ -131,7 +131,7 @@ def _overlap(key: bytes, grid: Grid) -> Tensor | None:
     order = np.lexsort((old, new))
     rows = np.searchsorted(new[order], np.arange(grid.size + 1))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that torch calls this format a beta
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # a beta format of torch
         return torch.sparse_csr_tensor(
             torch.from_numpy(rows),
             torch.from_numpy(old[order]),
@@ -140,6 +140,6 @@ def _overlap(key: bytes, grid: Grid) -> Tensor | None:
         )
 
 
-def _counting(count: np.ndarray) -> np.ndarray:
-    """0, 1, .. for each entry anew."""
+def _ranges(count: np.ndarray) -> np.ndarray:
+    """Concatenate the ranges 0 .. count - 1."""
     return np.asarray(np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count))

@@ -1,8 +1,7 @@
-"""Errors that come true as often as they say: a factor on each stated error, for each class.
+"""Calibration of errors: one factor per quantity and class, fitted to held-out mock spectra.
 
-The heads state errors in the measure of their training, where noise is what they have learned. Fitted on
-held-out mock spectra, one factor per quantity and class makes 68.3 % of the truths lie within the error; what
-then lies within the 95.4 % interval is measured, not fitted.
+With the factors, 68.3 % of the truths are within the errors; the coverage of the 95.4 % interval is measured,
+not fitted.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ SCALED: tuple[tuple[str, str], ...] = (
     ("z", "QSO"),
     *((quantity.name, "STAR") for quantity in STELLAR),
 )
-"""The quantities, each with the class of the objects to which its factor belongs."""
+"""Quantity and class of each factor."""
 
 _ONE_SIGMA = 0.6827
-_WIDER = {"z": 2.0} | {q.name: 3.3068 / STUDENT_T3_HALF_WIDTH for q in STELLAR}
-"""Half of the central 95.45 % interval over half of the 68.27 % one: of a Gaussian, of a t(3)."""
+_TWO_SIGMA = {"z": 2.0} | {q.name: 3.3068 / STUDENT_T3_HALF_WIDTH for q in STELLAR}
+"""Half-width of the central 95.45 % interval over that of the 68.27 % one: Gaussian; Student-t, nu = 3."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorScales:
-    """What the errors of `SCALED` are multiplied by.
+    """Factors of the errors of `SCALED`.
 
     Attributes
     ----------
@@ -44,41 +43,41 @@ class ErrorScales:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ErrorScales:
-        """From the tensors of a file of weights.
+        """Read the factors from the tensors of a file of weights.
 
         Raises
         ------
         ValueError
-            They are not exactly the factors.
+            The tensors are not exactly the factors.
         """
         if set(tensors) != {"factor"}:
-            raise ValueError("the factors of the errors are missing, or are not alone")
+            raise ValueError(f"the factors of the errors are missing among the tensors {sorted(tensors)}")
         factor = tensors["factor"]
         if factor.shape != (len(SCALED),) or not bool((factor.isfinite() & (factor > 0.0)).all()):
-            raise ValueError(f"the errors' factors are not {len(SCALED)} positive numbers")
+            raise ValueError(f"the factors of the errors are not {len(SCALED)} positive numbers")
         return cls(factor)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Arrays by name, as they are stored."""
+        """Arrays by name, for `from_tensors`."""
         return {"factor": self.factor}
 
-    def apply(self, answers: dict[str, np.ndarray]) -> None:
-        """Scale the errors of answers in place; that of the redshift by the object's likeliest class."""
+    def apply(self, predictions: dict[str, np.ndarray]) -> None:
+        """Scale the errors of predictions in place, those of redshifts by the predicted class."""
         for (name, kind), factor in zip(SCALED, self.factor.tolist(), strict=True):
-            rows = answers["class"] == kind if name == "z" else slice(None)
-            answers[f"{name}_err"][rows] *= np.float32(factor)
+            rows = predictions["class"] == kind if name == "z" else slice(None)
+            predictions[f"{name}_err"][rows] *= np.float32(factor)
 
 
 def fit_error_scales(
-    answers: Mapping[str, np.ndarray], class_code: np.ndarray, labels: Mapping[str, np.ndarray]
+    predictions: Mapping[str, np.ndarray], class_code: np.ndarray, labels: Mapping[str, np.ndarray]
 ) -> ErrorScales:
-    """Factors by which 68.3 % of the truths lie within the errors; 1 where nothing is known.
+    """Fit factors with 68.3 % of the truths within the errors; 1 without any truth.
 
     Parameters
     ----------
-    answers : mapping
-        As of `ojala.models.spectral_tokenizer.predictor.SpectralTokenizerPredictor.predict`, errors not
-        scaled.
+    predictions : mapping
+        Of `ojala.models.spectral_tokenizer.predictor.SpectralTokenizerPredictor.predict`, with unscaled
+        errors.
     class_code : ndarray of int, shape (N,)
         True class, index into `CLASSES`.
     labels : mapping of str to ndarray, shape (N,)
@@ -86,38 +85,38 @@ def fit_error_scales(
     """
     factor = []
     for name, kind in SCALED:
-        deviation = _deviations(answers, class_code, labels, name, kind)
+        deviation = _deviations(predictions, class_code, labels, name, kind)
         factor.append(np.quantile(deviation, _ONE_SIGMA) if len(deviation) else 1.0)
     return ErrorScales(torch.tensor(factor, dtype=torch.float32))
 
 
 def coverage(
-    answers: Mapping[str, np.ndarray], class_code: np.ndarray, labels: Mapping[str, np.ndarray]
+    predictions: Mapping[str, np.ndarray], class_code: np.ndarray, labels: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """Shares of the truths within the stated 68.3 % and 95.4 % intervals, and their number, by quantity."""
-    found = {}
+    """Measure the coverage of the 68.3 % and 95.4 % intervals, and the number of truths, by quantity."""
+    measures = {}
     for name, kind in SCALED:
-        deviation = _deviations(answers, class_code, labels, name, kind)
+        deviation = _deviations(predictions, class_code, labels, name, kind)
         if len(deviation):
-            found[f"{name} of {kind}"] = {
+            measures[f"{name} of {kind}"] = {
                 "n": float(len(deviation)),
                 "within_68": float(np.mean(deviation <= 1.0)),
-                "within_95": float(np.mean(deviation <= _WIDER[name])),
+                "within_95": float(np.mean(deviation <= _TWO_SIGMA[name])),
             }
-    return found
+    return measures
 
 
 def _deviations(
-    answers: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
     class_code: np.ndarray,
     labels: Mapping[str, np.ndarray],
     name: str,
     kind: str,
 ) -> np.ndarray:
-    """Moduli of answer less truth in stated errors, of objects of a class that were taken for it."""
-    own = (class_code == CLASSES.index(kind)) & (answers["class"] == kind)
+    """Absolute deviations from the truth in units of the errors, for recognised objects of a class."""
+    own = (class_code == CLASSES.index(kind)) & (predictions["class"] == kind)
     value, error, truth = (
-        np.asarray(v[own], float) for v in (answers[name], answers[f"{name}_err"], labels[name])
+        np.asarray(v[own], float) for v in (predictions[name], predictions[f"{name}_err"], labels[name])
     )
     deviation = np.abs(value - truth) / error
     return np.asarray(deviation[np.isfinite(deviation)])

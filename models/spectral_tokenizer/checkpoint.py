@@ -1,4 +1,4 @@
-"""File format of the tokenizer's weights: network, heads and the scales of their errors."""
+"""File format of the weights of the tokenizer: network, heads and factors of their errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TokenizerInfo(NetworkInfo[TokenizerConfig]):
     Attributes
     ----------
     error_scales : ErrorScales or None
-        Corrections of the stated errors; None where none were fitted.
+        Factors of the errors; None if they were not fitted.
     """
 
     error_scales: ErrorScales | None = None

@@ -1,7 +1,7 @@
-"""What is read from a frozen encoding: class, redshift, stellar parameters.
+"""Heads on the encoding: class, redshift and stellar parameters.
 
-Learned queries attend to the encoded patches (an attentive pool), and small networks answer from them. No
-gradient reaches the encoder: the encoding is detached here, once for training and serving.
+Learned queries attend to the encoded patches (attentive pooling), and small networks predict from them. The
+encoding is detached: the encoder has no gradient of the heads.
 """
 
 from __future__ import annotations
@@ -15,30 +15,29 @@ from ojala.models.layers.attention import Block
 from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
 from ojala.models.layers.redshift_pdf import N_REDSHIFT_BINS
 from ojala.models.quantities import BY_NAME, CLASSES, Quantity
-from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, hide
+from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, attention_mask
 
 STELLAR: tuple[Quantity, ...] = tuple(BY_NAME[name] for name in ("teff", "logg", "fe_h"))
-"""The parameters of stars, with the scale in which they are answered."""
+"""Parameters of stars with their standardisation."""
 
 REDSHIFT_QUERIES = 6
-"""Queries by which the redshift is sought; class and stellar parameters have one each."""
+"""Queries of the redshift head; class and stellar parameters have one each."""
 
-_HIDDEN = 384
-_SMALL = 128
+_HIDDEN, _SMALL = 384, 128  # hidden width of the redshift head, and of the others
 
 
-class HeadAnswers(NamedTuple):
-    """Answers for N spectra.
+class HeadOutputs(NamedTuple):
+    """Outputs of the heads for N spectra.
 
     Attributes
     ----------
     object_class : Tensor, shape (N, 3)
         Logits in the order of `CLASSES`.
     redshift : Tensor, shape (N, 1825)
-        Logits over bins of 0.001 in ln(1 + z), if a galaxy or a quasar.
+        Logits over bins of 0.001 in ln(1 + z), under the assumption of a galaxy or quasar.
     stellar : Tensor, shape (N, 3, 2)
         Location and log-scale of a Student-t distribution (nu = 3) of each standardised parameter of
-        `STELLAR`, if a star.
+        `STELLAR`, under the assumption of a star.
     """
 
     object_class: Tensor
@@ -47,7 +46,7 @@ class HeadAnswers(NamedTuple):
 
 
 class Heads(nn.Module):
-    """The heads on encodings of ``width`` numbers a patch."""
+    """Heads on encodings of a width."""
 
     def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
@@ -60,16 +59,16 @@ class Heads(nn.Module):
         self.stellar = _mlp(width, _SMALL, 2 * len(STELLAR))
         self.redshift = _mlp(REDSHIFT_QUERIES * width, _HIDDEN, N_REDSHIFT_BINS)
 
-    def forward(self, encoded: Tensor, valid: Tensor) -> HeadAnswers:
-        """Encoding (N, S, d) and validity of the patches (N, S) -> answers."""
-        encoded, hidden = encoded.detach(), hide(valid)
+    def forward(self, encoded: Tensor, valid: Tensor) -> HeadOutputs:
+        """Encoding (N, S, d) and validity of the patches (N, S) -> outputs."""
+        encoded, mask = encoded.detach(), attention_mask(valid)
         x = self.queries.expand(len(encoded), -1, -1)
         for block in self.blocks:
-            x = block(x, encoded, hidden)
+            x = block(x, encoded, mask)
         x = self.norm(x)
         mean, log_scale = self.stellar(x[:, 1]).float().unflatten(-1, (-1, 2)).unbind(-1)
         bounded = (mean.clamp(-MEAN_LIMIT, MEAN_LIMIT), log_scale.clamp(*LOG_SCALE_RANGE))
-        return HeadAnswers(
+        return HeadOutputs(
             self.object_class(x[:, 0]).float(),
             self.redshift(x[:, 2:].flatten(1)).float(),
             torch.stack(bounded, dim=-1),
@@ -77,16 +76,16 @@ class Heads(nn.Module):
 
 
 class TokenizerWithHeads(nn.Module):
-    """A tokenizer and its heads.
+    """Tokenizer with heads.
 
     Attributes
     ----------
     config : TokenizerConfig
-        Shape of both.
+        Shape of the tokenizer.
     network : SpectralTokenizer
-        The tokenizer.
+        Tokenizer.
     heads : Heads
-        The heads on its encodings.
+        Heads on its encodings.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:

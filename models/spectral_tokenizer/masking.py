@@ -1,6 +1,6 @@
 """Training batches of the tokenizer: spectra with part of their patches masked.
 
-As published, the target is the spectrum at its usable pixels. Added here, see `MaskingSettings`: part of the
+As published, the target is the spectrum at its usable pixels. In addition, see `MaskingSettings`, part of the
 patches, single ones or a range of wavelengths, is masked and still a target.
 """
 
@@ -21,14 +21,14 @@ from ojala.models.quantities import CLASSES
 from ojala.models.settings import checked
 from ojala.models.spectral_tokenizer.heads import STELLAR
 from ojala.models.spectral_tokenizer.network import TokenizerConfig
-from ojala.models.spectral_tokenizer.patches import PatchedSpectrum, Patches, gather, patchify
+from ojala.models.spectral_tokenizer.patches import PatchedSpectrum, Patches, collate, patchify
 
 MODEL_ERROR = 0.02
-"""Fraction of a pixel's flux, or of the brightness if that is larger, that is added to its error in
-quadrature. Without it, spectra that are dark but for a few pixels dominate a step."""
+"""Error floor added in quadrature, as a fraction of the flux of a pixel or of the brightness if that is
+larger. Without it, spectra with few bright pixels dominate a step."""
 
 RANGES = 0.75
-"""Fraction of the masked batches in which the visible patches are one range; in the others, any patches."""
+"""Fraction of the masked batches whose visible patches are one range; in the others they are random."""
 
 
 @checked
@@ -42,9 +42,10 @@ class MaskingSettings:
         Fraction of the batches in which every patch is visible, as published.
     min_visible : float
         Lower limit of the fraction of visible patches in the others; the fraction is uniform from there to 1.
-        Of these, `RANGES` are one range of wavelengths, half of them from an end: an arm is missing.
+        In `RANGES` of them the visible patches are one range of wavelengths, half of the time from an end, as
+        for a missing arm.
     target_fraction : float
-        Fraction of the patches that are targets; 0 where the network is frozen and only the heads learn.
+        Fraction of the patches that are targets; 0 with a frozen network, to train only the heads.
     p_bottleneck : float
         Fraction of the spectra that are reconstructed from the embedding alone; 0 as published.
     """
@@ -69,11 +70,11 @@ class TrainingBatch(NamedTuple):
     class_code : Tensor of int64, shape (N,)
         Index into `CLASSES`, -1 where not known.
     redshift : Tensor, shape (N,)
-        ln(1 + z) in bins; NaN where not known or of no meaning.
+        ln(1 + z) in bins; NaN where not known, and of stars.
     stellar : Tensor, shape (N, 3)
         Standardised parameters in the order of `STELLAR`; NaN where not known.
     row : Tensor of int64, shape (N,)
-        Index of each among the spectra that the batch was made from.
+        Index of each spectrum in the input of `make_training_batch`.
     """
 
     visible: Patches
@@ -103,23 +104,23 @@ def make_training_batch(
     Parameters
     ----------
     spectra : Spectra
-        N spectra. Those without a readable patch are left out.
+        N spectra; those without a readable patch are left out.
     class_code, labels
         As in `ojala.models.data.LabelledSpectra`; the redshift ``z`` of stars is no target.
     shape : TokenizerConfig
-        Of the network.
+        Shape of the network.
     config : MaskingSettings
         Settings.
     rng : Generator
         Source of randomness.
     """
-    cuts = [one.kept(one.valid) for one in patchify(spectra, shape.patch, shape.width)]
-    rows = np.array([row for row, one in enumerate(cuts) if len(one.flux)])
-    share = 1.0 if rng.random() < config.p_unmasked else rng.uniform(config.min_visible, 1.0)
-    visible, target = mask([cuts[row] for row in rows], share, config.target_fraction, rng)
+    patched = [one.select(one.valid) for one in patchify(spectra, shape.patch, shape.width)]
+    rows = np.array([row for row, one in enumerate(patched) if len(one.flux)])
+    fraction = 1.0 if rng.random() < config.p_unmasked else rng.uniform(config.min_visible, 1.0)
+    visible, target = mask([patched[row] for row in rows], fraction, config.target_fraction, rng)
     return TrainingBatch(
-        gather(visible, max(len(one.flux) for one in visible)),
-        *targets(target),
+        collate(visible, max(len(one.flux) for one in visible)),
+        *collate_targets(target),
         torch.from_numpy(class_code[rows].astype(np.int64)),
         torch.from_numpy(_redshift_bins(labels["z"][rows], class_code[rows])),
         torch.from_numpy(_stellar(labels, rows)),
@@ -135,7 +136,7 @@ def mask(
     Parameters
     ----------
     spectra : sequence of PatchedSpectrum
-        Spectra that have valid patches only, and at least one.
+        Spectra with valid patches only, at least one each.
     visible, target : float
         Fractions of the patches.
     rng : Generator
@@ -146,37 +147,37 @@ def mask(
     visible, target : list of PatchedSpectrum
         In units of the brightness of the visible patches.
     """
-    shown, asked = [], []
+    inputs, targets = [], []
     for one in spectra:
         n = len(one.flux)
-        part = one.kept(_visible(n, visible, rng))
-        factor = part.own_brightness()  # the unit must not depend on masked patches either
-        wanted = np.sort(rng.permutation(n)[: max(1, round(target * n))])
-        shown.append(part.dimmed(factor))
-        asked.append(one.kept(wanted).dimmed(factor))
-    return shown, asked
+        part = one.select(_visible(n, visible, rng))
+        factor = part.relative_brightness()  # the unit must not depend on masked patches
+        chosen = np.sort(rng.permutation(n)[: max(1, round(target * n))])
+        inputs.append(part.rescaled(factor))
+        targets.append(one.select(chosen).rescaled(factor))
+    return inputs, targets
 
 
-def _visible(n: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Indices of the visible ones of n patches: a range without gaps, often from an end, or any."""
-    wanted = max(1, round(share * n))
+def _visible(n: int, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw the visible ones of n patches: one range, often from an end, or random patches."""
+    count = max(1, round(fraction * n))
     if rng.random() < RANGES:
-        last = n - wanted
+        last = n - count
         first = rng.choice((0, last)) if rng.random() < 0.5 else rng.integers(0, last + 1)
-        return np.arange(first, first + wanted)
-    return np.sort(rng.permutation(n)[:wanted])
+        return np.arange(first, first + count)
+    return np.sort(rng.permutation(n)[:count])
 
 
-def targets(asked: Sequence[PatchedSpectrum]) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, flux and weight of the target patches, as in `TrainingBatch`."""
-    slots = max(len(one.flux) for one in asked)
-    flux = np.zeros((len(asked), slots, asked[0].flux.shape[1]), np.float32)
+def collate_targets(spectra: Sequence[PatchedSpectrum]) -> tuple[Tensor, Tensor, Tensor]:
+    """Collate codes, flux and weight of target patches, as in `TrainingBatch`."""
+    slots = max(len(one.flux) for one in spectra)
+    flux = np.zeros((len(spectra), slots, spectra[0].flux.shape[1]), np.float32)
     weight = np.zeros_like(flux)
-    for row, one in enumerate(asked):
+    for row, one in enumerate(spectra):
         flux[row, : len(one.flux)] = one.flux
         floor = MODEL_ERROR * np.maximum(np.abs(one.flux), np.float32(1.0))
         weight[row, : len(one.flux)] = 1.0 / np.hypot(one.error, floor)
-    return gather(asked, slots).code, torch.from_numpy(flux), torch.from_numpy(weight)
+    return collate(spectra, slots).code, torch.from_numpy(flux), torch.from_numpy(weight)
 
 
 def _redshift_bins(z: np.ndarray, class_code: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """The universal spectral tokenizer after Shen et al. (arXiv:2510.17959).
 
 Patches of flux and error on a spectrum's own wavelengths, with a sinusoidal code of these wavelengths, are
-encoded by self-attention; a decoder that is given the wavelength code of any other grid reconstructs the
-spectrum there. The mean of the encoded patches is the spectrum's embedding.
+encoded by self-attention; a decoder reconstructs the spectrum on any grid from the wavelength code of that
+grid. The mean of the encoded patches is the embedding.
 
-Of the decoder only this much is published: that it reads the code of the requested grid. Here each requested
-patch is a query of its own that attends to the encoded patches, so that what is reconstructed does not depend
-on what else is asked for, and part of a grid costs part of the time.
+The published description of the decoder ends there. Here each patch of the grid is a query that attends to
+the encoded patches, so that a reconstructed patch does not depend on the others, and the cost is proportional
+to their number.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TokenizerConfig:
     heads : int
         Attention heads of each block.
     encoder, decoder : int
-        Blocks over the patches, and of the requested patches.
+        Numbers of blocks.
     patch : int
         Pixels in a patch.
     """
@@ -50,15 +50,14 @@ PRESETS: dict[str, TokenizerConfig] = {
     "published": TokenizerConfig(width=512, heads=8, encoder=6, decoder=6, patch=32),
     "base": TokenizerConfig(width=192, heads=6, encoder=4, decoder=2, patch=64),
 }
-"""Named shapes: the published one (38 M parameters, 20 GFLOP for a DESI spectrum and its reconstruction), and
-the one that is trained here (2.8 M, 0.74 GFLOP)."""
+"""Named shapes: published (38 M parameters, 20 GFLOP for a DESI spectrum and its reconstruction), and that of
+the bundled weights (2.8 M, 0.74 GFLOP)."""
 
 
 class SpectralTokenizer(nn.Module):
-    """The network.
+    """Network on `Patches`, with `encode`, `embed` (mean of the encoding) and `reconstruct` on any grid.
 
-    Consumes `Patches`; `encode` gives their encoding, `embed` its mean, `reconstruct` the flux on any grid.
-    No row depends on another.
+    Rows do not depend on each other.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -79,11 +78,11 @@ class SpectralTokenizer(nn.Module):
         self.write = nn.Linear(width, config.patch)
 
     def encode(self, patches: Patches) -> Tensor:
-        """Patches (N, S, ...) -> their encoding (N, S, d); each row needs at least one valid patch."""
-        hidden = hide(patches.valid)
+        """Patches (N, S, ...) -> encoding (N, S, d); each row needs at least one valid patch."""
+        mask = attention_mask(patches.valid)
         x = self.read(patches.pixels) + self.place(patches.code)
         for block in self.encoder:
-            x = block(x, None, hidden)
+            x = block(x, None, mask)
         out: Tensor = self.norm_encoded(x)
         return out
 
@@ -93,17 +92,17 @@ class SpectralTokenizer(nn.Module):
         return (encoded.float() * weight).sum(dim=1) / weight.sum(dim=1)
 
     def reconstruct(self, encoded: Tensor, valid: Tensor, code: Tensor) -> Tensor:
-        """Encoding (N, S, d) and wavelength codes of T patches (N, T, d) -> their flux (N, T, P).
+        """Encoding (N, S, d) and wavelength codes of T patches (N, T, d) -> flux (N, T, P).
 
-        The flux is in units of the brightness of what was encoded.
+        The flux is in units of the brightness of the encoded spectrum.
         """
-        hidden, x = hide(valid), self.ask(code)
+        mask, x = attention_mask(valid), self.ask(code)
         for block in self.decoder:
-            x = block(x, encoded, hidden)
+            x = block(x, encoded, mask)
         out: Tensor = self.write(self.norm_decoded(x)).float()
         return out
 
 
-def hide(valid: Tensor) -> Tensor:
+def attention_mask(valid: Tensor) -> Tensor:
     """Additive mask of attention (N, 1, 1, S): 0 for valid patches, -inf for the rest."""
     return torch.zeros(valid.shape, device=valid.device).masked_fill(~valid, -math.inf)[:, None, None, :]

@@ -1,13 +1,12 @@
-"""Spectra cut into patches of pixels, as the network reads them.
+"""Inputs of the network: spectra in patches of pixels, without resampling.
 
-A spectrum is divided by a brightness of its own, then cut into patches of equal numbers of pixels on the
-wavelengths that it came with; nothing is resampled. The brightness is the median flux or the median error of
-the usable pixels, whichever is larger: where there is signal this is the published division by the median,
-and a spectrum whose median is zero or negative is measured in units of its noise.
+A spectrum is divided by its brightness and split into patches of equal numbers of pixels. The brightness is
+the median flux or the median error of the usable pixels, whichever is larger: for spectra with signal the
+published division by the median, for others the noise.
 
-A pixel is read as ``asinh(f / hypot(1, e))`` and ``e / hypot(1, e)`` with f and e its flux and error over the
-brightness: flux and error as published where the error is small, while a pixel that is all noise fades to
-(0, 1), which is also what a bad pixel is: one of infinite error.
+The features of a pixel are ``asinh(f / hypot(1, e))`` and ``e / hypot(1, e)`` with flux f and error e over
+the brightness: flux and error as published for small errors, while a pixel of pure noise tends to (0, 1), the
+features of a bad pixel, whose error is infinite.
 """
 
 from __future__ import annotations
@@ -26,37 +25,37 @@ from torch import Tensor
 from ojala.models.data import Spectra
 
 PERIODS = (2.0, 2e5)
-"""Shortest and longest period of the wavelength code [Angstrom]; shorter ones average to nothing in a patch,
-longer ones tell no two optical or near-infrared wavelengths apart."""
+"""Shortest and longest period of the wavelength code [Angstrom]; shorter ones average out in a patch, longer
+ones do not separate optical and near-infrared wavelengths."""
 
 MAX_FLUX = 12.0
-"""Bound of a pixel's asinh: 80,000 times the brightness."""
+"""Bound of the asinh of a pixel: 80,000 times the brightness."""
 
 SLOT_STEP = 16
 """Spectra are batched by their number of readable patches, rounded up to a multiple of this."""
 
-USUAL_SLOTS = 128
-"""Patches of a DESI spectrum; longer spectra come in smaller batches, as attention grows with the square."""
+TYPICAL_SLOTS = 128
+"""Patches of a DESI spectrum; longer spectra have smaller batches, since attention is quadratic."""
 
-_GRIDS_KEPT = 64
+_CACHED_GRIDS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchedSpectrum:
-    """One spectrum in S patches of P pixels; the last one is filled up with bad pixels.
+    """One spectrum in S patches of P pixels; the last patch is padded with bad pixels.
 
     Attributes
     ----------
     flux, error : ndarray of float32, shape (S, P)
-        Over the brightness; error is infinite and flux zero where a pixel is bad.
+        In units of the brightness; infinite error and zero flux for bad pixels.
     code : ndarray of float32, shape (S, C)
         Wavelength code of each patch, see `wavelength_code`.
     brightness : float
-        What flux and error were divided by [unit of the flux]; NaN where no pixel is usable.
+        Unit of flux and error [unit of the spectrum]; NaN without usable pixels.
     n_pixels : int
-        Usable pixels.
+        Number of usable pixels.
     signal_to_noise : float
-        Median flux over error of the usable pixels, NaN where there is none.
+        Median flux over error of the usable pixels; NaN without any.
     positive : bool
         Whether the median flux is positive.
     """
@@ -71,20 +70,20 @@ class PatchedSpectrum:
 
     @property
     def valid(self) -> np.ndarray:
-        """Patches of which at least half of the pixels are usable; bool, shape (S,)."""
+        """Patches with at least half of the pixels usable; bool, shape (S,)."""
         return np.asarray(2 * np.isfinite(self.error).sum(axis=1) >= self.error.shape[1])
 
-    def kept(self, patches: np.ndarray) -> PatchedSpectrum:
-        """The same spectrum with some of its patches, still over the brightness of the whole."""
+    def select(self, patches: np.ndarray) -> PatchedSpectrum:
+        """Select patches, without a change of the brightness."""
         return replace(self, flux=self.flux[patches], error=self.error[patches], code=self.code[patches])
 
-    def dimmed(self, factor: float) -> PatchedSpectrum:
-        """The same spectrum over a brightness that is larger by a factor."""
+    def rescaled(self, factor: float) -> PatchedSpectrum:
+        """Multiply the brightness by a factor."""
         flux, error = self.flux / np.float32(factor), self.error / np.float32(factor)
         return replace(self, flux=flux, error=error, brightness=self.brightness * factor)
 
-    def own_brightness(self) -> float:
-        """Brightness of these patches' usable pixels, of which there must be some, over that of the whole."""
+    def relative_brightness(self) -> float:
+        """Brightness of the usable pixels, of which there must be some, over ``brightness``."""
         usable = np.isfinite(self.error)
         return _brightness(self.flux[usable], self.error[usable])
 
@@ -95,11 +94,11 @@ class Patches(NamedTuple):
     Attributes
     ----------
     pixels : Tensor, shape (N, S, 2 P)
-        What is read of the pixels: fluxes, then errors (see the module).
+        Features of the pixels: fluxes, then errors (see the module).
     code : Tensor, shape (N, S, C)
         Wavelength code.
     valid : Tensor of bool, shape (N, S)
-        Which patches are read at all.
+        Patches that are not padding.
     """
 
     pixels: Tensor
@@ -107,12 +106,12 @@ class Patches(NamedTuple):
     valid: Tensor
 
     def to(self, device: torch.device | str) -> Patches:
-        """The same patches on another device."""
+        """Copy to another device."""
         return Patches(*(part.to(device, non_blocking=True) for part in self))
 
 
 def patchify(spectra: Spectra, size: int, code_width: int) -> list[PatchedSpectrum]:
-    """Cut each spectrum into patches of ``size`` pixels, with wavelength codes of ``code_width`` numbers."""
+    """Split spectra into patches of ``size`` pixels, with wavelength codes of length ``code_width``."""
     return [_patchify(*spectrum, size, code_width) for spectrum in spectra]
 
 
@@ -123,10 +122,10 @@ def _patchify(
     n_pixels = int(good.sum())
     error = np.full(len(flux), np.inf, np.float32)
     error[good] = ivar[good] ** -0.5
-    brightness = signal_to_noise = middle = math.nan
+    brightness = signal_to_noise = median = math.nan
     flux = np.where(good, flux, np.float32(0.0))
     if n_pixels:
-        middle = float(np.median(flux[good]))
+        median = float(np.median(flux[good]))
         brightness = _brightness(flux[good], error[good])
         signal_to_noise = float(np.median(flux[good] / error[good]))
         flux, error = flux / np.float32(brightness), error / np.float32(brightness)
@@ -138,7 +137,7 @@ def _patchify(
         brightness,
         n_pixels,
         signal_to_noise,
-        middle > 0.0,
+        median > 0.0,
     )
 
 
@@ -146,17 +145,17 @@ def _brightness(flux: np.ndarray, error: np.ndarray) -> float:
     return max(float(np.median(flux)), float(np.median(error)))
 
 
-@functools.lru_cache(maxsize=_GRIDS_KEPT)
+@functools.lru_cache(maxsize=_CACHED_GRIDS)
 def _code_of_grid(grid: bytes, size: int, code_width: int) -> np.ndarray:
-    """Code of a grid's patches; kept, since the spectra of many instruments share one grid."""
+    """Wavelength code of the patches of a grid, cached: spectra of one instrument share a grid."""
     return wavelength_code(np.frombuffer(grid, np.float32), size, code_width)
 
 
 def wavelength_code(wavelength: np.ndarray, size: int, width: int) -> np.ndarray:
     """Mean over each patch of the sines and cosines of its pixels' wavelengths.
 
-    The periods are logarithmically spaced over `PERIODS`. Besides where a patch lies, the code says how far
-    it reaches: short periods average out over a wide patch.
+    The periods are logarithmically spaced over `PERIODS`. The code contains position and width of a patch:
+    short periods average out over a wide one.
 
     Parameters
     ----------
@@ -165,7 +164,7 @@ def wavelength_code(wavelength: np.ndarray, size: int, width: int) -> np.ndarray
     size : int
         Pixels in a patch.
     width : int
-        Numbers in a code, even.
+        Length of a code, even.
 
     Returns
     -------
@@ -182,51 +181,51 @@ def wavelength_code(wavelength: np.ndarray, size: int, width: int) -> np.ndarray
     return np.asarray(np.nan_to_num(mean), np.float32)
 
 
-def gather(cuts: Iterable[PatchedSpectrum], slots: int) -> Patches:
-    """Patches of spectra that have no more than ``slots`` each, as a batch."""
-    cuts = list(cuts)
-    size, width = cuts[0].flux.shape[1], cuts[0].code.shape[1]
-    pixels = np.zeros((len(cuts), slots, 2 * size), np.float32)
-    code = np.zeros((len(cuts), slots, width), np.float32)
-    valid = np.zeros((len(cuts), slots), bool)
-    for row, one in enumerate(cuts):
-        n = len(one.flux)
-        pixels[row, :n] = _read(one)
-        code[row, :n] = one.code
-        valid[row, :n] = one.valid
+def collate(spectra: Iterable[PatchedSpectrum], slots: int) -> Patches:
+    """Collate spectra of at most ``slots`` patches into a padded batch."""
+    spectra = list(spectra)
+    n, size, width = len(spectra), spectra[0].flux.shape[1], spectra[0].code.shape[1]
+    pixels = np.zeros((n, slots, 2 * size), np.float32)
+    code = np.zeros((n, slots, width), np.float32)
+    valid = np.zeros((n, slots), bool)
+    for row, one in enumerate(spectra):
+        own = slice(len(one.flux))
+        pixels[row, own] = _pixel_features(one)
+        code[row, own] = one.code
+        valid[row, own] = one.valid
     return Patches(torch.from_numpy(pixels), torch.from_numpy(code), torch.from_numpy(valid))
 
 
-def in_batches(
-    cuts: list[PatchedSpectrum], batch_size: int, device: torch.device | str
+def batches_by_length(
+    spectra: list[PatchedSpectrum], batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[np.ndarray, Patches]]:
-    """Rows with readable patches, and these patches, in padded batches of one size for each length.
+    """Iterate over rows with readable patches, in padded batches of one size per length.
 
     Parameters
     ----------
-    cuts : list of PatchedSpectrum
+    spectra : list of PatchedSpectrum
         Spectra of any lengths.
     batch_size : int
-        Rows of a batch of spectra of up to `USUAL_SLOTS` patches; the last batch of each length is filled up
-        with repetitions of its first spectrum.
+        Rows of a batch of spectra of up to `TYPICAL_SLOTS` patches; the last batch of each length is padded
+        with copies of its first spectrum.
     device
-        Where the patches are wanted.
+        Device of the patches.
     """
     lengths = defaultdict(list)
-    for row, one in enumerate(cuts):
+    for row, one in enumerate(spectra):
         if readable := int(one.valid.sum()):
             lengths[SLOT_STEP * -(-readable // SLOT_STEP)].append(row)
     for slots, rows in lengths.items():
-        size = max(1, min(batch_size, batch_size * USUAL_SLOTS**2 // slots**2))
+        size = max(1, min(batch_size, batch_size * TYPICAL_SLOTS**2 // slots**2))
         for begin in range(0, len(rows), size):
             chosen = rows[begin : begin + size]
-            filled = [cuts[row].kept(cuts[row].valid) for row in chosen]
+            filled = [spectra[row].select(spectra[row].valid) for row in chosen]
             filled += filled[:1] * (size - len(filled))
-            yield np.array(chosen), gather(filled, slots).to(device)
+            yield np.array(chosen), collate(filled, slots).to(device)
 
 
-def _read(one: PatchedSpectrum) -> np.ndarray:
-    """What the network sees of each patch, shape (S, 2 P)."""
+def _pixel_features(one: PatchedSpectrum) -> np.ndarray:
+    """Features of the pixels of each patch, shape (S, 2 P)."""
     with np.errstate(invalid="ignore", over="ignore"):
         total = np.hypot(np.float32(1.0), one.error)
         flux = np.arcsinh(one.flux / total).clip(-MAX_FLUX, MAX_FLUX)

@@ -1,9 +1,8 @@
-"""Training of the tokenizer and its heads on spectra that are drawn as they are needed.
+"""Training of the tokenizer and its heads on spectra drawn on the fly.
 
-Each step reads equally many spectra of every instrument, one batch per instrument since the instruments'
-spectra differ in length; or, where embeddings are contrasted, the same objects through two instruments. Step
-k reads the draws that the seed and k determine, so an interrupted training that resumes reads the draws that
-it would have read.
+A step has equally many spectra of every instrument, in one batch per instrument since lengths differ; with a
+contrast of embeddings, the same objects by two instruments. Seed and step determine the draws of a step, so a
+resumed training reads the same ones.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ojala.models.training.settings import TrainingSettings
 from ojala.models.training.trainer import Report, Steps, Trainer, ignore
 
 Draw = Callable[[int, np.random.Generator, np.random.Generator], LabelledSpectra]
-"""Draws so many labelled spectra of one instrument; the first generator alone decides of which objects."""
+"""Source of labelled spectra of one instrument, ``draw(n, of, rng)``; ``of`` determines the objects."""
 
 
 Check = Callable[[TokenizerWithHeads], dict[str, float]]
@@ -38,7 +37,7 @@ Check = Callable[[TokenizerWithHeads], dict[str, float]]
 
 @dataclass(frozen=True)
 class TokenizerTraining(TrainingSettings):
-    """Settings of a training of the tokenizer; those of every training are in `TrainingSettings`.
+    """Settings of a training of the tokenizer, beyond those of `TrainingSettings`.
 
     ``batch_size`` is the number of spectra of each instrument per step.
 
@@ -51,7 +50,7 @@ class TokenizerTraining(TrainingSettings):
     begin : str
         Weights to start network and heads from; empty for random ones.
     frozen : str
-        Weights whose network is kept while their heads are trained on; empty to train both.
+        Weights whose network is frozen while their heads are trained further; empty to train both.
     """
 
     name: str = "spectral-tokenizer-base"
@@ -83,7 +82,7 @@ def train(
     folder: Path,
     report: Report = ignore,
 ) -> Path:
-    """Train, or resume the training in ``folder``, and write weights.
+    """Train, or resume a training, and write weights; see `Trainer.run` for files, result and errors.
 
     Parameters
     ----------
@@ -91,22 +90,8 @@ def train(
         Settings.
     draws : mapping of str to Draw
         Sources of the training spectra by instrument.
-    check : Check
-        Measures to note at each save; they go into the weights.
-    folder : Path
-        Gets the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
-    report : callable
-        Is given each record of the metrics file as it is written.
-
-    Returns
-    -------
-    Path
-        File of the weights.
-
-    Raises
-    ------
-    InputError
-        The folder holds a training with other settings.
+    check, folder, report
+        As in `Trainer.run`.
     """
     torch.manual_seed(config.seed)
     before: dict[str, Any] = {}

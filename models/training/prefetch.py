@@ -12,7 +12,7 @@ Batch = TypeVar("Batch")
 
 
 def prefetch(make: Callable[[int], Batch], first_step: int, *, ahead: int = 4) -> Iterator[Batch]:
-    """Iterate without end over the batches of consecutive steps.
+    """Iterate endlessly over the batches of consecutive steps.
 
     Parameters
     ----------
@@ -21,12 +21,12 @@ def prefetch(make: Callable[[int], Batch], first_step: int, *, ahead: int = 4) -
     first_step : int
         Step of the first batch.
     ahead : int
-        Batches that are computed or waiting at a time.
+        Batches that are computed or queued at a time.
 
     Raises
     ------
     Exception
-        Whatever ``make`` raised, at the step that it raised it for.
+        The error of ``make``, at its step.
     """
     steps = itertools.count(first_step)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:

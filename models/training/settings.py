@@ -25,17 +25,17 @@ class TrainingSettings:
     preset : str
         Shape of the network, a key of the model's ``PRESETS``.
     minutes : float or None
-        Length of the training and of the learning-rate schedule, in elapsed time. Such a training resumes,
-        but its numbers depend on the speed of the machine.
+        Duration of the training and of the learning-rate schedule; the weights then depend on the speed of
+        the machine.
     batch_size : int
         Objects per step.
     learning_rate, weight_decay, clip : float
-        Peak rate of Muon (inner matrices; decoupled decay) and AdamW (all other parameters); largest norm of
-        a gradient.
+        Peak rate of Muon (inner matrices, with decoupled decay) and AdamW (all other parameters); upper limit
+        of the gradient's norm.
     warm_up : int
         Steps over which the rate rises; it then falls as a cosine to 1 % of its peak.
     ema_decay : float
-        Decay of the running mean of the weights, which is saved.
+        Decay of the running mean of the weights, which becomes the checkpoint.
     seed : int
         Seed of initial weights and batches.
     device : str
@@ -73,11 +73,11 @@ class TrainingSettings:
             raise InputError(f"minutes must be more than 0, not {self.minutes}")
 
     def progress(self, step: int, seconds: float) -> float:
-        """Fraction of the training that is done after so many steps and seconds; it ends at 1."""
+        """Compute the fraction of the training that is done; it ends at 1."""
         return 0.0 if self.minutes is None else seconds / (60.0 * self.minutes)
 
     def rate(self, step: int, seconds: float) -> float:
-        """Learning rate: a linear rise over ``warm_up`` steps, then a cosine to 1 % of the peak."""
+        """Compute the learning rate: linear warm-up, then a cosine to 1 % of the peak."""
         cosine = math.cos(math.pi * min(self.progress(step, seconds), 1.0))
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + cosine)) * min(1.0, (step + 1) / self.warm_up)
 

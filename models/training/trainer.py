@@ -30,10 +30,10 @@ Record = dict[str, object]
 """A record of the metrics."""
 
 Steps = Generator[Record, None, None]
-"""Steps of a trainer, each taken when its record is asked for."""
+"""Steps of a trainer; each `next` takes one and yields its record."""
 
 Report = Callable[[Record], None]
-"""Function that is given each record of the metrics as it is written."""
+"""Function that receives each record of the metrics."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -46,9 +46,9 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for matrices: a step along the orthogonalised momentum of the gradient.
 
     With Nesterov momentum 0.95, five Newton-Schulz iterations, and the step scaled to the root mean square of
-    AdamW's (Liu et al. 2025, arXiv:2502.16982). It does what `torch.optim.Muon` does but for the arithmetic:
-    that one iterates in bfloat16, in which a processor without instructions for it takes longer than for all
-    of a small network's gradients; this one iterates in single precision, matrices of one shape together.
+    AdamW's (Liu et al. 2025, arXiv:2502.16982). `torch.optim.Muon` iterates in bfloat16, which takes a
+    processor without such instructions longer than all gradients of a small network; this one iterates in
+    single precision, matrices of one shape together.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Muon(torch.optim.Optimizer):
                     matrix.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=rate)
 
     def _direction(self, matrix: Tensor) -> Tensor:
-        """The gradient and the momentum that it adds to."""
+        """Update the momentum; returns the Nesterov direction."""
         state, gradient = self.state[matrix], cast("Tensor", matrix.grad)
         momentum = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
         momentum.lerp_(gradient, 0.05)
@@ -125,7 +125,7 @@ class Trainer(Generic[Network]):
         matrices = [p for name, p in named if p.ndim == 2 and name.startswith(muon)]
         chosen = {id(p) for p in matrices}
         others = [p for _, p in named if id(p) not in chosen]
-        # Every step sets its own rate.
+        # optimizer_step sets the rate.
         self._optimizers = (
             Muon(matrices, weight_decay=settings.weight_decay),
             torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
@@ -152,10 +152,10 @@ class Trainer(Generic[Network]):
         Parameters
         ----------
         losses : iterable of (Tensor, mapping of str to Tensor)
-            Terms of the sum, each with its parts, which are named where it is not finite. Each is
-            back-propagated before the next is computed.
+            Terms of the sum, each with its parts for the error message. Each is back-propagated before the
+            next is computed.
         clip_separately : sequence of Module
-            Parts of the network whose gradients are clipped each by itself; none for the whole network.
+            Parts of the network whose gradients are clipped separately; none for the whole network.
 
         Returns
         -------
@@ -189,7 +189,7 @@ class Trainer(Generic[Network]):
         return math.hypot(*(float(norm) for norm in norms))
 
     def save(self, path: Path) -> None:
-        """Write the state that `load` resumes from."""
+        """Write the state of the training, for `load`."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for which, optimizer in enumerate(self._optimizers):
@@ -199,7 +199,7 @@ class Trainer(Generic[Network]):
         write_tensors(path, tensors, {"progress": json.dumps(progress)})
 
     def load(self, path: Path) -> None:
-        """Resume from a state that `save` wrote.
+        """Read a state of `save`, to resume from it.
 
         Raises
         ------
@@ -232,24 +232,24 @@ class Trainer(Generic[Network]):
         every: int = 50,
         report: Report = ignore,
     ) -> Path:
-        """Take the remaining steps of the training in ``folder`` and write weights.
+        """Run the remaining steps of the training in ``folder`` and write weights.
 
-        State and weights are saved every few minutes and at the end, each file whole or not at all.
+        State and weights are written every `TrainingSettings.checkpoint_minutes` and at the end, atomically.
 
         Parameters
         ----------
         folder : Path
-            Holds the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
+            Folder of the state, ``metrics.jsonl`` and the weights ``<name>.safetensors``.
         steps : generator of dict
             Takes one step of this trainer at each iteration and yields its record.
         check : callable
-            Measures the running mean on held-out objects at each save.
+            Measures a network, the running mean, on held-out objects at each save.
         write : callable
-            Writes the running mean to a path, with the facts of the training.
+            Writes a network to a path, with the summary of the training.
         every : int
-            Steps from one record to the next.
+            Steps between two records.
         report : callable
-            Is given each record as it is written.
+            Receives each record.
 
         Returns
         -------
@@ -274,14 +274,14 @@ class Trainer(Generic[Network]):
             held_out = check(self.average)
             note({"held_out": held_out})
             self.save(folder / STATE_FILE)
-            facts: Record = {
+            summary: Record = {
                 "config": asdict(self._settings),
                 "draws": self.step * self._settings.batch_size,
                 "seconds": round(self.seconds, 1),
                 "threads": torch.get_num_threads(),
                 "held_out": held_out,
             }
-            write(weights, self.average, facts)
+            write(weights, self.average, summary)
 
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         with contextlib.closing(steps):
@@ -298,16 +298,16 @@ class Trainer(Generic[Network]):
 
 
 class MetricsLog:
-    """JSON lines of records; records of steps that a resumed training takes again are dropped.
+    """JSON lines of records, without those of steps that a resumed training repeats.
 
     Parameters
     ----------
     path : Path
-        The file.
+        Path of the file.
     step : int
-        Steps that the training has taken.
+        Steps that are done.
     report : callable
-        Is given each record as it is written.
+        Receives each record.
     """
 
     def __init__(self, path: Path, step: int, report: Report) -> None:

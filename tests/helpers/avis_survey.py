@@ -16,7 +16,7 @@ from ojala.catalogs_schema.cutouts import BLOCK, CUTOUTS, NOT_MEASURED, PIXEL_SC
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.spectra import KEY_NAMES
 from ojala.flows.mocks.pairs import MockPairs
-from ojala.models.avis.atlas import STEPS, Atlas, write_atlas
+from ojala.models.avis.atlas import N_QUANTILES, Atlas, write_atlas
 from ojala.models.avis.checkpoint import save as save_avis
 from ojala.models.avis.network import Avis, AvisConfig
 from ojala.models.checkpoint import file_sha256
@@ -97,7 +97,7 @@ def toy_atlas(weights_sha256: str, n: int = 60, seed: int = 1) -> Atlas:
         map2=(10.0 * cluster[:, None] + rng.standard_normal((n, 2))).astype(np.float32),
         map3=(10.0 * cluster[:, None] + rng.standard_normal((n, 3))).astype(np.float32),
         z=(0.5 + cluster + 0.01 * rng.standard_normal(n)).astype(np.float32),
-        gaps=np.linspace(0.2, 1.4, STEPS).astype(np.float32),
+        gaps=np.linspace(0.2, 1.4, N_QUANTILES).astype(np.float32),
         mean=np.zeros(EMBEDDING_SIZE, np.float32),
         axes=np.eye(EMBEDDING_SIZE, dtype=np.float32),
         weights_sha256=weights_sha256,

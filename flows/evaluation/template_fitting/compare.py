@@ -51,7 +51,7 @@ _REDSHIFTS = {"GALAXY": "z_gal", "QSO": "z_qso"}
 
 
 @dataclass(frozen=True, slots=True)
-class KnownRows:
+class LabelledRows:
     """Photometry of N objects and what is true of them.
 
     Attributes
@@ -69,7 +69,7 @@ class KnownRows:
     z: np.ndarray
 
     @property
-    def seen(self) -> tuple[np.ndarray, np.ndarray]:
+    def usable_fluxes(self) -> tuple[np.ndarray, np.ndarray]:
         """Flux densities and errors that may be read, NaN elsewhere, shape (N, 63)."""
         p = self.photometry
         return np.where(p.usable, p.flux, np.nan), np.where(p.usable, p.error, np.nan)
@@ -101,7 +101,7 @@ class Method:
     rates: dict[str, float]
 
 
-def known_rows(photometry: UPath, truth: Truth) -> KnownRows:
+def read_labelled_rows(photometry: UPath, truth: Truth) -> LabelledRows:
     """The rows of a photometry catalogue that a truth knows, in the order of the catalogue."""
     known = truth.rows["object_id"].to_numpy()
     tables = []
@@ -113,10 +113,10 @@ def known_rows(photometry: UPath, truth: Truth) -> KnownRows:
     place = np.searchsorted(known, rows["object_id"].to_numpy())
     words = np.array(truth.rows["class"].to_pylist(), dtype=object)[place]
     z = truth.rows["z"].to_numpy(zero_copy_only=False)[place]
-    return KnownRows(read_photometry(rows), code_of(words, CLASSES), np.asarray(z, dtype=np.float64))
+    return LabelledRows(read_photometry(rows), code_of(words, CLASSES), np.asarray(z, dtype=np.float64))
 
 
-def ask_ojala(weights: Path, photometry: Photometry) -> Method:
+def run_ojala(weights: Path, photometry: Photometry) -> Method:
     """OJALÁ's answers, on one thread."""
     torch.set_num_threads(1)
     model = OjalaPredictor.load(weights)
@@ -152,31 +152,31 @@ class TemplateFitting:
         hosted = grids["QSO"]
         return grids | {"QSO without host": TemplateGrid(hosted.z, hosted.flux[:, :QUASARS])}
 
-    def all_classes(self, rows: KnownRows) -> Method:
+    def all_classes(self, rows: LabelledRows) -> Method:
         """The class of the smallest chi-square, and the redshifts of the best fits; all rows.
 
         Quasars with hosts fit galaxies too well, so classes come from quasars alone.
         """
-        flux, error = rows.seen
+        flux, error = rows.usable_fluxes
         names = ("GALAXY", "STAR", "QSO without host", "QSO")
-        fits = {name: self._kept(f"sums {name}", flux, error, name) for name in names}
+        fits = {name: self._cached(f"sums {name}", flux, error, name) for name in names}
         chi2 = np.stack([fits[name].chi2 for name in names[: len(CLASSES)]], axis=1)
         z = {name: fits[name].z for name in _REDSHIFTS}
         rates = {name: len(flux) / fit.seconds for name, fit in fits.items()}
         return Method("template fitting", chi2.argmin(axis=1), z, rates)
 
-    def eazy(self, rows: KnownRows, count: int) -> Method:
+    def eazy(self, rows: LabelledRows, count: int) -> Method:
         """eazy-py's redshifts of the first galaxies and quasars, each with the templates of its class."""
-        flux, error = rows.seen
+        flux, error = rows.usable_fluxes
         z, rates = {}, {}
         for name, chosen in rows.first(count).items():
-            fit = self._kept(f"eazy {name}", flux[chosen], error[chosen], name)
+            fit = self._cached(f"eazy {name}", flux[chosen], error[chosen], name)
             z[name] = np.full(len(flux), np.nan)
             z[name][chosen] = fit.z
             rates[name] = len(chosen) / fit.seconds
         return Method("eazy-py", None, z, rates)
 
-    def _kept(self, what: str, flux: np.ndarray, error: np.ndarray, name: str) -> TemplateFit:
+    def _cached(self, what: str, flux: np.ndarray, error: np.ndarray, name: str) -> TemplateFit:
         """A fit, from the folder if it was made before for the same numbers."""
         key = hashlib.sha256(what.encode() + flux.tobytes() + error.tobytes()).hexdigest()[:24]
         path = None if self._keep is None else self._keep / f"{what.replace(' ', '-')}-{key}.npz"
@@ -197,17 +197,17 @@ class TemplateFitting:
         return fit
 
 
-def markdown(rows: KnownRows, methods: list[Method], judged: dict[str, np.ndarray]) -> str:
+def markdown(rows: LabelledRows, methods: list[Method], evaluated: dict[str, np.ndarray]) -> str:
     """Accuracy and rate of each method, as a Markdown table.
 
     Parameters
     ----------
-    rows : KnownRows
+    rows : LabelledRows
         The rows.
     methods : list of Method
         Answers about them.
-    judged : dict of str to ndarray
-        Indices of the galaxies and quasars whose redshifts are judged, as of their true class.
+    evaluated : dict of str to ndarray
+        Indices of the galaxies and quasars whose redshifts are evaluated, as of their true class.
     """
     header = ["method", "weighted F1", *(f"F1 {name}" for name in CLASSES)]
     for name in _REDSHIFTS:
@@ -216,14 +216,14 @@ def markdown(rows: KnownRows, methods: list[Method], judged: dict[str, np.ndarra
     lines = [" | ".join(header), " | ".join(["---"] * len(header))]
     for method in methods:
         cells = [method.name, *_class_cells(rows, method)]
-        for name, chosen in judged.items():
+        for name, chosen in evaluated.items():
             cells += _redshift_cells(rows, method, name, chosen)
         cells.append(", ".join(f"{name} {rate:,.0f}" for name, rate in method.rates.items()))
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _class_cells(rows: KnownRows, method: Method) -> list[str]:
+def _class_cells(rows: LabelledRows, method: Method) -> list[str]:
     if method.class_code is None:
         return ["–"] * (1 + len(CLASSES))
     found = classification(method.class_code, rows.class_code, CLASSES)
@@ -231,7 +231,7 @@ def _class_cells(rows: KnownRows, method: Method) -> list[str]:
     return [number(measure, 3) for measure in measures]
 
 
-def _redshift_cells(rows: KnownRows, method: Method, name: str, chosen: np.ndarray) -> list[str]:
+def _redshift_cells(rows: LabelledRows, method: Method, name: str, chosen: np.ndarray) -> list[str]:
     nothing = np.full(len(rows.z), np.nan)
     sample = RedshiftSample(
         "GALAXY" if name == "GALAXY" else "QSO",
@@ -264,8 +264,8 @@ def main() -> None:
     asked = parser.parse_args()
     fitting = TemplateFitting(asked.templates, asked.curves, asked.keep)
     for photometry, truth in zip(asked.photometry, asked.truth, strict=True):
-        rows = known_rows(photometry, read_truth(truth))
-        methods = [ask_ojala(asked.weights, rows.photometry), fitting.all_classes(rows)]
+        rows = read_labelled_rows(photometry, read_truth(truth))
+        methods = [run_ojala(asked.weights, rows.photometry), fitting.all_classes(rows)]
         everything = rows.first(len(rows.z))
         print(f"\n{photometry}: {len(rows.z):,} rows\n\n{markdown(rows, methods, everything)}", flush=True)
         if asked.eazy:

@@ -105,7 +105,7 @@ class Light:
         )
 
     @classmethod
-    def together(cls, parts: list[Light]) -> Light:
+    def concatenate(cls, parts: list[Light]) -> Light:
         """Several sources as one."""
         return cls(
             np.concatenate([part.flux for part in parts], axis=1),

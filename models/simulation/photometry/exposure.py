@@ -36,20 +36,20 @@ class Exposure:
         f_lambda [1e-17 erg/s/cm2/A], 0 where not seen.
     variance : ndarray of float32, shape (N, FINE.size)
         Its variance, such that sums over pixels have that of the spectrum.
-    seen : ndarray of bool, shape (N, FINE.size)
+    valid : ndarray of bool, shape (N, FINE.size)
         Pixels that the spectrum covers.
-    seen_wide : ndarray of bool, shape (N, FINE.size)
+    valid_wide : ndarray of bool, shape (N, FINE.size)
         The same as wide bands see it, for which a masked telluric band is no gap.
     """
 
     fine: np.ndarray
     variance: np.ndarray
-    seen: np.ndarray
-    seen_wide: np.ndarray
+    valid: np.ndarray
+    valid_wide: np.ndarray
 
     def shifted(self, pixels: int) -> Exposure:
         """The same objects redshifted by whole pixels: wavelengths stretched, fluxes kept."""
-        arrays = (self.fine, self.variance, self.seen, self.seen_wide)
+        arrays = (self.fine, self.variance, self.valid, self.valid_wide)
         return Exposure(*(_shift(array, pixels) for array in arrays))
 
 
@@ -72,7 +72,7 @@ def expose(spectra: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Exposure
             parts = _on_lattice(
                 wavelength[usable].astype(np.float64), flux[usable], ivar[usable].astype(np.float64)
             )
-            exposure.fine[k], exposure.variance[k], exposure.seen[k], exposure.seen_wide[k] = parts
+            exposure.fine[k], exposure.variance[k], exposure.valid[k], exposure.valid_wide[k] = parts
     return exposure
 
 
@@ -86,11 +86,11 @@ def _on_lattice(
     within = (after > 0) & (after < len(wavelength))
     near = np.clip(after, 1, len(wavelength) - 1)
     coarsest = 3.0 * float(np.median(gap))
-    seen, seen_wide = (within & (gap[near - 1] < max(b, coarsest)) for b in (_BRIDGED, _BRIDGED_WIDE))
+    seen, valid_wide = (within & (gap[near - 1] < max(b, coarsest)) for b in (_BRIDGED, _BRIDGED_WIDE))
     # Pixels are independent: the mean over a stretch has the variance density of its pixels over its length.
     density = np.gradient(wavelength) / ivar
     variance = density[near] / np.diff(_EDGES)
-    return np.where(seen_wide, mean, 0.0), np.where(seen_wide, variance, 0.0), seen, seen_wide
+    return np.where(valid_wide, mean, 0.0), np.where(valid_wide, variance, 0.0), seen, valid_wide
 
 
 def _shift(array: np.ndarray, pixels: int) -> np.ndarray:
@@ -125,7 +125,7 @@ class Camera:
         inverse_square = (FINE.wavelength**-2.0)[:, None].astype(np.float32)
         self._flat = self._response * inverse_square
 
-    def photograph(self, exposure: Exposure) -> tuple[np.ndarray, np.ndarray]:
+    def synthesise_photometry(self, exposure: Exposure) -> tuple[np.ndarray, np.ndarray]:
         """Flux densities and the errors that come from the spectra's own noise.
 
         Parameters
@@ -140,7 +140,7 @@ class Camera:
         """
         flux = np.empty((len(exposure.fine), len(MODEL_BANDS)), np.float32)
         error = np.empty_like(flux)
-        for bands, covered_pixels in ((_WIDE, exposure.seen_wide), (~_WIDE, exposure.seen)):
+        for bands, covered_pixels in ((_WIDE, exposure.valid_wide), (~_WIDE, exposure.valid)):
             seen = covered_pixels.astype(np.float32)
             response, flat = self._response[:, bands], self._flat[:, bands]
             covered = seen @ self._weight[:, bands] >= MIN_COVERAGE

@@ -46,7 +46,7 @@ def draw_depths(n: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(depth + rng.normal(0.0, 0.15, (n, 1)) + rng.normal(0.0, TILE_SCATTER, depth.shape))
 
 
-def receive(true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def apply_zero_points(true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Flux densities that the bands would measure without noise: zero points and apertures are off.
 
     Parameters
@@ -67,14 +67,14 @@ def receive(true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(true.astype(np.float32) * np.exp(np.float32(-0.4 * np.log(10.0)) * offset))
 
 
-def measure(
-    received: np.ndarray, depth: np.ndarray, rng: np.random.Generator
+def add_noise(
+    noiseless: np.ndarray, depth: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measure flux densities, as from `receive`, once: noise and reported errors.
+    """Measure flux densities, as from `apply_zero_points`, once: noise and reported errors.
 
     Parameters
     ----------
-    received : ndarray of float32, shape (N, 63)
+    noiseless : ndarray of float32, shape (N, 63)
         f_nu [uJy]; NaN where a band was not observed.
     depth : ndarray, shape (N, 63) or (63,)
         5 sigma depth of each band [AB mag].
@@ -84,17 +84,17 @@ def measure(
     Returns
     -------
     flux, error : ndarray of float32, shape (N, 63)
-        Observed f_nu and reported standard error [uJy]; NaN where ``received`` is.
+        Observed f_nu and reported standard error [uJy]; NaN where ``noiseless`` is.
     """
     background = (to_flux(depth) / 5.0).astype(np.float32)
-    sigma = np.hypot(background, np.float32(CALIBRATION_FLOOR) * np.abs(received))
-    flux = received + sigma * rng.standard_normal(received.shape, np.float32)
-    error = sigma * np.exp(np.float32(REPORTED_SCATTER) * rng.standard_normal(received.shape, np.float32))
+    sigma = np.hypot(background, np.float32(CALIBRATION_FLOOR) * np.abs(noiseless))
+    flux = noiseless + sigma * rng.standard_normal(noiseless.shape, np.float32)
+    error = sigma * np.exp(np.float32(REPORTED_SCATTER) * rng.standard_normal(noiseless.shape, np.float32))
     return flux, np.where(np.isfinite(flux), error, np.float32(np.nan))
 
 
 def observe(true: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Observe true flux densities once: `receive`, then `measure`.
+    """Observe true flux densities once: `apply_zero_points`, then `add_noise`.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def observe(true: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tu
     flux, error : ndarray of float32, shape (N, 63)
         Observed f_nu and reported standard error [uJy]; NaN where ``true`` is.
     """
-    return measure(receive(true, rng), depth, rng)
+    return add_noise(apply_zero_points(true, rng), depth, rng)
 
 
 def draw_observed(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,9 @@ LINE_SIGMA = 5e-4
 MIN_COVERAGE = 0.95
 """Share of a band's energy-weighted curve that a spectrum must cover to give a flux."""
 
-_STRETCH = 200  # pixels of the fine lattice that are multiplied by the bands that see them, and by no other
+_BLOCK_PIXELS = (
+    200  # pixels of the fine lattice that are multiplied by the bands that see them, and by no other
+)
 _BRIDGED = 0.1  # of a band's width: gaps in a spectrum that are interpolated
 _COARSE_BANDS = ("W1", "W2")
 _MICROJANSKY = 1e29  # uJy in one erg/s/cm2/Hz
@@ -52,7 +54,7 @@ class Photometer:
         self._fine_columns = np.array([i for i, name in enumerate(names) if name not in _COARSE_BANDS])
         self._coarse_columns = np.array([i for i, name in enumerate(names) if name in _COARSE_BANDS])
         fine = self._matrix(FINE, self._fine_columns)
-        self._stretches = _without_zeros(fine, self._fine_columns)
+        self._blocks = _nonzero_blocks(fine, self._fine_columns)
         self._coarse = self._matrix(COARSE, self._coarse_columns)
         self._lines = self._line_matrix(fine)
 
@@ -99,7 +101,7 @@ class Photometer:
             f_nu [uJy].
         """
         out = np.zeros((len(fine), len(MODEL_BANDS)), np.float32)
-        for pixels, columns, matrix in self._stretches:
+        for pixels, columns, matrix in self._blocks:
             out[:, columns] += fine[:, pixels] @ matrix
         out[:, self._coarse_columns] = coarse @ self._coarse
         return out
@@ -175,11 +177,11 @@ class Photometer:
         return fluxes, coverage
 
 
-def _without_zeros(matrix: np.ndarray, columns: np.ndarray) -> list[tuple[slice, np.ndarray, np.ndarray]]:
+def _nonzero_blocks(matrix: np.ndarray, columns: np.ndarray) -> list[tuple[slice, np.ndarray, np.ndarray]]:
     """A curve matrix in stretches of pixels: the pixels, the bands that see them, and their part of it."""
     parts = []
-    for begin in range(0, len(matrix), _STRETCH):
-        pixels = slice(begin, min(begin + _STRETCH, len(matrix)))
+    for begin in range(0, len(matrix), _BLOCK_PIXELS):
+        pixels = slice(begin, min(begin + _BLOCK_PIXELS, len(matrix)))
         lit = np.flatnonzero(matrix[pixels].any(axis=0))
         if len(lit):
             parts.append((pixels, columns[lit], np.ascontiguousarray(matrix[pixels][:, lit])))

@@ -58,7 +58,7 @@ class GalaxyIndex:
         column = np.digitize(log_luminosity, _LUMINOSITY_EDGES)
         return np.asarray(np.digitize(z, _Z_EDGES) * (len(_LUMINOSITY_EDGES) + 1) + column)
 
-    def draw_like(self, z: np.ndarray, log_luminosity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw_similar(self, z: np.ndarray, log_luminosity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rows of members made for about these redshifts and luminosities; int64, shape (N,)."""
         cell = self._cell(z, log_luminosity)
         begin, end = self._begin[cell], self._end[cell]

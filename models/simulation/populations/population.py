@@ -130,8 +130,8 @@ class Population:
         library = self.libraries.galaxies
         oldest = np.interp(z, self._z_grid, self._age_grid)
         near = log_luminosity + rng.normal(0.0, 0.12, len(z))
-        row = side.galaxies.draw_like(z, near, rng)
-        row = np.where(library["age"][row] <= oldest, row, side.galaxies.draw_like(z, near, rng))
+        row = side.galaxies.draw_similar(z, near, rng)
+        row = np.where(library["age"][row] <= oldest, row, side.galaxies.draw_similar(z, near, rng))
         other = side.galaxies.draw_any(oldest, rng)
         possible = log_luminosity - library["log_l"][other] < MAX_LOG_MASS
         swapped = (rng.random(len(z)) < _ANY_GALAXY) & possible

@@ -115,7 +115,7 @@ class ImageSky:
         Parameters
         ----------
         objects : Objects
-            N objects, as from `SpectraSky.choose`.
+            N objects, as from `SpectraSky.draw_objects`.
         rng : Generator
             Source of randomness: shapes, exposures, neighbours and noise.
         """
@@ -130,7 +130,7 @@ class ImageSky:
         for i in range(n):
             parts = _neighbours(rng)
             parts += _source(objects, i, flux[i], shapes, int(of_galaxy[i]), centre[i])
-            pixels[i] = draw_light(Light.together(parts), exposures.psf[i], exposures.fwhm[i], SIZE)
+            pixels[i] = draw_light(Light.concatenate(parts), exposures.psf[i], exposures.fwhm[i], SIZE)
         ivar = _add_noise(pixels, exposures, rng)
         radius, bulge = np.zeros(n, np.float32), np.full(n, np.nan, np.float32)
         radius[at], bulge[at] = shapes.half_light_radius, shapes.bulge_share[:, 1]

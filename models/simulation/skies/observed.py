@@ -133,7 +133,7 @@ class Members:
         return cls(*(np.concatenate([getattr(lot, field.name) for lot in lots]) for field in fields(cls)))
 
 
-def sides(index: np.ndarray, object_id: np.ndarray, primary_id: np.ndarray) -> np.ndarray:
+def split_sides(index: np.ndarray, object_id: np.ndarray, primary_id: np.ndarray) -> np.ndarray:
     """To which side of the split spectra belong: 0 training, 1 checks, -1 neither.
 
     A cell's side follows from its number alone, so that adding spectra moves none. An object is on the side
@@ -161,10 +161,10 @@ def sides(index: np.ndarray, object_id: np.ndarray, primary_id: np.ndarray) -> n
 
 def _held_out_cell(cell: np.ndarray) -> np.ndarray:
     """Whether a cell is held out: the hash of its number is in the lowest part."""
-    return np.asarray(_mixed(cell) < np.uint64(int(HELD_OUT_FRACTION * 2**64)))
+    return np.asarray(_splitmix64(cell) < np.uint64(int(HELD_OUT_FRACTION * 2**64)))
 
 
-def _mixed(number: np.ndarray) -> np.ndarray:
+def _splitmix64(number: np.ndarray) -> np.ndarray:
     """The splitmix64 hash of integers, as uint64."""
     with np.errstate(over="ignore"):
         mixed = number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
@@ -176,10 +176,10 @@ def _mixed(number: np.ndarray) -> np.ndarray:
 
 def fold_of(primary_id: np.ndarray) -> np.ndarray:
     """Fold of cross-validation, 0 to `FOLDS` - 1, to which objects belong; from their keys alone."""
-    return (_mixed(primary_id) % np.uint64(FOLDS)).astype(np.int64)
+    return (_splitmix64(primary_id) % np.uint64(FOLDS)).astype(np.int64)
 
 
-def photograph(spectra: ObservedSpectra, camera: Camera, moves: Sequence[float] = ()) -> Members:
+def synthesise_photometry(spectra: ObservedSpectra, camera: Camera, moves: Sequence[float] = ()) -> Members:
     """See spectra through the bands; galaxies also at other redshifts than their own.
 
     Spectra that do not cover iSDSS and `MIN_NARROW_BANDS`, or whose own noise is too large, are left out.
@@ -193,11 +193,11 @@ def photograph(spectra: ObservedSpectra, camera: Camera, moves: Sequence[float] 
     moves : sequence of float
         Steps in ln(1 + z) to redshifts at which a galaxy is seen besides its own.
     """
-    own_flux, own_error = camera.photograph(spectra.exposure)
+    own_flux, own_error = camera.synthesise_photometry(spectra.exposure)
     lots = [_members(spectra, own_flux, own_error, own_flux, 0)]
     for move in moves:
         pixels = round(move / FINE.step)
-        flux, error = camera.photograph(spectra.exposure.shifted(pixels))
+        flux, error = camera.synthesise_photometry(spectra.exposure.shifted(pixels))
         lots.append(_members(spectra, flux, error, own_flux, pixels))
     return Members.joined(lots)
 
@@ -303,7 +303,7 @@ def _continua(
         pixel = np.rint(line).astype(np.int64)[:, None] - FINE.first + _SIDEBAND
         inside = (pixel >= 0) & (pixel < FINE.size)
         clipped = np.clip(pixel, 0, FINE.size - 1)
-        seen = inside & exposure.seen[kept[:, None], clipped]
+        seen = inside & exposure.valid[kept[:, None], clipped]
         values = np.where(seen, exposure.fine[kept[:, None], clipped], np.nan)
         enough = seen.sum(axis=1) > len(_SIDEBAND) // 2
         median = np.full(len(kept), np.nan)
@@ -395,9 +395,9 @@ class ObservedSky:
             lost = ~noise.draw_observed(n, rng) & np.isfinite(flux)
             lost[(np.isfinite(flux) & ~lost).sum(axis=1) == 0] = False
         depth = noise.draw_depths(n, rng)
-        noiseless = noise.receive(flux, rng)
+        noiseless = noise.apply_zero_points(flux, rng)
         own_noise = self.members.error[row] * level[:, None]
-        flux, error = noise.measure(np.where(lost, np.float32(np.nan), noiseless), depth, rng)
+        flux, error = noise.add_noise(np.where(lost, np.float32(np.nan), noiseless), depth, rng)
         error = np.hypot(error, own_noise)
         labels = self.members.labels[row] + self._slope * np.log10(level)[:, None]
         return (

@@ -173,13 +173,13 @@ class MockSky:
         flux = np.empty((n, len(MODEL_BANDS)), np.float32)
         labels = {q.name: np.full(n, np.nan, np.float32) for q in QUANTITIES if q.kind is not Kind.CLASS}
         labels[MASS_LABEL] = np.full(n, np.nan, np.float32)
-        painters = {"GALAXY": self._draw_galaxies, "STAR": self._draw_stars, "QSO": self._draw_quasars}
-        for name, paint in painters.items():
+        samplers = {"GALAXY": self._draw_galaxies, "STAR": self._draw_stars, "QSO": self._draw_quasars}
+        for name, sample in samplers.items():
             members = np.flatnonzero(code == CLASSES.index(name))
             for rows in np.split(members, range(_BLOCK, len(members), _BLOCK)):
                 if not len(rows):
                     continue
-                drawn = paint(magnitude[rows], side, rng)
+                drawn = sample(magnitude[rows], side, rng)
                 flux[rows] = drawn.flux
                 for label, values in drawn.labels.items():
                     labels[label][rows] = values
@@ -187,8 +187,8 @@ class MockSky:
         flux *= np.exp(-0.4 * np.log(10.0) * (ebv * behind)[:, None] * _K_X).astype(np.float32)
         observed = np.True_ if all_bands else noise.draw_observed(n, rng)
         depth = noise.draw_depths(n, rng)
-        noiseless = noise.receive(flux, rng)
-        flux, error = noise.measure(np.where(observed, noiseless, np.float32(np.nan)), depth, rng)
+        noiseless = noise.apply_zero_points(flux, rng)
+        flux, error = noise.add_noise(np.where(observed, noiseless, np.float32(np.nan)), depth, rng)
         stated = np.where((rng.random(n) < 0.16) & (ebv < _EBV_KNOWN_BELOW), np.nan, ebv)
         return LabelledPhotometry(
             flux, error, stated.astype(np.float32), code, labels, noiseless, np.zeros_like(noiseless)
@@ -220,7 +220,7 @@ class MockSky:
 
         level = self.population.levels[row]
         lines = galaxies.scatter_lines(library["lines"][row], level, library["log_ssfr"][row], rng)
-        self._keep_extremes_apart(lines, level, side, rng)
+        self._adjust_extreme_emitters(lines, level, side, rng)
         fine, coarse = self._spectra(library, galaxies.Z_MAX, row, shift, rng)
         self._features.apply(fine, shift, abundances.draw_enhancement(library["log_ssfr"][row], rng))
         if len(bright):
@@ -245,7 +245,7 @@ class MockSky:
         }
         return _Drawn(flux * scale[:, None].astype(np.float32), labels)
 
-    def _keep_extremes_apart(
+    def _adjust_extreme_emitters(
         self, lines: np.ndarray, level: np.ndarray, side: Members, rng: np.random.Generator
     ) -> None:
         """Weaken all lines of extreme emitters, or strengthen those of others, where the sky asks for it."""
@@ -287,7 +287,7 @@ class MockSky:
 
         hosted = np.flatnonzero(z < 0.98 * galaxies.Z_MAX)
         host = self.population.host_ratio(magnitude[hosted], z[hosted], rng)
-        flux[hosted] += self._paint_hosts(z[hosted], shift[hosted], host, log_luminosity[hosted], side, rng)
+        flux[hosted] += self._draw_hosts(z[hosted], shift[hosted], host, log_luminosity[hosted], side, rng)
         narrow = np.flatnonzero(z < 2.0)
         scale = noise.to_flux(magnitude) / flux[:, _REFERENCE]
         emitted = self.population.log_emitted(z, scale)  # log10 of L_lambda that a level of one stands for
@@ -304,7 +304,7 @@ class MockSky:
         }
         return _Drawn(flux * scale[:, None].astype(np.float32), labels)
 
-    def _paint_hosts(
+    def _draw_hosts(
         self,
         z: np.ndarray,
         shift: np.ndarray,

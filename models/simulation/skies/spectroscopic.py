@@ -29,7 +29,7 @@ from ojala.models.simulation.skies.photometric import TRAINING_SHARES
 from ojala.models.simulation.spectroscopy import stellar_lines
 from ojala.models.simulation.spectroscopy.instruments import INSTRUMENTS as INSTRUMENTS
 from ojala.models.simulation.spectroscopy.instruments import Instrument as Instrument
-from ojala.models.simulation.spectroscopy.observing import expose, optics_of, paint_lines
+from ojala.models.simulation.spectroscopy.observing import add_lines, expose, response_matrix
 from ojala.models.simulation.wavelength_grid import FINE, LIGHT_SPEED, windows
 
 if TYPE_CHECKING:
@@ -159,9 +159,9 @@ class SpectraSky:
         targets: Targets = "all",
     ) -> LabelledSpectra:
         """Draw ``n`` objects and observe each once."""
-        return self.observe(self.choose(n, rng, held_out=held_out, targets=targets), instrument, rng)
+        return self.observe(self.draw_objects(n, rng, held_out=held_out, targets=targets), instrument, rng)
 
-    def choose(
+    def draw_objects(
         self, n: int, rng: np.random.Generator, *, held_out: bool = False, targets: Targets = "all"
     ) -> Objects:
         """Draw ``n`` objects.
@@ -207,11 +207,11 @@ class SpectraSky:
             (objects.class_code == _STAR, self._stars, side),
             (objects.class_code == _QSO, self._quasars, side),
         )
-        for where, paint, members in groups:
+        for where, sample, members in groups:
             chosen = np.flatnonzero(where)
             for rows in np.split(chosen, range(_BLOCK, len(chosen), _BLOCK)):
                 if len(rows):
-                    paint(objects, rows, kind[rows], members, rng)
+                    sample(objects, rows, kind[rows], members, rng)
         _redden(objects, rng)
         objects.labels["z"][:] = objects.z
         return objects
@@ -229,7 +229,7 @@ class SpectraSky:
         Parameters
         ----------
         objects : Objects
-            N objects, as from `choose`.
+            N objects, as from `draw_objects`.
         instrument : Instrument
             The instrument.
         rng : Generator
@@ -264,7 +264,7 @@ class SpectraSky:
         import torch  # here, for libraries are also made where it is not installed
 
         if instrument not in self._optics:
-            self._optics[instrument] = optics_of(instrument)
+            self._optics[instrument] = response_matrix(instrument)
         lattice = torch.from_numpy(np.ascontiguousarray(objects.continuum[rows].T))
         seen = np.ascontiguousarray((self._optics[instrument] @ lattice).numpy().T)
         absorbed = np.flatnonzero(objects.absorption[rows].any(axis=1))
@@ -274,7 +274,7 @@ class SpectraSky:
             )
             seen[absorbed] *= stellar_lines.transmission(widths, z, broadening, instrument)
         centre = LINE_WAVELENGTH * (1.0 + objects.z[rows, None])
-        paint_lines(seen, centre, objects.line_flux[rows], objects.line_width[rows, None], instrument)
+        add_lines(seen, centre, objects.line_flux[rows], objects.line_width[rows, None], instrument)
         return seen
 
     def _galaxies(
@@ -291,10 +291,10 @@ class SpectraSky:
         loss = 10.0 ** (-0.4 * np.where(kind == 1, rng.uniform(0.1, 0.6, n), rng.uniform(0.2, 1.3, n)))
         lines, scale = self._lines_and_scale(member, z, magnitude, rng)
         for _ in range(8):
-            weak = np.flatnonzero((kind == 1) & (_oii(lines, z, scale * loss) < OII_FLUX))
+            weak = np.flatnonzero((kind == 1) & (_oii_flux(lines, z, scale * loss) < OII_FLUX))
             member[weak] = self.population.galaxy_rows(z[weak], luminosity[weak], side, rng)
             lines[weak], scale[weak] = self._lines_and_scale(member[weak], z[weak], magnitude[weak], rng)
-        wanted = np.where(kind == 1, OII_FLUX / np.maximum(_oii(lines, z, scale * loss), 1e-22), 0.0)
+        wanted = np.where(kind == 1, OII_FLUX / np.maximum(_oii_flux(lines, z, scale * loss), 1e-22), 0.0)
         lines *= np.maximum(wanted, 1.0)[:, None].astype(np.float32)
         log_mass = self.population.log_emitted(z, scale) - library["log_l"][member]
         width = 10.0 ** (2.0 + 0.27 * (log_mass - 10.4) + rng.normal(0.0, 0.12, n))
@@ -323,33 +323,35 @@ class SpectraSky:
             library["lines"][member], self.population.levels[member], library["log_ssfr"][member], rng
         )
         first = FINE.first - FINE.rest_first(galaxies.Z_MAX)
-        in_r = library["fine"][member[:, None], first - _whole(z)[:, None] + _IN_R[::16]]
-        return lines, _in_r(magnitude) / np.maximum(in_r.astype(np.float32).mean(axis=1), 1e-4)
+        in_r = library["fine"][member[:, None], first - _whole_pixels(z)[:, None] + _IN_R[::16]]
+        return lines, _f_lambda_r(magnitude) / np.maximum(in_r.astype(np.float32).mean(axis=1), 1e-4)
 
     def _continua_of_galaxies(
         self, member: np.ndarray, z: np.ndarray, width: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
         """Continua as observed, in the library's unit, with models' errors; float32 (N, FINE.size)."""
-        library, shift = self.population.libraries.galaxies, _whole(z)
+        library, shift = self.population.libraries.galaxies, _whole_pixels(z)
         continuum = windows(library["fine"], FINE.rest_first(galaxies.Z_MAX), member, shift, FINE)
         self._errors.apply(continuum, shift, rng)
         self._features.apply(continuum, shift, abundances.draw_enhancement(library["log_ssfr"][member], rng))
-        return _move(continuum, z, width)
+        return _broaden_and_shift(continuum, z, width)
 
     def _stars(
         self, objects: Objects, rows: np.ndarray, kind: np.ndarray, side: Members, rng: np.random.Generator
     ) -> None:
         library, n = self.population.libraries.stars, len(rows)
-        magnitude = _rising(14.0, 20.0, 0.15, n, rng)
+        magnitude = _draw_magnitudes(14.0, 20.0, 0.15, n, rng)
         member = self.population.star_rows(magnitude, side, rng)
         z = np.clip(rng.normal(0.0, 80.0, n), -150.0, 150.0) / 2.99792458e5
-        shift = _whole(z)
+        shift = _whole_pixels(z)
         continuum = windows(library["fine"], FINE.rest_first(0.0), member, shift, FINE)
         self._errors.apply(continuum, shift, rng)
-        amount = _in_r(magnitude) * 1e17 / np.maximum(continuum[:, _IN_R].mean(axis=1), 1e-4)
+        amount = _f_lambda_r(magnitude) * 1e17 / np.maximum(continuum[:, _IN_R].mean(axis=1), 1e-4)
         objects.member[rows], objects.z[rows], objects.magnitude[rows] = member, z, magnitude
         objects.bright_time[rows] = magnitude < 19.0
-        objects.continuum[rows] = _move(continuum, z, np.zeros(n)) * amount[:, None].astype(np.float32)
+        objects.continuum[rows] = _broaden_and_shift(continuum, z, np.zeros(n)) * amount[:, None].astype(
+            np.float32
+        )
         for name in stars.LABELS:
             objects.labels[name][rows] = library[name][member]
         parameters = [library[name][member] for name in stars.LABELS]
@@ -360,14 +362,14 @@ class SpectraSky:
         self, objects: Objects, rows: np.ndarray, kind: np.ndarray, side: Members, rng: np.random.Generator
     ) -> None:
         library, n = self.population.libraries.quasars, len(rows)
-        magnitude = _rising(16.0, 22.5, 0.25, n, rng)
+        magnitude = _draw_magnitudes(16.0, 22.5, 0.25, n, rng)
         z = priors.draw_quasar_redshifts(magnitude, rng)
         luminosity = self.population.log_luminosity(magnitude, z)
         member = self.population.quasar_rows(luminosity, side, rng)
-        shift = _whole(z)
+        shift = _whole_pixels(z)
         continuum = windows(library["fine"], FINE.rest_first(quasars.Z_MAX), member, shift, FINE)
         self._errors.apply(continuum, shift, rng)
-        continuum = _move(continuum, z, np.zeros(n))
+        continuum = _broaden_and_shift(continuum, z, np.zeros(n))
         absorbed = np.flatnonzero(z > 1.5)
         opacity = 1.0 - library["igm"][quasars.igm_row(z[absorbed])]
         sightline = np.exp(rng.normal(0.0, 0.25, (len(absorbed), 1))).astype(np.float32)
@@ -389,7 +391,7 @@ class SpectraSky:
         continuum[hosted] += light_of_host
         lines[hosted, :_N_GALAXY] = host_lines * ratio[:, None]
 
-        amount = _in_r(magnitude) / np.maximum(continuum[:, _IN_R].mean(axis=1), 1e-4)
+        amount = _f_lambda_r(magnitude) / np.maximum(continuum[:, _IN_R].mean(axis=1), 1e-4)
         at = rows[hosted]
         for k, pixels in enumerate(_IN_BANDS):
             whole = np.maximum(continuum[hosted, pixels].mean(axis=1), 1e-4)
@@ -412,7 +414,9 @@ class SpectraSky:
 def _draw_targets(kind: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Magnitudes and redshifts of galaxies of the kinds `_KINDS`."""
     n = len(kind)
-    magnitude = np.where(kind == 0, _rising(15.0, BGS_FAINT, 0.35, n, rng), _rising(17.5, 22.0, 0.3, n, rng))
+    magnitude = np.where(
+        kind == 0, _draw_magnitudes(15.0, BGS_FAINT, 0.35, n, rng), _draw_magnitudes(17.5, 22.0, 0.3, n, rng)
+    )
     magnitude = np.where(kind == 1, rng.uniform(21.8, 23.6, n), magnitude)
     z = priors.draw_galaxy_redshifts(magnitude - 0.35, rng)
     for _ in range(10):
@@ -422,28 +426,28 @@ def _draw_targets(kind: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
     return magnitude, np.where(kind == 1, rng.uniform(*ELG_Z, n), np.clip(z, 0.003, ELG_Z[1]))
 
 
-def _rising(low: float, high: float, slope: float, n: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_magnitudes(low: float, high: float, slope: float, n: int, rng: np.random.Generator) -> np.ndarray:
     """Magnitudes with counts ~ 10^(slope m)."""
     a, b = 10.0 ** (slope * low), 10.0 ** (slope * high)
     return np.asarray(np.log10(a + rng.random(n) * (b - a)) / slope)
 
 
-def _in_r(magnitude: np.ndarray) -> np.ndarray:
+def _f_lambda_r(magnitude: np.ndarray) -> np.ndarray:
     """f_lambda [erg/s/cm2/A] at 6420 A of an AB magnitude."""
     return np.asarray(10.0 ** (-0.4 * (magnitude + 48.6)) * LIGHT_SPEED / _R_PIVOT**2)
 
 
-def _oii(lines: np.ndarray, z: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _oii_flux(lines: np.ndarray, z: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Observed flux of [O II] 3727, 3729 [erg/s/cm2]."""
     return np.asarray(lines[:, _OII].sum(axis=1) * (1.0 + z) * scale)
 
 
-def _whole(z: np.ndarray) -> np.ndarray:
+def _whole_pixels(z: np.ndarray) -> np.ndarray:
     """The whole pixels of a redshift."""
     return np.asarray(np.rint(np.log1p(z) / FINE.step), np.int64)
 
 
-def _move(continuum: np.ndarray, z: np.ndarray, width: np.ndarray) -> np.ndarray:
+def _broaden_and_shift(continuum: np.ndarray, z: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Broaden spectra by a velocity dispersion [km/s] and move them by the fraction of a pixel.
 
     ``continuum`` (N, P) has been moved by the whole pixels of z already. Broadening is by 54 to 180 km/s: the

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
 
-def optics_of(instrument: Instrument) -> Tensor:
+def response_matrix(instrument: Instrument) -> Tensor:
     """What takes spectra on the lattice to an instrument's pixels: sparse (P, FINE.size).
 
     Each pixel is a mean over the line spread function of the spectrum between lattice points, which is
@@ -50,7 +50,7 @@ def optics_of(instrument: Instrument) -> Tensor:
         return torch.sparse_coo_tensor(index, weights, shape).coalesce().to_sparse_csr()
 
 
-def paint_lines(
+def add_lines(
     seen: np.ndarray, centre: np.ndarray, flux: np.ndarray, width: np.ndarray, instrument: Instrument
 ) -> None:
     """Add emission lines to spectra as Gaussians, in place.

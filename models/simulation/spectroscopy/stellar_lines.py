@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from ojala.models.simulation.spectroscopy.instruments import Instrument
-from ojala.models.simulation.spectroscopy.observing import paint_lines
+from ojala.models.simulation.spectroscopy.observing import add_lines
 from ojala.models.simulation.spectroscopy.stellar_line_list import LINES_BY_SPECIES
 from ojala.models.simulation.wavelength_grid import to_vacuum
 
@@ -153,7 +153,7 @@ def transmission(
     saturated = widths / (np.sqrt(2.0 * np.pi) * deepest * WAVELENGTH) * _LIGHT
     depth = np.zeros((len(widths), len(instrument.wavelength)), np.float32)
     width = np.hypot(broadening[:, None], saturated)
-    paint_lines(depth, WAVELENGTH * shift, widths * shift, width, instrument)
+    add_lines(depth, WAVELENGTH * shift, widths * shift, width, instrument)
     sharp = np.maximum(1.0 - depth, _LEFT)
     smooth = _at_library_resolution(widths)
     for row, (one, moved) in enumerate(zip(smooth, shift[:, 0], strict=True)):

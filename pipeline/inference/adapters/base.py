@@ -226,9 +226,9 @@ class ModelAdapter(ABC, Generic[Inputs]):
             return {"precision": "bf16", "batch_size": self.gpu_batch}
         precision: Literal["fp32", "bf16"] = "fp32"
         if self.bf16_on_cpu:
-            from ojala.models.serving.precision import multiplies_bf16
+            from ojala.models.serving.precision import has_native_bf16
 
-            precision = "bf16" if multiplies_bf16() else "fp32"
+            precision = "bf16" if has_native_bf16() else "fp32"
         return {"precision": precision, "batch_size": self.cpu_batch}
 
     def companions(self, weights: str) -> dict[str, str]:

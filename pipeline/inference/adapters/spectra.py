@@ -67,4 +67,4 @@ def example_spectra(n: int) -> Spectra:
 
     wavelength = np.linspace(3600.0, 9824.0, 7781, dtype=np.float32)
     flux = np.ones_like(wavelength)
-    return Spectra.of([(wavelength, flux, flux)] * n)
+    return Spectra.from_arrays([(wavelength, flux, flux)] * n)

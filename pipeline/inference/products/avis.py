@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from ojala.catalogs_schema.avis import AVIS, NOVEL, SCATTERED, AvisFlag
 from ojala.catalogs_schema.cutouts import CUTOUTS, CutoutFlag
-from ojala.models.avis.atlas import SIDES, Atlas, no_places
+from ojala.models.avis.atlas import SIDES, Atlas, unplaced
 from ojala.pipeline.inference.cutouts import has_cutout
 from ojala.pipeline.inference.products.table import build_table
 
@@ -29,7 +29,7 @@ def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | N
         Where the joint embeddings are placed; None leaves the columns of the atlas without values.
     """
     n = table.num_rows
-    places, flags = no_places(n), _of_inputs(table)
+    places, flags = unplaced(n), _of_inputs(table)
     if atlas is not None:
         fits = sides_of(answers) == atlas.sides
         places = atlas.place(np.where(fits[:, None], answers["embedding"], np.nan))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ojala.catalogs_schema.ojala import CLASSES, PDF_STEP, Z_QUANTILES
 from ojala.catalogs_schema.redshift_pdfs import Z_CENTRES, Z_EDGES, RedshiftPdfs, bin_position
-from ojala.models.evaluation.bootstrap import of_counts, of_objects
+from ojala.models.evaluation.bootstrap import bootstrap_counts, bootstrap_objects
 from ojala.models.evaluation.metrics import (
     CONFIDENCE_BINS,
     area_under_curve,
@@ -46,11 +46,11 @@ def class_calibration(matched: Matched) -> ClassCalibration | None:
         return None
     confidence = probability[given].max(axis=1)
     right = probability[given].argmax(axis=1) == true[given]
-    error = of_objects(lambda p, r: {"ece": calibration_error(p, r)}, confidence, right)["ece"]
+    error = bootstrap_objects(lambda p, r: {"ece": calibration_error(p, r)}, confidence, right)["ece"]
     cell, curve = confidence_bin(confidence), []
     for k in range(CONFIDENCE_BINS):
         if (members := cell == k).any():
-            share = of_objects(lambda r: {"right": r.mean(axis=-1)}, right[members])["right"]
+            share = bootstrap_objects(lambda r: {"right": r.mean(axis=-1)}, right[members])["right"]
             curve.append(
                 Reliability(
                     low=k / CONFIDENCE_BINS,
@@ -85,7 +85,7 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
             "within_68": (between == 2) | (between == 3),
             "within_95": (between >= 1) & (between <= len(Z_QUANTILES) - 1),
         }
-        coverage = of_objects(
+        coverage = bootstrap_objects(
             lambda one, two: {"within_68": one.mean(axis=-1), "within_95": two.mean(axis=-1)},
             *inside.values(),
         )
@@ -97,14 +97,14 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
             fine = np.histogram(pit.clip(0.0, 1.0), np.linspace(0.0, 1.0, PIT_BINS * _PIT_FINE + 1))[0]
             counts = fine.reshape(PIT_BINS, _PIT_FINE).sum(axis=1)
             edges, fine_edges = np.linspace(0.0, 1.0, PIT_BINS + 1), np.linspace(0.0, 1.0, len(fine) + 1)
-            means = of_objects(
+            means = bootstrap_objects(
                 lambda c, d: {"crps": c.mean(axis=-1), "loss": d.mean(axis=-1)}, crps * PDF_STEP, losses
             )
             score, loss = measure(means["crps"]), measure(means["loss"])
         else:
             counts = fine = np.bincount(between, minlength=len(Z_QUANTILES) + 1)
             edges = fine_edges = np.array([0.0, *(0.01 * p for p in Z_QUANTILES.values()), 1.0])
-        distance = measure(of_counts(lambda n, at=fine_edges: {"ks": ks_distance(n, at)}, fine)["ks"])
+        distance = measure(bootstrap_counts(lambda n, at=fine_edges: {"ks": ks_distance(n, at)}, fine)["ks"])
         found.append(
             RedshiftCalibration(
                 objects=objects,
@@ -143,5 +143,5 @@ def novelty(matched: Matched) -> Novelty | None:
     left_out = matched.left_out[known]
     if not left_out.any() or left_out.all():
         return None
-    auc = of_objects(lambda s, p: {"auc": area_under_curve(s, p)}, score[known], left_out)["auc"]
+    auc = bootstrap_objects(lambda s, p: {"auc": area_under_curve(s, p)}, score[known], left_out)["auc"]
     return Novelty(left_out=int(left_out.sum()), rest=int((~left_out).sum()), auc=measure(auc))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.ojala import CLASSES
-from ojala.models.evaluation.bootstrap import RESAMPLES, SEED, of_counts, of_objects
+from ojala.models.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_counts, bootstrap_objects
 from ojala.models.evaluation.metrics import (
     class_measures,
     confusion,
@@ -140,7 +140,7 @@ def classification(answer: np.ndarray, true: np.ndarray, classes: Sequence[str])
         Names of the classes.
     """
     counts = confusion(answer, true, len(classes))
-    found = of_counts(class_measures, counts)
+    found = bootstrap_counts(class_measures, counts)
     support, given = counts.sum(axis=1), counts.sum(axis=0)
     return Classification(
         n=int(counts.sum()),
@@ -253,7 +253,7 @@ def _diagrams(sample: DiagramSample) -> Iterator[Diagram]:
 
 def _measures(formula: Callable[..., dict[str, np.ndarray]], *columns: np.ndarray) -> dict[str, Measure]:
     if len(columns[0]):
-        return {name: measure(estimate) for name, estimate in of_objects(formula, *columns).items()}
+        return {name: measure(estimate) for name, estimate in bootstrap_objects(formula, *columns).items()}
     return dict.fromkeys(formula(*(np.ones(1) for _ in columns)), Measure(value=None, error=None))
 
 

@@ -12,8 +12,8 @@ from ojala.flows.bench.agreement import InDouble, agreement, catalogue
 from ojala.flows.bench.flow import survey
 from ojala.flows.bench.machine import flops_of, multiply
 from ojala.flows.bench.network import leaves_of, one_request_at_a_time, predictor
+from ojala.flows.bench.process_pool import ProcessPool
 from ojala.flows.bench.report import MedianRange, ratios_of, roofline
-from ojala.flows.bench.team import ProcessPool
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.pipeline.inference.process import peak_memory
@@ -72,7 +72,7 @@ def test_models_of_spectra_are_held_against_the_matrix_rate(report):
 def test_ratios_are_those_of_the_medians(report):
     bare = report.network.forward[f"{report.flow.precision} eager"].median
     assert report.ratios["flow / bare network"] == pytest.approx(report.flow.rate.median / bare)
-    twice = replace(report.flow, rate=MedianRange.of([2.0 * bare]))
+    twice = replace(report.flow, rate=MedianRange.from_values([2.0 * bare]))
     ratios = ratios_of(report.network, report.machine, twice)
     assert ratios["flow / bare network"] == pytest.approx(2.0)
     assert ratios["flow / reference's way of serving"] == pytest.approx(
@@ -127,11 +127,11 @@ def _tokens():
 
 
 def test_members_of_a_team_work_at_the_same_time_and_errors_are_heard():
-    with ProcessPool(1) as team:
-        assert team.all(peak_memory)[0] > 0
+    with ProcessPool(1) as pool:
+        assert pool.all(peak_memory)[0] > 0
         with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-            team.all(divmod, 1, 0)
-        assert team.one(divmod, 7, 2) == (3, 1)
+            pool.all(divmod, 1, 0)
+        assert pool.one(divmod, 7, 2) == (3, 1)
 
 
 def test_bf16_moves_no_quantity_by_a_tenth_of_its_error_in_most_rows(tmp_path):

@@ -45,8 +45,8 @@ def simple_maps(monkeypatch):
         direction = np.random.default_rng(seed).standard_normal((points.shape[1], dimensions))
         return (points @ direction).astype(np.float32)
 
-    monkeypatch.setattr(atlas_fit, "map_of", projected)
-    monkeypatch.setattr(atlas_fit, "LEAST", 3)
+    monkeypatch.setattr(atlas_fit, "fit_map", projected)
+    monkeypatch.setattr(atlas_fit, "MIN_OBJECTS", 3)
 
 
 def ask(*words: object):
@@ -100,7 +100,9 @@ def test_an_atlas_is_made_used_and_shown(simple_maps, monkeypatch, finished, sur
     monkeypatch.setattr("ojala.models.avis.atlas.N_NEIGHBOURS", 1)
     monkeypatch.setattr(atlas_fit, "N_NEIGHBOURS", 1)
     atlas = tmp_path / "atlas.safetensors"
-    monkeypatch.setattr(atlas_fit, "islands_of", lambda p: (np.zeros(3, np.int32), np.ones(3, np.float32)))
+    monkeypatch.setattr(
+        atlas_fit, "clusters_on_map", lambda p: (np.zeros(3, np.int32), np.ones(3, np.float32))
+    )
     made = ask("atlas", finished.run, "--out", atlas, "--json")
     assert made.exit_code == 0, made.output
     facts = json.loads(made.output)

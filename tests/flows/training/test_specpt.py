@@ -69,11 +69,11 @@ def test_a_report_on_mock_spectra_fills_the_card(sky, weights):
 def test_a_reconstruction_that_repeats_the_noise_is_found_out(sky):
     """What is compared: an answer that is the observed spectrum itself, and one that is the true one."""
     rng = np.random.default_rng(3)
-    objects = sky.choose(6, rng, targets="bgs")
+    objects = sky.draw_objects(6, rng, targets="bgs")
     drawn = sky.observe(objects, specpt.INSTRUMENTS["DESI"], rng)
     truth = sky.noiseless(objects, specpt.INSTRUMENTS["DESI"])
     median = np.ones(6, np.float32)
-    kept = specpt.KEPT
+    kept = specpt.STORED_GRID
     observed, _ = specpt.rebin(drawn.spectra, kept)
     exact = specpt.rebin(dataclasses.replace(drawn.spectra, flux=truth.ravel()), kept)[0]
     for made, share in ((observed, 1.0), (exact, 0.0)):

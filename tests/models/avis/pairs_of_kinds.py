@@ -47,4 +47,4 @@ def alike(n: int, seed: int = 3) -> Pairs:
     images, wide = blobs(n, seed), 2.0 + 8.0 * share
     profile = np.exp(-0.5 * (X**2 + Y**2) / wide[:, None, None] ** 2)[:, None]
     seen = Images((profile + 0.02 * images.flux).astype(np.float32), images.ivar, images.psf_fwhm)
-    return Pairs(Spectra.of([(grid, one, np.full(len(grid), 400.0)) for one in flux]), seen)
+    return Pairs(Spectra.from_arrays([(grid, one, np.full(len(grid), 400.0)) for one in flux]), seen)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ojala.models.avis.atlas import NEIGHBOURS, nearest, read_atlas, without_itself, write_atlas
+from ojala.models.avis.atlas import REDSHIFT_NEIGHBOURS, drop_self, nearest, read_atlas, write_atlas
 from ojala.models.checkpoint import WeightsError
 from tests.helpers.avis_survey import toy_atlas
 
@@ -60,7 +60,7 @@ def test_the_redshift_is_the_median_of_those_that_are_known():
         distance = np.linalg.norm(atlas.embedding[known].astype(float) - one, axis=1)
         order = np.argsort(distance)
         first = 1 if distance[order[0]] < 0.1 * distance[order[1]] else 0
-        z = atlas.z[known][order[first : first + NEIGHBOURS]]
+        z = atlas.z[known][order[first : first + REDSHIFT_NEIGHBOURS]]
         assert found["z_nn"][i] == pytest.approx(np.median(z), abs=1e-5)
     few = np.where(np.arange(len(atlas)) < 4, atlas.z, np.nan).astype(np.float32)
     assert np.isnan(replace(atlas, z=few).place(wanted)["z_nn"]).all()
@@ -108,7 +108,7 @@ def test_neighbours_are_the_nearest():
 def test_an_object_is_left_out_of_its_own_neighbours():
     values = np.array([[1, 2, 3], [1, 2, 3]])
     distance = np.array([[0.001, 0.5, 0.6], [0.4, 0.5, 0.6]])
-    np.testing.assert_array_equal(without_itself(values, distance), [[2, 3], [1, 2]])
+    np.testing.assert_array_equal(drop_self(values, distance), [[2, 3], [1, 2]])
 
 
 def test_an_atlas_comes_back_from_its_file(tmp_path):
@@ -129,7 +129,7 @@ def test_an_atlas_comes_back_from_its_file(tmp_path):
 def test_what_is_no_atlas_is_refused(tmp_path):
     path = tmp_path / "atlas.safetensors"
     write_atlas(path, replace(toy_atlas("w"), map2=np.zeros((60, 3), np.float32)))
-    with pytest.raises(WeightsError, match="other arrays than an atlas"):
+    with pytest.raises(WeightsError, match="not those of an atlas"):
         read_atlas(path)
     path.write_bytes(b"nothing")
     with pytest.raises(WeightsError, match="not a whole safetensors file"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ojala.catalogs_schema.avis import EMBEDDING_SIZE
-from ojala.models.avis.atlas_fit import clusters_of, fit_atlas
+from ojala.models.avis.atlas_fit import fit_atlas, fit_clusters
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
 
@@ -22,7 +22,7 @@ def three_kinds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_clusters_are_the_kinds_the_largest_first():
     embedding, kind = three_kinds(400, seed=1)
-    cluster, prob = clusters_of(embedding)
+    cluster, prob = fit_clusters(embedding)
     inside = cluster >= 0
     assert inside.mean() > 0.9
     counts = np.array([np.bincount(kind[cluster == number], minlength=3) for number in range(3)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
-from ojala.models.avis.inputs import measured
+from ojala.models.avis.inputs import scaled_pixels
 from ojala.models.data import Pairs, Spectra
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 
@@ -45,7 +45,7 @@ def test_what_is_asked_are_the_pixels_of_the_same_objects():
     )
     np.testing.assert_allclose(made.brightness[:, 0], np.log10(median), rtol=1e-5, atol=1e-6)
     # Images are turned: the pixels are the same, in some order of the eight.
-    pixels = np.sort(np.arcsinh(measured(pairs.images)[0]).reshape(6, -1), axis=1)
+    pixels = np.sort(np.arcsinh(scaled_pixels(pairs.images)[0]).reshape(6, -1), axis=1)
     np.testing.assert_allclose(np.sort(made.of_images.flux.flatten(1), axis=1), pixels, rtol=1e-5, atol=1e-5)
 
 

@@ -37,7 +37,7 @@ def predictor(request, weights):
 def picked(pairs, rows):
     spectra = list(pairs.spectra)
     images = Images(*(getattr(pairs.images, name)[rows] for name in ("flux", "ivar", "psf_fwhm")))
-    return Pairs(Spectra.of([spectra[row] for row in rows]), images)
+    return Pairs(Spectra.from_arrays([spectra[row] for row in rows]), images)
 
 
 def test_embeddings_are_unit_vectors_of_single_precision(predictor):
@@ -71,7 +71,7 @@ def test_where_one_side_is_missing_the_other_is_the_joint_embedding(predictor):
     ivar = pairs.images.ivar.copy()
     ivar[[1, 3]] = 0.0
     spectra = [(w, f, i * (row not in (2, 3))) for row, (w, f, i) in enumerate(pairs.spectra)]
-    answers = predictor.predict(Pairs(Spectra.of(spectra), replace(pairs.images, ivar=ivar)))
+    answers = predictor.predict(Pairs(Spectra.from_arrays(spectra), replace(pairs.images, ivar=ivar)))
     whole = predictor.predict(pairs)
     known = {name: np.isfinite(values).all(axis=1).tolist() for name, values in answers.items()}
     assert known == {
@@ -97,7 +97,7 @@ def test_pixels_that_must_not_be_used_are_not_felt(predictor):
 
 def test_the_brightness_of_a_spectrum_is_felt(predictor):
     pairs = mixed_pairs(3)
-    fainter = Spectra.of([(w, 0.1 * f, 100.0 * i) for w, f, i in pairs.spectra])
+    fainter = Spectra.from_arrays([(w, 0.1 * f, 100.0 * i) for w, f, i in pairs.spectra])
     before = predictor.predict(pairs)["embedding_spectrum"]
     after = predictor.predict(Pairs(fainter, pairs.images))["embedding_spectrum"]
     assert np.abs(after - before).max() > 1e-4

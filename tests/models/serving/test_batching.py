@@ -25,23 +25,23 @@ class Device:
     def __init__(self, compute):
         self._compute, self._thread = compute, ThreadPoolExecutor(1)
         self._count = threading.Lock()
-        self.under_way = self.most = 0
+        self.in_flight = self.most = 0
 
-    def tray(self):
-        return DeviceTray(self)
+    def buffer(self):
+        return DeviceBuffer(self)
 
     def submit(self, columns):
         with self._count:
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
+            self.in_flight += 1
+            self.most = max(self.most, self.in_flight)
         return self._thread.submit(self._compute, columns)
 
     def left(self):
         with self._count:
-            self.under_way -= 1
+            self.in_flight -= 1
 
 
-class DeviceTray:
+class DeviceBuffer:
     def __init__(self, device):
         self._device, self._batch = device, None
 
@@ -64,13 +64,13 @@ def test_rows_come_back_in_their_order(rows):
     column = np.arange(rows, dtype=np.float32)
     for pipeline in (
         BatchPipeline(lambda: CpuBuffer(twice, SIZE), SIZE),
-        BatchPipeline(Device(doubled).tray, SIZE),
+        BatchPipeline(Device(doubled).buffer, SIZE),
     ):
-        assert pipeline.carry(column)["twice"].tolist() == (2.0 * column).tolist()
+        assert pipeline.run(column)["twice"].tolist() == (2.0 * column).tolist()
 
 
 def test_a_processor_gets_batches_of_one_size_whatever_comes():
-    found = BatchPipeline(lambda: CpuBuffer(twice, SIZE), SIZE).carry(np.ones(SIZE + 1, np.float32))
+    found = BatchPipeline(lambda: CpuBuffer(twice, SIZE), SIZE).run(np.ones(SIZE + 1, np.float32))
     assert found["rows"].tolist() == [SIZE] * (SIZE + 1)
 
 
@@ -83,7 +83,7 @@ def test_a_batch_is_sent_while_the_one_before_is_computed():
             assert sent.acquire(timeout=DEADLINE)
         return doubled(columns)
 
-    class Noted(DeviceTray):
+    class Noted(DeviceBuffer):
         def send(self, columns):
             super().send(columns)
             if columns[0][0] > 0:
@@ -92,13 +92,13 @@ def test_a_batch_is_sent_while_the_one_before_is_computed():
     device = Device(compute)
     pipeline = BatchPipeline(lambda: Noted(device), SIZE)
     column = np.arange(5 * SIZE, dtype=np.float32)
-    assert pipeline.carry(column)["twice"].tolist() == (2.0 * column).tolist()
+    assert pipeline.run(column)["twice"].tolist() == (2.0 * column).tolist()
 
 
 def test_the_device_goes_on_with_another_thread_while_one_fetches_its_last_batch():
     both = threading.Barrier(2, timeout=DEADLINE)
 
-    class Meeting(DeviceTray):
+    class Meeting(DeviceBuffer):
         def fetch(self):
             both.wait()  # each thread fetches its last batch while the other has sent its own
             return super().fetch()
@@ -106,17 +106,17 @@ def test_the_device_goes_on_with_another_thread_while_one_fetches_its_last_batch
     device = Device(doubled)
     pipeline = BatchPipeline(lambda: Meeting(device), SIZE)
     with ThreadPoolExecutor(MAX_CONCURRENCY) as threads:
-        found = list(threads.map(pipeline.carry, [np.ones(1, np.float32)] * MAX_CONCURRENCY))
+        found = list(threads.map(pipeline.run, [np.ones(1, np.float32)] * MAX_CONCURRENCY))
     assert [answers["twice"].tolist() for answers in found] == [[2.0]] * MAX_CONCURRENCY
 
 
-def test_no_more_batches_are_under_way_than_there_are_trays():
+def test_no_more_batches_are_in_flight_than_there_are_buffers():
     device = Device(doubled)
-    pipeline = BatchPipeline(device.tray, SIZE)
+    pipeline = BatchPipeline(device.buffer, SIZE)
     with ThreadPoolExecutor(6) as threads:
-        list(threads.map(pipeline.carry, [np.ones(8 * SIZE, np.float32)] * 6))
+        list(threads.map(pipeline.run, [np.ones(8 * SIZE, np.float32)] * 6))
     assert device.most <= MAX_CONCURRENCY * BUFFERS_IN_FLIGHT
-    assert device.under_way == 0
+    assert device.in_flight == 0
 
 
 def test_a_batch_that_fails_takes_no_other_along():
@@ -125,7 +125,7 @@ def test_a_batch_that_fails_takes_no_other_along():
             raise RuntimeError("device-side assert")
         return doubled(columns)
 
-    pipeline = BatchPipeline(Device(compute).tray, SIZE, max_concurrency=1)
+    pipeline = BatchPipeline(Device(compute).buffer, SIZE, max_concurrency=1)
     with pytest.raises(RuntimeError, match="device-side"):
-        pipeline.carry(np.arange(3 * SIZE, dtype=np.float32))
-    assert pipeline.carry(np.ones(3, np.float32))["twice"].tolist() == [2.0] * 3
+        pipeline.run(np.arange(3 * SIZE, dtype=np.float32))
+    assert pipeline.run(np.ones(3, np.float32))["twice"].tolist() == [2.0] * 3

@@ -81,7 +81,7 @@ def photometry(rows):
 def test_the_recorded_network_answers_as_the_eager_one(rows):
     model = OjalaPredictor.load(device="cuda", precision="fp32", batch_size=512)
     columns = photometry(rows)
-    found = model._conveyor("catalogue", model._answer).carry(*columns)
+    found = model._conveyor("catalogue", model._answer).run(*columns)
     model._ask = model.ask
     with torch.inference_mode():
         for start in range(0, rows, 512):
@@ -131,7 +131,7 @@ def test_copies_do_not_keep_the_gpu_waiting():
     columns = photometry(16 * 16_384)
     recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
     pipeline = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
-    pipeline.carry(*columns)
+    pipeline.run(*columns)
     before, begin = recorded.busy, time.perf_counter()
-    pipeline.carry(*columns)
+    pipeline.run(*columns)
     assert (recorded.busy - before) / (time.perf_counter() - begin) > 0.8

@@ -16,7 +16,7 @@ from ojala.models.specpt.network import (
     RestFrame,
     SpecPT,
     SpecPTConfig,
-    channels_of,
+    input_channels,
     standardise,
 )
 from ojala.models.specpt.wavelength_grid import GRIDS
@@ -31,7 +31,7 @@ SMALL = dataclasses.replace(
 def noise(n: int, seed: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     flux = torch.randn(n, GRIDS["log"].size, generator=generator)
-    return channels_of(flux, torch.ones_like(flux))
+    return input_channels(flux, torch.ones_like(flux))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def noise(n: int, seed: int = 1) -> torch.Tensor:
 def test_every_grid_is_given_back_whole_with_a_redshift(config):
     model = SpecPT(config).eval()
     flux = torch.randn(2, model.grid.size)
-    local, tokens = model.encode(channels_of(flux, torch.ones_like(flux)))
+    local, tokens = model.encode(input_channels(flux, torch.ones_like(flux)))
     assert tokens.shape == (2, config.tokens, 32)
     assert model.reconstruct(tokens, torch.zeros(2)).shape == flux.shape
     answers = model.redshift(local, tokens)
@@ -128,6 +128,6 @@ def test_spectra_are_read_in_units_of_their_median():
 def test_pixels_that_are_not_used_look_alike_whatever_they_hold():
     flux = torch.tensor([[1.0, 5.0], [1.0, -7.0]])
     ivar = torch.tensor([[4.0, 0.0], [4.0, 0.0]])
-    x = channels_of(flux, ivar)
+    x = input_channels(flux, ivar)
     torch.testing.assert_close(x[0], x[1])
     assert not x[..., 1].any()

@@ -48,7 +48,7 @@ def flags_of(answers: dict[str, np.ndarray], row: int) -> SpecPTFlag:
 
 
 def test_answers_have_the_columns_of_the_contracts(predictor):
-    answers = predictor.predict(Spectra.of([spectrum(k) for k in range(5)]))
+    answers = predictor.predict(Spectra.from_arrays([spectrum(k) for k in range(5)]))
     assert set(answers) == {*SPECPT.names, *SPECPT_SPECTRA.names} - set(KEY_NAMES)
     assert answers["reconstruction"].shape == (5, RECONSTRUCTED_SIZE)
     assert answers["reconstruction"].dtype == np.float16
@@ -60,22 +60,22 @@ def test_answers_have_the_columns_of_the_contracts(predictor):
 
 
 def test_nothing_asked_is_nothing_answered(predictor):
-    answers = predictor.predict(Spectra.of([]))
+    answers = predictor.predict(Spectra.from_arrays([]))
     assert all(len(values) == 0 for values in answers.values())
 
 
 def test_a_row_alone_is_answered_as_among_others(predictor):
     rows = [spectrum(k, SDSS if k % 2 else DESI) for k in range(7)]
-    together = predictor.predict(Spectra.of(rows))
+    together = predictor.predict(Spectra.from_arrays(rows))
     for k in (0, 3, 6):
-        alone = predictor.predict(Spectra.of([rows[k]]))
+        alone = predictor.predict(Spectra.from_arrays([rows[k]]))
         for name, values in together.items():
             np.testing.assert_allclose(alone[name][0], values[k], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_a_smaller_batch_changes_answers_by_rounding_alone(weights):
     predictor = SpecPTPredictor.load(weights, batch_size=4)
-    rows = Spectra.of([spectrum(k) for k in range(3)])
+    rows = Spectra.from_arrays([spectrum(k) for k in range(3)])
     before = predictor.predict(rows)
     predictor.halve_batch()
     assert predictor.batch_size == 2
@@ -107,7 +107,7 @@ def test_a_spectrum_without_a_brightness_is_flagged_and_not_answered(predictor, 
         "negative": (wavelength, -flux, ivar),
         "zero": (wavelength, np.zeros_like(flux), ivar),
     }[kind]
-    answers = predictor.predict(Spectra.of([spectrum(), bad, spectrum(2)]))
+    answers = predictor.predict(Spectra.from_arrays([spectrum(), bad, spectrum(2)]))
     assert flag in flags_of(answers, 1)
     for name in ("z", "z_err", "z_odds", "reconstruction_chi2", "flux_median"):
         assert np.isnan(answers[name][1]), name
@@ -120,7 +120,7 @@ def test_extreme_numbers_are_answered_or_flagged(predictor):
     rows = [(wavelength, flux * scale, ivar / scale**2) for scale in (1e-12, 1e-6, 1e6, 1e12)]
     spike = flux.copy()
     spike[4000] = 1e30
-    answers = predictor.predict(Spectra.of([spectrum(), *rows, (wavelength, spike, ivar)]))
+    answers = predictor.predict(Spectra.from_arrays([spectrum(), *rows, (wavelength, spike, ivar)]))
     for row in range(1, 4):
         np.testing.assert_allclose(answers["z"][row], answers["z"][0], atol=2e-3)
     none = np.isnan(answers["z"])
@@ -132,7 +132,7 @@ def test_few_faint_and_far_pixels_are_remarked_on(predictor):
     few = (wavelength[:1500], flux[:1500], ivar[:1500])
     faint = (wavelength, flux, ivar / 2500.0)
     beyond = np.linspace(5000.0, 15000.0, 5000)
-    answers = predictor.predict(Spectra.of([few, faint, (beyond, np.ones(5000), np.ones(5000))]))
+    answers = predictor.predict(Spectra.from_arrays([few, faint, (beyond, np.ones(5000), np.ones(5000))]))
     assert SpecPTFlag.FEW_PIXELS in flags_of(answers, 0)
     assert SpecPTFlag.LOW_SNR in flags_of(answers, 1)
     assert SpecPTFlag.OUT_OF_GRID in flags_of(answers, 2)
@@ -143,7 +143,7 @@ def test_the_published_head_answers_without_an_error(tmp_path):
     config = dataclasses.replace(SMALL, redshift=("softplus", "bins"))
     path = tmp_path / "published.safetensors"
     save(path, SpecPT(config), name="published", version="1", training={})
-    answers = SpecPTPredictor.load(path).predict(Spectra.of([spectrum()]))
+    answers = SpecPTPredictor.load(path).predict(Spectra.from_arrays([spectrum()]))
     assert np.isfinite(answers["z"]).all()
     assert np.isnan(answers["z_err"]).all()
 
@@ -189,7 +189,7 @@ def test_the_weights_that_come_along_find_the_redshift_of_an_emission_line_galax
         flux += strength * np.exp(-0.5 * ((wavelength / (line * (1.0 + z)) - 1.0) / 4e-4) ** 2)
     observed = flux + rng.normal(0.0, 0.4, len(wavelength))
     weights = Path(__file__).parents[3] / "models" / "weights" / "specpt-base.safetensors"
-    spectra = Spectra.of([(wavelength, observed, np.full(len(wavelength), 0.4**-2))])
+    spectra = Spectra.from_arrays([(wavelength, observed, np.full(len(wavelength), 0.4**-2))])
     answers = SpecPTPredictor.load(weights, batch_size=1).predict(spectra)
     assert answers["z"][0] == pytest.approx(z, abs=1e-3)
     assert answers["z_odds"][0] > 0.9

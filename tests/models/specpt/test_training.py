@@ -14,7 +14,7 @@ from ojala.models.settings import from_mapping
 from ojala.models.specpt import losses as specpt_training_losses
 from ojala.models.specpt import network, training
 from ojala.models.specpt.checkpoint import load
-from ojala.models.specpt.losses import nmad_loss, redshift_losses, total
+from ojala.models.specpt.losses import nmad_loss, redshift_losses, total_loss
 from ojala.models.specpt.network import N_BINS
 from ojala.models.specpt.training import Batch, SpecPTTraining, losses, train
 from ojala.models.training import trainer
@@ -109,17 +109,20 @@ def test_the_published_head_learns_on_desi_s_own_pixels():
         rest=0,
     )
     model = network.SpecPT(shape)
-    batch = Batch.of(draw(3, np.random.default_rng(2)), model.grid)
+    batch = Batch.from_spectra(draw(3, np.random.default_rng(2)), model.grid)
     found = losses(model, batch, decoded=2, redshift=True)
     assert set(found) == {"nmad", "residual", "softplus"}
-    total(found).backward()
+    total_loss(found).backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
 def test_parts_of_the_range_are_lost_at_random_and_the_redshift_is_not():
     drawn = draw(200, np.random.default_rng(3))
     grid = network.GRIDS["log"]
-    whole, cut = Batch.of(drawn, grid), Batch.of(drawn, grid, losing=np.random.default_rng(4))
+    whole, cut = (
+        Batch.from_spectra(drawn, grid),
+        Batch.from_spectra(drawn, grid, masking=np.random.default_rng(4)),
+    )
     kept = (cut.ivar > 0.0).sum(dim=1) / (whole.ivar > 0.0).sum(dim=1)
     assert 0.6 < (kept == 1.0).float().mean() < 0.8
     assert 0.45 < kept.min() < 0.75

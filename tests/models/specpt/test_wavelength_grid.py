@@ -12,7 +12,7 @@ DESI, LOG = GRIDS["desi"], GRIDS["log"]
 
 
 def one(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> Spectra:
-    return Spectra.of([(wavelength, flux, ivar)])
+    return Spectra.from_arrays([(wavelength, flux, ivar)])
 
 
 def sdss_grid() -> np.ndarray:
@@ -78,7 +78,9 @@ def test_what_lies_outside_of_the_grid_is_left_out():
 
 def test_spectra_of_different_instruments_come_back_in_their_order():
     grids = [DESI.wavelength, sdss_grid(), DESI.wavelength, np.empty(0), np.array([5000.0])]
-    spectra = Spectra.of([(w, np.full(len(w), k + 1.0), np.ones(len(w))) for k, w in enumerate(grids)])
+    spectra = Spectra.from_arrays(
+        [(w, np.full(len(w), k + 1.0), np.ones(len(w))) for k, w in enumerate(grids)]
+    )
     flux, ivar = rebin(spectra, LOG)
     for k in range(3):
         np.testing.assert_allclose(flux[k][ivar[k] > 0.0], k + 1.0, rtol=1e-5)

@@ -27,4 +27,4 @@ def mixed_spectra(n: int, seed: int = 1) -> list:
 
 
 def as_spectra(spectra: list) -> Spectra:
-    return Spectra.of(spectra)
+    return Spectra.from_arrays(spectra)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ojala.models.data import Spectra
-from ojala.models.spectral_tokenizer.evaluation import between, likeness, quality, retrieval
+from ojala.models.spectral_tokenizer.evaluation import crop, quality, reconstruction_quality, retrieval
 
 pytestmark = pytest.mark.processor
 
@@ -42,12 +42,12 @@ def test_an_object_is_found_again_where_embeddings_agree_but_for_an_offset():
 def test_a_range_is_kept_and_judged():
     grid = np.linspace(4000.0, 8000.0, 400)
     flux = np.linspace(1.0, 3.0, 400)
-    spectra = Spectra.of([(grid, flux, np.full(400, 100.0)), (grid, 2.0 * flux, np.full(400, 25.0))])
-    left = between(spectra, 5000.0, 6000.0)
+    spectra = Spectra.from_arrays([(grid, flux, np.full(400, 100.0)), (grid, 2.0 * flux, np.full(400, 25.0))])
+    left = crop(spectra, 5000.0, 6000.0)
     assert left.sizes.tolist() == [100, 100]
     assert left.wavelength.min() >= 5000.0
     wrong = [np.where(grid < 6000.0, 1.0, 1.1) * f for _, f, _ in spectra]
-    assert likeness(spectra, wrong, 0.0, 6000.0) == {"chi2": 0.0, "residual": 0.0}
-    beyond = likeness(spectra, wrong, 6000.0, 9000.0)
+    assert reconstruction_quality(spectra, wrong, 0.0, 6000.0) == {"chi2": 0.0, "residual": 0.0}
+    beyond = reconstruction_quality(spectra, wrong, 6000.0, 9000.0)
     assert beyond["residual"] == pytest.approx(0.1, rel=1e-3)
     assert beyond["chi2"] == pytest.approx(np.mean((0.1 * flux[200:]) ** 2) * 100.0, rel=1e-3)

@@ -9,7 +9,7 @@ import torch
 from ojala.models.settings import from_mapping
 from ojala.models.spectral_tokenizer.heads import Heads
 from ojala.models.spectral_tokenizer.network import PRESETS, SpectralTokenizer, TokenizerConfig
-from ojala.models.spectral_tokenizer.patches import gather, patchify, wavelength_code
+from ojala.models.spectral_tokenizer.patches import collate, patchify, wavelength_code
 from tests.models.spectral_tokenizer.spectra_of_kinds import as_spectra, mixed_spectra
 
 pytestmark = pytest.mark.processor
@@ -43,7 +43,7 @@ def test_a_configuration_survives_json():
 @torch.no_grad()
 def test_patches_that_are_not_valid_change_nothing():
     model, heads = network()
-    batch = gather(cuts(), 128)
+    batch = collate(cuts(), 128)
     wild = batch._replace(pixels=torch.where(batch.valid[..., None], batch.pixels, 7.0))
     answers = []
     for patches in (batch, wild):
@@ -62,7 +62,7 @@ def test_patches_that_are_not_valid_change_nothing():
 @torch.no_grad()
 def test_what_is_reconstructed_does_not_depend_on_what_else_is_asked_for():
     model, _ = network()
-    batch = gather(cuts(), 128)
+    batch = collate(cuts(), 128)
     encoded = model.encode(batch)
     grid = torch.from_numpy(wavelength_code(np.linspace(2000.0, 20000.0, 160), SMALL.patch, SMALL.width))
     whole = model.reconstruct(encoded, batch.valid, grid.expand(len(encoded), -1, -1))
@@ -73,7 +73,7 @@ def test_what_is_reconstructed_does_not_depend_on_what_else_is_asked_for():
 
 def test_the_heads_teach_the_encoder_nothing():
     model, heads = network()
-    batch = gather(cuts(), 128)
+    batch = collate(cuts(), 128)
     answers = heads(model.encode(batch), batch.valid)
     sum(answer.square().mean() for answer in answers).backward()
     assert all(p.grad is None for p in model.parameters())

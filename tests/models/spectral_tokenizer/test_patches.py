@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ojala.models.data import Spectra
-from ojala.models.spectral_tokenizer.patches import MAX_FLUX, PERIODS, gather, patchify, wavelength_code
+from ojala.models.spectral_tokenizer.patches import MAX_FLUX, PERIODS, collate, patchify, wavelength_code
 
 pytestmark = pytest.mark.processor
 
@@ -13,7 +13,7 @@ WAVELENGTH = np.linspace(4000.0, 5000.0, 100)
 
 
 def patched(flux, ivar, wavelength=WAVELENGTH):
-    return patchify(Spectra.of([(wavelength, flux, ivar)]), 16, 32)[0]
+    return patchify(Spectra.from_arrays([(wavelength, flux, ivar)]), 16, 32)[0]
 
 
 def test_pixels_keep_their_order_and_the_last_patch_is_filled_with_bad_ones():
@@ -28,7 +28,7 @@ def test_pixels_keep_their_order_and_the_last_patch_is_filled_with_bad_ones():
 def test_the_unit_of_the_flux_does_not_matter(scale):
     flux = 5.0 + np.sin(WAVELENGTH / 30.0)
     plain, scaled = patched(flux, np.full(100, 4.0)), patched(scale * flux, np.full(100, 4.0) / scale**2)
-    for one, other in zip(gather([plain], 7), gather([scaled], 7), strict=True):
+    for one, other in zip(collate([plain], 7), collate([scaled], 7), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
@@ -46,7 +46,7 @@ def test_what_a_bad_pixel_says_is_not_read(flux, ivar):
     clean, spoilt = (np.full(100, 3.0), np.ones(100)), (np.full(100, 3.0), np.ones(100))
     clean[1][40] = 0.0
     spoilt[0][40], spoilt[1][40] = flux, ivar
-    for one, other in zip(gather([patched(*clean)], 7), gather([patched(*spoilt)], 7), strict=True):
+    for one, other in zip(collate([patched(*clean)], 7), collate([patched(*spoilt)], 7), strict=True):
         torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)
 
 
@@ -60,7 +60,7 @@ def test_what_is_read_is_bounded_and_finite_however_wild_the_numbers():
     rng = np.random.default_rng(3)
     flux = rng.standard_normal(100) * 10.0 ** rng.uniform(-30, 30, 100)
     ivar = 10.0 ** rng.uniform(-30, 30, 100)
-    pixels = gather([patched(flux, ivar)], 7).pixels
+    pixels = collate([patched(flux, ivar)], 7).pixels
     assert torch.isfinite(pixels).all()
     assert pixels.abs().max() <= MAX_FLUX
 
@@ -77,7 +77,7 @@ def test_the_wavelength_code_tells_places_apart_and_is_the_mean_over_the_pixels(
 
 def test_spectra_of_several_lengths_make_one_batch():
     short, long = patched(np.ones(20), np.ones(20), WAVELENGTH[:20]), patched(np.ones(100), np.ones(100))
-    batch = gather([short, long], 8)
+    batch = collate([short, long], 8)
     assert batch.valid.sum(dim=1).tolist() == [1, 6]
     assert batch.pixels.shape == (2, 8, 32)
     assert not batch.pixels[0, 2:].any()

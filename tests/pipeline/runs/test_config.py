@@ -102,7 +102,7 @@ def test_limits_of_gates_are_settings_that_change_no_numbers():
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_precision_follows_the_processor_and_is_settled_before_it_is_kept(monkeypatch, fast, precision):
-    monkeypatch.setattr("ojala.models.serving.precision.multiplies_bf16", lambda: fast)
+    monkeypatch.setattr("ojala.models.serving.precision.has_native_bf16", lambda: fast)
     config = asked()
     assert config.precision == config.to_record()["precision"] == config.spec().precision == precision
     assert resolve_run(config).config_sha256 == resolve_run(asked(precision=precision)).config_sha256
@@ -111,7 +111,7 @@ def test_precision_follows_the_processor_and_is_settled_before_it_is_kept(monkey
 
 
 def test_a_run_begun_elsewhere_keeps_its_precision(monkeypatch):
-    monkeypatch.setattr("ojala.models.serving.precision.multiplies_bf16", lambda: False)
+    monkeypatch.setattr("ojala.models.serving.precision.has_native_bf16", lambda: False)
     kept = asked(precision="bf16").to_record()
     assert RunConfig.from_record(kept).precision == "bf16"
 

@@ -12,11 +12,11 @@ from upath import UPath
 from ojala.catalogs_schema.bands import MODEL_BANDS, System
 from ojala.flows.evaluation import missing_bands
 from ojala.flows.evaluation.template_fitting.compare import (
-    KnownRows,
+    LabelledRows,
     Method,
     TemplateFitting,
-    known_rows,
     markdown,
+    read_labelled_rows,
 )
 from ojala.flows.evaluation.template_fitting.fit import fit_single, fit_sums
 from ojala.flows.evaluation.template_fitting.templates import TemplateGrid
@@ -72,10 +72,10 @@ def test_the_best_single_template_has_a_free_level() -> None:
     assert (fit.z == 0.0).all()
 
 
-def rows_of(n: int) -> KnownRows:
+def rows_of(n: int) -> LabelledRows:
     flux = np.full((n, len(MODEL_BANDS)), 10.0, np.float32)
     photometry = Photometry(flux, flux / 20, np.full(n, np.nan, np.float32), np.ones(flux.shape, bool))
-    return KnownRows(photometry, np.arange(n) % 3, np.linspace(0.1, 1.0, n))
+    return LabelledRows(photometry, np.arange(n) % 3, np.linspace(0.1, 1.0, n))
 
 
 def test_fewer_bands_are_fewer_by_the_number_that_is_said() -> None:
@@ -123,7 +123,7 @@ def test_a_method_without_classes_has_dashes_in_the_table() -> None:
 def test_known_rows_are_those_of_the_truth(finished: Finished, tmp_path: Path) -> None:
     path = UPath(tmp_path / "truth.csv")
     path.write_text("tile_id,number,class,z\n7,12,GALAXY,0.5\n7,3,STAR,\n7,250,QSO,1.5\n")
-    rows = known_rows(finished.photometry, read_truth(path))
+    rows = read_labelled_rows(finished.photometry, read_truth(path))
     assert sorted(rows.class_code.tolist()) == [0, 1, 2]
     assert rows.z[rows.class_code == 2] == 1.5
     assert np.isnan(rows.z[rows.class_code == 1])
@@ -134,7 +134,7 @@ def test_known_rows_are_those_of_the_truth(finished: Finished, tmp_path: Path) -
 def test_fits_are_kept_for_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = lined_grid()
     flux, error = observed(grid, np.array([20, 111]), np.ones((2, 3)))
-    rows = KnownRows(
+    rows = LabelledRows(
         replace(rows_of(2).photometry, flux=flux.astype(np.float32), error=error.astype(np.float32)),
         np.array([0, 2]),
         grid.z[[20, 111]],

@@ -75,11 +75,11 @@ def test_depths_lie_about_those_of_the_surveys():
 
 def test_what_a_band_receives_has_the_zero_points_and_the_measurement_adds_the_noise():
     true = np.full((N, 63), 1e4)
-    received = noise.receive(true, np.random.default_rng(6))
+    received = noise.apply_zero_points(true, np.random.default_rng(6))
     jpas = [band.system is System.JPAS for band in MODEL_BANDS]
     off = 2.5 * np.log10(received / true)[:, jpas]
     np.testing.assert_allclose(off.std(axis=0), noise.ZERO_POINT_JITTER, rtol=0.06)
-    flux, error = noise.measure(received, DEEP, np.random.default_rng(7))
+    flux, error = noise.add_noise(received, DEEP, np.random.default_rng(7))
     np.testing.assert_allclose(np.std((flux - received) / error, axis=0), 1.0, rtol=0.06)
     observed, _ = noise.observe(true, DEEP, np.random.default_rng(6))
     np.testing.assert_allclose(np.std(observed, axis=0), np.std(flux, axis=0), rtol=0.08)

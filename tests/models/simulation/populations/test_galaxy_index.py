@@ -23,7 +23,7 @@ def test_members_drawn_are_like_what_is_asked(members):
     index = GalaxyIndex(rows=np.arange(N) + 100, **members)
     rng = np.random.default_rng(2)
     z, luminosity = rng.uniform(0.05, 1.2, 3000), rng.uniform(37.5, 40.0, 3000)
-    row = index.draw_like(z, luminosity, rng) - 100
+    row = index.draw_similar(z, luminosity, rng) - 100
     assert np.abs(members["log_luminosity"][row] - luminosity).max() < 0.45
     assert np.abs(members["z"][row] - z).max() < 0.31
     assert len(np.unique(row)) > 1500
@@ -31,7 +31,7 @@ def test_members_drawn_are_like_what_is_asked(members):
 
 def test_an_empty_corner_takes_the_nearest_members(members):
     index = GalaxyIndex(rows=np.arange(N), **members)
-    row = index.draw_like(np.array([0.5]), np.array([45.0]), np.random.default_rng(1))
+    row = index.draw_similar(np.array([0.5]), np.array([45.0]), np.random.default_rng(1))
     assert members["log_luminosity"][row[0]] > 40.0
 
 
@@ -39,7 +39,7 @@ def test_members_without_weight_are_not_drawn(members):
     weight = (np.arange(N) % 2).astype(float)
     index = GalaxyIndex(rows=np.arange(N), **(members | {"weight": weight}))
     rng = np.random.default_rng(3)
-    row = index.draw_like(rng.uniform(0.05, 1.2, 3000), rng.uniform(37.5, 40.0, 3000), rng)
+    row = index.draw_similar(rng.uniform(0.05, 1.2, 3000), rng.uniform(37.5, 40.0, 3000), rng)
     assert (row % 2 == 1).all()
     assert (index.draw_any(np.full(500, 13.5), rng) % 2 == 1).mean() > 0.99
 

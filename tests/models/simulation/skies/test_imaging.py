@@ -20,7 +20,7 @@ EDGE = np.hypot(X, Y) > 26.0
 
 @pytest.fixture(scope="module")
 def objects(sky: MockSky) -> Objects:
-    return SpectraSky(sky.population).choose(240, np.random.default_rng(1))
+    return SpectraSky(sky.population).draw_objects(240, np.random.default_rng(1))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_band_that_was_not_observed_has_no_flux_and_no_weight(alone):
 
 
 def test_the_same_seed_gives_the_same_images(image_sky, sky):
-    objects = SpectraSky(sky.population).choose(12, np.random.default_rng(1))
+    objects = SpectraSky(sky.population).draw_objects(12, np.random.default_rng(1))
     one, two = (image_sky.observe(objects, np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(one.images.flux, two.images.flux)
     np.testing.assert_array_equal(one.images.ivar, two.images.ivar)

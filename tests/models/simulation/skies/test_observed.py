@@ -16,8 +16,8 @@ from ojala.models.simulation.skies.observed import (
     ObservedSky,
     ObservedSpectra,
     fold_of,
-    photograph,
-    sides,
+    split_sides,
+    synthesise_photometry,
 )
 from ojala.models.simulation.skies.photometric import HELD_OUT_FRACTION
 
@@ -64,7 +64,7 @@ def camera(photometer) -> Camera:
 
 @pytest.fixture(scope="module")
 def observed_sky(camera) -> ObservedSky:
-    return ObservedSky(photograph(observed([GALAXY] * 6 + [STAR] * 3 + [QSO] * 3), camera))
+    return ObservedSky(synthesise_photometry(observed([GALAXY] * 6 + [STAR] * 3 + [QSO] * 3), camera))
 
 
 def draw(sky: ObservedSky, n: int = 2000, seed: int = 1, **options: object):
@@ -110,7 +110,7 @@ def test_labels_have_a_meaning_for_the_class_only(observed_sky):
 
 def test_masses_and_rates_shift_with_the_flux(observed_sky, camera, photometer):
     spectra = observed([GALAXY])
-    members = photograph(spectra, camera)
+    members = synthesise_photometry(spectra, camera)
     wavelength = np.arange(3700.0, 9600.0, 1.2)
     true = photometer.observe(wavelength, 10.0 * (wavelength / 6000.0) ** -1.0 * 1e-17)[0][REFERENCE]
     magnitude = -2.5 * np.log10(true / noise.MICROJANSKY_AT_ZERO)
@@ -123,7 +123,7 @@ def test_masses_and_rates_shift_with_the_flux(observed_sky, camera, photometer):
 
 
 def test_a_galaxy_farther_away_at_the_same_magnitude_is_more_massive(camera):
-    members = photograph(observed([GALAXY]), camera, moves=(-0.02, 0.02))
+    members = synthesise_photometry(observed([GALAXY]), camera, moves=(-0.02, 0.02))
     assert len(members) == 3
     z, mass = label(members, "z_gal"), label(members, "log_mass")
     order = np.argsort(z)
@@ -132,11 +132,11 @@ def test_a_galaxy_farther_away_at_the_same_magnitude_is_more_massive(camera):
 
 
 def test_stars_and_quasars_stay_at_their_redshift(camera):
-    assert len(photograph(observed([STAR, QSO]), camera, moves=(-0.04, -0.02, 0.02, 0.04))) == 2
+    assert len(synthesise_photometry(observed([STAR, QSO]), camera, moves=(-0.04, -0.02, 0.02, 0.04))) == 2
 
 
 def test_continua_are_read_beside_the_lines(camera):
-    members = photograph(observed([GALAXY] * 3), camera)
+    members = synthesise_photometry(observed([GALAXY] * 3), camera)
     # Power laws of slope -1, 0 and 1: at H alpha (7221 A at z = 0.1) over the pivot of iSDSS (7656 A).
     np.testing.assert_allclose(
         label(members, "cont_halpha"), (7221.0 / 7656.0) ** np.array([-1, 0, 1]), rtol=0.01
@@ -144,14 +144,14 @@ def test_continua_are_read_beside_the_lines(camera):
 
 
 def test_spectra_whose_own_noise_would_rule_are_left_out(camera):
-    assert len(photograph(observed([GALAXY], snr=0.8), camera)) == 0
-    assert len(photograph(observed([GALAXY], snr=8.0), camera)) == 1
+    assert len(synthesise_photometry(observed([GALAXY], snr=0.8), camera)) == 0
+    assert len(synthesise_photometry(observed([GALAXY], snr=8.0), camera)) == 1
     with pytest.raises(ValueError, match="no spectrum of this side can be drawn from"):
-        ObservedSky(photograph(observed([GALAXY], snr=0.8), camera))
+        ObservedSky(synthesise_photometry(observed([GALAXY], snr=0.8), camera))
 
 
 def test_errors_are_never_below_the_spectrums_own(camera):
-    members = photograph(observed([GALAXY], snr=4.0), camera)
+    members = synthesise_photometry(observed([GALAXY], snr=4.0), camera)
     drawn = draw(ObservedSky(members), 200, i_range=(12.0, 12.1), all_bands=True)
     seen = np.isfinite(drawn.flux)
     own = np.broadcast_to(members.error[0] / members.flux[0], seen.shape)
@@ -160,28 +160,28 @@ def test_errors_are_never_below_the_spectrums_own(camera):
 
 def test_imaging_stands_in_where_the_spectrum_does_not_reach(camera):
     spectra = observed([GALAXY])
-    flux, _ = camera.photograph(spectra.exposure)
+    flux, _ = camera.synthesise_photometry(spectra.exposure)
     imaging = np.full((1, len(MODEL_BANDS)), np.nan)
     imaging[0, NAMES.index("ls_r")] = 2.0 * flux[0, NAMES.index("ls_r")]  # half of the light is in the fibre
     imaging[0, NAMES.index("W1")] = 6.0 * flux[0, REFERENCE]
-    members = photograph(
+    members = synthesise_photometry(
         observed([GALAXY], imaging=imaging, imaging_error=np.full_like(imaging, 1e-3 * flux[0, REFERENCE])),
         camera,
     )
     assert members.flux[0, NAMES.index("W1")] == pytest.approx(3.0)
-    alone = photograph(spectra, camera)
+    alone = synthesise_photometry(spectra, camera)
     # The mass belongs to all of the light: at a given flux it is half of what the fibre's light suggests.
     assert label(members, "log_mass")[0] == pytest.approx(label(alone, "log_mass")[0] - np.log10(2.0))
 
 
 def test_poor_equivalent_widths_are_no_labels(camera):
-    members = photograph(observed([GALAXY], label_errors={"ew_halpha": np.array([9.0])}), camera)
+    members = synthesise_photometry(observed([GALAXY], label_errors={"ew_halpha": np.array([9.0])}), camera)
     assert np.isnan(label(members, "ew_halpha")).all()
 
 
 def test_an_object_is_drawn_as_often_as_any_other_however_often_it_was_observed(camera):
     spectra = observed([GALAXY] * 10, primary_id=np.array([0] * 9 + [9], np.int64))
-    sky = ObservedSky(photograph(spectra, camera))
+    sky = ObservedSky(synthesise_photometry(spectra, camera))
     _, member = sky.draw_members(4000, np.random.default_rng(1))
     assert (sky.members.primary_id[member] == 9).mean() == pytest.approx(0.5, abs=0.03)
 
@@ -198,7 +198,7 @@ def catalogue(n: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_no_object_and_no_cell_is_on_both_sides():
     index, object_id, primary_id = catalogue()
-    side = sides(index, object_id, primary_id)
+    side = split_sides(index, object_id, primary_id)
     cell = index >> 2 * (29 - SPLIT_ORDER)
     assert not set(primary_id[side == 0]) & set(primary_id[side == 1])
     assert not set(cell[side == 0]) & set(cell[side == 1])
@@ -211,7 +211,8 @@ def test_adding_spectra_moves_none_to_the_other_side():
     some = np.random.default_rng(2).random(len(index)) < 0.3
     some |= np.isin(object_id, primary_id[some])
     np.testing.assert_array_equal(
-        sides(index, object_id, primary_id)[some], sides(index[some], object_id[some], primary_id[some])
+        split_sides(index, object_id, primary_id)[some],
+        split_sides(index[some], object_id[some], primary_id[some]),
     )
 
 

@@ -40,7 +40,7 @@ def test_desi_has_the_wavelengths_of_its_joined_arms():
 @pytest.mark.parametrize("name", INSTRUMENTS)
 def test_a_line_lies_at_its_redshifted_wavelength_and_has_its_flux(spectra_sky, name):
     instrument = INSTRUMENTS[name]
-    objects = only_lines(spectra_sky.choose(60, np.random.default_rng(1), targets="bgs"))
+    objects = only_lines(spectra_sky.draw_objects(60, np.random.default_rng(1), targets="bgs"))
     centre = LINE_WAVELENGTH[HALPHA] * (1.0 + objects.z)
     seen = spectra_sky.noiseless(objects, instrument)
     whole = np.interp(centre, instrument.wavelength, np.gradient(instrument.wavelength))
@@ -75,7 +75,7 @@ def test_the_continuum_moves_with_the_redshift_and_not_by_whole_pixels(small: Li
 @pytest.mark.parametrize("name", ["DESI", "LAMOST"])
 def test_noise_is_what_the_inverse_variance_says(spectra_sky, name):
     instrument = replace(INSTRUMENTS[name], calibration=0.0, relative=False)
-    objects = spectra_sky.choose(50, np.random.default_rng(2))
+    objects = spectra_sky.draw_objects(50, np.random.default_rng(2))
     flux, ivar = images(spectra_sky.observe(objects, instrument, np.random.default_rng(3)))
     used = ivar > 0.0
     assert 0.995 < used.mean() < 1.0
@@ -91,7 +91,7 @@ def test_lines_of_the_night_sky_are_noisier(spectra_sky):
 
 
 def test_two_instruments_see_the_same_object(spectra_sky):
-    objects = spectra_sky.choose(40, np.random.default_rng(4))
+    objects = spectra_sky.draw_objects(40, np.random.default_rng(4))
     first, second = (spectra_sky.noiseless(objects, instrument) for instrument in (DESI, SDSS))
     both = np.arange(4000.0, 9500.0, 50.0)
 
@@ -110,20 +110,20 @@ def test_two_instruments_see_the_same_object(spectra_sky):
 
 
 def test_an_exposure_reaches_the_signal_to_noise_that_is_asked_for(spectra_sky):
-    objects = spectra_sky.choose(40, np.random.default_rng(5), targets="bgs")
+    objects = spectra_sky.draw_objects(40, np.random.default_rng(5), targets="bgs")
     asked = (3.0, 3.001)
     flux, ivar = images(spectra_sky.observe(objects, SDSS, np.random.default_rng(6), signal_to_noise=asked))
     np.testing.assert_allclose(np.median(flux * np.sqrt(ivar), axis=1), 3.0, rtol=0.3)
 
 
 def test_bright_galaxies_and_emission_line_galaxies_are_as_desi_selects_them(spectra_sky):
-    bright = spectra_sky.choose(200, np.random.default_rng(7), targets="bgs")
+    bright = spectra_sky.draw_objects(200, np.random.default_rng(7), targets="bgs")
     assert bright.z.max() <= 0.6
     assert bright.magnitude.max() <= 20.2
-    faint = spectra_sky.choose(200, np.random.default_rng(12), targets="faint")
+    faint = spectra_sky.draw_objects(200, np.random.default_rng(12), targets="faint")
     assert 21.0 < faint.magnitude.max() <= 22.0
     assert not faint.bright_time.any()
-    emitters = spectra_sky.choose(200, np.random.default_rng(8), targets="elg")
+    emitters = spectra_sky.draw_objects(200, np.random.default_rng(8), targets="elg")
     assert emitters.z.min() >= 0.6
     rate = emitters.labels["log_sfr"] - emitters.labels["log_mass"]
     assert rate.min() > -9.51
@@ -151,7 +151,7 @@ def test_the_same_seed_draws_the_same_spectra(spectra_sky):
 
 def test_held_out_objects_are_those_that_photometry_holds_out(spectra_sky, sky):
     allowed = sky.members(held_out=True)
-    objects = spectra_sky.choose(300, np.random.default_rng(11), held_out=True)
+    objects = spectra_sky.draw_objects(300, np.random.default_rng(11), held_out=True)
     for name, library in (("GALAXY", "galaxies"), ("STAR", "stars"), ("QSO", "quasars")):
         drawn = objects.member[objects.class_code == CLASSES.index(name)]
         assert len(drawn)

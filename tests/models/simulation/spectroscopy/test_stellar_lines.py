@@ -98,7 +98,7 @@ def test_each_instrument_sees_a_line_as_sharply_as_it_can():
 
 
 def test_only_stars_with_parameters_have_them(sky: MockSky):
-    objects = SpectraSky(sky.population).choose(120, np.random.default_rng(3))
+    objects = SpectraSky(sky.population).draw_objects(120, np.random.default_rng(3))
     lined = objects.absorption.any(axis=1)
     known = np.isfinite(objects.labels["teff"]) & (objects.labels["teff"] < stellar_lines.HOTTEST)
     np.testing.assert_array_equal(lined, known)
