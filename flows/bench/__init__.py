@@ -1,7 +1,7 @@
-"""`ojala bench`: what the machine allows, and how much of it the network and the flow use.
+"""Benchmark `ojala bench`: limits of the machine, and rates of the network and the flow against them.
 
-Everything is measured in one go on the same rows, and what is compared takes turns, so that ratios hold on a
-machine with other work to do. See ``flows/bench/BENCHMARK.md`` for what was learned with it.
+All measurements are of the same rows and alternate in turns, so that ratios hold on a busy machine. Results
+are in ``flows/bench/BENCHMARK.md``.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from ojala.flows.bench.report import (
 from ojala.pipeline.storage.hats import read_leaves
 
 SMALL_ROWS = 60
-"""Most rows of a partition in the run that measures what one costs without a network."""
+"""Largest partition in the run that measures the cost of partitions without a network [rows]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured.
+    """Sizes of the measurements.
 
     Attributes
     ----------
     repeats : int
-        How often everything takes its turn.
+        Number of turns.
     minutes : float
-        No further turn begins that would end later than this, so that there may be fewer.
+        Time limit; turns that would exceed it are left out.
     rows, tile_rows : int
-        Rows of the flow, and most of one partition.
+        Rows of the flow, and largest partition.
     network_rows, reference_rows : int
-        Rows that each process gives to the network at a turn, and in the reference's way.
+        Rows per process and turn of the network, and of the published way of serving.
     small_rows : int
-        Rows in partitions of `SMALL_ROWS` for what a partition costs without a network.
+        Rows in partitions of `SMALL_ROWS`.
     spectra : int
-        Spectra that each process gives to each of their models at a turn.
+        Spectra per process and turn of each model of spectra.
     seconds : float
-        Time for each of the shortest measurements.
+        Duration of each of the shortest measurements.
     file_bytes : int
-        Size of the file that is written and read.
+        Size of the file for the disk rates.
     compiled : bool
-        Whether the network is compiled too, which takes a minute or more.
+        Also measure the compiled network; compilation takes a minute or more.
     memory_rows : tuple of int
-        Rows of a partition for which the worker's memory is measured.
+        Partition sizes for the memory of a worker.
     """
 
     repeats: int
@@ -76,10 +76,10 @@ class Sizes:
 
 
 FULL = Sizes(5, 60.0, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
-"""Some ten minutes on two free cores."""
+"""Ten minutes on two free cores."""
 
 QUICK = Sizes(3, 1.5, 1_000, 250, 256, 64, 600, 16, 0.05, 64 << 20, False, ())
-"""Two minutes at most, without compiling and memory; on a busy machine fewer turns."""
+"""Two minutes at most, without compilation and memory."""
 
 
 def bench(
@@ -90,9 +90,9 @@ def bench(
     Parameters
     ----------
     sizes : Sizes
-        How much.
+        Sizes.
     workers : int, optional
-        Processes; one per core by default.
+        Processes; by default one per core.
     report : callable
         Receives a line on each measurement.
     """
@@ -180,13 +180,13 @@ def bench(
 
 
 Turns = dict[str, list[float]]
-"""One value of every turn, by what was measured."""
+"""One value per turn, by measurement."""
 
 
 def _compile(
     pool: ProcessPool, root: str, folder: Path, sizes: Sizes, report: Callable[[str], None]
 ) -> tuple[float | None, float | None]:
-    """Seconds to compile for the first time, and from the cache; then all the pool has it compiled."""
+    """Compile in all processes; returns the seconds of the first compilation and of one from the cache."""
     if not sizes.compiled:
         return None, None
     report("compiling the network")

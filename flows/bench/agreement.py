@@ -1,9 +1,9 @@
-"""What a precision costs in the catalogue: its columns against those of the same network in double precision.
+"""Deviations of the catalogue with a precision from that of the same network in double precision.
 
     python -m ojala.flows.bench.agreement 6000
 
-prints a table over so many objects of the bundled mock sky. Deviations are in units of the stated error where
-there is one.
+prints a table for 6,000 objects of the bundled mock sky. Deviations are in units of the column's error if it
+has one.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import value_added_table
 
 ERROR_OF = {f"z_q{q}": "z_err" for q in ("02", "16", "50", "84", "98")}
-"""Columns whose deviation is judged by the error of another."""
+"""Error columns of columns without one of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """How far a column is from that of double precision.
+    """Deviations of a column from that in double precision.
 
     Attributes
     ----------
     column : str
         Name.
     of_error : bool
-        Whether the deviations are in units of the stated error, or in the column's own.
-    median, rare, largest : float
-        Of the absolute deviations where both have a value; ``rare`` is exceeded by one row in a thousand.
-    gone : int
-        Rows where only one of the two has a value.
+        Whether the deviations are in units of the error, or of the column.
+    median, p999, largest : float
+        Median, 99.9 % quantile and maximum of the absolute deviations where both have a value.
+    one_sided : int
+        Rows with a value in one of the two only.
     """
 
     column: str
     of_error: bool
     median: float
-    rare: float
+    p999: float
     largest: float
-    gone: int
+    one_sided: int
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A catalogue against that of double precision.
+    """Comparison of a catalogue with that in double precision.
 
     Attributes
     ----------
     rows, other_class, other_flags : int
-        Rows in all, and those with another class or another flag.
+        Number of rows, and of those with another class or other flags.
     columns : list of Deviation
-        Of every column of numbers.
+        Deviations of the numeric columns.
     """
 
     rows: int
@@ -72,7 +72,7 @@ class Agreement:
     columns: list[Deviation]
 
     def table(self) -> str:
-        """As Markdown."""
+        """Render as Markdown."""
         lines = [
             f"{self.rows:,} rows: {self.other_class} with another class, {self.other_flags} with other flags",
             "",
@@ -80,34 +80,34 @@ class Agreement:
             "|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {d.column} | {'its error' if d.of_error else 'absolute'} | {d.median:.1e} | {d.rare:.1e} | "
-            f"{d.largest:.1e} | {d.gone} |"
+            f"| {d.column} | {'its error' if d.of_error else 'absolute'} | {d.median:.1e} | {d.p999:.1e} | "
+            f"{d.largest:.1e} | {d.one_sided} |"
             for d in self.columns
         ]
         return "\n".join(lines)
 
 
-def agreement(found: pa.Table, exact: pa.Table) -> Agreement:
-    """Compare the same objects' rows of two value-added tables."""
+def agreement(table: pa.Table, exact: pa.Table) -> Agreement:
+    """Compare two value-added tables of the same objects."""
     columns = []
     for column in OJALA:
         if not pa.types.is_float32(column.type):
             continue
-        one, other = (_float64(table, column.name) for table in (found, exact))
+        one, other = (_float64(part, column.name) for part in (table, exact))
         error = ERROR_OF.get(column.name, f"{column.name}_err")
         unit = _float64(exact, error) if error in OJALA.names else np.ones(len(one))
         both = np.isfinite(one) & np.isfinite(other)
-        away = (np.abs(one - other) / unit)[both & (unit > 0)]
-        if len(away):
-            median, rare = np.percentile(away, [50.0, 99.9])
-            gone = int((np.isfinite(one) != np.isfinite(other)).sum())
+        deviation = (np.abs(one - other) / unit)[both & (unit > 0)]
+        if len(deviation):
+            median, p999 = np.percentile(deviation, [50.0, 99.9])
+            one_sided = int((np.isfinite(one) != np.isfinite(other)).sum())
             columns.append(
-                Deviation(column.name, error in OJALA.names, median, rare, float(away.max()), gone)
+                Deviation(column.name, error in OJALA.names, median, p999, float(deviation.max()), one_sided)
             )
-    words = [np.asarray(table["class"].to_pylist()) for table in (found, exact)]
-    flags = [table["flags"].to_numpy() for table in (found, exact)]
+    classes = [np.asarray(part["class"].to_pylist()) for part in (table, exact)]
+    flags = [part["flags"].to_numpy() for part in (table, exact)]
     return Agreement(
-        found.num_rows, int((words[0] != words[1]).sum()), int((flags[0] != flags[1]).sum()), columns
+        table.num_rows, int((classes[0] != classes[1]).sum()), int((flags[0] != flags[1]).sum()), columns
     )
 
 
@@ -115,8 +115,8 @@ def _float64(table: pa.Table, name: str) -> np.ndarray:
     return np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-class InDouble(OjalaPredictor):
-    """The predictor with its network in double precision."""
+class DoublePrecisionPredictor(OjalaPredictor):
+    """Predictor with the network in double precision."""
 
     def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
         """See `OjalaPredictor.ask`."""
@@ -129,7 +129,7 @@ class InDouble(OjalaPredictor):
 
 
 def catalogue(photometry: pa.Table, predictor: OjalaPredictor) -> pa.Table:
-    """The value-added table of photometry."""
+    """Predict the value-added table of photometry."""
     inputs = read_photometry(photometry)
     return value_added_table(photometry, inputs, predictor.predict(inputs.flux, inputs.error, inputs.ebv))
 
@@ -138,7 +138,7 @@ if __name__ == "__main__":
     with TemporaryDirectory(prefix="ojala-agreement-") as folder:
         rows = int(sys.argv[1])
         sky = leaves_of(str(survey(Path(folder) / "sky", rows, rows)))
-    exact = catalogue(sky, InDouble.load())
+    exact = catalogue(sky, DoublePrecisionPredictor.load())
     for precision in DTYPES:
-        found = catalogue(sky, OjalaPredictor.load(precision=precision))
-        print(f"\n{precision} against fp64, {agreement(found, exact).table()}")
+        table = catalogue(sky, OjalaPredictor.load(precision=precision))
+        print(f"\n{precision} against fp64, {agreement(table, exact).table()}")

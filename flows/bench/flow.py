@@ -1,4 +1,4 @@
-"""Partitions and whole runs, timed on copies of the bundled mock sky."""
+"""Timing of partitions and whole runs on copies of the bundled mock sky."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ojala.pipeline.storage.parquet import write_leaf
 
 
 def survey(folder: Path, rows: int, tile_rows: int) -> UPath:
-    """A photometry catalogue of so many rows of the mock sky, over and over."""
+    """Ingest ``rows`` rows of repeated copies of the mock sky; returns the photometry catalogue."""
     sky = pd.read_parquet(PATCH / "mock_sky.parquet")
     copies = pd.concat([sky] * -(-rows // len(sky)), ignore_index=True).head(rows)
     copies["number"] = np.arange(1, rows + 1, dtype=np.int32)
@@ -42,7 +42,7 @@ def survey(folder: Path, rows: int, tile_rows: int) -> UPath:
 
 
 def config(photometry: UPath, out: Path, model: str, workers: int, engine: str = "local") -> RunConfig:
-    """A run as anyone would start it."""
+    """Make the configuration of a run."""
     return RunConfig.model_validate(
         {"photometry": str(photometry), "out": str(out), "model": model, "workers": workers, "engine": engine}
     )
@@ -50,7 +50,7 @@ def config(photometry: UPath, out: Path, model: str, workers: int, engine: str =
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one run took: seconds from the start of its first partition to its last receipt."""
+    """Timing of a run: ``seconds`` from the start of its first partition to its last receipt."""
 
     receipts: Sequence[Receipt]
     seconds: float
@@ -59,19 +59,19 @@ class Timing:
 
     @property
     def rows(self) -> int:
-        """Rows that were written."""
+        """Number of written rows."""
         return sum(receipt.rows_out for receipt in self.receipts)
 
 
-def run_flow(asked: RunConfig) -> Timing:
-    """Plan and work on all partitions; the leaves are written as in any run.
+def run_flow(settings: RunConfig) -> Timing:
+    """Plan and process all partitions.
 
     Raises
     ------
     RuntimeError
-        If a partition failed: a benchmark of failures says nothing.
+        A partition failed.
     """
-    plan = make_plan(resolve_run(asked))
+    plan = make_plan(resolve_run(settings))
     survey_run.begin(plan)
     begun, busy = time.time(), time.process_time()
     receipts = []
@@ -87,7 +87,7 @@ def run_flow(asked: RunConfig) -> Timing:
 
 
 def read_leaf(root: str, seconds: float) -> tuple[int, int, float]:
-    """Read the largest photometry leaf over and over: rows, bytes, seconds for one time."""
+    """Time reading of the largest photometry leaf: rows, bytes, seconds."""
     catalogue = UPath(root)
     leaf = max(read_leaves(catalogue).values(), key=lambda leaf: leaf.rows)
     content = pa.BufferReader((catalogue / leaf.path).read_bytes())
@@ -96,7 +96,7 @@ def read_leaf(root: str, seconds: float) -> tuple[int, int, float]:
 
 
 def write_leaves(root: str, folder: str, seconds: float) -> tuple[int, int, float]:
-    """Write the value-added leaf of that photometry over and over: rows, bytes, seconds for one time."""
+    """Time writing of the value-added leaf of that photometry: rows, bytes, seconds."""
     catalogue = UPath(root)
     leaf = max(read_leaves(catalogue).values(), key=lambda leaf: leaf.rows)
     table = pq.ParquetFile((catalogue / leaf.path).path).read()

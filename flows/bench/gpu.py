@@ -1,4 +1,4 @@
-"""The same for a GPU: what it can do at most, the network on it, and the whole flow with the engine cuda."""
+"""Benchmark of a GPU: its limits, the network, and the whole flow with the engine cuda."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ from ojala.pipeline.inference.adapters.ojala import OjalaAdapter
 from ojala.pipeline.runs.config import RunConfig
 
 SQUARE = 8192
-"""Size of the matrices whose product is timed."""
+"""Size of the matrices of the timed products."""
 
 COPY_BYTES = 1 << 30
-"""Size of the array that is copied on the GPU: more than its caches hold."""
+"""Size of the copied array [bytes], larger than the caches."""
 
 TIMES = 10
-"""Calls in line before the GPU is waited for."""
+"""Calls between synchronisations."""
 
 SAMPLE = 0.1
-"""Seconds between two looks at how busy the GPU is."""
+"""Interval of samples of the GPU utilisation [s]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What was measured on one GPU.
+    """Measurements on one GPU.
 
     Attributes
     ----------
     name, torch : str
-        The GPU, and torch's version.
+        Names of the GPU and version of torch.
     batch : int
-        Objects of a batch.
+        Objects per batch.
     matrix, copy : float
         Rate of matrix products in bf16 [FLOP/s]; rate of reading and writing its memory [bytes/s].
     roofline : float
-        Objects a second that both allow the network: see `ojala.flows.bench.report.roofline`.
+        Limit of the network [objects/s], see `ojala.flows.bench.report.roofline`.
     forward : dict of str to float
-        Objects a second of the network alone in bf16, ``eager`` and ``compiled``.
+        Rate of the network in bf16 [objects/s], ``eager`` and ``compiled``.
     predict : float
-        Rows a second from photometry to a catalogue's numbers, by one thread.
+        Rate of the predictor with one thread [rows/s].
     predict_busy : float
-        Share of that time in which the GPU computed, by its own clock.
+        Fraction of that time with computations of the GPU, from CUDA events.
     flow : float
-        Rows a second of the whole flow, from leaves to leaves.
+        Rate of the whole flow [rows/s].
     flow_busy : float
-        Share of that time in which the GPU computed, as its driver says.
+        Fraction of that time with computations of the GPU, from its driver.
     rows, partitions, workers : int
-        Size of the flow; workers are GPUs.
+        Rows, partitions and GPUs of the flow.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Gpu:
     workers: int
 
     def table(self) -> str:
-        """The figures as a Markdown table."""
+        """Render the measurements as a Markdown table."""
         rows = [
             ("matrix products, bf16", f"{self.matrix / 1e12:,.0f} TFLOP/s"),
             ("memory, read and written", f"{self.copy / 1e12:,.2f} TB/s"),
@@ -108,7 +108,7 @@ def bench_gpu(
     Parameters
     ----------
     rows, tile_rows : int
-        Rows of the flow, and most of one partition.
+        Rows of the flow, and largest partition.
     report : callable
         Receives a line on each measurement.
     """
@@ -129,9 +129,9 @@ def bench_gpu(
         predict, busy = _predict(model, columns)
         report("GPU: the flow")
         settings = {"photometry": str(sky), "out": str(folder / "out"), "engine": "cuda"}
-        asked = RunConfig.model_validate(settings)
+        config = RunConfig.model_validate(settings)
         with utilisation() as shares:
-            timing = flow.run_flow(asked)
+            timing = flow.run_flow(config)
     return Gpu(
         name=torch.cuda.get_device_name(),
         torch=torch.__version__,
@@ -143,33 +143,33 @@ def bench_gpu(
         predict=predict,
         predict_busy=busy,
         flow=timing.rows / timing.seconds,
-        # The start of the workers, when nothing is asked of the GPU, is not counted.
+        # Without the start of the workers.
         flow_busy=statistics.mean(shares[int(timing.startup / SAMPLE) :] or [0.0]),
         rows=timing.rows,
         partitions=len(timing.receipts),
-        workers=asked.workers,
+        workers=config.workers,
     )
 
 
 @torch.inference_mode()
 def multiply(size: int, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of products of square bf16 matrices."""
+    """Measure the rate of products of square bf16 matrices [FLOP/s]."""
     a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    calls, taken = repeat(_waited(lambda: a @ b), seconds)
+    calls, taken = repeat(_synchronised(lambda: a @ b), seconds)
     return 2.0 * size**3 * TIMES * calls / taken
 
 
 @torch.inference_mode()
 def copy(size: int, seconds: float = 1.0) -> float:
-    """Bytes a second that the GPU reads from and writes to its own memory."""
+    """Measure the rate of reading and writing the GPU's memory [bytes/s]."""
     source = torch.ones(size, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    calls, taken = repeat(_waited(lambda: target.copy_(source)), seconds)
+    calls, taken = repeat(_synchronised(lambda: target.copy_(source)), seconds)
     return 2.0 * size * TIMES * calls / taken
 
 
-def _waited(act: Callable[[], object]) -> Callable[[], None]:
-    """The act `TIMES` over, until the GPU is done."""
+def _synchronised(act: Callable[[], object]) -> Callable[[], None]:
+    """Wrap a call: `TIMES` calls, then a synchronisation."""
 
     def acts() -> None:
         for _ in range(TIMES):
@@ -185,12 +185,12 @@ def _forward(model: OjalaPredictor, columns: tuple[np.ndarray, ...], how: str) -
     tokens = tokenise(flux, error, ebv).to("cuda")
     ask = model.ask if how == "eager" else torch.compile(model.ask, dynamic=False, fullgraph=True)
     ask(tokens)
-    calls, taken = repeat(_waited(lambda: ask(tokens)), 2.0)
+    calls, taken = repeat(_synchronised(lambda: ask(tokens)), 2.0)
     return TIMES * model.batch_size * calls / taken
 
 
 def _predict(model: OjalaPredictor, columns: tuple[np.ndarray, ...]) -> tuple[float, float]:
-    """Rows a second, and the share of the time in which the GPU computed."""
+    """Measure the rate of the predictor [rows/s], and the fraction of time with computations."""
     recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
     pipeline = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
     pipeline.run(*columns)
@@ -202,7 +202,7 @@ def _predict(model: OjalaPredictor, columns: tuple[np.ndarray, ...]) -> tuple[fl
 
 @contextmanager
 def utilisation() -> Iterator[list[float]]:
-    """Shares of time in which the first GPU computed, one for each `SAMPLE`, while it is in force."""
+    """Sample the utilisation of the first GPU every `SAMPLE` seconds in the block."""
     shares: list[float] = []
     ended = threading.Event()
 

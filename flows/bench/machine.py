@@ -1,4 +1,4 @@
-"""What the machine can do at most: matrix products, copies in memory, reading and writing of files."""
+"""Limits of the machine: matrix products, copies in memory, reading and writing of files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 
 
 def precisions() -> tuple[Precision, ...]:
-    """The precisions that this processor has instructions for: what it would emulate is not measured."""
+    """List the precisions with native instructions on this processor."""
     return ("fp32", "bf16") if has_native_bf16() else ("fp32",)
 
 
@@ -29,33 +29,32 @@ Shape = tuple[int, int, int]
 """Rows, inner dimension and columns of a matrix product."""
 
 SQUARES: tuple[int, ...] = (512, 1024, 2048)
-"""Sizes of the square matrices whose product is tried; the best of them is the machine's rate."""
+"""Sizes of the square matrices of the timed products; the best rate counts."""
 
 COPY_BYTES = 256 << 20
-"""Size of the array that is copied: more than any cache holds."""
+"""Size of the copied array [bytes], larger than the caches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What was measured on.
+    """Machine of a benchmark.
 
     Attributes
     ----------
     processor : str
-        Name of its model.
+        Model of the processor.
     cores : int
         Cores that this process may use.
     memory : int
         Main memory [bytes].
     bf16 : bool
-        Whether the processor multiplies bfloat16 by instructions of its own.
+        Whether the processor has instructions for bfloat16 products.
     system, python, torch : str
         Operating system and versions.
     load : float
-        How many processes wanted to run on average in the minute before: beyond 0, others were at work, and
-        the figures are those of what they left.
+        Load average of the minute before; above 0, other processes take part of the machine.
     date : str
-        When, UTC.
+        Date and time, UTC.
     """
 
     processor: str
@@ -70,7 +69,7 @@ class Device:
 
 
 def this_device() -> Device:
-    """The machine as it is now."""
+    """Describe this machine."""
     return Device(
         processor=_processor(),
         cores=os.cpu_count() or 1,
@@ -92,7 +91,7 @@ def _processor() -> str:
 
 
 def repeat(act: Callable[[], object], seconds: float) -> tuple[int, float]:
-    """Call it for so long, at least once after a first time; how often that was, and the time it took."""
+    """Call a function for ``seconds`` after a warm-up call; returns the number of calls and the time."""
     act()
     calls, begin = 0, time.perf_counter()
     while True:
@@ -104,7 +103,7 @@ def repeat(act: Callable[[], object], seconds: float) -> tuple[int, float]:
 
 
 def multiply(shapes: dict[Shape, int], precision: Precision, seconds: float) -> tuple[float, float]:
-    """Matrix products, each shape as often as said: floating-point operations, and the seconds they took."""
+    """Time matrix products by shape and number: floating-point operations, and seconds."""
     dtype = DTYPES[precision]
     factors = {(m, k, n): (torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)) for m, k, n in shapes}
     with torch.inference_mode():
@@ -119,12 +118,12 @@ def multiply(shapes: dict[Shape, int], precision: Precision, seconds: float) -> 
 
 
 def flops_of(shapes: dict[Shape, int]) -> float:
-    """Floating-point operations of matrix products, each as often as said."""
+    """Count the floating-point operations of matrix products by shape and number."""
     return float(sum(2 * m * k * n * times for (m, k, n), times in shapes.items()))
 
 
 def copy(size: int, seconds: float) -> tuple[float, float]:
-    """Copies of an array of so many bytes: bytes that were read or written, and the seconds they took."""
+    """Time copies of an array of ``size`` bytes: bytes read and written, and seconds."""
     source = np.ones(size, np.uint8)
     target = np.empty_like(source)
     calls, taken = repeat(lambda: np.copyto(target, source), seconds)
@@ -132,9 +131,9 @@ def copy(size: int, seconds: float) -> tuple[float, float]:
 
 
 def write_and_read(folder: Path, size: int) -> tuple[float, float]:
-    """Rates of writing a file down to the disk and of reading it from there [bytes/s].
+    """Measure the rates of writing a file to the disk and of reading it [bytes/s].
 
-    What the operating system keeps of it in memory is given up before it is read, where the system can.
+    The page cache of the file is dropped before reading, where the system supports it.
     """
     content = np.random.default_rng(1).bytes(size)
     path = folder / "disk"

@@ -1,6 +1,6 @@
-"""The network by itself: what it has to compute, and how fast it does so.
+"""Operations and rates of the network of OJALA.
 
-The functions named after what is timed run in the processes of a `ProcessPool` and give rows and seconds.
+Timed functions run in the processes of a `ProcessPool` and return rows and seconds.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from ojala.pipeline.inference.photometry import Photometry, read_photometry
 from ojala.pipeline.storage.hats import read_leaves
 
 REFERENCE_BATCH = 64
-"""Objects at a time in the reference's way of serving."""
+"""Batch size of the published way of serving."""
 
 
 @cache
 def predictor(precision: Precision) -> OjalaPredictor:
-    """The weights that come with the program, loaded once in a process."""
+    """Load the bundled weights, once per process."""
     return OjalaPredictor.load(precision=precision)
 
 
 @cache
 def photometry(root: str) -> Photometry:
-    """All rows of a photometry catalogue."""
+    """Read all rows of a photometry catalogue, once per process."""
     return read_photometry(leaves_of(root))
 
 
 def leaves_of(root: str) -> pa.Table:
-    """All rows of a catalogue as one table."""
+    """Read all rows of a catalogue into one table."""
     catalogue = UPath(root)
     leaves = [catalogue / partition.leaf for partition in read_leaves(catalogue)]
     return pa.concat_tables([pq.ParquetFile(leaf.path).read() for leaf in leaves])
 
 
 def batches(root: str, rows: int, size: int) -> list[Tokens]:
-    """So many rows as whole batches of tokens."""
+    """Tokenise rows in full batches."""
     of = photometry(root)
     return [
         tokenise(of.flux[i : i + size], of.error[i : i + size], of.ebv[i : i + size])
@@ -60,11 +60,11 @@ def batches(root: str, rows: int, size: int) -> list[Tokens]:
     ]
 
 
-# --- what is timed -----------------------------------------------------------------------------------------
+# --- timed functions --------------------------------------------------------------------------------
 
 
 def forward(root: str, rows: int, precision: Precision, compiled: bool = False) -> tuple[float, float]:
-    """The network alone, from tokens to raw answers and the embedding."""
+    """Time the network, from tokens to raw outputs and the embedding."""
     ask = _compiled(precision) if compiled else predictor(precision).ask
     tokens = batches(root, rows, predictor(precision).batch_size)
     ask(tokens[0])
@@ -75,7 +75,7 @@ def forward(root: str, rows: int, precision: Precision, compiled: bool = False) 
 
 
 def predict(root: str, rows: int, precision: Precision) -> tuple[float, float]:
-    """The predictor as a partition calls it: from photometry to a catalogue's numbers."""
+    """Time the predictor, from photometry to the columns of the catalogue."""
     of, model = photometry(root), predictor(precision)
     flux, error, ebv = of.flux[:rows], of.error[:rows], of.ebv[:rows]
     size = model.batch_size
@@ -86,7 +86,7 @@ def predict(root: str, rows: int, precision: Precision) -> tuple[float, float]:
 
 
 def serve_as_published(root: str, rows: int) -> tuple[float, float]:
-    """The published code's way of serving: see `one_request_at_a_time`; single precision, eager."""
+    """Time the published way of serving, `one_request_at_a_time`, in single precision, eager."""
     network = predictor("fp32").network
     tokens = batches(root, rows, REFERENCE_BATCH)
     one_request_at_a_time(network, tokens[0])
@@ -98,9 +98,9 @@ def serve_as_published(root: str, rows: int) -> tuple[float, float]:
 
 @torch.inference_mode()
 def one_request_at_a_time(network: Ojala, tokens: Tokens) -> dict[str, np.ndarray]:
-    """Answers to every request, each asked alone: the decoder makes its keys and values anew each time.
+    """Decode every request separately, with new keys and values each time.
 
-    What a chain has found is kept for the scalars, which the published network does not need.
+    The conditions of the scalars are computed once; the published network has none.
     """
     encoded = network.encode(tokens)
     answers: dict[str, Tensor] = {}
@@ -118,7 +118,7 @@ def _compiled(precision: Precision) -> Callable[[Tokens], object]:
 
 
 def compile_network(root: str, precision: Precision, folder: str) -> float:
-    """Seconds until the compiled network has answered for the first time, with a cache in the folder."""
+    """Time the first call of the compiled network, with a cache in the folder."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
     model = predictor(precision)
     (batch,) = batches(root, model.batch_size, model.batch_size)
@@ -127,18 +127,18 @@ def compile_network(root: str, precision: Precision, folder: str) -> float:
     return time.perf_counter() - begin
 
 
-# --- what is counted ---------------------------------------------------------------------------------------
+# --- counts ---------------------------------------------------------------------------------------
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is not typed
-    """Counts the matrix products and the bytes of all operands while it is in force.
+    """Context that counts matrix products and the bytes of all operands.
 
     Attributes
     ----------
     products : Counter of (rows, inner, columns)
-        How often each shape of matrix product by weights occurred.
+        Number of products with weights by shape.
     moved : int
-        Bytes that the operations read and wrote; those that only look at an array otherwise count nothing.
+        Bytes read and written by operations other than views.
     """
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Called by torch for each operation."""
+        """Count an operation; called by torch."""
         out = func(*args, **(kwargs or {}))
         if func.is_view:
             return out
@@ -166,17 +166,16 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
 
 
 def count(root: str) -> tuple[float, float, float, dict[Shape, int]]:
-    """Floating-point operations and bytes of one object, all in the same batch as in a run.
+    """Count floating-point operations and bytes per object, in batches as in a run.
 
     Returns
     -------
     flops : float
-        Of matrix products, per object.
+        Floating-point operations of matrix products, per object.
     moved : float
-        Bytes of all operands, per object: what moves between registers and caches or memory where no two
-        operations are joined.
+        Bytes of all operands, per object, without fusion of operations.
     least : float
-        Bytes that have to move, per object: photometry in, answers out, and a batch's share of the weights.
+        Lower limit of the bytes, per object: inputs, outputs and the weights over the batch size.
     products : dict of (rows, inner, columns) to int
         Matrix products of a batch by the network's weights.
     """

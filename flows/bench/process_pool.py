@@ -1,7 +1,6 @@
-"""Processes that all do the same at the same time, each with its share of the cores.
+"""Pool of processes that run the same function at the same time, each with its share of the cores.
 
-That is how a run's workers have the machine, so it is also how its limits are measured: caches, memory and
-clock rate are shared with the neighbours.
+Workers of a run share caches, memory and clock rate in the same way.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Work = Callable[P, tuple[float, float]]
-"""What a member measures: units of work done, and the seconds that they took."""
+"""Measurement in a process: units of work, and seconds."""
 
 
 class ProcessPool:
-    """So many processes on this machine, to be used as a context."""
+    """Pool of ``size`` processes on this machine; a context manager."""
 
     def __init__(self, size: int) -> None:
         context = multiprocessing.get_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // size)
-        self._members = []
+        self._processes = []
         for _ in range(size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
+            connection, remote = context.Pipe()
+            process = context.Process(target=_serve, args=(remote, threads), daemon=True)
             process.start()
-            theirs.close()
-            self._members.append((process, ours))
+            remote.close()
+            self._processes.append((process, connection))
 
     def __enter__(self) -> Self:
         return self
@@ -44,43 +43,43 @@ class ProcessPool:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process, connection in self._members:
+        for process, connection in self._processes:
             connection.close()
             process.join()
 
     def rate(self, work: Work[P], *args: P.args, **kwargs: P.kwargs) -> float:
-        """Units a second of all members together."""
+        """Sum of the rates of all processes [units/s]."""
         done = self.all(work, *args, **kwargs)
         return sum(units for units, _ in done) / max(seconds for _, seconds in done)
 
     def all(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        """What each member's call returns; all call at the same time.
+        """Call a function in all processes at the same time; returns their results.
 
         Raises
         ------
         RuntimeError
-            With the first error that a member met.
+            A call failed; the message is that of the first error.
         """
-        for _, connection in self._members:
+        for _, connection in self._processes:
             connection.send((act, args, kwargs))
-        answers = [connection.recv() for _, connection in self._members]
-        for problem, _ in answers:
+        results = [connection.recv() for _, connection in self._processes]
+        for problem, _ in results:
             if problem is not None:
                 raise RuntimeError(f"a measuring process failed: {problem}")
-        return [answer for _, answer in answers]
+        return [result for _, result in results]
 
     def one(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the call returns of the first member, the others being idle."""
-        _, connection = self._members[0]
+        """Call a function in the first process while the others are idle; returns its result."""
+        _, connection = self._processes[0]
         connection.send((act, args, kwargs))
-        problem, answer = connection.recv()
+        problem, result = connection.recv()
         if problem is not None:
             raise RuntimeError(f"a measuring process failed: {problem}")
-        return answer  # type: ignore[no-any-return]  # a pipe does not know what goes through it
+        return result  # type: ignore[no-any-return]  # pipes are not typed
 
 
 def _serve(connection: Connection, threads: int) -> None:
-    """Do what comes through the pipe until it is closed."""
+    """Run the calls from a pipe until it is closed."""
     keep_freed_memory()
     torch.set_num_threads(threads)
     while True:
@@ -90,5 +89,5 @@ def _serve(connection: Connection, threads: int) -> None:
             return
         try:
             connection.send((None, act(*args, **kwargs)))
-        except Exception as problem:  # noqa: BLE001 - whatever it is, the one who asked must hear of it
+        except Exception as problem:  # noqa: BLE001 - reported to the caller
             connection.send((f"{type(problem).__name__}: {problem}", None))

@@ -1,4 +1,4 @@
-"""Results of a benchmark, their tables, and the share of each limit that was reached."""
+"""Results of a benchmark, their tables, and ratios to the limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ojala.flows.bench.machine import Device
 
 @dataclass(frozen=True, slots=True)
 class MedianRange:
-    """Something measured several times: its median, the least and the largest value, and all in order."""
+    """Repeated measurement: median, smallest and largest value, and all values in order."""
 
     median: float
     least: float
@@ -27,18 +27,18 @@ class MedianRange:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Limits of the machine, with as many processes at work as the flow has workers.
+    """Limits of the machine, with as many processes as the flow has workers.
 
     Attributes
     ----------
-    matrix : dict of str to Spread
+    matrix : dict of str to MedianRange
         Matrix products at the best square size, by precision [FLOP/s].
-    matrix_of_network : dict of str to Spread
-        The same in the shapes that the network multiplies, each as often as it does.
-    copy : Spread
+    matrix_of_network : dict of str to MedianRange
+        The same for the shapes and numbers of products in the network.
+    copy : MedianRange
         Copies in memory: bytes read plus bytes written [bytes/s].
-    disk_write, disk_read : Spread
-        One file, down to the disk and from there [bytes/s].
+    disk_write, disk_read : MedianRange
+        Rates of one file [bytes/s].
     """
 
     matrix: dict[str, MedianRange]
@@ -50,7 +50,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What the network has to do for one object, and how many it does in a second.
+    """Operations of the network per object, and its rates.
 
     Attributes
     ----------
@@ -59,21 +59,19 @@ class Network:
     flops : float
         Floating-point operations of its matrix products.
     bytes_moved, bytes_least : float
-        Bytes of all operands where no two operations are joined, and those that have to come and go in any
-        case; in single precision.
+        Bytes of all operands without fusion of operations, and lower limit; in single precision.
     roofline : dict of str to float
-        Objects a second by precision: what the measured matrix rate allows for ``flops``, or the measured
-        copy rate for ``bytes_least``, whichever is less.
-    forward : dict of str to Spread
-        The bare network, from tokens to raw answers: objects a second, by precision and ``eager`` or
+        Limit by precision [objects/s]: the smaller one of the measured matrix rate over ``flops`` and the
+        measured copy rate over ``bytes_least``.
+    forward : dict of str to MedianRange
+        Rate of the bare network, from tokens to raw outputs [objects/s], by precision and ``eager`` or
         ``compiled``.
-    predict : dict of str to Spread
-        The predictor as partitions call it, from photometry to a catalogue's numbers, by precision.
-    reference : Spread
-        The published code's way of serving: 64 objects, one request at a time, with the same weights.
+    predict : dict of str to MedianRange
+        Rate of the predictor, from photometry to the columns of the catalogue [objects/s], by precision.
+    reference : MedianRange
+        Rate of the published way of serving: 64 objects, one request at a time, with the same weights.
     compile_seconds, compile_again_seconds : float or None
-        Until the first answer of the compiled network without and with a cache of earlier compilations; None
-        where it was not compiled.
+        Duration of the first call of the compiled network without and with a cache; None if not compiled.
     """
 
     batch: int
@@ -90,15 +88,15 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """Parquet leaves of one partition, in one process.
+    """Rates of Parquet leaves of one partition, in one process.
 
     Attributes
     ----------
     rows : int
-        Of the leaf.
-    read, write : Spread
+        Rows of the leaf.
+    read, write : MedianRange
         Photometry in and value-added catalogue out [rows/s].
-    read_bytes, write_bytes : Spread
+    read_bytes, write_bytes : MedianRange
         The same [bytes/s of the files].
     """
 
@@ -111,23 +109,23 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A whole run over partitions, from photometry leaves to written leaves and receipts.
+    """Run over partitions, from photometry leaves to written leaves and receipts.
 
     Attributes
     ----------
     rows, partitions, workers : int
-        Its size.
+        Size of the run.
     precision : str
         Arithmetic of the network.
-    rate : Spread
-        Rows a second from the start of the first partition to the last receipt.
-    startup : Spread
-        Seconds before that: workers start and load the model.
-    stages : dict of str to Spread
+    rate : MedianRange
+        Rate from the start of the first partition to the last receipt [rows/s].
+    startup : MedianRange
+        Seconds of the start of the workers, with loading of the model.
+    stages : dict of str to MedianRange
         Seconds of one partition's stages, over all partitions.
-    partition_milliseconds : Spread
-        Wall-clock time per partition of a few rows with a model that answers nothing.
-    partition_cpu_milliseconds : Spread
+    partition_milliseconds : MedianRange
+        Wall-clock time per partition of a few rows with the dummy model.
+    partition_cpu_milliseconds : MedianRange
         Processor time of one such partition in one process.
     peak_memory : dict of int to int
         Peak resident memory of a worker [MiB] by rows of its partition.
@@ -147,16 +145,16 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Spectral:
-    """A model of spectra, on spectra of DESI's 7,781 pixels.
+    """Model of spectra, on spectra of DESI's 7,781 pixels.
 
     Attributes
     ----------
     flops : float
-        Floating-point operations of the matrix products and convolutions for one.
-    predict : dict of str to Spread
-        From spectra to a catalogue's numbers, by precision [spectra/s].
+        Floating-point operations of matrix products and convolutions per spectrum.
+    predict : dict of str to MedianRange
+        Rate of the predictor by precision [spectra/s].
     roofline : dict of str to float
-        What the measured matrix rate allows [spectra/s].
+        Limit of the measured matrix rate [spectra/s].
     """
 
     flops: float
@@ -166,7 +164,7 @@ class Spectral:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All figures of one benchmark, and the ratios of their medians."""
+    """Measurements of a benchmark, and ratios of their medians."""
 
     device: Device
     machine: Machine
@@ -177,7 +175,7 @@ class Report:
     ratios: dict[str, float]
 
     def table(self) -> str:
-        """The figures as Markdown tables."""
+        """Render the measurements as Markdown tables."""
         return "\n".join(
             [
                 *self._about(),
@@ -259,9 +257,9 @@ class Report:
 
 
 def ratios_of(network: Network, machine: Machine, flow: Flow) -> dict[str, float]:
-    """Shares of the limits, from medians.
+    """Compute ratios to the limits, from medians.
 
-    "bare network" is that of the flow's precision, eager, as the flow runs it.
+    "bare network" has the precision of the flow, eager.
     """
     bare = network.forward[f"{flow.precision} eager"].median
     reference = network.reference.median
@@ -285,7 +283,7 @@ def ratios_of(network: Network, machine: Machine, flow: Flow) -> dict[str, float
 
 
 def roofline(flops: float, least: float, matrix: float, copy: float) -> float:
-    """Objects a second that the matrix rate [FLOP/s] and the copy rate [bytes/s] allow."""
+    """Limit of a rate [objects/s] by the matrix rate [FLOP/s] and the copy rate [bytes/s]."""
     return min(matrix / flops, copy / least)
 
 
@@ -294,12 +292,12 @@ def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _spread(spread: MedianRange, unit: str) -> str:
-    """Median with the least and the largest."""
+    """Format the median with the smallest and largest value."""
     digits = 0 if spread.median >= 100 else 1 if spread.median >= 10 else 3
     return f"{spread.median:,.{digits}f} ({spread.least:,.{digits}f} to {spread.largest:,.{digits}f}) {unit}"
 
 
 def _si(spread: MedianRange, unit: str) -> str:
-    """The same in thousands of millions, or in millions."""
+    """Format in units of 1e9 or 1e6."""
     factor, prefix = (1e9, "G") if spread.median >= 1e9 else (1e6, "M")
     return _spread(MedianRange.from_values([value / factor for value in spread.values]), prefix + unit)

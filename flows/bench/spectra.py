@@ -1,4 +1,4 @@
-"""The models of spectra by themselves: what they have to compute for one, and how fast they do so.
+"""Operations and rates of the models of spectra.
 
 The functions run in the processes of a `ProcessPool`.
 """
@@ -20,19 +20,19 @@ from ojala.pipeline.inference.model_spec import ModelSpec
 SPECTRAL = tuple(
     name for name, adapter in ADAPTERS.items() if (adapter.reads, adapter.auxiliary) == (SPECTRA, None)
 )
-"""Names of the models that read spectra alone."""
+"""Models whose only input are spectra."""
 
 _BATCH = 16
 
 
 @cache
 def model(name: str, precision: Precision) -> Model:
-    """The weights that come with the program, loaded once in a process."""
+    """Load the bundled weights, once per process."""
     return ModelSpec(name, ADAPTERS[name].weights, precision=precision, batch_size=_BATCH).load()
 
 
 def count(name: str) -> float:
-    """Floating-point operations of the matrix products and convolutions for one spectrum of DESI."""
+    """Count floating-point operations of matrix products and convolutions per spectrum of DESI."""
     adapter = ADAPTERS[name]
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         adapter.predict(model(name, "fp32"), adapter.example(_BATCH))
@@ -40,7 +40,7 @@ def count(name: str) -> float:
 
 
 def predict(name: str, rows: int, precision: Precision) -> tuple[float, float]:
-    """The predictor as a partition calls it: from spectra to a catalogue's numbers."""
+    """Time the predictor, from spectra to the columns of the catalogue."""
     adapter, predictor = ADAPTERS[name], model(name, precision)
     spectra = adapter.example(rows)
     adapter.predict(predictor, adapter.example(_BATCH))

@@ -1,1 +1,1 @@
-"""The demonstration on the bundled patch of sky, and its data."""
+"""Demonstration on the bundled patch of sky."""

@@ -1,4 +1,4 @@
-"""The bundled patch of sky, end to end."""
+"""Demonstration: ingest, run and verify the bundled patch of sky."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def run_demo(out: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Record of the run, and under ``text`` a summary for people.
+        Record of the run, and a summary under ``text``.
 
     Raises
     ------
     InputError
-        If the folder exists.
+        The folder exists, or partitions failed.
     """
     if out.exists():
         raise InputError(f"{out} exists: remove it or name another folder with --out")
@@ -72,7 +72,7 @@ def run_demo(out: Path) -> dict[str, Any]:
 
 
 def _truth(out: Path) -> Path:
-    """Truth file with both samples of the patch, which the report measures separately."""
+    """Write a truth file with both samples of the patch, for separate measures in the report."""
     real = pd.read_csv(PATCH / "real_objects_truth.csv").assign(sample="real objects")
     mock = pd.read_parquet(PATCH / "mock_sky_truth.parquet").assign(sample="mock sky")
     path = out / "truth.parquet"

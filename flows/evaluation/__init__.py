@@ -1,1 +1,1 @@
-"""Evaluations of the models; they give the numbers of the model cards."""
+"""Evaluations of the models, for model cards and documentation."""

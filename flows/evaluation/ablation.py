@@ -1,9 +1,9 @@
-"""What each part of the network is worth: variants trained on the same draws, checked on the same objects.
+"""Ablation study: variants of the network trained on the same draws, measured on the same objects.
 
 ``python -m ojala.flows.evaluation.ablation --library FILE --out DIR`` trains each of `VARIANTS` with the same
-seed, number of draws and schedule, checks it on the same held-out draws, and writes the table
-``DIR/ablation.md`` and ``DIR/ablation.json``. A variant that is finished is not trained again; one that was
-interrupted goes on.
+seed, number of draws and schedule, measures it on the same held-out draws, and writes the table
+``DIR/ablation.md`` and ``DIR/ablation.json``. Finished variants are not trained again; interrupted ones
+resume.
 """
 
 from __future__ import annotations
@@ -39,15 +39,14 @@ from ojala.pipeline.storage.files import write_whole
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to answer.
+    """Variant of the network or of its training.
 
     Attributes
     ----------
     shape : OjalaConfig
-        Of the network.
+        Shape of the network.
     discrepancy : float
-        Weight of the mean discrepancy against the bundled real objects' photometry, whose labels are not
-        looked at.
+        Weight of the mean discrepancy to the photometry of the bundled real objects, without their labels.
     """
 
     shape: OjalaConfig
@@ -67,8 +66,8 @@ VARIANTS: dict[str, Variant] = {
     "narrower": Variant(replace(_BASE, width=64, encoder=((4, 256),) * 4, decoder=((4, 256),) * 2)),
     "published": Variant(PRESETS["published"], discrepancy=0.2),
 }
-"""`base` is the shape of the weights that come along. Each of the next five changes one thing in it, the
-three after these its size; `published` has the published shape, redshift and losses."""
+"""`base` is the shape of the bundled weights. The next five change one part each, the three after these the
+size; `published` has the published shape, redshift and losses."""
 
 DRAWS = 51_200
 """Draws of each training by default."""
@@ -82,7 +81,7 @@ SETTINGS = OjalaTraining(
     checkpoint_minutes=10.0,
     class_weights=(float(_shares[0]), float(_shares[1]), float(_shares[2])),
 )
-"""What all trainings have in common."""
+"""Settings of all trainings."""
 
 COLUMNS: tuple[tuple[str, str, str, str], ...] = (
     ("weighted F1", "class", "f1_weighted", ".4f"),
@@ -104,25 +103,25 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
 def ablate(
     sky: Sky, held_out: Sky, folder: Path, settings: OjalaTraining, names: Iterable[str] = VARIANTS
 ) -> dict[str, dict[str, Any]]:
-    """Train and check variants.
+    """Train and measure variants.
 
     Parameters
     ----------
     sky, held_out : Sky
-        Draws to learn from, and of other objects to check with.
+        Samplers of training and of held-out objects.
     folder : Path
-        Gets a folder for each variant.
+        Folder for one folder per variant.
     settings : OjalaTraining
-        Of all trainings; name, preset and discrepancy are set here.
+        Settings of all trainings; name, preset and discrepancy are set here.
     names : iterable of str
         Variants to train.
 
     Returns
     -------
     dict of dict
-        For each variant that the folder holds, the unfinished ones too: ``parameters``,
-        ``mflop_per_object`` (of a forward pass with all bands and requests), ``draws`` so far, ``seconds``
-        and ``held_out``, the measures.
+        For each variant in the folder, also unfinished ones: ``parameters``, ``mflop_per_object`` (of a
+        forward pass with all bands and requests), ``draws`` so far, ``seconds`` and ``held_out``, the
+        measures.
 
     Raises
     ------
@@ -136,9 +135,9 @@ def ablate(
         if _is_finished(folder / name / f"{name}.safetensors", config):
             continue
         if settings.compiled:
-            torch.compiler.reset()  # it gives up on a function that was compiled for eight other networks
+            torch.compiler.reset()  # its cache is limited to eight networks per function
         unlabelled = _bundled_photometry() if variant.discrepancy else None
-        train(config, sky, held_out, folder / name, partial(_tell, name), unlabelled)
+        train(config, sky, held_out, folder / name, partial(_show, name), unlabelled)
     trained = {name: folder / name / f"{name}.safetensors" for name in VARIANTS}
     return {name: _figures(weights) for name, weights in trained.items() if weights.exists()}
 
@@ -175,15 +174,15 @@ def _flop(model: Ojala) -> int:
     return int(counter.get_total_flops())
 
 
-def _tell(name: str, record: dict[str, object]) -> None:
+def _show(name: str, record: dict[str, object]) -> None:
     print(f"{name}: step {record['step']}, {record['seconds']} s", flush=True)
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """The figures as a Markdown table."""
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Render the results as a Markdown table."""
     head = ["variant", "parameters", "MFLOP per object", "draws", "s", *(column[0] for column in COLUMNS)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, of in found.items():
+    for name, of in results.items():
         cells = [name, f"{of['parameters']:,}", f"{of['mflop_per_object']:.0f}", f"{of['draws']:,}"]
         cells += [f"{of['seconds']:.0f}"]
         cells += [format(of["held_out"].get(part, {}).get(m, np.nan), form) for _, part, m, form in COLUMNS]
@@ -192,23 +191,23 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, check and write the table."""
+    """Train, measure and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and the table")
     parser.add_argument("--draws", type=int, default=DRAWS, help="of each training")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     settings = replace(
         SETTINGS,
-        steps=max(1, asked.draws // SETTINGS.batch_size),
-        note=f"Library {file_sha256(asked.library)}",
+        steps=max(1, options.draws // SETTINGS.batch_size),
+        note=f"Library {file_sha256(options.library)}",
     )
-    sky = load_sky(asked.library)
-    found = ablate(sky, HeldOutSky(sky), asked.out, settings, asked.only)
-    write_whole(UPath(asked.out / "ablation.json"), json.dumps(found, indent=1).encode())
-    write_whole(UPath(asked.out / "ablation.md"), f"{table(found)}\n".encode())
-    print(table(found))
+    sky = load_sky(options.library)
+    results = ablate(sky, HeldOutSky(sky), options.out, settings, options.only)
+    write_whole(UPath(options.out / "ablation.json"), json.dumps(results, indent=1).encode())
+    write_whole(UPath(options.out / "ablation.md"), f"{table(results)}\n".encode())
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What AVIS' embeddings are worth, on held-out mock pairs and on real spectra.
+"""Evaluation of AVIS on held-out mock pairs and on real spectra.
 
 ``python -m ojala.flows.evaluation.avis --weights FILE --towers FILE --library FILE --out DIR`` and, for real
 spectra, ``--spectra DIR`` writes ``<weights>.json`` and the model card ``<weights>.md``. ``--towers`` are the
-weights of the first stage, the towers alone; ``--tried NAME=FILE`` others to be compared on fewer
-objects: the card speaks of before, contrast, variance and kept.
+weights of the first stage, the towers alone; ``--tried NAME=FILE`` adds others to the comparison of
+objectives, on fewer objects.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 SIDES = {"joint": "embedding", "spectrum": "embedding_spectrum", "image": "embedding_image"}
 
 PROBED = ("log_mass", "teff")
-"""Labels that are read by a linear probe."""
+"""Labels of the linear probes."""
 
 AMONG = 1000
-"""Pairs among which the right side is sought."""
+"""Pairs of a retrieval."""
 
 MAPPED = 4000
-"""Most objects on a map whose trustworthiness is measured."""
+"""Largest number of objects for the trustworthiness of a map."""
 
 MANY = 100
-"""Real objects from which on neighbours are sought among them."""
+"""Smallest number of real objects for neighbours among them."""
 
 Report = dict[str, dict[str, float]]
 Embeddings = dict[str, np.ndarray]
@@ -58,72 +58,72 @@ Embeddings = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Samples:
-    """Mock pairs: neighbours from the side of the training, and held-out objects to be asked for."""
+    """Mock pairs: neighbours from the training side, and held-out queries."""
 
     neighbours: MockPairs
-    asked: MockPairs
+    queries: MockPairs
 
     @classmethod
-    def drawn(cls, sky: PairSky, neighbours: int, asked: int, seed: int = 7) -> Samples:
-        """So many of each."""
+    def drawn(cls, sky: PairSky, neighbours: int, queries: int, seed: int = 7) -> Samples:
+        """Draw samples."""
         rng = np.random.default_rng(seed)
-        return cls(sky.draw(neighbours, rng), sky.draw(asked, rng, held_out=True))
+        return cls(sky.draw(neighbours, rng), sky.draw(queries, rng, held_out=True))
 
 
 def embed(predictor: AvisPredictor, pairs: Pairs) -> Embeddings:
-    """Embeddings by `SIDES`."""
-    answers = predictor.predict(pairs)
-    return {side: answers[name] for side, name in SIDES.items()}
+    """Compute embeddings by `SIDES`."""
+    predictions = predictor.predict(pairs)
+    return {side: predictions[name] for side, name in SIDES.items()}
 
 
 def photometry(drawn: MockPairs, rng: np.random.Generator) -> np.ndarray:
-    """Asinh magnitudes in g, r and z with the noise of the Legacy Survey, as N x 3 numbers."""
+    """Draw asinh magnitudes in g, r and z with the noise of the Legacy Survey, shape (N, 3)."""
     error = to_flux(np.array(DEPTH)) / 5.0
     flux = drawn.images.flux + error * rng.standard_normal(drawn.images.flux.shape)
     return np.asarray(np.arcsinh(0.5 * flux / error), np.float32)
 
 
-def scaled(sample: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the sample's principal components, each brought to a scatter of 1, as the atlas has them."""
+def scaled(sample: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Project on the sample's principal components with unit scatter, as in an atlas."""
     axes = principal_axes(sample)
-    return project(sample, *axes), project(asked, *axes)
+    return project(sample, *axes), project(queries, *axes)
 
 
-def redshifts(samples: Samples, neighbours: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    """Redshift from the neighbours that are galaxies or quasars."""
-    of_sample, of_asked = samples.neighbours.objects, samples.asked.objects
+def redshifts(samples: Samples, neighbours: np.ndarray, queries: np.ndarray) -> dict[str, float]:
+    """Measure redshifts from neighbours that are galaxies or quasars."""
+    of_sample, of_queries = samples.neighbours.objects, samples.queries.objects
     far = (of_sample.class_code != CLASSES.index("STAR")) & np.isfinite(neighbours).all(axis=1)
-    z = neighbour_redshifts(neighbours[far], of_sample.z[far], asked)
-    return redshift_quality(z, of_asked.z, of_asked.class_code)
+    z = neighbour_redshifts(neighbours[far], of_sample.z[far], queries)
+    return redshift_quality(z, of_queries.z, of_queries.class_code)
 
 
-def measure(samples: Samples, neighbours: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    """Redshift from the neighbours as the atlas seeks them, and linear probes, of one kind of embedding."""
-    of_sample, of_asked = samples.neighbours.objects, samples.asked.objects
-    found = redshifts(samples, *scaled(neighbours, asked))
-    found["class"] = probe_class(neighbours, of_sample.class_code, asked, of_asked.class_code)
+def measure(samples: Samples, neighbours: np.ndarray, queries: np.ndarray) -> dict[str, float]:
+    """Measure redshifts of neighbours, as in an atlas, and linear probes of one kind of embedding."""
+    of_sample, of_queries = samples.neighbours.objects, samples.queries.objects
+    measures = redshifts(samples, *scaled(neighbours, queries))
+    measures["class"] = probe_class(neighbours, of_sample.class_code, queries, of_queries.class_code)
     for name in PROBED:
-        probed = probe_value(neighbours, of_sample.labels[name], asked, of_asked.labels[name])
-        found |= {f"{name}_{measure}": probed[measure] for measure in ("r2", "nmad")}
-    return found
+        probed = probe_value(neighbours, of_sample.labels[name], queries, of_queries.labels[name])
+        measures |= {f"{name}_{measure}": probed[measure] for measure in ("r2", "nmad")}
+    return measures
 
 
 def clusters(embedding: np.ndarray, class_code: np.ndarray) -> dict[str, float]:
-    """How HDBSCAN's clusters meet the classes, and how far a map of PaCMAP can be trusted."""
+    """Measure clusters against classes, and the trustworthiness of maps."""
     from sklearn.manifold import trustworthiness
 
     cluster, _ = fit_clusters(embedding)
     few, _ = scaled(embedding[:MAPPED], embedding[:1])
-    found = cluster_quality(cluster, class_code)
+    measures = cluster_quality(cluster, class_code)
     for dimensions in (2, 3):
-        place = fit_map(few, dimensions, seed=1)
-        found[f"trustworthiness_{dimensions}"] = float(trustworthiness(few, place, n_neighbors=15))
-    return found
+        points = fit_map(few, dimensions, seed=1)
+        measures[f"trustworthiness_{dimensions}"] = float(trustworthiness(few, points, n_neighbors=15))
+    return measures
 
 
-def both_ways(found: Embeddings) -> Report:
-    """Ranks of the right image for a spectrum, and of the right spectrum for an image."""
-    spectrum, image = (found[side][:AMONG] for side in ("spectrum", "image"))
+def both_ways(embeddings: Embeddings) -> Report:
+    """Measure the retrieval of images by spectra and of spectra by images."""
+    spectrum, image = (embeddings[side][:AMONG] for side in ("spectrum", "image"))
     return {
         "image of a spectrum": retrieval(spectrum, image),
         "spectrum of an image": retrieval(image, spectrum),
@@ -131,11 +131,11 @@ def both_ways(found: Embeddings) -> Report:
 
 
 def on_real_spectra(predictor: AvisPredictor, sky: PairSky, folder: Path, neighbours: int) -> Report:
-    """Redshifts of real galaxies and quasars by their spectra alone.
+    """Measure redshifts of real galaxies and quasars from their spectra alone.
 
-    Neighbours are mock objects that were seen with the same instrument, or the survey's other real objects.
+    Neighbours are mock objects observed with the same instrument, or the survey's other real objects.
     """
-    spectra, found = read_folder(folder), {}
+    spectra, report = read_folder(folder), {}
     for survey in ("DESI", "SDSS"):
         chosen = [s for s in spectra if s.survey == survey and s.object_class in ("GALAXY", "QSO")]
         if not chosen:
@@ -146,22 +146,22 @@ def on_real_spectra(predictor: AvisPredictor, sky: PairSky, folder: Path, neighb
         mock = sky.draw(neighbours, np.random.default_rng(9), instrument=survey)
         far = mock.objects.class_code != CLASSES.index("STAR")
         embedded = embed(predictor, mock.pairs)["spectrum"]
-        sample, asked = scaled(embedded[far], real)
-        answer = neighbour_redshifts(sample, mock.objects.z[far], asked)
-        found[f"{survey}, mock neighbours"] = redshift_quality(answer, z, code)
+        sample, queries = scaled(embedded[far], real)
+        predicted = neighbour_redshifts(sample, mock.objects.z[far], queries)
+        report[f"{survey}, mock neighbours"] = redshift_quality(predicted, z, code)
         if len(chosen) >= MANY:
-            seen = np.isfinite(real).all(axis=1)
-            among, _ = scaled(real[seen], real[seen])
-            answer = neighbour_redshifts(among, z[seen], among)
-            found[f"{survey}, real neighbours"] = redshift_quality(answer, z[seen], code[seen])
-    return found
+            known = np.isfinite(real).all(axis=1)
+            among, _ = scaled(real[known], real[known])
+            predicted = neighbour_redshifts(among, z[known], among)
+            report[f"{survey}, real neighbours"] = redshift_quality(predicted, z[known], code[known])
+    return report
 
 
 def _without_image(chosen: list[Spectrum]) -> Pairs:
     flat = Spectra.from_arrays([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in chosen])
     shape = (len(chosen), 3, 64, 64)
-    nothing = np.zeros(shape, np.float32)
-    return Pairs(flat, Images(nothing, nothing, np.full(shape[:2], np.nan, np.float32)))
+    empty = np.zeros(shape, np.float32)
+    return Pairs(flat, Images(empty, empty, np.full(shape[:2], np.nan, np.float32)))
 
 
 def evaluate(
@@ -170,38 +170,38 @@ def evaluate(
     sky: PairSky,
     *,
     neighbours: int,
-    asked: int,
+    queries: int,
     spectra: Path | None,
     tried: Mapping[str, Path],
     few: int,
 ) -> dict[str, Report]:
-    """All measures, by table.
+    """Compute all measures, by table of the card.
 
     Parameters
     ----------
     weights, towers : Path
-        Weights to be judged, and those of the towers before the joint objective.
+        Evaluated weights, and those of the first stage.
     sky : PairSky
-        Source of the mock pairs.
-    neighbours, asked : int
-        Mock pairs among which neighbours are sought, and held-out ones.
+        Sampler of mock pairs.
+    neighbours, queries : int
+        Numbers of mock pairs for neighbours and of held-out pairs.
     spectra : Path, optional
         Folder of real spectra.
     tried : mapping of str to Path
-        Weights to be compared.
+        Weights for the comparison of objectives.
     few : int
-        Neighbours for that; a third as many held-out pairs are asked for.
+        Neighbours for the comparison, with a third as many held-out pairs.
     """
-    samples = Samples.drawn(sky, neighbours, asked)
+    samples = Samples.drawn(sky, neighbours, queries)
     rng = np.random.default_rng(8)
     predictor = AvisPredictor.load(weights, precision="bf16", batch_size=32)
-    there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.asked))
+    there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.queries))
     kinds = {side: (there[side], here[side]) for side in SIDES}
     alone = AvisPredictor.load(towers, precision="bf16", batch_size=32)
-    before = [embed(alone, one.pairs) for one in (samples.neighbours, samples.asked)]
+    before = [embed(alone, one.pairs) for one in (samples.neighbours, samples.queries)]
     for side in ("spectrum", "image"):
         kinds[f"{side} tower alone"] = (before[0][side], before[1][side])
-    magnitudes = [photometry(one, rng) for one in (samples.neighbours, samples.asked)]
+    magnitudes = [photometry(one, rng) for one in (samples.neighbours, samples.queries)]
     kinds["PCA of g, r, z"] = (magnitudes[0], magnitudes[1])
     code = samples.neighbours.objects.class_code
     grouped = ("joint", "spectrum", "image", "spectrum tower alone", "PCA of g, r, z")
@@ -219,18 +219,18 @@ def evaluate(
 
 
 def compare(tried: Mapping[str, Path], sky: PairSky, few: int) -> Report:
-    """Objectives against each other, on the same pairs."""
-    samples, found = Samples.drawn(sky, few, max(AMONG, few // 3), seed=11), {}
+    """Compare objectives on the same pairs."""
+    samples, report = Samples.drawn(sky, few, max(AMONG, few // 3), seed=11), {}
     for name, path in tried.items():
         predictor = AvisPredictor.load(path, precision="bf16", batch_size=32)
-        there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.asked))
+        there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.queries))
         for side in SIDES:
-            found[f"{name}, {side}"] = measure(samples, there[side], here[side])
-        found[f"{name}, joint"] |= (
+            report[f"{name}, {side}"] = measure(samples, there[side], here[side])
+        report[f"{name}, joint"] |= (
             cluster_quality(fit_clusters(there["joint"])[0], samples.neighbours.objects.class_code)
             | both_ways(here)["image of a spectrum"]
         )
-    return found
+    return report
 
 
 def _named(text: str) -> tuple[str, Path]:
@@ -256,7 +256,7 @@ if __name__ == "__main__":
         arguments.towers,
         PairSky(load_sky(arguments.library)),
         neighbours=arguments.neighbours,
-        asked=arguments.asked,
+        queries=arguments.asked,
         spectra=arguments.spectra,
         tried=dict(arguments.tried),
         few=arguments.few,

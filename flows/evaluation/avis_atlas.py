@@ -1,9 +1,8 @@
-"""The atlas that comes with AVIS' weights, fitted on simulated pairs, and how well it places others.
+"""Bundled atlas of AVIS: fit on simulated pairs, and evaluation on held-out pairs.
 
 ``python -m ojala.flows.evaluation.avis_atlas --weights FILE --library FILE --out FILE`` draws pairs of the
-library's training side, embeds them and fits the atlas; then it places pairs of the held-out side and prints,
-as JSON, how well maps keep neighbours, how clusters go with classes, and how good the neighbours' redshifts
-are.
+library's training side, embeds them, fits the atlas, places pairs of the held-out side, and prints the
+trustworthiness of the maps and measures of clusters and redshifts as JSON.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ PAIRS = 10_000
 """Objects of the atlas."""
 
 HELD_OUT = 2_000
-"""Objects that it is tried on."""
+"""Held-out objects."""
 
 NEAR = 10
-"""Neighbours that a map should keep."""
+"""Neighbours for the trustworthiness."""
 
-_AT_ONCE = 256
+_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Embeddings of N simulated pairs, with what is known of them.
+    """Embeddings of N simulated pairs with redshifts and classes.
 
     Attributes
     ----------
@@ -58,29 +57,29 @@ class Embedded:
 def embed_pairs(
     sky: PairSky, predictor: AvisPredictor, n: int, seed: int, *, held_out: bool = False
 ) -> Embedded:
-    """Draw ``n`` pairs, by turns through each spectrograph, and embed those of which anything is seen."""
+    """Draw ``n`` pairs of alternating spectrographs, and embed those with usable pixels."""
     embedding, z, codes = [], [], []
-    for k, begin in enumerate(range(0, n, _AT_ONCE)):
+    for k, begin in enumerate(range(0, n, _BLOCK)):
         rng = np.random.default_rng([seed, int(held_out), k])
-        size, instrument = min(_AT_ONCE, n - begin), INSTRUMENT_CYCLE[k % len(INSTRUMENT_CYCLE)]
+        size, instrument = min(_BLOCK, n - begin), INSTRUMENT_CYCLE[k % len(INSTRUMENT_CYCLE)]
         drawn = sky.draw(size, rng, instrument=instrument, held_out=held_out)
-        made = predictor.predict(drawn.pairs)["embedding"]
-        known = np.isfinite(made).all(axis=1)
-        embedding.append(made[known])
+        vectors = predictor.predict(drawn.pairs)["embedding"]
+        known = np.isfinite(vectors).all(axis=1)
+        embedding.append(vectors[known])
         z.append(drawn.objects.z[known].astype(np.float32))
         codes.append(drawn.objects.class_code[known])
     return Embedded(np.concatenate(embedding), np.concatenate(z), np.concatenate(codes))
 
 
 def quality(atlas: Atlas, sample: Embedded, other: Embedded) -> dict[str, object]:
-    """How well an atlas shows its own sample, and places others.
+    """Evaluate an atlas on its own sample and on other objects.
 
     Returns
     -------
     dict
         Trustworthiness of both maps (scikit-learn's, 10 neighbours) for as many of the sample as there are
         others, and for the others; `ojala.models.avis.evaluation.cluster_quality` of both; of the others,
-        `ojala.models.avis.evaluation.redshift_quality` of the redshifts that the atlas tells.
+        `ojala.models.avis.evaluation.redshift_quality` of the redshifts from the atlas.
     """
     from sklearn.manifold import trustworthiness
 
@@ -90,42 +89,42 @@ def quality(atlas: Atlas, sample: Embedded, other: Embedded) -> dict[str, object
         "map3": np.stack([places[f"map3_{axis}"] for axis in "xyz"], axis=1),
     }
     n = len(other.embedding)
-    found: dict[str, object] = {
+    measures: dict[str, object] = {
         "clusters_sample": cluster_quality(atlas.cluster, sample.class_code),
         "clusters_placed": cluster_quality(places["cluster"], other.class_code),
         "redshift_placed": redshift_quality(places["z_nn"].astype(float), other.z, other.class_code),
     }
     for name, placed in maps.items():
         own = getattr(atlas, name)[:n]
-        found[f"trustworthiness_{name}"] = {
+        measures[f"trustworthiness_{name}"] = {
             "sample": float(trustworthiness(atlas.embedding[:n], own, n_neighbors=NEAR)),
             "placed": float(trustworthiness(other.embedding, placed, n_neighbors=NEAR)),
         }
-    return found
+    return measures
 
 
 def main() -> None:
-    """Fit, write and try."""
+    """Fit, write and evaluate."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, help="weights of AVIS")
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
     parser.add_argument("--out", type=Path, required=True, help="file of the atlas")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="objects of the atlas")
-    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="objects that it is tried on")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="held-out objects")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     begin = time.perf_counter()
-    sky, predictor = PairSky(load_sky(asked.library)), AvisPredictor.load(asked.weights)
+    sky, predictor = PairSky(load_sky(options.library)), AvisPredictor.load(options.weights)
     with torch.inference_mode():
-        sample = embed_pairs(sky, predictor, asked.pairs, asked.seed)
-        other = embed_pairs(sky, predictor, asked.held_out, asked.seed, held_out=True)
+        sample = embed_pairs(sky, predictor, options.pairs, options.seed)
+        other = embed_pairs(sky, predictor, options.held_out, options.seed, held_out=True)
     about: dict[str, object] = {"pairs": "simulated, of the training side of the library"}
     atlas = fit_atlas(
-        sample.embedding, sample.z, weights_sha256=predictor.weights_sha256, seed=asked.seed, about=about
+        sample.embedding, sample.z, weights_sha256=predictor.weights_sha256, seed=options.seed, about=about
     )
-    write_atlas(asked.out, atlas)
-    found = quality(read_atlas(asked.out, predictor.weights_sha256), sample, other)
-    print(json.dumps({**found, "seconds": round(time.perf_counter() - begin)}, indent=1))
+    write_atlas(options.out, atlas)
+    measures = quality(read_atlas(options.out, predictor.weights_sha256), sample, other)
+    print(json.dumps({**measures, "seconds": round(time.perf_counter() - begin)}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What is lost when bands are missing: the same rows with fewer of them.
+"""Accuracy of OJALÁ with missing bands.
 
-``python -m ojala.flows.evaluation.missing_bands --photometry DIR --truth FILE`` asks OJALÁ's weights about
-the rows as they are, with 40 of the 54 narrow bands (another random choice for each object), and without
-WISE, the Legacy Surveys or both, and prints accuracy side by side: of all rows, and of those brighter than i
-= 21. The truth may be of real objects or of a mock sky.
+``python -m ojala.flows.evaluation.missing_bands --photometry DIR --truth FILE`` predicts the rows as they
+are, with 40 of the 54 narrow bands (another random choice for each object), and without WISE, the Legacy
+Surveys or both, and prints the accuracy of all rows and of those brighter than i = 21. The truth may be of
+real objects or of a mock sky.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ojala.pipeline.quality.validation.samples import BRIGHT
 from ojala.pipeline.quality.validation.truth import read_truth
 
 N_NARROW = 40
-"""Narrow bands that are left."""
+"""Number of remaining narrow bands."""
 
 _NARROW = np.flatnonzero([band.is_narrow for band in MODEL_BANDS])
 _LEGACY, _WISE = (np.array([b.system is s for b in MODEL_BANDS]) for s in (System.LEGACY, System.WISE))
 
 
 def fewer_narrow_bands(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Bands to leave out so that `N_NARROW` of the narrow ones remain; bool of shape (n, 63)."""
+    """Draw bands to leave out so that `N_NARROW` narrow ones remain; bool of shape (n, 63)."""
     lost = np.zeros((n, len(MODEL_BANDS)), dtype=bool)
     order = rng.random((n, len(_NARROW))).argsort(axis=1)
     np.put_along_axis(lost, _NARROW[order[:, N_NARROW:]], True, axis=1)
@@ -44,14 +44,14 @@ def fewer_narrow_bands(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def without(rows: LabelledRows, lost: np.ndarray) -> LabelledRows:
-    """The rows without some bands, bool that spreads to (N, 63)."""
+    """Mask bands of rows; ``lost`` is bool and broadcasts to (N, 63)."""
     p = rows.photometry
     flux, error = (np.where(lost, np.float32(np.nan), values) for values in (p.flux, p.error))
     return replace(rows, photometry=replace(p, flux=flux, error=error, usable=p.usable & ~lost))
 
 
 def cases(rows: LabelledRows) -> dict[str, LabelledRows]:
-    """The rows as they are and with bands left out, by what is left."""
+    """Make the rows as observed and with missing bands, by name of the case."""
     fewer = fewer_narrow_bands(len(rows.z), np.random.default_rng(N_NARROW))
     return {
         "as observed": rows,
@@ -63,7 +63,7 @@ def cases(rows: LabelledRows) -> dict[str, LabelledRows]:
 
 
 def bright(rows: LabelledRows) -> LabelledRows:
-    """The rows brighter than `BRIGHT` in iSDSS, corrected for Galactic extinction."""
+    """Select rows brighter than `BRIGHT` in iSDSS, corrected for Galactic extinction."""
     chosen = rows.photometry.reference()[0] > 10.0 ** (-0.4 * (BRIGHT - AB_ZERO))
     p = rows.photometry
     photometry = Photometry(p.flux[chosen], p.error[chosen], p.ebv[chosen], p.usable[chosen])
@@ -71,20 +71,20 @@ def bright(rows: LabelledRows) -> LabelledRows:
 
 
 def main() -> None:
-    """Compare and print."""
+    """Evaluate and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photometry", type=UPath, required=True, help="photometry catalogue")
-    parser.add_argument("--truth", type=UPath, required=True, help="its known objects")
+    parser.add_argument("--truth", type=UPath, required=True, help="labels of its objects")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "ojala-base.safetensors")
-    asked = parser.parse_args()
-    rows = read_labelled_rows(asked.photometry, read_truth(asked.truth))
+    options = parser.parse_args()
+    rows = read_labelled_rows(options.photometry, read_truth(options.truth))
     for name, some in (("all", rows), (f"i < {BRIGHT:g}", bright(rows))):
         methods = [
-            replace(run_ojala(asked.weights, case.photometry), name=left)
+            replace(run_ojala(options.weights, case.photometry), name=left)
             for left, case in cases(some).items()
         ]
         n = len(some.z)
-        print(f"\n{asked.photometry}, {name}: {n:,} rows\n\n{markdown(some, methods, some.first(n))}")
+        print(f"\n{options.photometry}, {name}: {n:,} rows\n\n{markdown(some, methods, some.first(n))}")
 
 
 if __name__ == "__main__":

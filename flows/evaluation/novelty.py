@@ -1,10 +1,9 @@
-"""How well novelty finds what a network has never seen: a small network is trained without rare kinds.
+"""Evaluation of the novelty score: detection of rare kinds by a small network that is trained without them.
 
 ``python -m ojala.flows.evaluation.novelty --library FILE --out DIR`` trains on a sky without extreme
-emitters, white dwarfs and quasars at z > 4 (`ojala.models.simulation.skies.photometric.RARE`), records what
-known objects look like, and prints how well the score tells each of the kinds from held-out objects of the
-sky that it knows. A quarter of an hour with one thread on a shared machine; `NOVELTY.md` next to this file
-has what came out.
+emitters, white dwarfs and quasars at z > 4 (`ojala.models.simulation.skies.photometric.RARE`), fits the
+score, and prints how well it separates each kind from held-out objects of the same sky. A quarter of an hour
+with one thread; the results are in `NOVELTY.md` next to this file.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.ojala import HeldOutSky
+from ojala.models.evaluation.metrics import area_under_curve
 from ojala.models.ojala.checkpoint import load
 from ojala.models.ojala.network import PRESETS, OjalaConfig
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
@@ -33,17 +33,17 @@ DRAWS = 204_800
 """Draws of the training by default."""
 
 BRIGHT = 3.0
-"""Depth (median signal-to-noise ratio of 10) above which objects are also counted apart."""
+"""Lower limit of the depth of bright objects (a median signal-to-noise ratio of 10)."""
 
 
 def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[str, float]]:
-    """Train without the rare kinds, and score them.
+    """Train without the rare kinds and measure their scores.
 
     Returns
     -------
     dict of dict
-        For each kind, and for it among bright objects: ``n``, ``auc``, the chance that one of it has a higher
-        novelty than an object of the sky, and ``novel``, the share with a novelty above 1.
+        For each kind, and its bright objects: ``n``; ``auc``, the probability of a higher novelty than that
+        of an object of the sky; ``novel``, the fraction with a novelty above 1.
     """
     PRESETS["left-out"] = SMALL
     sky = load_sky(library, without=frozenset(RARE))
@@ -63,28 +63,22 @@ def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[
     novelty = fit_novelty(known, ask(model, sky.draw(3000, draw, held_out=True)))
     usual = ask(model, sky.draw(3000, draw, held_out=True))
     kinds = {"known objects": usual} | {kind: ask(model, sky.draw_rare(kind, 500, draw)) for kind in RARE}
-    found = {}
+    measures = {}
     for kind, raw in kinds.items():
         for label, faintest in (("", -np.inf), (", bright", BRIGHT)):
             score, reference = (_score(novelty, r.rows(r.depth > faintest)) for r in (raw, usual))
-            found[f"{kind}{label}"] = {
+            own = np.arange(len(score) + len(reference)) < len(score)
+            measures[f"{kind}{label}"] = {
                 "n": float(len(score)),
-                "auc": chance_above(score, reference),
+                "auc": float(area_under_curve(np.concatenate([score, reference]), own)),
                 "novel": float((score > 1).mean()),
             }
-    return found
+    return measures
 
 
 def _score(novelty: Novelty, raw: RawAnswers) -> np.ndarray:
     vector = raw_vector(raw.class_logits, raw.scalars)
     return np.asarray(novelty.score(raw.embedding, vector, raw.depth))
-
-
-def chance_above(score: np.ndarray, reference: np.ndarray) -> float:
-    """Chance that a score is above one of the reference, equal ones counting half (area under the ROC)."""
-    ordered = np.sort(reference)
-    below, up_to = (np.searchsorted(ordered, score, side) for side in ("left", "right"))
-    return float((below + up_to).mean() / (2 * len(reference)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter1d
 
 from ojala.catalogs_schema.specpt import SpecPTFlag
 from ojala.flows.mocks.library import load_sky
@@ -32,19 +33,19 @@ from ojala.pipeline.ingest.surveys.folder import read_folder
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 
 BRIGHT_SKY = 20.0
-"""Equivalent width over the sky's continuum from which a line of the sky counts as bright [Angstrom]."""
+"""Smallest equivalent width over the sky's continuum of a bright sky line [Angstrom]."""
 
 DOUBTFUL = (
     SpecPTFlag.Z_MULTIMODAL | SpecPTFlag.Z_UNCERTAIN | SpecPTFlag.POOR_RECONSTRUCTION | SpecPTFlag.FEW_PIXELS
 )
-"""Flags of answers that are not to be trusted."""
+"""Flags of unreliable predictions."""
 
 Report = dict[str, dict[str, float]]
 
 
 def on_mock_spectra(predictor: SpecPTPredictor, sky: SpectraSky, n: int) -> Report:
-    """Redshifts and reconstructions of ``n`` held-out objects of each kind of target."""
-    found: Report = {}
+    """Measure redshifts and reconstructions of ``n`` held-out objects of each kind of target."""
+    report: Report = {}
     desi = INSTRUMENTS["DESI"]
     well_calibrated = replace(desi, calibration=0.0)
     for targets in TARGETS:
@@ -52,15 +53,15 @@ def on_mock_spectra(predictor: SpecPTPredictor, sky: SpectraSky, n: int) -> Repo
         objects = sky.draw_objects(n, rng, held_out=True, targets=targets)
         truth = sky.noiseless(objects, desi)
         drawn = sky.observe(objects, desi, rng)
-        found[targets] = measures(predictor.predict(drawn.spectra), drawn.labels["z"])
+        report[targets] = measures(predictor.predict(drawn.spectra), drawn.labels["z"])
         exact = sky.observe(objects, well_calibrated, rng)  # deviations from the truth are noise alone
-        found[targets] |= at_sky_lines(exact.spectra, truth, predictor.predict(exact.spectra))
-        found[targets]["truth nmad"] = _loss_of_truth(exact.spectra, truth, GRIDS[predictor.grid])
-    return found
+        report[targets] |= at_sky_lines(exact.spectra, truth, predictor.predict(exact.spectra))
+        report[targets]["truth nmad"] = _loss_of_truth(exact.spectra, truth, GRIDS[predictor.grid])
+    return report
 
 
 def _loss_of_truth(spectra: Spectra, truth: np.ndarray, grid: Grid) -> float:
-    """Median over the spectra of the loss that a perfect reconstruction would have."""
+    """Median over the spectra of the loss of a perfect reconstruction."""
     exact = replace(spectra, flux=truth.ravel())
     flux, ivar, median = standardise(*rebin(spectra, grid))
     tensors = (torch.from_numpy(a) for a in (flux, ivar, rebin(exact, grid)[0] / median[:, None]))
@@ -68,55 +69,54 @@ def _loss_of_truth(spectra: Spectra, truth: np.ndarray, grid: Grid) -> float:
 
 
 def on_real_spectra(predictor: SpecPTPredictor, objects: Sequence[Spectrum]) -> Report:
-    """Redshifts of real objects against those of their surveys, by survey and class."""
-    found = {}
+    """Measure redshifts of real objects against those of their surveys, by survey and class."""
+    report = {}
     spectra = Spectra.from_arrays([(s.wavelength, s.flux, s.ivar) for s in objects])
-    answers = predictor.predict(spectra)
+    predictions = predictor.predict(spectra)
     kinds = np.array([f"{s.survey} {s.object_class}" for s in objects])
     z = np.array([s.z for s in objects])
     for kind in sorted(set(kinds)):
         rows = kinds == kind
-        found[kind] = measures({name: values[rows] for name, values in answers.items()}, z[rows])
-    return found
+        report[kind] = measures({name: values[rows] for name, values in predictions.items()}, z[rows])
+    return report
 
 
-def measures(answers: dict[str, np.ndarray], z: np.ndarray) -> dict[str, float]:
-    """Redshift measures of all rows with an answer, and of those without a flag of doubt."""
+def measures(predictions: dict[str, np.ndarray], z: np.ndarray) -> dict[str, float]:
+    """Compute redshift measures of all predicted rows, and of those without a flag of `DOUBTFUL`."""
     z = np.asarray(z, np.float64)
-    sure = (answers["flags"] & int(DOUBTFUL)) == 0
+    sure = (predictions["flags"] & int(DOUBTFUL)) == 0
     found = {
         "rows": float(len(z)),
-        "answered": float(np.isfinite(answers["z"]).mean()),
-        "median snr": float(np.nanmedian(answers["snr"])),
+        "answered": float(np.isfinite(predictions["z"]).mean()),
+        "median snr": float(np.nanmedian(predictions["snr"])),
         "sure": float(sure.mean()),
-        "reconstruction_chi2": float(np.nanmedian(answers["reconstruction_chi2"])),
-        "reconstruction_nmad": float(np.nanmedian(answers["reconstruction_nmad"])),
-        **redshift_metrics(answers["z"].astype(np.float64), z),
+        "reconstruction_chi2": float(np.nanmedian(predictions["reconstruction_chi2"])),
+        "reconstruction_nmad": float(np.nanmedian(predictions["reconstruction_nmad"])),
+        **redshift_metrics(predictions["z"].astype(np.float64), z),
     }
     if sure.any():
-        of_sure = redshift_metrics(answers["z"][sure].astype(np.float64), z[sure])
+        of_sure = redshift_metrics(predictions["z"][sure].astype(np.float64), z[sure])
         found |= {f"sure {name}": value for name, value in of_sure.items()}
-    pull = np.abs(answers["z"] - z) / answers["z_err"]
+    pull = np.abs(predictions["z"] - z) / predictions["z_err"]
     return found | {"within z_err": float(np.nanmean(pull < 1.0))}
 
 
-def at_sky_lines(spectra: Spectra, truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, float]:
-    """Whether the lines of the night sky are reconstructed.
+def at_sky_lines(spectra: Spectra, truth: np.ndarray, predictions: dict[str, np.ndarray]) -> dict[str, float]:
+    """Measure the fraction of the noise that is reconstructed, at bright sky lines and elsewhere.
 
-    On the grid of the stored reconstructions, beyond 7200 A, at bright lines of the sky and elsewhere: which
-    share of the spectra's noise is in the reconstructions. It is the slope of a fit of the deviations of the
-    reconstruction from the noiseless spectrum to those of the observed one, what is smooth in either taken
-    away first; spectra should be without errors of calibration.
+    It is the slope of a fit of the deviations of the reconstruction from the noiseless spectrum to those of
+    the observed one, after subtraction of the running mean, on the grid of the stored reconstructions beyond
+    7200 A. Spectra should have no calibration errors.
     """
-    unit = answers["flux_median"][:, None]
+    unit = predictions["flux_median"][:, None]
     exact = (
         rebin(replace(spectra, flux=truth.ravel()), STORED_GRID)[0] / unit
     )  # with the weights of the observed
     observed, ivar = rebin(spectra, STORED_GRID)
-    used = (ivar > 0.0) & np.isfinite(unit) & np.isfinite(answers["reconstruction"])
+    used = (ivar > 0.0) & np.isfinite(unit) & np.isfinite(predictions["reconstruction"])
     noise, repeated = (
         _without_smooth(np.where(used, flux - exact, 0.0), used)
-        for flux in (observed / unit, answers["reconstruction"].astype(np.float32))
+        for flux in (observed / unit, predictions["reconstruction"].astype(np.float32))
     )
     on_line = np.zeros(STORED_GRID.size, bool)
     on_line[
@@ -132,13 +132,9 @@ def at_sky_lines(spectra: Spectra, truth: np.ndarray, answers: dict[str, np.ndar
 
 
 def _without_smooth(values: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Values (N, P) less their mean over the used of the 41 pixels around; 0 where not used."""
-    kernel = np.ones(41)
-    mean = np.zeros(values.shape)
-    for row, (value, use) in enumerate(zip(values, used, strict=True)):
-        total, count = np.convolve(value, kernel, "same"), np.convolve(use.astype(float), kernel, "same")
-        mean[row] = total / np.maximum(count, 1.0)
-    return np.where(used, values - mean, 0.0)
+    """Subtract the running mean over 41 pixels from values (N, P), 0 where not used."""
+    total, count = (uniform_filter1d(x.astype(float), 41, mode="constant") for x in (values, used))
+    return np.where(used, values - total / np.maximum(count, 1.0 / 41.0), 0.0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a trained tokenizer is worth, on held-out mock spectra and on real ones.
+"""Evaluation of the spectral tokenizer on held-out mock spectra and on real ones.
 
 ``python -m ojala.flows.evaluation.spectral_tokenizer --weights FILE --library FILE --out DIR`` and, for real
 objects, ``--spectra DIR`` (see `ojala.pipeline.ingest.surveys.folder`) and ``--stars CSV`` (LAMOST's stellar
@@ -31,76 +31,76 @@ from ojala.pipeline.ingest.surveys.lamost import read_lamost
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 
 HALVES = {"whole": (0.0, np.inf), "blue half": (0.0, 6712.0), "red half": (6712.0, np.inf)}
-"""Ranges of wavelength [Angstrom] of DESI's spectra: what is left of them."""
+"""Ranges of wavelength [Angstrom] for cropped spectra of DESI."""
 
 CLEAR = 3.0
-"""Median signal-to-noise ratio of a pixel above which spectra are also judged apart."""
+"""Lower limit of the median signal-to-noise ratio of the separate sample of clear spectra."""
 
 BRIGHT = (20.0, 100.0)
-"""Signal-to-noise ratios of the spectra in which objects are sought for a second time."""
+"""Range of signal-to-noise ratios of bright spectra in the retrieval."""
 
 Report = dict[str, dict[str, float]]
 
 
 def on_mock_spectra(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: int) -> Report:
-    """Quality on ``n`` held-out objects of each instrument, and on DESI's with half of the range cut away."""
+    """Measure quality on ``n`` held-out objects of each instrument, and on cropped spectra of DESI."""
     rng = np.random.default_rng(7)
-    found = {}
+    report = {}
     for name in SIGNAL_TO_NOISE:
         drawn = draw_spectra(sky, name, n, rng, rng, held_out=True)
-        answers = predictor.predict(drawn.spectra)
-        found[name] = quality(answers, drawn.class_code, drawn.labels)
+        predictions = predictor.predict(drawn.spectra)
+        report[name] = quality(predictions, drawn.class_code, drawn.labels)
         clear = np.array([np.median(flux * np.sqrt(ivar)) > CLEAR for _, flux, ivar in drawn.spectra])
-        found[f"{name}, S/N > {CLEAR:g}"] = quality(
-            {key: values[clear] for key, values in answers.items()},
+        report[f"{name}, S/N > {CLEAR:g}"] = quality(
+            {key: values[clear] for key, values in predictions.items()},
             drawn.class_code[clear],
             {key: values[clear] for key, values in drawn.labels.items()},
         )
         if name == "DESI":
-            found |= _in_halves(predictor, drawn)
-    return found
+            report |= _in_halves(predictor, drawn)
+    return report
 
 
 def _in_halves(predictor: SpectralTokenizerPredictor, drawn: LabelledSpectra) -> Report:
-    """Quality with half of the range cut away, and how well each half is reconstructed then."""
-    found = {}
+    """Measure quality on halves of the wavelength range, and the reconstruction of each half."""
+    report = {}
     for label, limits in HALVES.items():
-        left = crop(drawn.spectra, *limits)
-        measures = quality(predictor.predict(left), drawn.class_code, drawn.labels)
-        made = predictor.reconstruct(left, [wavelength for wavelength, _, _ in drawn.spectra])
+        cropped = crop(drawn.spectra, *limits)
+        measures = quality(predictor.predict(cropped), drawn.class_code, drawn.labels)
+        made = predictor.reconstruct(cropped, [wavelength for wavelength, _, _ in drawn.spectra])
         for part, part_limits in HALVES.items():
-            like = reconstruction_quality(drawn.spectra, made, *part_limits)
-            measures |= {f"{measure} of the {part}": value for measure, value in like.items()}
-        found["DESI" if label == "whole" else f"DESI, {label}"] = measures
-    return found
+            own = reconstruction_quality(drawn.spectra, made, *part_limits)
+            measures |= {f"{measure} of the {part}": value for measure, value in own.items()}
+        report["DESI" if label == "whole" else f"DESI, {label}"] = measures
+    return report
 
 
 def same_objects(predictor: SpectralTokenizerPredictor, sky: SpectraSky, n: int) -> Report:
-    """How well ``n`` held-out objects are found again by their embedding from another instrument."""
+    """Measure the retrieval of ``n`` held-out objects by their embedding from another instrument."""
     rng = np.random.default_rng(8)
     objects = sky.draw_objects(n, rng, held_out=True)
-    found = {}
+    report = {}
     for label, wanted in (("", SIGNAL_TO_NOISE), (", bright", dict.fromkeys(SIGNAL_TO_NOISE, BRIGHT))):
         embedding = {}
         for name, signal in wanted.items():
             drawn = sky.observe(objects, INSTRUMENTS[name], rng, signal_to_noise=signal)
             embedding[name] = predictor.predict(drawn.spectra)["embedding"]
         for one, other in combinations(wanted, 2):
-            found[f"{one} in {other}{label}"] = retrieval(embedding[one], embedding[other])
-    return found
+            report[f"{one} in {other}{label}"] = retrieval(embedding[one], embedding[other])
+    return report
 
 
 def on_real_spectra(predictor: SpectralTokenizerPredictor, folder: Path, stars: Path | None) -> Report:
-    """Quality on real spectra by survey, the truth being the surveys' own class, redshift and parameters."""
+    """Measure quality on real spectra by survey, against the surveys' class, redshift and parameters."""
     spectra = read_folder(folder)
-    found = {}
+    report = {}
     for survey in sorted({spectrum.survey for spectrum in spectra}):
-        found[f"real {survey}"] = _quality_of(predictor, [s for s in spectra if s.survey == survey])
+        report[f"real {survey}"] = _quality_of(predictor, [s for s in spectra if s.survey == survey])
     if stars is not None:
         known = LabelIndex([read_lamost_table(UPath(stars))])
         lamost = [read_lamost(UPath(path), known) for path in sorted(folder.glob("lamost/spec-*.fits*"))]
-        found["real LAMOST with parameters"] = _quality_of(predictor, [s for s in lamost if s.labels])
-    return found
+        report["real LAMOST with parameters"] = _quality_of(predictor, [s for s in lamost if s.labels])
+    return report
 
 
 def _quality_of(predictor: SpectralTokenizerPredictor, spectra: Sequence[Spectrum]) -> dict[str, float]:
@@ -114,7 +114,7 @@ def _quality_of(predictor: SpectralTokenizerPredictor, spectra: Sequence[Spectru
 
 
 def as_text(report: Report) -> Iterable[str]:
-    """One line per sample and measure."""
+    """Format one line per sample and measure."""
     for sample, measures in report.items():
         yield sample
         yield from (f"    {name:32s} {value:.4f}" for name, value in measures.items())
@@ -132,12 +132,12 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="folder for the measures and the card")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    asked = SpectralTokenizerPredictor.load(arguments.weights, precision="bf16")
+    predictor = SpectralTokenizerPredictor.load(arguments.weights, precision="bf16")
     mock = SpectraSky(load_sky(arguments.library).population)
-    measured = on_mock_spectra(asked, mock, arguments.objects)
-    measured |= same_objects(asked, mock, arguments.objects)
+    measured = on_mock_spectra(predictor, mock, arguments.objects)
+    measured |= same_objects(predictor, mock, arguments.objects)
     if arguments.spectra is not None:
-        measured |= on_real_spectra(asked, arguments.spectra, arguments.stars)
+        measured |= on_real_spectra(predictor, arguments.spectra, arguments.stars)
     real = " --spectra DIR --stars CSV" if arguments.stars else ""
     command = (
         f"python -m ojala.flows.evaluation.spectral_tokenizer --weights {arguments.weights.name}"

@@ -1,4 +1,4 @@
-"""Draws from observed spectra as files: sharded, resumable, each file whole."""
+"""Mock photometry from observed spectra, in sharded files; resumable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import photometry_table, truth_table
-from ojala.flows.mocks.observed import open_observed_sky, places
+from ojala.flows.mocks.observed import open_observed_sky, positions_of
 from ojala.models.data import LabelledPhotometry
 from ojala.models.simulation.skies.observed import ObservedSky
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
@@ -24,28 +24,28 @@ from ojala.pipeline.storage.files import sha256_of, write_whole
 from ojala.pipeline.storage.hats import LEAVES
 
 SHARD_ROWS = 500_000
-"""Draws in a file."""
+"""Draws per file."""
 
 SETTINGS = "synthesis.json"
-"""Where a folder of draws says how they were made."""
+"""File with the settings of the draws in a folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawSettings:
-    """What decides the draws in a folder.
+    """Settings of the draws in a folder.
 
     Attributes
     ----------
     spectra_sha256 : str
-        Hash of the catalogue's list of leaves, which holds the leaves' hashes.
+        SHA-256 of the catalogue's list of leaves, which contains the hashes of the leaves.
     curves_sha256 : str
-        Hash of the transmission curves.
+        SHA-256 of the transmission curves.
     draws, seed : int
-        How many, from which seed.
+        Number of draws and their seed.
     held_out : bool
-        From which side of the split.
+        Side of the split.
     shard_rows : int
-        Draws in a file.
+        Draws per file.
     """
 
     spectra_sha256: str
@@ -67,34 +67,34 @@ def write_draws(
     shard_rows: int = SHARD_ROWS,
     report: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Draw mock photometry from a spectra catalogue into Parquet files, or go on where that was left.
+    """Draw mock photometry from a spectra catalogue into Parquet files, or resume.
 
-    ``photometry-00000.parquet`` has the columns of the photometry contract that ``ojala ingest`` wants,
-    ``truth-00000.parquet`` by the same key class, redshift, labels, and the spectrum and the object that it
-    was drawn from (``spectrum_id``, ``primary_id``). Each file is written whole and depends on the seed and
-    its number alone.
+    ``photometry-00000.parquet`` has the columns of the photometry contract for ``ojala ingest``,
+    ``truth-00000.parquet`` the same keys with class, redshift, labels, and the keys of the spectrum and of
+    its object (``spectrum_id``, ``primary_id``). Files are written atomically and depend on seed and number
+    alone.
 
     Parameters
     ----------
     root, curves
         As in `open_observed_sky`.
     out : UPath
-        Folder of the files.
+        Folder for the files.
     draws : int
-        Objects to draw.
+        Number of objects.
     held_out : bool
-        Draw from what is never trained on, in the mix of a survey; else in the mix of the training.
+        Draw held-out objects in the mix of a survey; else training objects in the mix of trainings.
     seed : int
         Seed of the draws.
     shard_rows : int
-        Draws in a file.
+        Draws per file.
     report : callable
-        Is given the number of draws that are there after each file.
+        Receives the number of finished draws after each file.
 
     Returns
     -------
     int
-        Files that were written, those that were there already not counted.
+        Number of files written by this call.
 
     Raises
     ------
@@ -116,13 +116,13 @@ def write_draws(
         return 0
     shares = SURVEY_SHARES if held_out else TRAINING_SHARES
     sky = open_observed_sky(root, curves, held_out=held_out)
-    ra, dec = places(root, sky.members.object_id)
+    ra, dec = positions_of(root, sky.members.object_id)
     for k in missing:
         rows = min(shard_rows, draws - k * shard_rows)
         drawn, member = sky.draw_members(rows, np.random.default_rng([seed, k]), shares=shares)
         tile = k + 1
         _write(photometry_table(drawn, ra[member], dec[member], tile), out / f"photometry-{k:05d}.parquet")
-        # The truth comes last: that it is there says that the shard is.
+        # The truth is written last: its existence marks a finished shard.
         _write(_truth(drawn, sky, member, tile), out / f"truth-{k:05d}.parquet")
         report(min(draws, (k + 1) * shard_rows))
     return len(missing)
@@ -131,9 +131,9 @@ def write_draws(
 def _claim(out: UPath, settings: DrawSettings) -> None:
     path = out / SETTINGS
     if path.exists():
-        found = json.loads(path.read_text())
-        if found != asdict(settings):
-            changed = ", ".join(name for name, value in asdict(settings).items() if found.get(name) != value)
+        stored = json.loads(path.read_text())
+        if stored != asdict(settings):
+            changed = ", ".join(name for name, value in asdict(settings).items() if stored.get(name) != value)
             raise InputError(f"{out} holds draws with another {changed}; name another folder")
         return
     write_whole(path, (json.dumps(asdict(settings), indent=1) + "\n").encode())

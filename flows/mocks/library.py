@@ -1,4 +1,4 @@
-"""Synthesis: build the library of spectra, draw mock photometry with truth from it.
+"""Library of simulated spectra, and mock photometry with truth drawn from it.
 
 library = build_library(Path("library.npz"), templates=..., curves=..., n_galaxies=34_000)
 sky = load_sky(Path("library.npz"))
@@ -37,7 +37,7 @@ _COLUMN = {band.name: i for i, band in enumerate(MODEL_BANDS)}
 
 
 def photometry_table(drawn: LabelledPhotometry, ra: np.ndarray, dec: np.ndarray, tile_id: int) -> pa.Table:
-    """Photometry as `ojala ingest` reads it, to four significant digits.
+    """Make a table of photometry for `ojala ingest`, with four significant digits.
 
     Parameters
     ----------
@@ -46,22 +46,22 @@ def photometry_table(drawn: LabelledPhotometry, ra: np.ndarray, dec: np.ndarray,
     ra, dec : ndarray, shape (N,)
         Their positions [deg].
     tile_id : int
-        Tile of all of them; they are numbered from 1.
+        Tile of all objects; they are numbered from 1.
     """
     n = len(drawn)
     columns: dict[str, pa.Array] = {**_key(n, tile_id), "ra": pa.array(ra), "dec": pa.array(dec)}
     columns["ebv"] = _rounded(drawn.ebv)
     columns["flags"] = columns["mask_flags"] = pa.array(np.zeros(n, np.int32))
-    nothing = np.full(n, np.nan, np.float32)
+    missing = np.full(n, np.nan, np.float32)
     for band in BANDS:
         at = _COLUMN.get(band.name)
-        flux, error = (nothing, nothing) if at is None else (drawn.flux[:, at], drawn.error[:, at])
+        flux, error = (missing, missing) if at is None else (drawn.flux[:, at], drawn.error[:, at])
         columns[band.flux_column], columns[band.error_column] = _rounded(flux), _rounded(error)
     return pa.table(columns)
 
 
 def truth_table(drawn: LabelledPhotometry, tile_id: int) -> pa.Table:
-    """Class, redshift (null for stars) and labels, by the key of `photometry_table`."""
+    """Make a table of class, redshift (null for stars) and labels, by the key of `photometry_table`."""
     z = np.where(np.isfinite(drawn.labels["z_gal"]), drawn.labels["z_gal"], drawn.labels["z_qso"])
     return pa.table(
         {
@@ -74,7 +74,7 @@ def truth_table(drawn: LabelledPhotometry, tile_id: int) -> pa.Table:
 
 
 def _rounded(values: np.ndarray) -> pa.Array:
-    """Float32 to four significant digits, null where NaN."""
+    """Round to four significant digits; float32, null for NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         place = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.abs(values.astype(np.float64)))))
         short = np.where(np.isfinite(place), np.round(values * place) / place, values)
@@ -102,19 +102,19 @@ def build_library(
     n_quasars: int = 7_000,
     seed: int = 1,
 ) -> None:
-    """Make the library of spectra from which mock skies are drawn; half a minute for each thousand galaxies.
+    """Simulate the library of spectra for mock skies; half a minute per thousand galaxies.
 
     Parameters
     ----------
     out : Path
-        The ``.npz`` to write: spectra, labels and transmission curves, about 25 kB a member.
+        File (``.npz``) for spectra, labels and transmission curves, about 25 kB per member.
     templates : Path
         Folder with the ck04 atmospheres, the redrock templates, the Pickles library and the data files
         of the quasar model.
     curves : Path
         Folder with the transmission curves.
     n_galaxies, n_stars, n_quasars : int
-        Members of each library; the stellar archetypes come on top.
+        Members of each library, without the stellar archetypes.
     seed : int
         Seed of all draws.
 
@@ -145,7 +145,7 @@ def build_library(
 
 
 def save_library(path: Path, libraries: Libraries, curves: Curves) -> None:
-    """Write libraries and curves to one ``.npz``; the file appears whole or not at all."""
+    """Write libraries and curves to one ``.npz`` file atomically."""
     arrays = {
         f"{kind}/{name}": values
         for kind in ("galaxies", "stars", "quasars")
@@ -158,19 +158,19 @@ def save_library(path: Path, libraries: Libraries, curves: Curves) -> None:
 
 
 def load_sky(path: Path, *, without: frozenset[str] = frozenset()) -> MockSky:
-    """Open a library as a sky to draw from; takes seconds and the library's size in memory.
+    """Read a library into a sampler, in seconds; memory is the size of the library.
 
     Parameters
     ----------
     path : Path
-        The library, as from `build_library`.
+        Library, made by `build_library`.
     without : frozenset of str
-        Rare kinds that the sky never draws; see `ojala.models.simulation.skies.photometric.RARE`.
+        Rare kinds that are not drawn; see `ojala.models.simulation.skies.photometric.RARE`.
 
     Raises
     ------
     InputError
-        The file is no library, or was made by an older version.
+        The file is not a library, or is one of an older version.
     """
     groups: dict[str, dict[str, np.ndarray]] = {"galaxies": {}, "stars": {}, "quasars": {}, "curves": {}}
     try:
@@ -202,15 +202,15 @@ def write_mock_catalogue(
     tile_id: int,
     rng: np.random.Generator,
 ) -> None:
-    """Draw held-out objects in the survey's mix and write them in the photometry contract's columns.
+    """Write photometry and truth of held-out objects in the mix of a survey.
 
     Parameters
     ----------
     sky : MockSky
-        The sky to draw from.
+        Sampler.
     out, truth : Path
-        Parquet files to write: the photometry [uJy, four digits] and, by the same key, ``class``, ``z``
-        (null for stars) and the labels.
+        Parquet files for the photometry [uJy, four digits] and, by the same key, ``class``, ``z`` (null for
+        stars) and labels.
     positions : tuple of ndarray
         Right ascension and declination of each object [deg].
     tile_id : int

@@ -1,4 +1,4 @@
-"""The sky of observed spectra: a spectra catalogue opened to draw from.
+"""Sampler of observed spectra from a spectra catalogue.
 
 sky = open_observed_sky(UPath("spectra"), Path("curves"), held_out=False)
 photometry = sky.draw(10_000, np.random.default_rng(1))
@@ -36,8 +36,8 @@ from ojala.pipeline.storage.hats import CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
 
 MOVES = (-0.04, -0.02, 0.02, 0.04, 0.08, 0.12, 0.16, 0.20, 0.25, 0.30)
-"""Steps in ln(1 + z) to the redshifts at which a galaxy is drawn besides its own: mostly farther away, since
-galaxies with spectra that are good enough are nearer than those of a survey."""
+"""Steps in ln(1 + z) to further redshifts of galaxies, mostly larger ones: galaxies with good spectra are
+nearer than those of a survey."""
 
 _KEYS = ["_healpix_29", "object_id", "primary_id"]
 _BANDS = [band.name for band in MODEL_BANDS]
@@ -47,9 +47,9 @@ _BATCH = 128
 def open_observed_sky(
     root: UPath, curves: Path, *, held_out: bool, folds: Collection[int] = range(FOLDS)
 ) -> ObservedSky:
-    """Open one side of a spectra catalogue as a sky to draw from.
+    """Make a sampler of one side of a spectra catalogue.
 
-    Each spectrum is read and seen through the bands once; what is kept is 0.5 kB for each and redshift.
+    Each spectrum is read once; its synthetic photometry takes 0.5 kB of memory per redshift.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def open_observed_sky(
     curves : Path
         Folder with the transmission curves.
     held_out : bool
-        Draw from the objects and cells that are never trained on.
+        Draw from held-out objects and cells.
     folds : collection of int
         Folds of objects to draw from, for cross-validation; see
         `ojala.models.simulation.skies.observed.fold_of`.
@@ -66,29 +66,29 @@ def open_observed_sky(
     Raises
     ------
     CatalogueError
-        If there is no spectra catalogue at ``root``.
+        There is no spectra catalogue at ``root``.
     InputError
-        If no spectrum of this side can be drawn from.
+        No spectrum of this side is usable.
     """
     leaves = list(read_leaves(root))
     _check_contract(root, leaves)
     keys = pa.concat_tables(_read(root, leaf, _KEYS) for leaf in leaves)
     index, object_id, primary_id = (keys[name].to_numpy() for name in _KEYS)
-    here = (split_sides(index, object_id, primary_id) == int(held_out)) & np.isin(
+    selected = (split_sides(index, object_id, primary_id) == int(held_out)) & np.isin(
         fold_of(primary_id), list(folds)
     )
-    wanted = object_id[here]
+    wanted = object_id[selected]
     camera = Camera(Photometer(read_curves(curves)))
-    lots = [
+    parts = [
         synthesise_photometry(spectra, camera, MOVES)
         for leaf in leaves
         for spectra in _usable(root, leaf, np.sort(wanted))
     ]
-    if not lots:
+    if not parts:
         raise InputError(
             f"{root}: no spectrum of known class and redshift to draw from, held out: {held_out}"
         )
-    return ObservedSky(Members.joined(lots))
+    return ObservedSky(Members.joined(parts))
 
 
 def _check_contract(root: UPath, leaves: list[Partition]) -> None:
@@ -107,7 +107,7 @@ def _read(root: UPath, leaf: Partition, columns: list[str]) -> pa.Table:
 
 
 def _usable(root: UPath, leaf: Partition, wanted: np.ndarray) -> Iterator[ObservedSpectra]:
-    """The spectra of a leaf that are on the wanted side and of trusted class and redshift, in batches."""
+    """Iterate over batches of the wanted spectra of a leaf with trusted class and redshift."""
     columns = [name for name in SPECTRA.names if name not in ("_healpix_29", "mask")]
     with (root / leaf.leaf).open("rb") as raw, pq.ParquetFile(raw) as file:
         for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
@@ -124,7 +124,7 @@ def _observed(batch: pa.RecordBatch) -> ObservedSpectra:
         np.split(batch[name].flatten().to_numpy(), np.cumsum(batch[name].value_lengths().to_numpy())[:-1])
         for name in ("wavelength", "flux", "ivar")
     ]
-    nothing = np.full(batch.num_rows, np.nan)
+    missing = np.full(batch.num_rows, np.nan)
     flux_of = {band.name: _numbers(batch, band.flux_column) for band in IMAGING_BANDS}
     error_of = {band.name: _numbers(batch, f"{band.flux_column}_err") for band in IMAGING_BANDS}
     z = _numbers(batch, "z")
@@ -138,18 +138,18 @@ def _observed(batch: pa.RecordBatch) -> ObservedSpectra:
         ebv=_numbers(batch, "ebv"),
         labels={name: _numbers(batch, name) for name in LABEL_NAMES},
         label_errors={name: _numbers(batch, f"{name}_err") for name in LABEL_NAMES},
-        imaging=np.stack([flux_of.get(name, nothing) for name in _BANDS], axis=1),
-        imaging_error=np.stack([error_of.get(name, nothing) for name in _BANDS], axis=1),
+        imaging=np.stack([flux_of.get(name, missing) for name in _BANDS], axis=1),
+        imaging_error=np.stack([error_of.get(name, missing) for name in _BANDS], axis=1),
     )
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
-    """Null becomes NaN."""
+    """Convert to float64, null to NaN."""
     return np.asarray(batch[name].to_numpy(zero_copy_only=False), np.float64)
 
 
-def places(root: UPath, object_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Right ascension and declination [deg] of spectra; of the pixel's centre for one without a position."""
+def positions_of(root: UPath, object_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Read positions [deg] of spectra; those without one get the centre of their pixel."""
     columns = ["_healpix_29", "object_id", "ra", "dec"]
     table = pa.concat_tables(_read(root, leaf, columns) for leaf in read_leaves(root))
     order = np.argsort(table["object_id"].to_numpy())
@@ -159,5 +159,5 @@ def places(root: UPath, object_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     known = [
         np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64)[row] for name in ("ra", "dec")
     ]
-    placed = np.isfinite(known[0])
-    return np.where(placed, known[0], ra), np.where(placed, known[1], dec)
+    has_position = np.isfinite(known[0])
+    return np.where(has_position, known[0], ra), np.where(has_position, known[1], dec)

@@ -1,10 +1,10 @@
-"""Photometry of real objects, derived from their spectra, and the bundled patch of sky.
+"""Synthetic photometry of real objects from their spectra, and the bundled patch of sky.
 
-The spectra are seen through the survey's bands where they cover them, scaled to an i magnitude and given
-the survey's noise. They test the models and are never used to train them.
+The photometry is scaled to an i magnitude and has the survey's noise. It is for tests of the models, not for
+trainings.
 
 ``python -m ojala.flows.mocks.real_objects --spectra DIR --curves DIR --library FILE`` makes the files of
-``flows/demo/data`` again.
+``flows/demo/data``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ SURVEY_DEPTH: np.ndarray = DEEP - 0.5 * np.array([band.system is System.JPAS for
 """5 sigma depths [AB mag] of real objects: miniJPAS less half a magnitude, the Legacy Surveys as they are."""
 
 MIN_NARROW_BANDS = 30
-"""Narrow bands that a spectrum must cover to stand for an object."""
+"""Minimum number of narrow bands that a spectrum covers."""
 
 MIN_SIGNAL_TO_NOISE = 1.0
-"""Median signal to noise per pixel below which a spectrum's own noise would rule its bands."""
+"""Minimum of the median signal-to-noise ratio per pixel."""
 
 PATCH_SIGNAL_TO_NOISE = 3.0
 """The same for objects of the bundled patch."""
@@ -55,7 +55,7 @@ SCALE_FREE = (
     *("ew_hbeta", "ew_oiii_5007", "ew_halpha", "ew_nii_6584"),
     *("teff", "logg", "fe_h", "alpha_fe"),
 )
-"""Labels of a spectrum that stay true when it is scaled to another magnitude or moved in redshift."""
+"""Labels that do not depend on the magnitude or redshift to which a spectrum is scaled."""
 
 _REFERENCE = next(i for i, band in enumerate(MODEL_BANDS) if band.name == REFERENCE_BAND)
 _NARROW = np.array([band.is_narrow for band in MODEL_BANDS])
@@ -69,7 +69,7 @@ class RealPhotometry:
     Attributes
     ----------
     spectra : list of Spectrum
-        The N spectra, in the order of the rows.
+        N spectra, in the order of the rows.
     flux, error : ndarray of float32, shape (N, 63)
         f_nu and its error [uJy] in the order of `MODEL_BANDS`; NaN where the spectrum does not cover
         the band.
@@ -97,9 +97,9 @@ def observe_spectra(
     rng: np.random.Generator,
     depth: np.ndarray = SURVEY_DEPTH,
 ) -> RealPhotometry:
-    """Derive photometry from spectra, scaled to an i magnitude, with one draw of the survey's noise.
+    """Compute synthetic photometry of spectra, scaled to an i magnitude, with the survey's noise.
 
-    Spectra that do not cover iSDSS and `MIN_NARROW_BANDS`, or whose own signal to noise is below
+    Spectra without coverage of iSDSS and `MIN_NARROW_BANDS`, or with a signal-to-noise ratio below
     `MIN_SIGNAL_TO_NOISE`, are left out.
 
     Parameters
@@ -107,7 +107,7 @@ def observe_spectra(
     spectra : sequence of Spectrum
         Spectra with class and redshift.
     photometer : Photometer
-        The bands.
+        Bands.
     magnitude : float or ndarray, shape (len(spectra),)
         iSDSS magnitude of each object.
     rng : Generator
@@ -131,8 +131,8 @@ def observe_spectra(
 def choose_objects(spectra: Sequence[Spectrum], rng: np.random.Generator) -> list[Spectrum]:
     """Choose 120 galaxies, 100 quasars and 80 stars for the bundled patch.
 
-    Half of the galaxies are taken from those beyond z = 0.05 as far as there are any, and cool, hot and
-    degenerate stars come first, so that the rare are seen; the rest at random.
+    Galaxies beyond z = 0.05 and cool, hot and degenerate stars, which are rare, are up to half of their
+    class; the rest is random.
     """
 
     def rare(spectrum: Spectrum) -> bool:
@@ -151,7 +151,7 @@ def choose_objects(spectra: Sequence[Spectrum], rng: np.random.Generator) -> lis
 
 
 def place(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Assign positions [deg], uniform over the bundled patch."""
+    """Draw positions [deg], uniform over the bundled patch."""
     ra, dec = PATCH_CENTER
     return (
         ra + rng.uniform(-PATCH_RADIUS, PATCH_RADIUS, n) / np.cos(np.radians(dec)),
@@ -160,11 +160,11 @@ def place(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_archive_csv(path: Path, photometry: RealPhotometry, rng: np.random.Generator) -> None:
-    """Write photometry as the archive writes its table FNuDualObj, with assigned keys and positions.
+    """Write photometry in the format of the archive's table FNuDualObj, with assigned keys and positions.
 
-    Fluxes are in 1e-30 erg/s/cm2/Hz with relative errors, 0 where missing; Legacy Survey fluxes stand
-    beside them in nanomaggies with inverse variances. E(B-V) is empty: it is not known for these lines
-    of sight, and the spectra carry their own extinction.
+    Fluxes are in 1e-30 erg/s/cm2/Hz with relative errors, 0 where missing; Legacy Survey fluxes are in
+    nanomaggies with inverse variances. E(B-V) is empty: it is not known for these lines of sight, and the
+    spectra contain their own extinction.
     """
     n = len(photometry.spectra)
     ra, dec = place(n, rng)
@@ -188,9 +188,9 @@ def write_archive_csv(path: Path, photometry: RealPhotometry, rng: np.random.Gen
             row = [REAL_TILE, k + 1, f"{ra[k]:.6f}", f"{dec[k]:.6f}", "", 0, 0]
             row += [_cell(flux[k]), _cell(relative[k])]
             for i, _ in legacy:
-                seen = np.isfinite(photometry.flux[k, i])
-                row.append(f"{photometry.flux[k, i] / nanomaggy:.5g}" if seen else "0")
-                row.append(f"{(nanomaggy / photometry.error[k, i]) ** 2:.5g}" if seen else "0")
+                observed = np.isfinite(photometry.flux[k, i])
+                row.append(f"{photometry.flux[k, i] / nanomaggy:.5g}" if observed else "0")
+                row.append(f"{(nanomaggy / photometry.error[k, i]) ** 2:.5g}" if observed else "0")
             writer.writerow(row)
 
 
@@ -199,9 +199,9 @@ def _cell(values: np.ndarray) -> str:
 
 
 def write_truth_csv(path: Path, photometry: RealPhotometry) -> None:
-    """Write class, redshift and the known `SCALE_FREE` labels of the objects of `write_archive_csv`, by key.
+    """Write class, redshift and `SCALE_FREE` labels of the objects of `write_archive_csv`, by key.
 
-    A width whose error exceeds both 1 Angstrom and a fifth of it is not known.
+    Equivalent widths with errors beyond both 1 Angstrom and a fifth of the width are left out.
     """
     labels = [name for name in SCALE_FREE if any(name in s.labels for s in photometry.spectra)]
     with path.open("w", newline="") as file:
@@ -215,12 +215,12 @@ def write_truth_csv(path: Path, photometry: RealPhotometry) -> None:
             row += [spectrum.subclass, spectrum.survey, source]
             for label in labels:
                 value, error = spectrum.labels.get(label, (np.nan, np.nan))
-                vague = label.startswith("ew_") and not error < max(1.0, 0.2 * abs(value))
-                row += ["", ""] if vague or np.isnan(value) else [f"{value:.4f}", _known(error)]
+                poor = label.startswith("ew_") and not error < max(1.0, 0.2 * abs(value))
+                row += ["", ""] if poor or np.isnan(value) else [f"{value:.4f}", _number(error)]
             writer.writerow(row)
 
 
-def _known(number: float) -> str:
+def _number(number: float) -> str:
     return "" if np.isnan(number) else f"{number:.4f}"
 
 
@@ -234,18 +234,18 @@ def write_real_table(
     galaxies_moved: bool = False,
     seed: int = 7,
 ) -> RealPhotometry:
-    """Write photometry and truth of all usable real objects, for an evaluation.
+    """Write photometry and truth of all usable real objects.
 
     Parameters
     ----------
     spectra, curves : Path
         Folders of the spectra (see `read_folder`) and of the transmission curves.
     out, truth : Path
-        The CSV files to write, as those of the bundled patch.
+        CSV files in the formats of `write_archive_csv` and `write_truth_csv`.
     magnitude : float
-        iSDSS magnitude that all objects are given.
+        iSDSS magnitude of all objects.
     galaxies_moved : bool
-        Move galaxies from their own redshift, mostly below 0.1, to one uniform in 0.08 to 0.40.
+        Move galaxies, mostly below z = 0.1, to redshifts uniform in 0.08 to 0.40.
     seed : int
         Seed of noise, positions and redshifts.
     """
@@ -264,7 +264,7 @@ def write_real_table(
 
 
 def make_patch(spectra: Path, curves: Path, library: Path, out: Path = PATCH, seed: int = 2026) -> None:
-    """Make the files of the bundled patch: 300 real objects and 6,000 held-out mock objects, with truth."""
+    """Write the bundled patch: 300 real objects and 6,000 held-out mock objects, with truth."""
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     photometer = Photometer(read_curves(curves))

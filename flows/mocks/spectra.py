@@ -1,4 +1,4 @@
-"""The mock spectra that the tokenizer learns from and is measured with."""
+"""Mock spectra for training and evaluation of the tokenizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNAL_TO_NOISE: Mapping[str, tuple[float, float] | None] = {
     "LAMOST": (2.0, 100.0),
     "GALAH": (3.0, 100.0),
 }
-"""Median signal-to-noise ratios of spectra by instrument; None for exposures as DESI's own of its targets."""
+"""Range of median signal-to-noise ratios by instrument; None for typical exposures of DESI."""
 
 
 def draw_spectra(
@@ -27,6 +27,6 @@ def draw_spectra(
     *,
     held_out: bool = False,
 ) -> LabelledSpectra:
-    """Spectra of new objects, which ``of`` chooses, through an instrument."""
+    """Draw spectra of new objects, determined by ``of``, with an instrument."""
     objects = sky.draw_objects(n, of, held_out=held_out)
     return sky.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=SIGNAL_TO_NOISE[instrument])

@@ -1,4 +1,4 @@
-"""Calibration and novelty score of trained weights, which are stored with them.
+"""Calibration and novelty score of trained weights.
 
 measures = calibrate_weights(Path("ojala-base.safetensors"), load_sky(Path("library.npz")))
 """
@@ -22,38 +22,36 @@ from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
 
 DRAWN_SHARES = (0.50, 0.20, 0.30)
-"""Shares of galaxies, stars and quasars to calibrate with, so that there are enough of each."""
+"""Shares of galaxies, stars and quasars in the calibration sample."""
 
 BAND_DRAWS = 6_000
-"""Held-out objects that are asked for their bands, at most: each gives some fifty truths."""
+"""Largest number of held-out objects for the calibration of bands, with some fifty bands each."""
 
 FIT_SHARE = 2.0 / 3.0
-"""Share of the held-out draws that is fitted; the rest measures what came of it."""
+"""Fraction of the held-out draws for the fit; the rest is for the measures."""
 
 
 def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed: int = 0) -> dict[str, Any]:
-    """Fit calibration and novelty, and write both into the file of weights, which is renewed whole.
-
-    So is the model card beside it, where there is one.
+    """Fit calibration and novelty and store both in the file of weights, and renew its model card.
 
     Parameters
     ----------
     weights : Path
-        Weights; a calibration that they hold is replaced. Their hash changes, so heads for them have to be
-        made again.
+        Weights; an existing calibration is replaced. Their hash changes, so their heads must be trained
+        again.
     sky : MockSky
-        The sky that they were trained on. The calibration is fitted to its held-out members.
+        Sky of the training. The calibration is fitted to its held-out members.
     draws : int
-        Held-out objects; half as many of the training's are drawn for the novelty.
+        Held-out objects; half as many training objects are drawn for the novelty.
     seed : int
-        Decides the draws.
+        Seed of the draws.
 
     Returns
     -------
     dict
         ``before``, ``fitted`` (without the broadening by `ojala.models.ojala.calibration.MISMATCH`) and
-        ``after``, as of `ojala.models.ojala.calibration.calibration_measures`, on draws that were not fitted;
-        ``novel``, the share of these with a novelty above 1.
+        ``after``: `ojala.models.ojala.calibration.calibration_measures` on draws outside of the fit;
+        ``novel``, their fraction with a novelty above 1.
     """
     model, info = load(weights)
     held_out = sky.draw(draws, np.random.default_rng([seed, 0]), shares=DRAWN_SHARES, held_out=True)
@@ -90,7 +88,7 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
 
 
 def _bands(model: Ojala, drawn: LabelledPhotometry) -> tuple[RawBands, RawBands] | tuple[None, None]:
-    """Answers for bands to fit, and to measure with; None for weights that cannot be asked for them."""
+    """Raw predictions of bands for the fit and the measures; None for weights without band requests."""
     if model.band_requests is None or drawn.noiseless is None:
         return None, None
     count = min(len(drawn), BAND_DRAWS)

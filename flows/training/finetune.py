@@ -41,48 +41,48 @@ from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_leaves
 
 HELD_OUT = 0.2
-"""Objects that a head does not learn from, as a share of its learning objects (mocks) or of all (a table).
+"""Held-out objects, as a fraction of the training objects (mocks) or of all objects (a table).
 
-One half of them sets the size of its errors, the other measures it.
+Half of them calibrate the errors of the head, the others measure it.
 """
 
 BASELINE_ROWS = 4000
-"""Objects to which the baseline is fitted; its redshifts cost a whole prediction each."""
+"""Largest number of objects for the baseline, which needs a full prediction of each."""
 
 _REFERENCE = [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Photometry with labels to learn from, and with labels to measure with."""
+    """Labelled photometry for training and for testing."""
 
-    learn: LabelledPhotometry
-    measure: LabelledPhotometry
+    train: LabelledPhotometry
+    test: LabelledPhotometry
 
 
 def mock_labels(sky: MockSky, tuning: FineTuning) -> Labels:
-    """Draws of the quantity's class, to measure with those of held-out members.
+    """Draw mock objects of the quantity's class; test objects are from held-out members.
 
     Raises
     ------
     InputError
-        If the library's objects have no such label.
+        The library's objects have no such label.
     """
     galaxy, star, quasar = (float(name == tuning.object_class) for name in CLASSES)
-    learn, measure = (
+    train, test = (
         sky.draw(n, np.random.default_rng([tuning.seed, k]), shares=(galaxy, star, quasar), held_out=bool(k))
         for k, n in enumerate((tuning.draws, max(int(HELD_OUT * tuning.draws), 1)))
     )
-    if tuning.name not in learn.labels or not np.isfinite(learn.labels[tuning.name]).any():
+    if tuning.name not in train.labels or not np.isfinite(train.labels[tuning.name]).any():
         raise InputError(
             f"the library's objects of class {tuning.object_class} have no {tuning.name}: make the library "
             "again, or give a photometry catalogue and a truth file with that column"
         )
-    return Labels(learn, measure)
+    return Labels(train, test)
 
 
 def table_labels(photometry: UPath, truth: Path, tuning: FineTuning) -> Labels:
-    """The rows of a photometry catalogue for which a truth file knows the quantity; a fifth is held out.
+    """Read the rows of a photometry catalogue with labels in a truth file; a fifth are test objects.
 
     Parameters
     ----------
@@ -91,46 +91,38 @@ def table_labels(photometry: UPath, truth: Path, tuning: FineTuning) -> Labels:
     truth : Path
         Parquet or CSV with ``tile_id``, ``number``, the quantity and, if known, its ``_err``.
     tuning : FineTuning
-        Names the quantity and seeds the split.
+        Settings with the quantity and the seed of the split.
 
     Raises
     ------
     InputError
-        If a column is missing, or no row of the catalogue has a label.
+        A column is missing, or no row of the catalogue has a label.
     """
     try:
-        known = pq.read_table(truth) if truth.suffix == ".parquet" else pyarrow.csv.read_csv(truth)
+        source = pq.read_table(truth) if truth.suffix == ".parquet" else pyarrow.csv.read_csv(truth)
     except pa.ArrowInvalid as error:
         raise InputError(f"{truth}: no Parquet or CSV table that can be read ({error})") from error
-    if missing := [name for name in ("tile_id", "number", tuning.name) if name not in known.column_names]:
-        raise InputError(f"{truth}: no column {', '.join(missing)}; it has {', '.join(known.column_names)}")
-    wanted = [name for name in (tuning.name, f"{tuning.name}_err") if name in known.column_names]
-    key = np.stack([known[name].to_numpy() for name in ("tile_id", "number")], axis=1).astype(np.int64)
+    if missing := [name for name in ("tile_id", "number", tuning.name) if name not in source.column_names]:
+        raise InputError(f"{truth}: no column {', '.join(missing)}; it has {', '.join(source.column_names)}")
+    wanted = [name for name in (tuning.name, f"{tuning.name}_err") if name in source.column_names]
+    key = np.stack([source[name].to_numpy() for name in ("tile_id", "number")], axis=1).astype(np.int64)
     row_of = {(tile, number): row for row, (tile, number) in enumerate(key.tolist())}
     tables, rows = list[pa.Table](), list[int]()
     for partition in read_leaves(photometry):
         with (photometry / partition.leaf).open("rb") as file:
             table = pq.read_table(file)
         pairs = zip(table["tile_id"].to_pylist(), table["number"].to_pylist(), strict=True)
-        found = [row_of.get(pair, -1) for pair in pairs]
-        tables.append(table.filter(pa.array([row >= 0 for row in found])))
-        rows += [row for row in found if row >= 0]
+        matched = [row_of.get(pair, -1) for pair in pairs]
+        tables.append(table.filter(pa.array([row >= 0 for row in matched])))
+        rows += [row for row in matched if row >= 0]
     if not rows:
         raise InputError(f"{truth}: none of its objects is in {photometry}; the key is tile_id and number")
-    seen = read_photometry(pa.concat_tables(tables))
-    labels = {name: known[name].to_numpy(zero_copy_only=False)[rows].astype(np.float32) for name in wanted}
+    inputs = read_photometry(pa.concat_tables(tables))
+    labels = {name: source[name].to_numpy(zero_copy_only=False)[rows].astype(np.float32) for name in wanted}
     code = np.full(len(rows), CLASSES.index(tuning.object_class), np.int64)
-    objects = LabelledPhotometry(seen.flux, seen.error, seen.ebv, code, labels)
+    objects = LabelledPhotometry(inputs.flux, inputs.error, inputs.ebv, code, labels)
     held_out = np.random.default_rng(tuning.seed).random(len(rows)) < HELD_OUT
-    return Labels(_rows(objects, ~held_out), _rows(objects, held_out))
-
-
-def _rows(photometry: LabelledPhotometry, chosen: np.ndarray | slice) -> LabelledPhotometry:
-    flux, error, ebv, code = (
-        part[chosen] for part in (photometry.flux, photometry.error, photometry.ebv, photometry.class_code)
-    )
-    labels = {name: values[chosen] for name, values in photometry.labels.items()}
-    return LabelledPhotometry(flux, error, ebv, code, labels)
+    return Labels(objects.rows(~held_out), objects.rows(held_out))
 
 
 def finetune(
@@ -141,40 +133,40 @@ def finetune(
     out: Path,
     report: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> Head:
-    """Train a head on the frozen network and write it, with its card beside it.
+    """Train a head on the frozen network and write it with its card.
 
     Parameters
     ----------
     tuning : FineTuning
-        What to learn, and how.
+        Settings.
     labels : Labels
         From `mock_labels` or `table_labels`.
     weights : Path
-        Of the network.
+        Weights of the network.
     out : Path
-        The head to write (safetensors); its card has the same name and ends in ``.md``. Beside the weights as
-        ``<weights>-<name>.safetensors`` a head of a catalogue's quantity is used whenever they are; any other
-        is handed to a run.
+        File for the head (safetensors); its card has the same name with ``.md``. A head of a catalogue's
+        quantity in ``<weights>-<name>.safetensors`` next to the weights is always used with them; other heads
+        are given to a run.
     report : callable
-        Is given each epoch's mean loss.
+        Receives the mean loss of each epoch.
 
     Returns
     -------
     Head
-        As written.
+        Head as stored.
     """
     model, info = load(weights)
     name = tuning.name
-    unknown = np.full(len(labels.learn), np.nan, np.float32)
+    unknown = np.full(len(labels.train), np.nan, np.float32)
     head = fit_head(
-        embed(model, labels.learn).embedding,
-        labels.learn.labels[name],
-        labels.learn.labels.get(f"{name}_err", unknown),
+        embed(model, labels.train).embedding,
+        labels.train.labels[name],
+        labels.train.labels.get(f"{name}_err", unknown),
         tuning,
         info.sha256,
         report,
     )
-    embedding, value = embed(model, labels.measure).embedding, labels.measure.labels[name]
+    embedding, value = embed(model, labels.test).embedding, labels.test.labels[name]
     half = len(value) // 2
     correct_errors(head, embedding[:half], value[:half])
     baseline = _from_luminosity(model, info, tuning, labels)
@@ -187,9 +179,9 @@ def finetune(
 
 
 def _from_luminosity(model: Ojala, info: WeightsInfo, tuning: FineTuning, labels: Labels) -> np.ndarray:
-    """The quantity of ``labels.measure`` from a straight line in the log of the luminosity in iSDSS.
+    """Baseline for ``labels.test``: a straight line in the log of the luminosity in iSDSS.
 
-    The redshift is the network's own; of stars there is none, and the line is in the log of the flux.
+    Redshifts are those of the network; for stars the line is in the log of the flux.
     """
     predictor = OjalaPredictor(model, info, device="cpu", precision="fp32", batch_size=128)
 
@@ -197,17 +189,17 @@ def _from_luminosity(model: Ojala, info: WeightsInfo, tuning: FineTuning, labels
         log_flux = np.log10(np.maximum(np.nan_to_num(objects.flux[:, _REFERENCE], nan=0.0), 1e-3))
         if tuning.object_class == "STAR":
             return np.asarray(log_flux)
-        answers = predictor.predict(objects.flux, objects.error, objects.ebv)
-        z = np.maximum(answers["z_qso" if tuning.object_class == "QSO" else "z_gal"], 1e-3)
+        predictions = predictor.predict(objects.flux, objects.error, objects.ebv)
+        z = np.maximum(predictions["z_qso" if tuning.object_class == "QSO" else "z_gal"], 1e-3)
         return np.asarray(log_flux + 2.0 * np.log10(Planck18.luminosity_distance(z).to_value("Mpc")))
 
-    few = _rows(labels.learn, slice(BASELINE_ROWS))
+    few = labels.train.rows(slice(BASELINE_ROWS))
     log10 = Transform(tuning.transform) is Transform.LOG10
     value = np.log10(few.labels[tuning.name]) if log10 else few.labels[tuning.name]
     known = np.isfinite(value)
     line = np.polynomial.Polynomial.fit(log_luminosity(few)[known], value[known].astype(np.float64), 1)
-    found = line(log_luminosity(labels.measure))
-    return np.asarray(10.0**found if log10 else found)
+    predicted = line(log_luminosity(labels.test))
+    return np.asarray(10.0**predicted if log10 else predicted)
 
 
 def head_card(head: Head, info: WeightsInfo) -> str:

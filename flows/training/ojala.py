@@ -35,29 +35,29 @@ from ojala.pipeline.inference.products.ojala import FEW_BANDS
 from ojala.pipeline.storage.hats import read_leaves
 
 OBSERVED_SHARE = 0.1
-"""Share of the draws that are from observed spectra, where a training is given any."""
+"""Share of observed spectra in the draws of a training with observed spectra."""
 
 
 @dataclass(frozen=True)
 class HeldOutSky:
-    """The held-out members of a mock sky, in the mix of a survey."""
+    """Sampler of the held-out members of a mock sky, in the mix of a survey."""
 
     sky: MockSky
 
     def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
-        """Photometry of n objects that no training draw shares a spectrum with."""
+        """Draw n objects that share no spectrum with the training."""
         return self.sky.draw(n, rng, held_out=True, shares=SURVEY_SHARES)
 
 
 class ObservedPhotometry:
-    """The rows of a photometry catalogue, without labels.
+    """Sampler of the rows of a photometry catalogue, without labels.
 
     Parameters
     ----------
     catalogue : UPath
-        Made by `ojala ingest`; its partitions are read in random order until ``most`` rows are in memory.
+        Made by `ojala ingest`; its partitions are read in random order up to ``most`` rows.
     most : int
-        Rows to draw from.
+        Largest number of rows in memory.
     """
 
     def __init__(self, catalogue: UPath, most: int = 200_000) -> None:
@@ -78,7 +78,7 @@ class ObservedPhotometry:
         )
 
     def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
-        """Photometry of n rows at random, without labels."""
+        """Draw n random rows."""
         row = rng.integers(0, len(self._flux), n)
         unknown = np.full(n, -1, np.int64)
         return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
@@ -87,18 +87,18 @@ class ObservedPhotometry:
 def sky_to_train_on(
     mock: MockSky, spectra: UPath | None, curves: Path | None, without_fold: int | None = None
 ) -> tuple[Sky, str]:
-    """Source of the training draws, and its description for the model card.
+    """Make the sampler of a training and its description for the model card.
 
     Parameters
     ----------
     mock : MockSky
         Simulated objects.
     spectra : UPath or None
-        Spectra catalogue; its held-out objects and cells are left alone.
+        Spectra catalogue; held-out objects and cells are left out.
     curves : Path or None
-        Folder with the transmission curves for its spectra.
+        Folder of the transmission curves for its spectra.
     without_fold : int or None
-        A fold of its objects that is left out, for cross-validation.
+        Fold of its objects to leave out, for cross-validation.
 
     Raises
     ------
@@ -130,37 +130,22 @@ def train_from(
     curves: Path | None = None,
     without_fold: int | None = None,
 ) -> Path:
-    """Train with the settings of a TOML file, or resume the training in ``folder``.
+    """Train OJALA; also writes the learning curve ``<name>.svg``.
+
+    See `ojala.flows.training.registry.start_training` for the other parameters, the result and the errors.
 
     Parameters
     ----------
     settings : Path
         TOML with fields of `ojala.models.ojala.training.OjalaTraining`.
-    library : Path
-        Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
-    folder : Path
-        Gets weights, state, metrics, the learning curve ``<name>.svg``, and the model card ``<name>.md`` with
-        its numbers ``<name>.json``.
-    report : callable
-        Is given each record of the metrics.
     unlabelled : UPath, optional
-        Photometry catalogue that the encodings are adapted to (setting ``discrepancy``).
+        Photometry catalogue for the setting ``discrepancy``.
     spectra : UPath, optional
-        Spectra catalogue: `OBSERVED_SHARE` of the draws are from its spectra, but those held out.
+        Spectra catalogue; `OBSERVED_SHARE` of the draws are from its training side.
     curves : Path, optional
-        Folder with the transmission curves for those spectra.
+        Folder of the transmission curves for those spectra.
     without_fold : int, optional
-        A fold of its objects, 0 to 3, that is left out for cross-validation.
-
-    Returns
-    -------
-    Path
-        File of the weights.
-
-    Raises
-    ------
-    InputError
-        A setting is unknown or wrong, or the folder holds a training with other settings.
+        Fold of its objects, 0 to 3, to leave out for cross-validation.
     """
     config = read_settings(OjalaTraining, settings)
     galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
@@ -188,7 +173,7 @@ _CHECKS = {
 
 
 def learning_curve(metrics: Path, batch_size: int) -> bytes:
-    """Picture (SVG) of a training: losses of the draws (medians) and checks on held-out draws.
+    """Plot losses (medians) and measures on held-out draws of a training, as SVG.
 
     Parameters
     ----------

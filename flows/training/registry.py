@@ -15,8 +15,8 @@ TRAININGS: Mapping[str, str] = {
     "spectral-tokenizer": "ojala.flows.training.spectral_tokenizer:train_from",
     "avis": "ojala.flows.training.avis:train_from",
 }
-"""``module:function`` by name of the model. A function takes the TOML file of settings, ``library``,
-``folder``, ``report`` and further inputs by name, and returns the path of the weights."""
+"""``module:function`` by name of the model. A function has the parameters of `start_training` but ``model``,
+and returns the path of the weights."""
 
 DEFAULT = next(iter(TRAININGS))
 
@@ -30,14 +30,18 @@ def start_training(
     report: Callable[[dict[str, object]], None] = lambda record: None,
     **inputs: object,
 ) -> Path:
-    """Train a model, or resume a training.
+    """Train a model with the settings of a TOML file, or resume the training in ``folder``.
 
     Parameters
     ----------
     model : str
         Name in `TRAININGS`.
-    settings, library, folder : Path
-        TOML file of settings, library of spectra, folder for weights, state and metrics.
+    settings : Path
+        TOML file.
+    library : Path
+        Library of spectra, made by `ojala.flows.mocks.library.build_library`.
+    folder : Path
+        Folder for weights, state, metrics and the model card ``<name>.md`` with its numbers ``<name>.json``.
     report : callable
         Receives each record of the metrics.
     **inputs
@@ -51,7 +55,8 @@ def start_training(
     Raises
     ------
     InputError
-        If the model has no training, or its training does not take one of the inputs.
+        The model has no training, or not with one of the inputs; a setting is unknown or wrong; or the folder
+        holds a training with other settings.
     """
     if model not in TRAININGS:
         raise InputError(f"there is no training of {model!r}: choose from {', '.join(TRAININGS)}")

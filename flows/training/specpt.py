@@ -19,14 +19,14 @@ from ojala.models.specpt.training import SpecPTTraining, train
 from ojala.models.training.trainer import Report, ignore
 
 TARGETS: tuple[Targets, ...] = ("bgs", "elg")
-"""Targets of the training and of the checks."""
+"""Targets of the training and of the held-out measures."""
 
 SHARES = {"bgs": 0.35, "elg": 0.35, "faint": 0.1, "bright": 0.1, "SDSS": 0.1}
-"""Shares of the draws: three kinds of targets as DESI exposes them, and bright galaxies in long exposures of
-DESI and of SDSS, so that spectra of high signal to noise and of another resolution are not new."""
+"""Shares of the draws: three kinds of targets in typical exposures of DESI, and bright galaxies in long
+exposures of DESI and of SDSS, for high signal-to-noise ratios and another resolution."""
 
 LONG_EXPOSURES = (2.0, 60.0)
-"""Range of the median signal-to-noise ratio of the latter."""
+"""Range of the median signal-to-noise ratio of the long exposures."""
 
 HELD_OUT = 512
 """Held-out spectra of each of `TARGETS` that are measured at each save."""
@@ -37,12 +37,12 @@ _HELD_OUT_DRAW = 2**31
 def specpt_spectra(
     sky: SpectraSky, n: int, rng: np.random.Generator, targets: Targets, *, held_out: bool = False
 ) -> LabelledSpectra:
-    """Spectra as DESI takes them of its bright and of its emission-line galaxies."""
+    """Draw DESI spectra of its bright or of its emission-line galaxies."""
     return sky.draw(n, rng, INSTRUMENTS["DESI"], held_out=held_out, targets=targets)
 
 
 def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> LabelledSpectra:
-    """Training spectra, in the mix `SHARES`."""
+    """Draw training spectra in the mix `SHARES`."""
     counts = dict(zip(SHARES, rng.multinomial(n, list(SHARES.values())).tolist(), strict=True))
     kinds: tuple[Targets, ...] = ("bgs", "elg", "faint")
     parts = [specpt_spectra(sky, counts[targets], rng, targets) for targets in kinds]
@@ -52,35 +52,10 @@ def training_spectra(sky: SpectraSky, n: int, rng: np.random.Generator) -> Label
     return LabelledSpectra.joined(parts)
 
 
-def train_from(
-    settings: Path,
-    *,
-    library: Path,
-    folder: Path,
-    report: Report = ignore,
-) -> Path:
-    """Train SpecPT with the settings of a TOML file, or resume the training in ``folder``.
+def train_from(settings: Path, *, library: Path, folder: Path, report: Report = ignore) -> Path:
+    """Train SpecPT; see `ojala.flows.training.registry.start_training`.
 
-    Parameters
-    ----------
-    settings : Path
-        TOML with fields of `ojala.models.specpt.training.SpecPTTraining`.
-    library : Path
-        Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
-    folder : Path
-        Gets weights, state, metrics and the model card.
-    report : callable
-        Is given each record of the metrics.
-
-    Returns
-    -------
-    Path
-        File of the weights.
-
-    Raises
-    ------
-    InputError
-        A setting is unknown or wrong, or the folder holds a training with other settings.
+    The settings are fields of `ojala.models.specpt.training.SpecPTTraining`.
     """
     config = read_settings(SpecPTTraining, settings)
     sky = SpectraSky(load_sky(library).population)

@@ -30,26 +30,26 @@ from ojala.models.spectral_tokenizer.training import Draw, TokenizerTraining, tr
 from ojala.models.training.trainer import Report, ignore
 
 DRAWS = 1000
-"""Spectra of each instrument that are fitted; as many others measure what came of it."""
+"""Spectra of each instrument for the fit, and as many for its measures."""
 
 _SEED = 2**31 + 1
 
 
 def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
-    """Fit the scales of the errors and write them into the file of weights, whole or not at all.
+    """Fit the factors of the errors and store them in the file of weights.
 
     Parameters
     ----------
     weights : Path
-        Weights; scales that they hold are replaced. Their hash changes.
+        Weights; existing factors are replaced. Their hash changes.
     sky : SpectraSky
-        The sky that they were trained on; held-out members are drawn.
+        Sky of the training; held-out members are drawn.
 
     Returns
     -------
     dict
-        ``before`` and ``after``: `ojala.models.spectral_tokenizer.calibration.coverage` on spectra that were
-        not fitted; ``draws``.
+        ``before`` and ``after``: `ojala.models.spectral_tokenizer.calibration.coverage` on spectra outside of
+        the fit; ``draws``.
     """
     model, info = load(weights)
     unscaled = replace(info, error_scales=None)
@@ -62,13 +62,13 @@ def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
         for _ in range(2)
     )
     scales = fit_error_scales(predictor.predict(fitted.spectra), fitted.class_code, fitted.labels)
-    answers = predictor.predict(measured.spectra)
-    before = coverage(answers, measured.class_code, measured.labels)
-    scales.apply(answers)
+    predictions = predictor.predict(measured.spectra)
+    before = coverage(predictions, measured.class_code, measured.labels)
+    scales.apply(predictions)
     measures = {
         "draws": DRAWS * len(SIGNAL_TO_NOISE),
         "before": before,
-        "after": coverage(answers, measured.class_code, measured.labels),
+        "after": coverage(predictions, measured.class_code, measured.labels),
     }
     save(
         weights,
@@ -82,35 +82,35 @@ def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
 
 
 HELD_OUT = 256
-"""Held-out spectra of each instrument that are checked at each save."""
+"""Held-out spectra of each instrument that are measured at each save."""
 
 
 class HeldOutCheck:
-    """Measures on the same held-out spectra at each save."""
+    """Measures on a fixed sample of held-out spectra."""
 
     def __init__(self, sky: SpectraSky, n: int) -> None:
         rng = np.random.default_rng(2**31)
         self._drawn = {name: draw_spectra(sky, name, n, rng, rng, held_out=True) for name in SIGNAL_TO_NOISE}
 
     def __call__(self, model: TokenizerWithHeads) -> dict[str, float]:
-        """Quality by instrument, as `evaluation.quality`, and the mean residual."""
+        """Compute `evaluation.quality` and the median residual by instrument."""
         info = TokenizerInfo("in training", "", model.config, {}, "")
         device = next(model.parameters()).device.type
         predictor = SpectralTokenizerPredictor(model, info, device=device, precision="bf16", batch_size=16)
-        found: dict[str, float] = {}
+        by_instrument: dict[str, float] = {}
         for name, drawn in self._drawn.items():
-            answers = predictor.predict(drawn.spectra)
-            measures = quality(answers, drawn.class_code, drawn.labels)
-            measures["residual"] = float(np.nanmedian(answers["reconstruction_residual"]))
-            found |= {f"{name} {measure}": round(value, 5) for measure, value in measures.items()}
-        return found
+            predictions = predictor.predict(drawn.spectra)
+            measures = quality(predictions, drawn.class_code, drawn.labels)
+            measures["residual"] = float(np.nanmedian(predictions["reconstruction_residual"]))
+            by_instrument |= {f"{name} {measure}": round(value, 5) for measure, value in measures.items()}
+        return by_instrument
 
 
 def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]:
-    """The two stages that a TOML file describes: of network and heads, then of the heads alone.
+    """Read the two stages of a training: network and heads, then the heads alone.
 
-    Fields of `ojala.models.spectral_tokenizer.training.TokenizerTraining`, those of the second stage that
-    differ in the table ``heads``, a stage's masking in a table of its own.
+    The TOML file has fields of `ojala.models.spectral_tokenizer.training.TokenizerTraining`; those of the
+    second stage are in the table ``heads``.
 
     Raises
     ------
@@ -126,37 +126,11 @@ def read_settings(settings: Path) -> tuple[TokenizerTraining, TokenizerTraining]
         raise InputError(f"{settings}: {error}") from error
 
 
-def train_from(
-    settings: Path,
-    *,
-    library: Path,
-    folder: Path,
-    report: Report = ignore,
-) -> Path:
-    """Train network and heads, then the heads alone, then fit the scales of their errors.
+def train_from(settings: Path, *, library: Path, folder: Path, report: Report = ignore) -> Path:
+    """Train network and heads, then the heads alone, then fit the factors of their errors.
 
-    An unfinished training with these settings in ``folder`` is resumed.
-
-    Parameters
-    ----------
-    settings : Path
-        See `read_settings`.
-    library : Path
-        Library of spectra, as written by `ojala.flows.mocks.library.build_library`.
-    folder : Path
-        Gets ``network`` and ``heads`` with the stages' states and metrics, and the weights.
-    report : callable
-        Is given each record of the metrics.
-
-    Returns
-    -------
-    Path
-        File of the weights.
-
-    Raises
-    ------
-    InputError
-        A setting is unknown or wrong, or the folder holds a training with other settings.
+    See `ojala.flows.training.registry.start_training`, and `read_settings` for the settings. State and
+    metrics of the stages are in ``network`` and ``heads`` in the folder.
     """
     network, heads = read_settings(settings)
     sky = SpectraSky(load_sky(library).population)
@@ -165,8 +139,7 @@ def train_from(
     first = train(network, draws, check, folder / "network", report)
     heads = replace(heads, frozen=str(first))
     second = train(heads, draws, check, folder / "heads", report)
-    weights = folder / second.name
-    shutil.copyfile(second, weights)
+    weights = Path(shutil.copy(second, folder))
     calibrate_tokenizer(weights, sky)
     write_card(weights)
     return weights

@@ -1,6 +1,6 @@
-"""The wavelength lattices of the synthesis: on them, a redshift is a shift by whole pixels.
+"""Wavelength lattices of the simulation, on which a redshift is a shift by whole pixels.
 
-Every spectrum of the synthesis is sampled at wavelengths ``exp(k * step)`` with integer ``k``. A source
+Every simulated spectrum is sampled at wavelengths ``exp(k * step)`` with integer ``k``. A source
 at redshift ``z = exp(s * step) - 1`` then moves by exactly ``s`` pixels, and nothing is interpolated when
 an object is drawn. Two lattices are used: `FINE` for the optical bands and `COARSE`, sixteen times
 coarser, for W1 and W2.
@@ -22,7 +22,7 @@ COARSE_PER_FINE = 16
 
 @dataclass(frozen=True, slots=True)
 class Lattice:
-    """Wavelengths ``exp(k * step)`` and the window of them that an observer sees.
+    """Wavelengths ``exp(k * step)`` and the observed window.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Lattice:
         return np.asarray(np.exp((self.first + np.arange(self.size)) * self.step))
 
     def rest_first(self, z_max: float) -> int:
-        """Lattice index of the first rest-frame pixel seen from redshift 0 to ``z_max``."""
+        """Lattice index of the first rest-frame pixel observed from redshift 0 to ``z_max``."""
         return self.first - self.shift(z_max) - 2
 
     def rest_wavelength(self, z_max: float) -> np.ndarray:
@@ -81,12 +81,12 @@ def shifts(z: np.ndarray) -> np.ndarray:
 
 
 def redshifts(shift: np.ndarray) -> np.ndarray:
-    """Redshifts that whole fine pixels stand for exactly; float64, same shape."""
+    """Redshifts of shifts by whole fine pixels; float64, same shape."""
     return np.asarray(np.expm1(shift * FINE.step))
 
 
 def to_vacuum(air: np.ndarray) -> np.ndarray:
-    """Wavelengths in air -> vacuum [Angstrom], above 2000 A; bluer ones are taken as vacuum already.
+    """Convert wavelengths in air to vacuum [Angstrom]; those below 2000 A are vacuum already.
 
     Refractive index of Ciddor (1996), evaluated at the given wavelength, which is accurate to 1e-7.
     """
@@ -129,6 +129,6 @@ def windows(
         out[i] = library[row, begin : begin + size]
     if out.dtype == np.float32:
         return out
-    import torch  # here, for libraries are also made where it is not installed
+    import torch  # imported here: libraries are also built without torch
 
     return torch.from_numpy(out).float().numpy()  # numpy widens half precision one number at a time

@@ -1,12 +1,12 @@
-"""OJALÁ and template fitting on the same rows: accuracy and rate side by side.
+"""Comparison of OJALÁ with template fitting on the same rows: accuracy and rate.
 
 ``python -m ojala.flows.evaluation.template_fitting.compare --photometry DIR --truth FILE --templates DIR
---curves DIR`` asks OJALÁ's weights about all rows, fits them with galaxy and quasar templates (non-negative
-sums) and with stars, and a part of them with eazy-py (extra ``comparison``) and the same templates. Several
-pairs of photometry and truth can be given. ``--keep DIR`` keeps the template fits, which do not depend on the
-weights, for the next time.
+--curves DIR`` runs OJALÁ on all rows, fits them with galaxy and quasar templates (non-negative sums) and with
+stars, and a part of them with eazy-py (extra ``comparison``) and the same templates. Several pairs of
+photometry and truth can be given. ``--keep DIR`` caches the template fits, which do not depend on the
+weights.
 
-Rates are rows per second of processor time of one core, so that they do not depend on what else is running.
+Rates are rows per second of processor time of one core, which other processes do not change.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _REDSHIFTS = {"GALAXY": "z_gal", "QSO": "z_qso"}
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """Photometry of N objects and what is true of them.
+    """Photometry and truth of N objects.
 
     Attributes
     ----------
     photometry : Photometry
-        As the models read it.
+        Photometry for the models.
     class_code : ndarray of int64, shape (N,)
         Index into `CLASSES`, -1 where not known.
     z : ndarray, shape (N,)
@@ -70,29 +70,29 @@ class LabelledRows:
 
     @property
     def usable_fluxes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flux densities and errors that may be read, NaN elsewhere, shape (N, 63)."""
+        """Usable flux densities and errors, NaN elsewhere, shape (N, 63)."""
         p = self.photometry
         return np.where(p.usable, p.flux, np.nan), np.where(p.usable, p.error, np.nan)
 
     def first(self, count: int) -> dict[str, np.ndarray]:
-        """Indices of the first galaxies and quasars, at most ``count`` each."""
+        """Find the first galaxies and quasars, at most ``count`` indices each."""
         return {name: np.flatnonzero(self.class_code == CLASSES.index(name))[:count] for name in _REDSHIFTS}
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Answers of one method about N objects.
+    """Predictions of one method for N objects.
 
     Attributes
     ----------
     name : str
-        Of the method.
+        Name of the method.
     class_code : ndarray of int64, shape (N,), or None
-        Index into `CLASSES`; None where the method tells no classes.
+        Index into `CLASSES`; None for a method without classes.
     z : dict of str to ndarray, shape (N,)
-        Redshift under the assumption of GALAXY and of QSO, NaN where not asked for.
+        Redshift under the assumption of GALAXY and of QSO, NaN where not predicted.
     rates : dict of str to float
-        Rows per second of processor time, by what was done.
+        Rows per second of processor time, by step.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Method:
 
 
 def read_labelled_rows(photometry: UPath, truth: Truth) -> LabelledRows:
-    """The rows of a photometry catalogue that a truth knows, in the order of the catalogue."""
+    """Read the rows of a photometry catalogue with a truth, in the order of the catalogue."""
     known = truth.rows["object_id"].to_numpy()
     tables = []
     for partition in read_leaves(photometry):
@@ -117,27 +117,27 @@ def read_labelled_rows(photometry: UPath, truth: Truth) -> LabelledRows:
 
 
 def run_ojala(weights: Path, photometry: Photometry) -> Method:
-    """OJALÁ's answers, on one thread."""
+    """Predict with OJALÁ on one thread."""
     torch.set_num_threads(1)
     model = OjalaPredictor.load(weights)
-    model.predict(photometry.flux[:1], photometry.error[:1], photometry.ebv[:1])  # start-up is not its rate
+    model.predict(photometry.flux[:1], photometry.error[:1], photometry.ebv[:1])  # warm-up
     started = time.process_time()
-    answers = model.predict(photometry.flux, photometry.error, photometry.ebv)
+    predictions = model.predict(photometry.flux, photometry.error, photometry.ebv)
     seconds = time.process_time() - started
-    code = answers["class_code"].astype(np.int64)
-    z = {name: answers[column].astype(np.float64) for name, column in _REDSHIFTS.items()}
+    code = predictions["class_code"].astype(np.int64)
+    z = {name: predictions[column].astype(np.float64) for name, column in _REDSHIFTS.items()}
     return Method(f"OJALÁ {model.name} {model.version}", code, z, {"all": len(code) / seconds})
 
 
 class TemplateFitting:
-    """Template fitting of rows, with fits kept from one time to the next.
+    """Template fitting of rows, with cached fits.
 
     Parameters
     ----------
     templates, curves : Path
         Folders of the templates and of the transmission curves.
     keep : Path or None
-        Folder to take fits from and to keep them in.
+        Folder of cached fits.
     """
 
     def __init__(self, templates: Path, curves: Path, keep: Path | None) -> None:
@@ -153,9 +153,9 @@ class TemplateFitting:
         return grids | {"QSO without host": TemplateGrid(hosted.z, hosted.flux[:, :QUASARS])}
 
     def all_classes(self, rows: LabelledRows) -> Method:
-        """The class of the smallest chi-square, and the redshifts of the best fits; all rows.
+        """Fit all rows: class of the smallest chi-square, and redshifts of the best fits.
 
-        Quasars with hosts fit galaxies too well, so classes come from quasars alone.
+        Templates of quasars with hosts also fit galaxies, so classes come from quasars without hosts.
         """
         flux, error = rows.usable_fluxes
         names = ("GALAXY", "STAR", "QSO without host", "QSO")
@@ -166,7 +166,7 @@ class TemplateFitting:
         return Method("template fitting", chi2.argmin(axis=1), z, rates)
 
     def eazy(self, rows: LabelledRows, count: int) -> Method:
-        """eazy-py's redshifts of the first galaxies and quasars, each with the templates of its class."""
+        """Fit redshifts of the first galaxies and quasars with eazy-py and the templates of their class."""
         flux, error = rows.usable_fluxes
         z, rates = {}, {}
         for name, chosen in rows.first(count).items():
@@ -177,12 +177,12 @@ class TemplateFitting:
         return Method("eazy-py", None, z, rates)
 
     def _cached(self, what: str, flux: np.ndarray, error: np.ndarray, name: str) -> TemplateFit:
-        """A fit, from the folder if it was made before for the same numbers."""
+        """Read a fit from the cache, or fit."""
         key = hashlib.sha256(what.encode() + flux.tobytes() + error.tobytes()).hexdigest()[:24]
         path = None if self._keep is None else self._keep / f"{what.replace(' ', '-')}-{key}.npz"
         if path is not None and path.exists():
-            with np.load(path) as found:
-                return TemplateFit(found["chi2"], found["z"], float(found["seconds"]))
+            with np.load(path) as fit:
+                return TemplateFit(fit["chi2"], fit["z"], float(fit["seconds"]))
         grid = self._grids[name]
         if what.startswith("eazy"):
             from ojala.flows.evaluation.template_fitting.eazy import fit_with_eazy
@@ -198,16 +198,16 @@ class TemplateFitting:
 
 
 def markdown(rows: LabelledRows, methods: list[Method], evaluated: dict[str, np.ndarray]) -> str:
-    """Accuracy and rate of each method, as a Markdown table.
+    """Render accuracy and rate of each method as a Markdown table.
 
     Parameters
     ----------
     rows : LabelledRows
-        The rows.
+        Rows.
     methods : list of Method
-        Answers about them.
+        Predictions for them.
     evaluated : dict of str to ndarray
-        Indices of the galaxies and quasars whose redshifts are evaluated, as of their true class.
+        Indices of the galaxies and quasars with evaluated redshifts, under their true class.
     """
     header = ["method", "weighted F1", *(f"F1 {name}" for name in CLASSES)]
     for name in _REDSHIFTS:
@@ -226,22 +226,22 @@ def markdown(rows: LabelledRows, methods: list[Method], evaluated: dict[str, np.
 def _class_cells(rows: LabelledRows, method: Method) -> list[str]:
     if method.class_code is None:
         return ["–"] * (1 + len(CLASSES))
-    found = classification(method.class_code, rows.class_code, CLASSES)
-    measures: list[Measure] = [found.f1_weighted, *(found.classes[name].f1 for name in CLASSES)]
+    scores = classification(method.class_code, rows.class_code, CLASSES)
+    measures: list[Measure] = [scores.f1_weighted, *(scores.classes[name].f1 for name in CLASSES)]
     return [number(measure, 3) for measure in measures]
 
 
 def _redshift_cells(rows: LabelledRows, method: Method, name: str, chosen: np.ndarray) -> list[str]:
-    nothing = np.full(len(rows.z), np.nan)
+    missing = np.full(len(rows.z), np.nan)
     sample = RedshiftSample(
         "GALAXY" if name == "GALAXY" else "QSO",
         "true class",
         _REDSHIFTS[name],
         method.z[name],
-        nothing,
+        missing,
         rows.z,
-        nothing,
-        nothing,
+        missing,
+        missing,
         np.ones(len(rows.z), dtype=bool),
     )
     scores = redshift_scores(sample.only(chosen))
@@ -250,29 +250,29 @@ def _redshift_cells(rows: LabelledRows, method: Method, name: str, chosen: np.nd
 
 
 def main() -> None:
-    """Compare and print."""
+    """Evaluate and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--photometry", type=UPath, required=True, action="append", help="photometry catalogue"
     )
-    parser.add_argument("--truth", type=UPath, required=True, action="append", help="its known objects")
+    parser.add_argument("--truth", type=UPath, required=True, action="append", help="labels of its objects")
     parser.add_argument("--templates", type=Path, required=True, help="folder with all templates")
     parser.add_argument("--curves", type=Path, required=True, help="folder with the transmission curves")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "ojala-base.safetensors")
-    parser.add_argument("--keep", type=Path, help="folder that keeps the template fits")
+    parser.add_argument("--keep", type=Path, help="folder for cached template fits")
     parser.add_argument("--eazy", type=int, default=0, help="galaxies and quasars to fit with eazy-py")
-    asked = parser.parse_args()
-    fitting = TemplateFitting(asked.templates, asked.curves, asked.keep)
-    for photometry, truth in zip(asked.photometry, asked.truth, strict=True):
+    options = parser.parse_args()
+    fitting = TemplateFitting(options.templates, options.curves, options.keep)
+    for photometry, truth in zip(options.photometry, options.truth, strict=True):
         rows = read_labelled_rows(photometry, read_truth(truth))
-        methods = [run_ojala(asked.weights, rows.photometry), fitting.all_classes(rows)]
+        methods = [run_ojala(options.weights, rows.photometry), fitting.all_classes(rows)]
         everything = rows.first(len(rows.z))
         print(f"\n{photometry}: {len(rows.z):,} rows\n\n{markdown(rows, methods, everything)}", flush=True)
-        if asked.eazy:
-            some = rows.first(asked.eazy)
+        if options.eazy:
+            some = rows.first(options.eazy)
             counts = " and ".join(f"{len(chosen)} {name}" for name, chosen in some.items())
             methods = [replace(method, class_code=None) for method in methods]
-            methods.append(fitting.eazy(rows, asked.eazy))
+            methods.append(fitting.eazy(rows, options.eazy))
             print(f"\nRedshifts of the first {counts}:\n\n{markdown(rows, methods, some)}", flush=True)
 
 

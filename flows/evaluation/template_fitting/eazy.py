@@ -1,8 +1,8 @@
-"""Redshifts by eazy-py (Brammer et al. 2008; extra ``comparison``) with template photometry of our own.
+"""Redshifts by eazy-py (Brammer et al. 2008; extra ``comparison``) with given template photometry.
 
-The program's files (filters, templates, template error, column names) are written to a folder of their own,
-so that nothing is downloaded, and its grid of template photometry is handed over: to compute it for 57 narrow
-bands takes the program a quarter of an hour.
+Its input files (filters, templates, template error, column names) are written to a temporary folder, without
+a download. The grid of template photometry is passed in: eazy-py takes a quarter of an hour for 57 narrow
+bands.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def fit_with_eazy(flux: np.ndarray, error: np.ndarray, grid: TemplateGrid, curve
     flux, error : ndarray, shape (N, 63)
         Flux densities and errors [uJy], NaN where missing.
     grid : TemplateGrid
-        The templates through the bands.
+        Template photometry.
     curves : Curves
-        The bands' transmission curves.
+        Transmission curves of the bands.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def fit_with_eazy(flux: np.ndarray, error: np.ndarray, grid: TemplateGrid, curve
 
 
 def _catalogue(flux: np.ndarray, error: np.ndarray) -> Table:
-    """Fluxes and errors in columns F1, E1, F2 ..."""
+    """Make a table of fluxes and errors in columns F1, E1, F2 ..."""
     table = Table({"id": np.arange(1, len(flux) + 1)})
     missing = ~(np.isfinite(flux) & np.isfinite(error))
     for i in range(flux.shape[1]):
@@ -100,7 +100,7 @@ def _write_files(folder: Path, curves: Curves, templates: int) -> None:
         pairs = zip(wavelength, transmission, strict=True)
         filters += [f"{k} {at:.4f} {through:.6e}\n" for k, (at, through) in enumerate(pairs, start=1)]
     (folder / "filters.res").write_text("".join(filters))
-    # Their photometry is handed over: the spectra themselves are not looked at.
+    # The photometry is passed in, so the spectra are placeholders.
     (folder / "template.dat").write_text("".join(f"{at} 1.0\n" for at in np.geomspace(100.0, 1e5, 200)))
     listing = "".join(f"{k} {folder / 'template.dat'} 1.0\n" for k in range(1, templates + 1))
     (folder / "templates.param").write_text(listing)

@@ -1,8 +1,8 @@
-"""Template fitting of many objects at once: non-negative sums of templates by chi-square.
+"""Vectorised template fitting: non-negative sums of templates by chi-square.
 
 At each trial redshift the non-negative least squares of all objects are solved together by coordinate descent
-(Franc, Hlavac & Navara 2005), begun from the solution at the redshift before. That is fast enough to fit
-every object with every set of templates.
+(Franc, Hlavac & Navara 2005), started from the solution at the previous redshift, which is fast enough
+for all objects and all sets of templates.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from ojala.flows.evaluation.template_fitting.templates import TemplateGrid
 
 SYSTEMATIC = 0.02
-"""Part of each flux that is added to its error."""
+"""Fraction of each flux that is added to its error in quadrature."""
 
 SWEEPS = 20
 """Passes over all templates at each trial redshift."""
 
 BLOCK = 1000
-"""Objects that are fitted together, to bound memory."""
+"""Objects per block, to bound memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class TemplateFit:
     Attributes
     ----------
     chi2 : ndarray, shape (N,)
-        Of the best fit.
+        Chi-square of the best fit.
     z : ndarray, shape (N,)
-        Its redshift.
+        Redshift of the best fit.
     seconds : float
-        Processor time that the fits took, without preparations.
+        Processor time of the fits, without preparation.
     """
 
     chi2: np.ndarray
@@ -51,7 +51,7 @@ def fit_sums(flux: np.ndarray, error: np.ndarray, grid: TemplateGrid) -> Templat
     flux, error : ndarray, shape (N, 63)
         Flux densities and errors [uJy], NaN where missing.
     grid : TemplateGrid
-        The templates through the bands.
+        Template photometry.
     """
     started = time.process_time()
     chi2 = np.concatenate(
@@ -62,7 +62,7 @@ def fit_sums(flux: np.ndarray, error: np.ndarray, grid: TemplateGrid) -> Templat
 
 
 def fit_single(flux: np.ndarray, error: np.ndarray, grid: TemplateGrid) -> TemplateFit:
-    """Best single template and redshift, with a free level; arguments as those of `fit_sums`."""
+    """Fit the best single template and redshift with a free amplitude; arguments as of `fit_sums`."""
     started = time.process_time()
     value, weight = weighted(flux, error)
     template = grid.flux.reshape(-1, flux.shape[1]).astype(np.float64)
@@ -75,11 +75,11 @@ def fit_single(flux: np.ndarray, error: np.ndarray, grid: TemplateGrid) -> Templ
 
 
 def weighted(flux: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fluxes, 0 where missing, and inverse variances with the systematic part, 0 where missing; float64."""
-    seen = np.isfinite(flux) & np.isfinite(error)
-    value = np.where(seen, flux, 0.0).astype(np.float64)
-    variance = np.where(seen, error, 1.0) ** 2 + (SYSTEMATIC * np.maximum(value, 0.0)) ** 2
-    return value, np.where(seen, 1.0 / variance, 0.0)
+    """Fluxes and inverse variances with the systematic error, 0 where missing; float64."""
+    known = np.isfinite(flux) & np.isfinite(error)
+    value = np.where(known, flux, 0.0).astype(np.float64)
+    variance = np.where(known, error, 1.0) ** 2 + (SYSTEMATIC * np.maximum(value, 0.0)) ** 2
+    return value, np.where(known, 1.0 / variance, 0.0)
 
 
 def _scan(flux: np.ndarray, error: np.ndarray, grid: TemplateGrid) -> np.ndarray:

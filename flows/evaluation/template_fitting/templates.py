@@ -20,21 +20,21 @@ GALAXY_Z_MAX, QUASAR_Z_MAX = 1.2, 4.5
 """Highest trial redshifts."""
 
 QUASARS = 22
-"""Quasar templates: the most unlike each other, since sums of extremes reach most others."""
+"""Number of quasar templates, the most dissimilar ones, whose sums cover most others."""
 
 QUASARS_DRAWN = 400
-"""Quasars that they are chosen from."""
+"""Number of simulated quasars for the choice."""
 
 HOST_Z_MAX = 1.0
 """Redshift up to which the templates of EAZY 1.1 are added to quasars as hosts."""
 
-_COMPARED = (1150.0, 8000.0)  # rest-frame range [Angstrom] in which quasars are told apart
+_COMPARED = (1150.0, 8000.0)  # rest-frame range [Angstrom] of the comparison of quasars
 
 STAR_TEFF_STEP = 2
-"""Every so many nodes of the atmospheres' temperatures are templates."""
+"""Stride over the nodes of the atmospheres' temperatures."""
 
 STAR_REDDENING = (0.0, 0.1, 0.3)
-"""E(B-V) [mag] with which each star is a template."""
+"""E(B-V) [mag] of the star templates."""
 
 _REST_Z_MAX = 4.6  # the rest-frame lattice reaches blue enough for the highest trial redshift
 _K_X = np.array([band.k_x for band in MODEL_BANDS])
@@ -42,7 +42,7 @@ _K_X = np.array([band.k_x for band in MODEL_BANDS])
 
 @dataclass(frozen=True, slots=True)
 class TemplateGrid:
-    """Templates through the bands at trial redshifts.
+    """Template photometry at trial redshifts.
 
     Attributes
     ----------
@@ -57,19 +57,19 @@ class TemplateGrid:
 
 
 def galaxy_grid(directory: Path, photometer: Photometer) -> TemplateGrid:
-    """The templates of EAZY 1.1 with lines and the FSPS set of twelve, to z = 1.2.
+    """Make the grid of the templates of EAZY 1.1 with lines and of twelve FSPS templates, to z = 1.2.
 
     Parameters
     ----------
     directory : Path
         Folder with ``eazy_v1.1_sed*.dat*`` and ``tweak_fsps_QSF_12_v3_*.dat*`` somewhere below it.
     photometer : Photometer
-        The bands.
+        Bands.
 
     Raises
     ------
     FileNotFoundError
-        There are none.
+        Templates are missing.
     """
     fine, coarse = _on_lattices(_tables(directory, "eazy_v1.1_sed") + _tables(directory, "tweak_fsps_QSF"))
     steps = _steps(GALAXY_Z_MAX)
@@ -77,10 +77,10 @@ def galaxy_grid(directory: Path, photometer: Photometer) -> TemplateGrid:
 
 
 def quasar_grid(directory: Path, photometer: Photometer, seed: int = 22) -> TemplateGrid:
-    """Quasars of `populations.quasars` with the mean intergalactic absorption, and hosts, to z = 4.5.
+    """Make the grid of quasars of `populations.quasars` with mean IGM absorption, and hosts, to z = 4.5.
 
-    The first `QUASARS` templates are the quasars: with hosts redshifts are better, without them classes.
-    Arguments and errors are those of `galaxy_grid`; the quasar model's files lie below the folder too.
+    The first `QUASARS` templates are the quasars: redshifts are better with hosts, classes without. Arguments
+    and errors are those of `galaxy_grid`; the folder also contains the files of the quasar model.
     """
     templates = read_quasar_templates(directory)
     drawn = quasars.simulate(templates, QUASARS_DRAWN, np.random.default_rng(seed))
@@ -94,7 +94,7 @@ def quasar_grid(directory: Path, photometer: Photometer, seed: int = 22) -> Temp
 
 
 def _unlike(spectra: np.ndarray, number: int) -> np.ndarray:
-    """Members that are farthest from each other in log flux, the median one first; shape (number,)."""
+    """Choose members farthest from each other in log flux, the median one first; shape (number,)."""
     wavelength = FINE.rest_wavelength(quasars.Z_MAX)
     seen = np.flatnonzero((wavelength > _COMPARED[0]) & (wavelength < _COMPARED[1]))[::8]
     shape = np.log(np.maximum(spectra[:, seen].astype(np.float32), 1e-4))
@@ -108,16 +108,16 @@ def _unlike(spectra: np.ndarray, number: int) -> np.ndarray:
 
 
 def _tables(directory: Path, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Wavelength [Angstrom] and f_lambda from the first two columns of all ``<name>*.dat*``."""
-    found = sorted(directory.rglob(f"{name}*.dat*"))
-    if not found:
+    """Read wavelength [Angstrom] and f_lambda from the first two columns of all ``<name>*.dat*``."""
+    paths = sorted(directory.rglob(f"{name}*.dat*"))
+    if not paths:
         raise FileNotFoundError(f"no {name}*.dat under {directory}")
-    columns = [np.loadtxt(path, unpack=True) for path in found]
+    columns = [np.loadtxt(path, unpack=True) for path in paths]
     return [(table[0], table[1]) for table in columns]
 
 
 def star_grid(directory: Path, photometer: Photometer) -> TemplateGrid:
-    """Atmospheres of Castelli & Kurucz (2004) and the Pickles (1998) library with reddening, at z = 0."""
+    """Make the grid of Castelli & Kurucz (2004) and Pickles (1998) stars with reddening, at z = 0."""
     nodes = read_atmospheres(directory)
     chosen = [int(np.argmin(np.abs(nodes.logg - g))) for g in (2.0, 4.5)]
     flux = np.exp(nodes.log_flux[:, ::STAR_TEFF_STEP][:, :, chosen]).reshape(-1, len(nodes.wavelength))
@@ -135,7 +135,7 @@ def _steps(z_max: float) -> np.ndarray:
 
 
 def _on_lattices(spectra: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean f_lambda in each rest-frame pixel of the two lattices, float32; flux is conserved."""
+    """Rebin spectra to the rest-frame pixels of the two lattices, conserving flux; float32."""
     fine, coarse = (
         np.array([_binned(*spectrum, lattice) for spectrum in spectra]) for lattice in (FINE, COARSE)
     )
@@ -158,9 +158,9 @@ def _redshifted(
     photometer: Photometer,
     igm: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Templates through the bands at each shift, float32 of shape (len(steps), T, 63).
+    """Compute template photometry at each shift, float32 of shape (len(steps), T, 63).
 
-    ``rest_z_max`` is the redshift to which the rest-frame lattices of ``fine`` and ``coarse`` reach.
+    ``rest_z_max`` is the largest redshift of the rest-frame lattices of ``fine`` and ``coarse``.
     """
     rows = np.arange(len(fine))
     out = np.empty((len(steps), len(fine), len(MODEL_BANDS)), np.float32)

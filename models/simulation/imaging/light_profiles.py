@@ -1,8 +1,8 @@
-"""Profiles of light as sums of Gaussians, which are convolved by adding covariances and drawn fast.
+"""Light profiles as sums of Gaussians, which convolve by adding covariances.
 
-After Hogg & Lang (2013, PASP 125, 719). Widths are fixed, in geometric steps; amplitudes are fitted to each
-profile without negative ones and have a sum of 1. Beyond the reach of the widest Gaussian a profile ends:
-that of de Vaucouleurs loses about 2 % of its light in the far wings, which the sum gives back to the rest.
+After Hogg & Lang (2013, PASP 125, 719). Widths are in geometric steps; amplitudes are fitted by non-negative
+least squares and normalised. Profiles end with the widest Gaussian: about 2 % of the light of a de
+Vaucouleurs profile, in the far wings, is redistributed by the normalisation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 from scipy.special import gamma, gammaincinv
 
 MOFFAT_BETAS = (2.5, 3.0, 3.5, 4.0)
-"""Slopes of Moffat profiles for which there are sums."""
+"""Slopes of the Moffat profiles."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,9 +26,10 @@ class Mixture:
     Attributes
     ----------
     amplitude : ndarray, shape (K,)
-        Share of the flux in each Gaussian.
+        Fraction of the flux in each Gaussian.
     variance : ndarray, shape (K,)
-        Its variance along an axis, for a profile of unit half-light radius (Sersic) or width (Moffat).
+        Variance of each Gaussian along an axis, for a profile of unit half-light radius (Sersic) or width
+        (Moffat).
     """
 
     amplitude: np.ndarray
@@ -53,7 +54,7 @@ def moffat(beta: float) -> Mixture:
 
 
 def _fitted(profile: Callable[[np.ndarray], np.ndarray], sigma: np.ndarray) -> Mixture:
-    """Least squares over the plane: residuals count by r^1.5 on a geometric grid of radii."""
+    """Fit by least squares over the plane: residuals weighted by r^1.5 on a geometric grid of radii."""
     radius = np.geomspace(0.3 * sigma[0], 2.5 * sigma[-1], 600)
     weight = radius**1.5
     gaussians = np.exp(-0.5 * (radius[:, None] / sigma) ** 2) / (2.0 * np.pi * sigma**2)
@@ -63,7 +64,7 @@ def _fitted(profile: Callable[[np.ndarray], np.ndarray], sigma: np.ndarray) -> M
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Light:
-    """K elliptical Gaussians that make up a source, in B bands.
+    """Source as K elliptical Gaussians in B bands.
 
     Attributes
     ----------
@@ -81,7 +82,7 @@ class Light:
 
     @classmethod
     def point(cls, flux: np.ndarray, centre: np.ndarray) -> Light:
-        """A point source with a flux in each band."""
+        """Make a point source with a flux in each band."""
         return cls(flux[:, None], np.zeros((1, 3)), centre[None])
 
     @classmethod
@@ -94,7 +95,7 @@ class Light:
         angle: float,
         centre: np.ndarray,
     ) -> Light:
-        """A profile of this radius [pixel] along the major axis, at an angle [rad] from the rows."""
+        """Make an elliptical profile with a major-axis radius [pixel] and an angle [rad] from the rows."""
         major, minor = radius**2, (radius * axis_ratio) ** 2
         c, s = np.cos(angle), np.sin(angle)
         shape = np.array([major * c**2 + minor * s**2, (major - minor) * c * s, major * s**2 + minor * c**2])
@@ -106,7 +107,7 @@ class Light:
 
     @classmethod
     def concatenate(cls, parts: list[Light]) -> Light:
-        """Several sources as one."""
+        """Combine sources."""
         return cls(
             np.concatenate([part.flux for part in parts], axis=1),
             np.concatenate([part.covariance for part in parts]),
@@ -115,9 +116,9 @@ class Light:
 
 
 def draw_light(light: Light, psf: list[Mixture], fwhm: np.ndarray, size: int) -> np.ndarray:
-    """Images of a source through a point-spread function.
+    """Draw images of a source with a point-spread function.
 
-    The point-spread function is that of the pixels, as surveys measure it: it is not widened by them again.
+    The point-spread function includes the pixel response, as surveys measure it.
 
     Parameters
     ----------
@@ -157,6 +158,6 @@ def draw_light(light: Light, psf: list[Mixture], fwhm: np.ndarray, size: int) ->
 
 @functools.cache
 def _monomials(size: int) -> np.ndarray:
-    """x^2, xy, y^2, x, y and 1 of each pixel, from the middle; float32, shape (6, size**2)."""
+    """Compute x^2, xy, y^2, x, y and 1 of each pixel, from the centre; float32, shape (6, size**2)."""
     y, x = np.indices((size, size), np.float32).reshape(2, -1) - np.float32((size - 1) / 2)
     return np.stack([x * x, x * y, y * y, x, y, np.ones_like(x)])

@@ -1,9 +1,9 @@
-"""What galaxies look like, from their mass, type and redshift: sizes, bulges and discs, inclinations.
+"""Morphology of galaxies by mass, type and redshift: sizes, bulges and discs, inclinations.
 
 Sizes follow the relations of van der Wel et al. (2014, ApJ 788, 28) between mass and half-light radius: at
 5e10 Msun, 8.9 kpc (1+z)^-0.75 with a slope of 0.22 and a scatter of 0.16 dex for star-forming galaxies,
-5.6 kpc (1+z)^-1.48 with 0.75 and 0.12 dex for quiescent ones, whose relation flattens below 2e10 Msun. How
-much of the light is in a bulge, its colour and the ellipticities are plain choices of our own.
+5.6 kpc (1+z)^-1.48 with 0.75 and 0.12 dex for quiescent ones, whose relation flattens below 2e10 Msun. Bulge
+fractions, their colours and ellipticities are choices of this module.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from astropy.cosmology import Planck18
 from scipy.special import gammainc, gammaincinv
 
 QUIESCENT_SSFR, TYPE_WIDTH = -10.9, 0.25
-"""log10 of the specific star-formation rate [1/yr] at which half of a galaxy is as quiescent ones are, and
-over what range that changes."""
+"""log10 of the specific star-formation rate [1/yr] at which `quiescence` is one half, and the width of the
+transition."""
 
-LEAST_AXIS_RATIO = 0.2
-"""Thickness of discs: their axis ratio when seen from the side."""
+MIN_AXIS_RATIO = 0.2
+"""Axis ratio of edge-on discs."""
 
 _PIVOT_MASS = np.log10(5e10)
 _FLAT_MASS, _FLAT_SLOPE = 10.3, 0.2  # of quiescent galaxies
@@ -30,7 +30,7 @@ _DISTANCE_Z = np.geomspace(1e-3, 6.0, 2000)
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """N galaxies: a bulge of de Vaucouleurs' profile in an exponential disc, both about one axis.
+    """Shapes of N galaxies: a de Vaucouleurs bulge in an exponential disc, with the same angle.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Shapes:
     bulge_axis_ratio, disc_axis_ratio : ndarray, shape (N,)
         Minor over major axis.
     angle : ndarray, shape (N,)
-        Of the major axis, from the rows of the image [rad].
+        Angle of the major axis from the rows of the image [rad].
     """
 
     half_light_radius: np.ndarray
@@ -68,7 +68,7 @@ def draw_shapes(
     redder = np.maximum(rng.normal(_REDDER, (0.1, 0.08), (n, 2)), 0.0) * fading
     of_disc = np.interp(bulge, *_composite_radius())
     # A random inclination i: q^2 = cos^2 i (1 - q0^2) + q0^2 (Hubble 1926).
-    disc_ratio = np.sqrt(rng.random(n) ** 2 * (1.0 - LEAST_AXIS_RATIO**2) + LEAST_AXIS_RATIO**2)
+    disc_ratio = np.sqrt(rng.random(n) ** 2 * (1.0 - MIN_AXIS_RATIO**2) + MIN_AXIS_RATIO**2)
     bulge_ratio = np.clip(rng.normal(0.78, 0.13, n), 0.35, 1.0)
     # The "disc" of a quiescent galaxy is its envelope, hardly flatter than its bulge.
     disc_ratio = disc_ratio + (bulge_ratio - disc_ratio) * early
@@ -85,7 +85,7 @@ def draw_shapes(
 
 
 def quiescence(log_ssfr: np.ndarray) -> np.ndarray:
-    """From 0 for star-forming to 1 for quiescent galaxies, smoothly."""
+    """Smooth transition from 0 for star-forming to 1 for quiescent galaxies."""
     return np.asarray(1.0 / (1.0 + np.exp((log_ssfr - QUIESCENT_SSFR) / TYPE_WIDTH)))
 
 

@@ -1,4 +1,4 @@
-"""Depths of the survey's bands: what the noise of mock photometry is drawn from."""
+"""Depths of the survey's bands, for the noise of mock photometry."""
 
 from __future__ import annotations
 

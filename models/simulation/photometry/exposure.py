@@ -1,7 +1,7 @@
-"""Band fluxes of observed spectra, many at a time, at their own and at nearby redshifts.
+"""Synthetic photometry of observed spectra at their own and at nearby redshifts.
 
-A spectrum is brought to the lattice of the synthesis once. Its fluxes in all bands are then one product with
-the bands' curves, and another redshift is a shift by whole pixels.
+A spectrum is resampled to the lattice of the simulation once. Its fluxes in all bands are then one matrix
+product, and another redshift is a shift by whole pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BRIDGED_WIDE = 0.1 * min(
     band.fwhm for band, wide in zip(MODEL_BANDS, _WIDE, strict=True) if wide
 )  # .. by these
 _EDGES = np.exp((FINE.first + np.arange(FINE.size + 1) - 0.5) * FINE.step)
-_ROWS = 512  # lattice pixels whose response is asked for at a time
+_ROWS = 512  # lattice pixels per block of the response
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Exposure:
     Attributes
     ----------
     fine : ndarray of float32, shape (N, FINE.size)
-        f_lambda [1e-17 erg/s/cm2/A], 0 where not seen.
+        f_lambda [1e-17 erg/s/cm2/A], 0 where not observed.
     variance : ndarray of float32, shape (N, FINE.size)
-        Its variance, such that sums over pixels have that of the spectrum.
+        Variance per pixel, such that sums over pixels have the variance of the spectrum.
     valid : ndarray of bool, shape (N, FINE.size)
         Pixels that the spectrum covers.
     valid_wide : ndarray of bool, shape (N, FINE.size)
-        The same as wide bands see it, for which a masked telluric band is no gap.
+        The same for wide bands, for which a masked telluric band is no gap.
     """
 
     fine: np.ndarray
@@ -48,20 +48,21 @@ class Exposure:
     valid_wide: np.ndarray
 
     def shifted(self, pixels: int) -> Exposure:
-        """The same objects redshifted by whole pixels: wavelengths stretched, fluxes kept."""
+        """Shift the spectra by whole pixels: other wavelengths, same fluxes."""
         arrays = (self.fine, self.variance, self.valid, self.valid_wide)
         return Exposure(*(_shift(array, pixels) for array in arrays))
 
 
 def expose(spectra: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Exposure:
-    """Bring spectra to the lattice, conserving flux.
+    """Resample spectra to the lattice, conserving flux.
 
     Gaps narrower than a tenth of a band, narrow or wide, are bridged linearly, as in `Photometer.observe`.
 
     Parameters
     ----------
     spectra : list of (ndarray, ndarray, ndarray)
-        Wavelength [Angstrom], f_lambda [1e-17 erg/s/cm2/A] and inverse variance (0: not to be used) of each.
+        Wavelength [Angstrom], f_lambda [1e-17 erg/s/cm2/A] and inverse variance (0 for unusable pixels) of
+        each.
     """
     exposure = Exposure(
         *(np.zeros((len(spectra), FINE.size), kind) for kind in (np.float32, np.float32, bool, bool))
@@ -103,7 +104,7 @@ def _shift(array: np.ndarray, pixels: int) -> np.ndarray:
 
 
 class Camera:
-    """The survey's bands as a matrix, for spectra on the lattice.
+    """Synthetic photometer: the survey's bands as a matrix over the lattice.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ class Camera:
         self._flat = self._response * inverse_square
 
     def synthesise_photometry(self, exposure: Exposure) -> tuple[np.ndarray, np.ndarray]:
-        """Flux densities and the errors that come from the spectra's own noise.
+        """Compute flux densities and their errors from the noise of the spectra.
 
         Parameters
         ----------
@@ -145,7 +146,7 @@ class Camera:
             response, flat = self._response[:, bands], self._flat[:, bands]
             covered = seen @ self._weight[:, bands] >= MIN_COVERAGE
             with np.errstate(divide="ignore", invalid="ignore"):
-                whole = np.where(covered, flat.sum(axis=0) / (seen @ flat), np.float32(np.nan))
-            flux[:, bands] = ((exposure.fine * seen) @ response) * whole
-            error[:, bands] = np.sqrt((exposure.variance * seen) @ response**2) * whole
+                scale = np.where(covered, flat.sum(axis=0) / (seen @ flat), np.float32(np.nan))
+            flux[:, bands] = ((exposure.fine * seen) @ response) * scale
+            error[:, bands] = np.sqrt((exposure.variance * seen) @ response**2) * scale
         return flux, error

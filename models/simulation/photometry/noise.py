@@ -1,9 +1,8 @@
-"""From true to observed photometry: errors, calibration, apertures and missing bands.
+"""Simulation of observed photometry: errors, calibration, apertures and missing bands.
 
 An observation has a depth between that of miniJPAS and that of the first JPCam data, drawn per object and
-scattered per band as tiles scatter. The error that a catalogue reports holds the background and a floor
-for the calibration; zero points that are off, and apertures that differ between surveys, are in the
-fluxes but not in the errors.
+with the scatter of tiles per band. Reported errors include the background and a floor for the calibration;
+offsets of zero points and of apertures between surveys are in the fluxes but not in the errors.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def draw_depths(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def apply_zero_points(true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Flux densities that the bands would measure without noise: zero points and apertures are off.
+    """Apply random offsets of zero points and apertures to flux densities.
 
     Parameters
     ----------
@@ -70,7 +69,7 @@ def apply_zero_points(true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def add_noise(
     noiseless: np.ndarray, depth: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measure flux densities, as from `apply_zero_points`, once: noise and reported errors.
+    """Add noise to flux densities, as from `apply_zero_points`, and draw reported errors.
 
     Parameters
     ----------
@@ -94,7 +93,7 @@ def add_noise(
 
 
 def observe(true: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Observe true flux densities once: `apply_zero_points`, then `add_noise`.
+    """Observe true flux densities: `apply_zero_points`, then `add_noise`.
 
     Parameters
     ----------
@@ -114,40 +113,40 @@ def observe(true: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tu
 
 
 def draw_observed(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Which bands an object has: bool (n, 63), never none.
+    """Draw the observed bands of objects: bool (n, 63), at least one each.
 
     Patterns, independent of each other: no Legacy photometry, single Legacy bands missing, no WISE, no
     uJAVA or J1007, random narrow bands missing, one contiguous block lost at the blue or red end (as for
     photometry from spectra), heavy drop-outs, broad bands only.
     """
-    seen = np.ones((n, len(MODEL_BANDS)), bool)
+    observed = np.ones((n, len(MODEL_BANDS)), bool)
 
-    def happens(chance: float) -> np.ndarray:
+    def draw(chance: float) -> np.ndarray:
         return np.asarray(rng.random(n) < chance)
 
-    def lose(rows: np.ndarray, bands: np.ndarray) -> None:
-        seen[np.ix_(rows, bands)] = False
+    def drop(rows: np.ndarray, bands: np.ndarray) -> None:
+        observed[np.ix_(rows, bands)] = False
 
-    lose(happens(0.35), _IS[System.LEGACY])
-    seen[:, _IS[System.LEGACY]] &= rng.random((n, 4)) > 0.12
-    lose(happens(0.85), np.array([band.name == "ls_i" for band in MODEL_BANDS]))  # few fields have it
-    lose(happens(0.40), _IS[System.WISE])
+    drop(draw(0.35), _IS[System.LEGACY])
+    observed[:, _IS[System.LEGACY]] &= rng.random((n, 4)) > 0.12
+    drop(draw(0.85), np.array([band.name == "ls_i" for band in MODEL_BANDS]))  # few fields have it
+    drop(draw(0.40), _IS[System.WISE])
     for k in np.flatnonzero(_WIDE_JPAS):
-        lose(happens(0.30), np.arange(len(MODEL_BANDS)) == k)
-    some = happens(0.30)
-    seen[some] &= (
+        drop(draw(0.30), np.arange(len(MODEL_BANDS)) == k)
+    some = draw(0.30)
+    observed[some] &= (
         rng.random((some.sum(), len(MODEL_BANDS))) > rng.uniform(0.0, 0.4, (some.sum(), 1))
     ) | ~_NARROW
-    blue, red = happens(0.25), happens(0.25)
+    blue, red = draw(0.25), draw(0.25)
     bluest, reddest = (
         rng.uniform(3700.0, 5500.0, (blue.sum(), 1)),
         rng.uniform(7500.0, 9400.0, (red.sum(), 1)),
     )
-    seen[blue] &= bluest < _PIVOT
-    seen[red] &= reddest > _PIVOT
-    heavy = happens(0.05)
-    seen[heavy] &= rng.random((heavy.sum(), len(MODEL_BANDS))) > rng.uniform(0.5, 0.9, (heavy.sum(), 1))
-    lose(happens(0.02), _NARROW)
-    empty = ~seen.any(axis=1)
-    seen[empty] = True
-    return seen
+    observed[blue] &= bluest < _PIVOT
+    observed[red] &= reddest > _PIVOT
+    heavy = draw(0.05)
+    observed[heavy] &= rng.random((heavy.sum(), len(MODEL_BANDS))) > rng.uniform(0.5, 0.9, (heavy.sum(), 1))
+    drop(draw(0.02), _NARROW)
+    empty = ~observed.any(axis=1)
+    observed[empty] = True
+    return observed

@@ -1,4 +1,4 @@
-"""The photometer: spectra -> flux densities in the survey's bands."""
+"""Synthetic photometry of spectra in the survey's bands."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ LINE_SIGMA = 5e-4
 """Standard deviation of narrow emission lines in ln(wavelength), 150 km/s."""
 
 MIN_COVERAGE = 0.95
-"""Share of a band's energy-weighted curve that a spectrum must cover to give a flux."""
+"""Fraction of a band's energy-weighted curve that a spectrum must cover."""
 
-_BLOCK_PIXELS = (
-    200  # pixels of the fine lattice that are multiplied by the bands that see them, and by no other
-)
+_BLOCK_PIXELS = 200  # pixels per block of the curve matrix
 _BRIDGED = 0.1  # of a band's width: gaps in a spectrum that are interpolated
 _COARSE_BANDS = ("W1", "W2")
 _MICROJANSKY = 1e29  # uJy in one erg/s/cm2/Hz
@@ -86,7 +84,7 @@ class Photometer:
         return matrix
 
     def continuum(self, fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-        """Flux densities of spectra on the observed windows of the two lattices.
+        """Compute flux densities of spectra on the observed windows of the two lattices.
 
         Parameters
         ----------
@@ -107,10 +105,10 @@ class Photometer:
         return out
 
     def lines(self, wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
-        """Flux densities of narrow emission lines: Gaussians of 150 km/s seen through the bands.
+        """Compute flux densities of narrow emission lines, Gaussians of 150 km/s.
 
-        A line is a row of the curve matrix, smoothed with the line's profile. The width is the same for
-        all: it matters only where a line meets the edge of a band.
+        A line is a row of the curve matrix smoothed with its profile. All lines have the same width, which
+        matters at the edges of bands only.
 
         Parameters
         ----------
@@ -132,7 +130,7 @@ class Photometer:
     def observe(
         self, wavelength: np.ndarray, flux: np.ndarray, valid: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Flux densities of one spectrum on its own wavelengths.
+        """Compute flux densities of one spectrum on its own wavelengths.
 
         Parameters
         ----------
@@ -141,7 +139,7 @@ class Photometer:
         flux : ndarray, shape (P,)
             f_lambda [erg/s/cm2/A].
         valid : ndarray of bool, shape (P,), optional
-            Pixels that can be used; by default all finite ones. Gaps narrower than a tenth of a band's
+            Usable pixels; by default all finite ones. Gaps narrower than a tenth of a band's
             width count as covered and are bridged linearly.
 
         Returns
@@ -178,7 +176,7 @@ class Photometer:
 
 
 def _nonzero_blocks(matrix: np.ndarray, columns: np.ndarray) -> list[tuple[slice, np.ndarray, np.ndarray]]:
-    """A curve matrix in stretches of pixels: the pixels, the bands that see them, and their part of it."""
+    """Split a curve matrix into blocks: pixels, columns with a response, and the submatrix."""
     parts = []
     for begin in range(0, len(matrix), _BLOCK_PIXELS):
         pixels = slice(begin, min(begin + _BLOCK_PIXELS, len(matrix)))

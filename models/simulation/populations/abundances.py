@@ -1,8 +1,8 @@
-"""Abundance ratios of galaxies: features that population models with solar ratios get wrong.
+"""Abundance ratios of galaxies: corrections of features to population models with solar ratios.
 
-Massive old galaxies have more magnesium, nitrogen and sodium than iron. Without that, the blend of Mg b and
-Fe 5270, which lies bluer in reality, would be read as a smaller redshift. Each draw changes the features
-element by element, by an amount of its own.
+Massive old galaxies are enhanced in magnesium, nitrogen and sodium relative to iron. Without the corrections
+the blend of Mg b and Fe 5270, bluer in reality, would be mistaken for a smaller redshift. Each draw changes
+the features of each element by a random amount.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ask for. Cross-correlation of single features shows that the wavelengths of the 
 0.2 pixels of 3e-4); without these changes of shape, redshifts of old galaxies come out too low by 0.0018."""
 
 ELEMENTS: tuple[str, ...] = ("Mg", "Fe", "CN", "Na", "TiO")
-"""The abundances that are varied, each for itself."""
+"""Abundances that vary independently."""
 
 
 def abundance_response() -> np.ndarray:
@@ -61,10 +61,10 @@ def abundance_response() -> np.ndarray:
 
 
 def draw_enhancement(log_ssfr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw by how much galaxies differ from solar ratios, 1 being typical of massive old ones.
+    """Draw enhancements relative to solar ratios; 1 is typical of massive old galaxies.
 
-    Each element scatters for itself by 0.6, about 1.05 in quiescent and 0.3 in star-forming galaxies; young
-    stars hide up to nine tenths of it.
+    Each element scatters independently by 0.6 about 1.05 in quiescent and 0.3 in star-forming galaxies; young
+    stars dilute up to nine tenths of it.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def draw_enhancement(log_ssfr: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 class AbundanceFeatures:
-    """Changes features of galaxies' spectra, as `abundance_response` has them, where they are seen."""
+    """Application of `abundance_response` to spectra on the observed window."""
 
     def __init__(self) -> None:
         response = abundance_response()

@@ -1,4 +1,4 @@
-"""Galaxies: a library of rest-frame continua and line luminosities made with bagpipes.
+"""Library of galaxies: rest-frame continua and line luminosities from bagpipes.
 
 Stellar populations are BC03 with the MILES library, nebular lines and continuum from Cloudy, dust after
 Salim et al. (2018), as shipped with bagpipes (Carnall et al. 2018); initial mass function of Kroupa.
@@ -6,7 +6,7 @@ Star-formation histories are drawn from four families (`FAMILIES`), of which the
 largest: old galaxies without lines are the hardest objects for a photometric redshift. The models have
 solar abundance ratios; `ojala.models.simulation.populations.abundances` changes them when an object is drawn.
 
-Continuum and lines are kept apart, so that each draw has its own line ratios and its own equivalent
+Continuum and lines are stored separately, so that each draw has its own line ratios and equivalent
 widths. The lines of the library come from star formation alone; `scatter_lines` adds an active nucleus
 or, in quiescent galaxies, weak LINER emission.
 """
@@ -25,8 +25,7 @@ QUIESCENT = -11.3
 """log10 of the specific star-formation rate [1/yr] below which a galaxy counts as quiescent."""
 
 LOWEST_SSFR = -12.0
-"""log10 of the specific star-formation rate [1/yr] to which smaller ones are set: less cannot be told from
-nothing in the optical."""
+"""Lower limit of log10 of the specific star formation per mass [1/yr]; smaller ones do not show."""
 
 Z_MAX = 1.3
 """Largest redshift that the library covers."""
@@ -82,7 +81,7 @@ LINES: tuple[tuple[str, float, str], ...] = (
     ("C  3  1908.73A", 1908.7, "ultraviolet"),
     ("C  3  1906.68A", 1906.7, "ultraviolet"),
 )
-"""Cloudy's label, vacuum wavelength [Angstrom] and group of each line; the lines of a group vary together."""
+"""Cloudy's label, vacuum wavelength [Angstrom] and group of each line; lines of a group scatter together."""
 
 LINE_WAVELENGTH = np.array([wavelength for _, wavelength, _ in LINES])
 """Vacuum wavelengths of `LINES` [Angstrom]."""
@@ -217,7 +216,7 @@ def _draw_masses(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
 
 
 def simulate(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Make ``n`` library galaxies with bagpipes, about 20 to 50 ms each.
+    """Simulate ``n`` library galaxies with bagpipes, about 20 to 50 ms each.
 
     Returns
     -------
@@ -264,7 +263,7 @@ def simulate(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _components(p: dict[str, np.ndarray]) -> dict[str, object]:
-    """The dictionary by which bagpipes knows a galaxy; at redshift 0 it answers in erg/s/A."""
+    """Model components of bagpipes; at redshift 0 the spectrum is in erg/s/A."""
     return {
         "redshift": 0.0,
         "delayed": {"age": p["age"], "tau": p["tau"], "massformed": 10.0, "metallicity": p["metallicity"]},
@@ -341,7 +340,7 @@ def line_levels(fine: np.ndarray) -> np.ndarray:
 
 
 def equivalent_widths(lines: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
-    """Rest-frame equivalent widths of emission [Angstrom], positive; shape (N,) each.
+    """Compute rest-frame equivalent widths of emission [Angstrom], positive; shape (N,) each.
 
     Parameters
     ----------
@@ -364,7 +363,7 @@ _ESCAPE = 0.75  # share of the ionising photons that dust within the nebulae lea
 def scatter_lines(
     lines: np.ndarray, levels: np.ndarray, log_ssfr: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Give each galaxy line strengths and ratios of its own, and to some an active nucleus.
+    """Draw strengths and ratios of emission lines, and active nuclei.
 
     The hydrogen lines of the library, less a quarter for ionising photons that dust absorbs, scatter by
     0.15 dex. The ratios [N II]/H alpha, [O III]/H beta, [S II]/H alpha and [O II]/H beta are drawn for the

@@ -1,4 +1,4 @@
-"""Finding library galaxies by the redshift and luminosity that they were made for."""
+"""Index of library galaxies by redshift and luminosity."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 _Z_EDGES = np.array([0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0])
 _LUMINOSITY_EDGES = np.arange(36.2, 41.5, 0.2)
-_FEWEST = 8  # members in a cell that is used
+_MIN_MEMBERS = 8  # of a cell
 
 
 class GalaxyIndex:
-    """Members of a galaxy library in cells of redshift and luminosity.
+    """Index of the members of a galaxy library in cells of redshift and luminosity.
 
     Parameters
     ----------
@@ -42,11 +42,11 @@ class GalaxyIndex:
         self._cumulative = np.concatenate(([0.0], np.cumsum(weight[order])))
         columns = len(_LUMINOSITY_EDGES) + 1
         start = np.searchsorted(cell[order], np.arange((len(_Z_EDGES) + 1) * columns + 1))
-        full = np.flatnonzero(np.diff(start) >= min(_FEWEST, len(rows)))
+        full = np.flatnonzero(np.diff(start) >= min(_MIN_MEMBERS, len(rows)))
         if not len(full):
             full = np.array([np.diff(start).argmax()])
         every = np.arange(len(start) - 1)
-        # A thin cell stands for the nearest full one: a step in redshift counts as three in luminosity.
+        # A sparse cell is replaced by the nearest full one; a step in redshift counts as three in luminosity.
         distance = np.abs(every[:, None] % columns - full % columns) + 3 * np.abs(
             every[:, None] // columns - full // columns
         )
@@ -59,7 +59,7 @@ class GalaxyIndex:
         return np.asarray(np.digitize(z, _Z_EDGES) * (len(_LUMINOSITY_EDGES) + 1) + column)
 
     def draw_similar(self, z: np.ndarray, log_luminosity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows of members made for about these redshifts and luminosities; int64, shape (N,)."""
+        """Draw members of about the same redshifts and luminosities; int64, shape (N,)."""
         cell = self._cell(z, log_luminosity)
         begin, end = self._begin[cell], self._end[cell]
         low, high = self._cumulative[begin], self._cumulative[end]
@@ -67,7 +67,7 @@ class GalaxyIndex:
         return np.asarray(self._by_cell[np.clip(at, begin, end - 1)])
 
     def draw_any(self, oldest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows of any members not older than ``oldest`` [Gyr], shape (N,); int64, shape (N,)."""
+        """Draw members not older than ``oldest`` [Gyr], shape (N,); int64, shape (N,)."""
         count = np.maximum(np.searchsorted(self._age, oldest), 1)
         target = rng.random(len(oldest)) * self._age_cumulative[count - 1]
         return np.asarray(self._by_age[np.minimum(np.searchsorted(self._age_cumulative, target), count - 1)])

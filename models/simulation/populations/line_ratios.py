@@ -1,8 +1,8 @@
-"""Ratios of emission lines as observed, drawn jointly for a given strength of H alpha.
+"""Observed ratios of emission lines, drawn jointly for a given strength of H alpha.
 
 A mixture of four normal distributions, fitted to 25,000 of DESI's bright galaxies at 0.06 < z < 0.30
-(H alpha beyond 4 sigma, the others beyond 1 to 2.5). Star-forming galaxies, composites and active nuclei
-are in it as often as in that sample.
+(H alpha beyond 4 sigma, the others beyond 1 to 2.5). The fractions of star-forming
+galaxies, composites and active nuclei are those of the sample.
 """
 
 from __future__ import annotations

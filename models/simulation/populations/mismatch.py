@@ -1,9 +1,9 @@
-"""How models of spectra are wrong: smooth deviations in the rest frame.
+"""Random errors of model spectra: smooth deviations in the rest frame.
 
 Population synthesis, model atmospheres and composite quasars differ from real objects by one to a few per
 cent, in features that stay at their rest wavelength (abundance ratios, line lists, flux calibration of the
-stellar libraries). A network that sees only exact models takes such a feature for a redshift. Each draw
-therefore multiplies its spectrum by a random smooth function of rest wavelength, as the template error
+stellar libraries). A network that is trained on exact models alone takes such a feature for a redshift. Each
+draw therefore multiplies its spectrum by a random smooth function of rest wavelength, as the template error
 function of EAZY (Brammer et al. 2008) widens the errors of a fit.
 """
 
@@ -64,7 +64,7 @@ class ModelErrors:
 
 @functools.cache
 def _bank(z_max: float) -> np.ndarray:
-    """The deviations, always the same; float32 (FIELDS, P)."""
+    """Make the bank of deviations, with a fixed seed; float32 (FIELDS, P)."""
     rng = np.random.default_rng(81)
     wavelength = FINE.rest_wavelength(z_max)
     bank = np.zeros((FIELDS, len(wavelength)))

@@ -1,4 +1,4 @@
-"""What skies are made of: libraries of spectra, split once, and which member an object is given."""
+"""Population: libraries of spectra with their split, and the choice of members."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ojala.models.simulation.populations.galaxy_index import GalaxyIndex
 from ojala.models.simulation.wavelength_grid import LIGHT_SPEED
 
 HELD_OUT_FRACTION = 0.05
-"""Share of library members that are never drawn for training."""
+"""Fraction of library members that are held out of trainings."""
 
 RARE = ("extreme emitters", "white dwarfs", "distant quasars")
-"""Kinds of objects that a sky can be made without, or that can be drawn alone: galaxies with
+"""Kinds of objects that a sky can leave out, or draw alone: galaxies with
 EW([O III] 5007) > 500 A, the kinds `stars.WHITE_DWARFS`, quasars at z > 4."""
 
 STAR_FORMING = "star-forming galaxies"
-"""Galaxies with a specific star-formation rate above 10^-9.5 a year, which can be drawn alone as well."""
+"""Galaxies with a specific star-formation rate above 10^-9.5 / yr, which can be drawn alone."""
 
 EXTREME_EW = 500.0
 """Equivalent width of [O III] 5007 of extreme emitters [Angstrom]."""
@@ -34,7 +34,7 @@ _STAR_FORMING_RATE, _STARBURST_RATE = -9.5, -9.0  # log10 of 1/yr
 _ANY_GALAXY = 0.35  # share of galaxies whose luminosity and redshift do not choose the library member
 _FAMILY_WEIGHT = np.array([1.0, 0.5, 0.15])  # of `galaxies.FAMILIES`
 _BRIGHT_STAR, _STAR_RANGE = 17.5, 0.7  # i magnitude, and its range, at which stars of the field take over
-_NEEDED = {
+_REQUIRED = {
     "galaxies": ("fine", "coarse", "lines", "log_l", "log_ssfr", "age", "family", "z", "log_mass"),
     "stars": ("fine", "coarse", "kind", *stars.LABELS),
     "quasars": ("fine", "coarse", "fwhm", "levels", "strength", "igm"),
@@ -43,7 +43,7 @@ _NEEDED = {
 
 @dataclass(frozen=True, slots=True)
 class Libraries:
-    """Rest-frame spectra from which a sky is drawn; arrays as made by the modules' ``simulate``.
+    """Libraries of rest-frame spectra; arrays of the ``simulate`` functions.
 
     Attributes
     ----------
@@ -58,23 +58,23 @@ class Libraries:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The members of the libraries that one side of the split may draw.
+    """Members of the libraries on one side of the split.
 
     Attributes
     ----------
     galaxies : GalaxyIndex
-        By the redshift and luminosity that they were made for.
+        Galaxies by redshift and luminosity.
     stars : ndarray of int
         Rows.
     star_cumulative : ndarray, shape (2, len(stars))
-        Cumulative chances among bright and among faint stars.
+        Cumulative probabilities among bright and among faint stars.
     quasars : ndarray of int
-        Rows, by the strength of their broad lines.
+        Rows, ordered by the strength of their broad lines.
     starbursts : ndarray of int
         Rows of galaxies with a specific star-formation rate above 10^-9 a year, which a training draws more
         often than a survey has them; none on the held-out side, and where all galaxies are of one kind.
     only : str or None
-        Of `RARE`, or `STAR_FORMING`, where there is nothing else.
+        Single kind of the members, of `RARE` or `STAR_FORMING`.
     """
 
     galaxies: GalaxyIndex
@@ -86,7 +86,7 @@ class Members:
 
 
 class Population:
-    """Libraries, split by row into members for training and a held-out twentieth.
+    """Libraries, split by row into training members and a held-out twentieth.
 
     An object of one side shares no spectrum with the other, hosts of quasars included.
 
@@ -95,12 +95,12 @@ class Population:
     libraries : Libraries
         Rest-frame spectra.
     without : frozenset of str
-        Kinds of `RARE` that are left out, except where they are asked for alone.
+        Kinds of `RARE` that are left out, except when drawn alone.
 
     Raises
     ------
     InputError
-        The libraries lack what this version needs, or ``without`` holds an unknown kind.
+        The libraries lack required arrays, or ``without`` holds an unknown kind.
     """
 
     def __init__(self, libraries: Libraries, *, without: frozenset[str] = frozenset()) -> None:
@@ -115,7 +115,7 @@ class Population:
         self._distance_grid = Planck18.luminosity_distance(z).to_value("cm")
 
     def members(self, *, held_out: bool, only: str | None = None) -> Members:
-        """The members of one side of the split, made when first asked for."""
+        """Members of one side of the split, cached."""
         if (held_out, only) not in self._sides:
             self._sides[held_out, only] = self._members(held_out, only)
         return self._sides[held_out, only]
@@ -123,9 +123,9 @@ class Population:
     def galaxy_rows(
         self, z: np.ndarray, log_luminosity: np.ndarray, side: Members, rng: np.random.Generator
     ) -> np.ndarray:
-        """Library galaxies made for about this redshift and luminosity.
+        """Draw library galaxies of about the same redshift and luminosity.
 
-        A third are any that are younger than the Universe and not too massive.
+        A third are drawn from all that are younger than the Universe and not too massive.
         """
         library = self.libraries.galaxies
         oldest = np.interp(z, self._z_grid, self._age_grid)
@@ -146,14 +146,14 @@ class Population:
         return np.where(old_enough, other, row)
 
     def quasar_rows(self, log_luminosity: np.ndarray, side: Members, rng: np.random.Generator) -> np.ndarray:
-        """Library quasars; by the Baldwin effect, lines are the weaker the brighter the nucleus."""
+        """Draw library quasars, with weaker lines in brighter nuclei (Baldwin effect)."""
         n = len(log_luminosity)
         rank = 0.5 - 0.17 * (log_luminosity + 3.78 - 45.3) + rng.normal(0.0, 0.27, n)
         rank = np.where((rank < 0.0) | (rank >= 1.0), rng.random(n), rank)
         return np.asarray(side.quasars[(rank * len(side.quasars)).astype(np.int64)])
 
     def star_rows(self, magnitude: np.ndarray, side: Members, rng: np.random.Generator) -> np.ndarray:
-        """Library stars of the kinds that are common at this i magnitude."""
+        """Draw library stars by the frequency of kinds at their i magnitudes."""
         n = len(magnitude)
         faint = rng.random(n) > 1.0 / (1.0 + np.exp((magnitude - _BRIGHT_STAR) / _STAR_RANGE))
         target = rng.random(n)
@@ -161,7 +161,7 @@ class Population:
         return np.asarray(side.stars[np.minimum(at, len(side.stars) - 1)])
 
     def log_luminosity(self, magnitude: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """About log10 of L_lambda [erg/s/A] at 6000 A in the rest frame: that of the i band."""
+        """Approximate log10 of L_lambda [erg/s/A] at 6000 A in the rest frame, from the i band."""
         return self.log_emitted(z, noise.to_flux(magnitude) * 1e-29 * LIGHT_SPEED / 7.5e3**2)
 
     def log_emitted(self, z: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -170,10 +170,10 @@ class Population:
         return np.asarray(np.log10(scale * 4.0 * np.pi * (1.0 + z)) + 2.0 * np.log10(distance))
 
     def host_ratio(self, magnitude: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Host to quasar at 6000 A rest: 0.3 at M_i = -23, equal at -21.4, 0.45 dex scatter.
+        """Draw flux ratios of host and quasar at 6000 A rest: 0.3 at M_i = -23, 1 at -21.4, 0.45 dex scatter.
 
-        About what Shen et al. (2011, equation 1) find. Half of those at z < 0.45 are the broad-line nuclei
-        that surveys of galaxies find, whose hosts give 0.6 to 8 times the light of the nucleus.
+        Close to Shen et al. (2011, equation 1). Half of those at z < 0.45 are broad-line nuclei of galaxy
+        surveys, with hosts of 0.6 to 8 times the light of the nucleus.
         """
         distance = np.interp(z, self._z_grid, self._distance_grid) / 3.0857e19  # in units of 10 pc
         absolute = magnitude - 5.0 * np.log10(distance) + 1.25 * np.log10(1.0 + z)
@@ -229,8 +229,8 @@ class Population:
 
 
 def _check(libraries: Libraries, without: frozenset[str]) -> None:
-    """Refuse libraries that an older version made, and kinds that are not known."""
-    for kind, names in _NEEDED.items():
+    """Refuse libraries of an older version, and unknown kinds."""
+    for kind, names in _REQUIRED.items():
         missing = [name for name in names if name not in getattr(libraries, kind)]
         if missing:
             raise InputError(

@@ -1,7 +1,7 @@
-"""What is drawn how often: magnitudes, redshifts, reddening and kinds of galaxies.
+"""Priors: magnitudes, redshifts, reddening, classes and kinds of galaxies.
 
-The shapes follow surveys to i = 22.5 loosely and keep a floor everywhere: a prior that is too sharp would
-be learnt as if it were a measurement.
+The shapes follow surveys to i = 22.5 loosely, with a floor everywhere, so that the network does not learn the
+prior instead of the data.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import numpy as np
 
 
 def emission_weight(z: np.ndarray, ew_halpha: np.ndarray) -> np.ndarray:
-    """Relative chance of library galaxies by the strength of their lines; shape (M,).
+    """Compute weights of library galaxies by the strength of their lines; shape (M,).
 
-    The main sequence, taken as it is, gives galaxies at z < 0.35 more strong H alpha than DESI's bright
-    galaxies have: beyond 30 A they are drawn less often, as (EW / 30 A)^-0.8.
+    The main sequence gives galaxies at z < 0.35 stronger H alpha than DESI's bright galaxies have; beyond
+    30 A their weight is (EW / 30 A)^-0.8.
     """
     return np.where((z < 0.35) & (ew_halpha > 30.0), (np.maximum(ew_halpha, 30.0) / 30.0) ** -0.8, 1.0)
 
@@ -33,9 +33,9 @@ _MEDIAN_Z = (
 
 
 def draw_galaxy_redshifts(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """70 % ~ z^2 exp(-(z/z0)^1.5), the median rising with magnitude, 20 % uniform to 1.28, 10 % low.
+    """Draw galaxy redshifts: 70 % ~ z^2 exp(-(z/z0)^1.5) by magnitude, 20 % uniform to 1.28, 10 % low.
 
-    The last two are a floor: faint galaxies are also answered where they are rare.
+    The last two are a floor for redshifts that are rare at a magnitude.
     """
     n = len(magnitude)
     z = np.interp(magnitude, *_MEDIAN_Z) / 1.412 * rng.gamma(2.0, 1.0, n) ** (1.0 / 1.5)
@@ -71,9 +71,9 @@ def draw_classes(
 
 
 def draw_quasar_redshifts(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """70 % from a gamma distribution with a mean of 0.7 at i = 15, 1.6 at 19, 1.8 from 21; 18 % uniform.
+    """Draw quasar redshifts: 70 % gamma with a mean of 0.7 at i = 15, 1.6 at 19, 1.8 from 21; 18 % uniform.
 
-    12 % lie between 0.05 and 0.7: nuclei of nearby galaxies. All are within 0.05 to 4.98.
+    12 % are between 0.05 and 0.7: nuclei of nearby galaxies. All are within 0.05 to 4.98.
     """
     n = len(magnitude)
     mean = np.interp(magnitude, (15.0, 17.0, 19.0, 21.0), (0.7, 1.2, 1.6, 1.8))
@@ -83,10 +83,10 @@ def draw_quasar_redshifts(magnitude: np.ndarray, rng: np.random.Generator) -> np
 
 
 def draw_reddening(n: int, rng: np.random.Generator, *, is_star: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Galactic E(B-V) of the line of sight [mag] and the share of it in front of the object.
+    """Draw Galactic E(B-V) of lines of sight [mag] and the fraction in front of the objects.
 
-    A star may lie within the dust: its share is 0.3 to 1. Elsewhere the share scatters by 5 %, the error
-    of the maps.
+    A star may be within the dust, with a fraction of 0.3 to 1. For other objects the fraction scatters by 5
+    %, the error of the maps.
     """
     ebv = np.minimum(0.004 + rng.exponential(0.03, n), 0.4)
     behind = np.where(is_star, rng.uniform(0.3, 1.0, n), rng.normal(1.0, 0.05, n))

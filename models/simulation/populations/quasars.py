@@ -5,9 +5,9 @@ extinction curve and, when an object is drawn, absorbed by the intergalactic med
 mixed with its host. The shape's parameters scatter about the published means; the widths of the broad
 lines, the narrow lines, broad absorption and the black-hole mass are additions of this module.
 
-What is a quasar: an active nucleus with a non-stellar continuum that gives at least a ninth of the light
-at 6000 A in the rest frame (`HOST_MAX`); with its broad lines it is then seen in a spectrum. Nuclei whose
-continuum is hidden (narrow lines alone) are galaxies.
+Definition of a quasar: an active nucleus whose non-stellar continuum has at least a ninth of the light at
+6000 A in the rest frame (`HOST_MAX`), so that broad lines show in a spectrum. Nuclei with a hidden continuum
+(narrow lines alone) are galaxies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Z_MAX = 5.0
 """Largest redshift that the library covers."""
 
 BROAD_LINES = (1215.7, 1396.8, 1549.1, 1908.7, 2798.7, 4341.7, 4862.7, 5877.0, 6564.6)
-"""Lines [Angstrom] whose profile in the template is stretched to vary their width."""
+"""Lines [Angstrom] whose profile in the template is stretched by a random factor."""
 
 MASS_LINES = (4862.7, 2798.7, 1549.1)
 """Broad lines [Angstrom] whose widths give a black-hole mass: H beta, Mg II, C IV."""
@@ -67,17 +67,17 @@ _IGM_STEP = 0.02
 
 @dataclass(frozen=True, slots=True)
 class QuasarTemplates:
-    """The data files of the model.
+    """Data files of the model.
 
     Attributes
     ----------
     wavelength : ndarray, shape (P,)
-        Of the line templates [Angstrom].
+        Wavelengths of the line templates [Angstrom].
     median_lines, strong_lines, blueshifted_lines : ndarray, shape (P,)
         Emission of average quasars, of those with strong lines and of those with blueshifted C IV, f_lambda
         in the unit of `continuum`.
     continuum : ndarray, shape (P,)
-        The continuum to which the line templates refer.
+        Continuum of the line templates.
     extinction_wavelength, extinction : ndarray, shape (Q,)
         Quasar extinction curve ``E(lambda - V) / E(B - V)``.
     forest, damped : ndarray, shape (39, 4) and (39, 3)
@@ -97,9 +97,9 @@ class QuasarTemplates:
 
 
 def simulate(templates: QuasarTemplates, n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Make ``n`` library quasars, without host, narrow lines and intergalactic absorption.
+    """Simulate ``n`` library quasars, without host, narrow lines and intergalactic absorption.
 
-    The widths of all broad lines of a quasar scatter together by 0.2 dex and each for itself by 0.06 dex;
+    The widths of all broad lines of a quasar scatter together by 0.2 dex and independently by 0.06 dex;
     their strengths together by 0.14 dex (2 % are weak-line quasars). 18 % are reddened by E(B-V) of 0.2
     on average, a ninth has broad absorption.
 
@@ -208,7 +208,7 @@ def fwhm_of(wavelength: np.ndarray, lines: np.ndarray, line: float) -> float:
 
 
 def _stretch(wavelength: np.ndarray, lines: np.ndarray, factors: Mapping[float, float]) -> np.ndarray:
-    """Make broad lines wider or narrower with the same flux.
+    """Stretch the profiles of broad lines, conserving flux.
 
     Within 5 % of each line's wavelength the profile above the chord through the window's ends is
     stretched about the line's centre by its factor; the rest (Fe II, blends) stays.

@@ -1,11 +1,11 @@
-"""Stars: a library of spectra with atmospheric parameters.
+"""Library of stars: spectra with atmospheric parameters.
 
 Most members are interpolated in the Castelli & Kurucz (2004) grid, corrected by real stars (see
 `ojala.models.simulation.populations.stellar_corrections`): field stars, horizontal-branch stars, blue
 stragglers and hot subdwarfs. The grid's [alpha/Fe] is solar: the label ``alpha_fe`` is drawn from its
 mean relation with [Fe/H], with scatter, and is **not** in the library's spectra (only in the lines that
-`ojala.models.simulation.spectroscopy.stellar_lines` puts back for spectrographs); a model of photometry can
-learn the relation from it and nothing else. Cool dwarfs with molecular bands, early-type stars and white
+`ojala.models.simulation.spectroscopy.stellar_lines` adds for spectrographs); a model of photometry can learn
+the relation alone. Cool dwarfs with molecular bands, early-type stars and white
 dwarfs come from the archetypes of redrock and from single templates, without parameters; helium white dwarfs,
 featureless ones, cataclysmic variables and pairs of a white with a red dwarf are put together here.
 
@@ -65,8 +65,8 @@ POPULATIONS: tuple[dict[str, float], dict[str, float]] = (
         "single": 0.03,
     },
 )
-"""Share of each kind among bright (i < 17.5) and faint stars. The rare hot and peculiar kinds are drawn more
-often than they occur: they are what is taken for quasars."""
+"""Fraction of each kind among bright (i < 17.5) and faint stars. Rare hot and peculiar kinds, which are
+mistaken for quasars, are drawn more often than they occur."""
 
 KINDS: tuple[str, ...] = tuple(POPULATIONS[0])
 """Kinds of stars; a member's ``kind`` is the index."""
@@ -110,7 +110,7 @@ class Atmospheres:
     log_flux: np.ndarray
 
     def spectrum(self, m_h: float, teff: float, logg: float) -> np.ndarray:
-        """Surface f_lambda, trilinear in its logarithm; values outside the grid take its edge."""
+        """Interpolate surface f_lambda, trilinear in its logarithm, constant beyond the edges of the grid."""
         spectrum = np.zeros(len(self.wavelength))
         for i, wi in _bracket(self.m_h, m_h):
             for j, wj in _bracket(self.teff, teff):
@@ -198,7 +198,7 @@ def simulate(
     n: int,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Make the stellar library.
+    """Simulate the stellar library.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def simulate(
 
 
 def population_weights(kind: np.ndarray) -> np.ndarray:
-    """Chance of each member among bright and among faint stars.
+    """Compute the probability of each member among bright and among faint stars.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ def _balmer_absorption(wavelength: np.ndarray, depth: float, width: float) -> np
 
 
 def _colour_temperature(wavelength: np.ndarray, flux: np.ndarray) -> float:
-    """Temperature [K], at least 1500, of the black body with a template's colour between 6000 and 9000 A."""
+    """Fit the temperature [K], at least 1500, of a black body to the colour between 6000 and 9000 A."""
     ratio = np.interp(9000.0, wavelength, flux) / max(float(np.interp(6000.0, wavelength, flux)), 1e-30)
     trial = np.geomspace(1500.0, 60000.0, 300)
     model = np.array([_planck(np.array([9000.0]), t)[0] / _planck(np.array([6000.0]), t)[0] for t in trial])

@@ -1,10 +1,9 @@
-"""The mock sky through a camera: images in g, r and z of the objects whose spectra are drawn.
+"""Mock images in g, r and z of the objects of the mock spectra.
 
-An image belongs to the same object as the spectra of `ojala.models.simulation.skies.spectroscopic`: its
-fluxes are those of the object's spectrum in the bands; a galaxy's shape comes from its mass, type and
-redshift; stars and quasars are points, quasars on their hosts. Point-spread function, depth and noise are
-drawn on their own, as is what lies near by chance, so that an image and a spectrum share nothing but the
-object. Nothing else about the object, no class, redshift or other label, goes into an image.
+The fluxes of an image are those of the object's spectrum (`ojala.models.simulation.skies.spectroscopic`) in
+the bands; the shape of a galaxy follows from its mass, type and redshift; stars and quasars are points,
+quasars with hosts. Point-spread function, depth, noise and chance neighbours are independent, so that image
+and spectrum share the object alone.
 
 Depths are those of the Legacy Survey's ninth data release; neighbours have about its counts of galaxies and
 stars. Not simulated: noise correlated between pixels, saturation, spikes and artefacts, spiral arms, mergers.
@@ -47,13 +46,13 @@ DEPTH_SCATTER = 0.25
 """Scatter of the depth between images [mag]."""
 
 SKY_BRIGHTNESS = (22.0, 20.9, 18.9)
-"""Of the night sky [mag/arcsec2]: a source as bright as that has as much noise of its own as the sky's."""
+"""Brightness of the night sky [mag/arcsec2], for the photon noise of sources."""
 
 MISSING = 0.03
-"""Chance that a band was not observed; r always was."""
+"""Probability that a band was not observed; r always is."""
 
-NEIGHBOURS = 0.0045
-"""Mean number of other sources in a square arcsecond, r from 17 to 24."""
+NEIGHBOUR_DENSITY = 0.0045
+"""Mean number of other sources per square arcsecond, r from 17 to 24."""
 
 _COLUMNS = [[band.name for band in MODEL_BANDS].index(band.name) for band in CUTOUT_BANDS]
 _GALAXY, _QSO = CLASSES.index("GALAXY"), CLASSES.index("QSO")
@@ -64,7 +63,7 @@ _REACH = SIZE / 2 + 4  # pixels from the centre within which neighbours lie, alo
 
 @dataclass(frozen=True, slots=True)
 class MockImages:
-    """Images of N objects with what is known of them.
+    """Images of N objects with total fluxes and shapes.
 
     Attributes
     ----------
@@ -73,9 +72,9 @@ class MockImages:
     flux : ndarray of float32, shape (N, 3)
         Total flux density of the object in g, r and z [uJy].
     half_light_radius : ndarray of float32, shape (N,)
-        Of a galaxy or of a quasar's host [arcsec], before the point-spread function; 0 of points.
+        Half-light radius of a galaxy or host [arcsec], before the point-spread function; 0 of points.
     bulge_share : ndarray of float32, shape (N,)
-        Share of the bulge in the light of that galaxy in r; NaN of points.
+        Fraction of the bulge in the light of that galaxy in r; NaN of points.
     """
 
     images: Images
@@ -89,7 +88,7 @@ class MockImages:
 
 @dataclass(frozen=True, slots=True)
 class _Exposures:
-    """How each of N objects was observed: (N, 3) but for the profiles, which have three each."""
+    """Exposures of N objects: arrays (N, 3), and three profiles each."""
 
     psf: list[list[Mixture]]
     fwhm: np.ndarray  # pixel
@@ -98,19 +97,19 @@ class _Exposures:
 
 
 class ImageSky:
-    """Draws images of the objects of a mock sky.
+    """Sampler of images of the objects of a mock sky.
 
     Parameters
     ----------
     photometer : Photometer
-        Gives the fluxes of spectra in the bands.
+        Bands.
     """
 
     def __init__(self, photometer: Photometer) -> None:
         self._photometer = photometer
 
     def observe(self, objects: Objects, rng: np.random.Generator) -> MockImages:
-        """Image each object once.
+        """Draw one image of each object.
 
         Parameters
         ----------
@@ -152,7 +151,7 @@ class ImageSky:
 
 
 def _shapes(objects: Objects, rng: np.random.Generator) -> tuple[np.ndarray, Shapes]:
-    """Which objects are galaxies or have a host, and the shapes of these."""
+    """Select objects that are galaxies or have a host, and draw their shapes."""
     galaxy = objects.class_code == _GALAXY
     log_mass = np.where(galaxy, objects.labels["log_mass"], objects.host_log_mass)
     log_ssfr = np.where(galaxy, objects.labels["log_sfr"] - objects.labels["log_mass"], objects.host_log_ssfr)
@@ -165,7 +164,7 @@ def _shapes(objects: Objects, rng: np.random.Generator) -> tuple[np.ndarray, Sha
 def _source(
     objects: Objects, i: int, flux: np.ndarray, shapes: Shapes, galaxy: int, centre: np.ndarray
 ) -> list[Light]:
-    """An object: a point, a galaxy, or a point on a galaxy."""
+    """Light of an object: a point, a galaxy, or a point on a galaxy."""
     if galaxy < 0:
         return [Light.point(flux, centre)]
     if objects.class_code[i] == _GALAXY:
@@ -185,10 +184,10 @@ def _galaxy(flux: np.ndarray, shapes: Shapes, k: int, centre: np.ndarray) -> lis
 
 
 def _neighbours(rng: np.random.Generator) -> list[Light]:
-    """What lies near by chance: a fifth stars, else small discs, with the colours of faint galaxies."""
+    """Draw chance neighbours: a fifth stars, else small discs, with the colours of faint galaxies."""
     side = 2.0 * _REACH
     parts = []
-    for _ in range(rng.poisson(NEIGHBOURS * (side * PIXEL_SCALE) ** 2)):
+    for _ in range(rng.poisson(NEIGHBOUR_DENSITY * (side * PIXEL_SCALE) ** 2)):
         slope = 0.4
         low, high = 10.0 ** (slope * 17.0), 10.0 ** (slope * 24.0)
         r = np.log10(low + rng.random() * (high - low)) / slope
@@ -205,7 +204,7 @@ def _neighbours(rng: np.random.Generator) -> list[Light]:
 
 
 def _expose(n: int, rng: np.random.Generator) -> _Exposures:
-    """Point-spread functions, depths and missing bands of N images."""
+    """Draw point-spread functions, depths and missing bands of N images."""
     shape = (n, _N_BANDS)
     fwhm = np.array(SEEING) * np.exp(SEEING_SCATTER * rng.standard_normal(shape)) / PIXEL_SCALE
     beta = rng.integers(len(MOFFAT_BETAS), size=shape)
@@ -218,14 +217,14 @@ def _expose(n: int, rng: np.random.Generator) -> _Exposures:
 
 
 def noise_pixels(mixture: Mixture) -> float:
-    """Area over which the noise of a point source's flux is gathered, 1 / sum p^2, in squared widths."""
+    """Effective noise area of a point source, 1 / sum p^2, in squared widths."""
     widths = mixture.variance[:, None] + mixture.variance
     overlap = mixture.amplitude[:, None] * mixture.amplitude / (2.0 * np.pi * widths)
     return float(1.0 / overlap.sum())
 
 
 def _add_noise(pixels: np.ndarray, exposures: _Exposures, rng: np.random.Generator) -> np.ndarray:
-    """Add noise in place, of the sky and of the sources; returns the inverse variance of the sky's."""
+    """Add noise of sky and sources in place; returns the inverse variance of the sky noise."""
     sky = to_flux(np.array(SKY_BRIGHTNESS)) * PIXEL_SCALE**2
     sigma = exposures.sigma.astype(np.float32)[..., None, None]
     for i in range(len(pixels)):

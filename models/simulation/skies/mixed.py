@@ -1,4 +1,4 @@
-"""Draws from two sources of labelled photometry, such as simulated and observed objects."""
+"""Mixture of two samplers of labelled photometry, such as of simulated and observed objects."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ojala.models.data import LabelledPhotometry, Sky
 
 @dataclass(frozen=True)
 class MixedSky:
-    """Draws from a mock sky and from an observed one, in random order.
+    """Sampler of a mock sky and an observed sky, in random order.
 
     Attributes
     ----------
     mock, observed : Sky
-        The two.
+        Samplers.
     share : float
-        Chance that an object is drawn from the observed sky.
+        Probability of the observed sky.
     """
 
     mock: Sky
@@ -26,7 +26,7 @@ class MixedSky:
     share: float
 
     def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
-        """Photometry and labels of n objects."""
+        """Draw photometry and labels of n objects."""
         count = int(rng.binomial(n, self.share))
         parts = [
             sky.draw(rows, rng) for sky, rows in ((self.mock, n - count), (self.observed, count)) if rows
@@ -34,7 +34,7 @@ class MixedSky:
         order = rng.permutation(n)
 
         def joined(name: str) -> np.ndarray:
-            """An array of all parts, NaN in a part that does not have it."""
+            """Concatenate an array, NaN for a part without it."""
             each = [getattr(part, name) for part in parts]
             blank = [np.full_like(part.flux, np.nan) for part in parts]
             return np.concatenate([nan if a is None else a for a, nan in zip(each, blank, strict=True)])[
@@ -42,7 +42,7 @@ class MixedSky:
             ]
 
         def label(name: str) -> np.ndarray:
-            """The label, NaN in a part that does not have it."""
+            """Concatenate a label, NaN for a part without it."""
             unknown = [np.full(len(part.flux), np.nan, np.float32) for part in parts]
             each = [part.labels.get(name, nan) for part, nan in zip(parts, unknown, strict=True)]
             return np.concatenate(each)[order]

@@ -1,10 +1,10 @@
-"""The observed sky: labelled photometry drawn from observed spectra.
+"""Observed sky: labelled photometry drawn from observed spectra.
 
-Each spectrum is seen through the bands once. A draw scales it to a magnitude, shifts the labels that depend
-on luminosity with it, and gives it the survey's noise and missing bands. Errors state both the survey's noise
-and that of the spectrum, which no rescaling takes away; spectra whose own noise would rule are left out.
+Synthetic photometry of each spectrum is computed once. A draw scales it to a magnitude, with the labels that
+depend on luminosity, and adds the survey's noise and missing bands. Errors include the survey's noise and
+that of the spectrum, which scales with it; spectra with too much noise are left out.
 
-Spectra are split between training and checks by object and by cell of the sky, before anything is drawn.
+Spectra are split into training and held-out sides by object and by cell of the sky before any draw.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from ojala.models.simulation.skies.photometric import HELD_OUT_FRACTION, TRAININ
 from ojala.models.simulation.wavelength_grid import FINE, LIGHT_SPEED, redshifts
 
 SPLIT_ORDER = 5
-"""HEALPix order of the cells that are drawn for training or for checks as a whole (1.8 degrees)."""
+"""HEALPix order of the cells that are assigned to a side as a whole (1.8 degrees)."""
 
 MIN_SIGNAL_TO_NOISE = 10.0
-"""Median signal to noise of a spectrum's own narrow bands below which it is left out."""
+"""Minimum of the median signal-to-noise ratio of a spectrum's narrow bands."""
 
 MIN_NARROW_BANDS = 20
-"""Narrow bands that a spectrum must cover."""
+"""Minimum number of narrow bands that a spectrum covers."""
 
 MAX_EW_ERROR = (3.0, 0.3)
-"""Equivalent widths serve as labels where their error is below 3 A or 30 %."""
+"""Largest error of an equivalent width as a label: 3 A or 30 %, whichever is larger."""
 
 FOLDS = 4
 """Folds by object, for cross-validation."""
 
 LUMINOSITY_SLOPE = {"log_mass": 1.0, "log_sfr": 1.0, "log_mbh": 0.5}
-"""How labels follow the flux when an object is scaled; a virial mass of a fixed line width goes as L^0.5
+"""Exponents of the flux in labels that scale with it; a virial mass of a fixed line width goes as L^0.5
 (Vestergaard & Peterson 2006)."""
 
 IMAGING_SIGNAL_TO_NOISE = 3.0
-"""Signal to noise at which imaging stands in for a band that the spectrum does not cover."""
+"""Minimum signal-to-noise ratio of imaging for bands that the spectrum does not cover."""
 
 _LINES = {"cont_halpha": 6564.6, "cont_hbeta": 4862.7}
 _SIDEBAND = np.r_[-46:-20, 21:47]  # pixels beside a line where its continuum is read: 40 to 90 A at H alpha
@@ -62,14 +62,14 @@ _LABELS = [q.name for q in _QUANTITIES]
 
 @dataclass(frozen=True, slots=True)
 class ObservedSpectra:
-    """N spectra of known class with what is known of them.
+    """N spectra of known class with labels and imaging.
 
     Attributes
     ----------
     exposure : Exposure
         The spectra.
     object_id, primary_id : ndarray of int64, shape (N,)
-        Key of the spectrum, and of the best spectrum of the same object.
+        Keys of the spectrum and of the best spectrum of the same object.
     class_code : ndarray of int64, shape (N,)
         Index into `CLASSES`.
     z : ndarray, shape (N,)
@@ -99,7 +99,7 @@ class ObservedSpectra:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """What draws are made of: spectra, galaxies possibly at several redshifts, seen through the bands.
+    """Synthetic photometry of spectra, of galaxies possibly at several redshifts, for draws.
 
     Attributes
     ----------
@@ -128,16 +128,16 @@ class Members:
 
     @classmethod
     def joined(cls, parts: Iterable[Members]) -> Members:
-        """All members of several lots."""
-        lots = list(parts)
-        return cls(*(np.concatenate([getattr(lot, field.name) for lot in lots]) for field in fields(cls)))
+        """Concatenate members."""
+        every = list(parts)
+        return cls(*(np.concatenate([getattr(part, field.name) for part in every]) for field in fields(cls)))
 
 
 def split_sides(index: np.ndarray, object_id: np.ndarray, primary_id: np.ndarray) -> np.ndarray:
-    """To which side of the split spectra belong: 0 training, 1 checks, -1 neither.
+    """Assign spectra to the sides of the split: 0 training, 1 held out, -1 neither.
 
-    A cell's side follows from its number alone, so that adding spectra moves none. An object is on the side
-    of its best spectrum; its visits that lie in a cell of the other side are on neither.
+    The side of a cell depends on its number alone, so further spectra change nothing. An object is on the
+    side of its best spectrum; its other spectra in cells of the other side are on neither.
 
     Parameters
     ----------
@@ -160,12 +160,12 @@ def split_sides(index: np.ndarray, object_id: np.ndarray, primary_id: np.ndarray
 
 
 def _held_out_cell(cell: np.ndarray) -> np.ndarray:
-    """Whether a cell is held out: the hash of its number is in the lowest part."""
+    """Whether a cell is held out, from the hash of its number."""
     return np.asarray(_splitmix64(cell) < np.uint64(int(HELD_OUT_FRACTION * 2**64)))
 
 
 def _splitmix64(number: np.ndarray) -> np.ndarray:
-    """The splitmix64 hash of integers, as uint64."""
+    """Compute the splitmix64 hash of integers; uint64."""
     with np.errstate(over="ignore"):
         mixed = number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -175,37 +175,37 @@ def _splitmix64(number: np.ndarray) -> np.ndarray:
 
 
 def fold_of(primary_id: np.ndarray) -> np.ndarray:
-    """Fold of cross-validation, 0 to `FOLDS` - 1, to which objects belong; from their keys alone."""
+    """Fold of cross-validation, 0 to `FOLDS` - 1, from the keys of objects alone."""
     return (_splitmix64(primary_id) % np.uint64(FOLDS)).astype(np.int64)
 
 
 def synthesise_photometry(spectra: ObservedSpectra, camera: Camera, moves: Sequence[float] = ()) -> Members:
-    """See spectra through the bands; galaxies also at other redshifts than their own.
+    """Compute synthetic photometry of spectra, of galaxies also at other redshifts.
 
-    Spectra that do not cover iSDSS and `MIN_NARROW_BANDS`, or whose own noise is too large, are left out.
+    Spectra without coverage of iSDSS and `MIN_NARROW_BANDS`, or with too much noise, are left out.
 
     Parameters
     ----------
     spectra : ObservedSpectra
         The spectra.
     camera : Camera
-        The bands.
+        Bands.
     moves : sequence of float
-        Steps in ln(1 + z) to redshifts at which a galaxy is seen besides its own.
+        Steps in ln(1 + z) to further redshifts of galaxies.
     """
     own_flux, own_error = camera.synthesise_photometry(spectra.exposure)
-    lots = [_members(spectra, own_flux, own_error, own_flux, 0)]
+    parts = [_members(spectra, own_flux, own_error, own_flux, 0)]
     for move in moves:
         pixels = round(move / FINE.step)
         flux, error = camera.synthesise_photometry(spectra.exposure.shifted(pixels))
-        lots.append(_members(spectra, flux, error, own_flux, pixels))
-    return Members.joined(lots)
+        parts.append(_members(spectra, flux, error, own_flux, pixels))
+    return Members.joined(parts)
 
 
 def _members(
     spectra: ObservedSpectra, flux: np.ndarray, error: np.ndarray, own_flux: np.ndarray, pixels: int
 ) -> Members:
-    """Members at redshifts that are so many pixels from their own."""
+    """Make members at redshifts shifted by whole pixels."""
     z = (1.0 + spectra.z) * (1.0 + redshifts(np.array(pixels))) - 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
         signal = np.where(_NARROW, flux / error, np.nan)
@@ -239,7 +239,7 @@ def _members(
 
 
 def _total_over_spectrum(spectra: ObservedSpectra, flux: np.ndarray) -> np.ndarray:
-    """How much brighter imaging is than the spectrum (the fibre's loss), shape (N,); 1 where not known."""
+    """Flux ratio of imaging and spectrum (fibre loss), shape (N,); 1 where not known."""
     imaging, error = spectra.imaging[:, _SCALED_BY], spectra.imaging_error[:, _SCALED_BY]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = imaging / flux[:, _SCALED_BY]
@@ -250,7 +250,7 @@ def _total_over_spectrum(spectra: ObservedSpectra, flux: np.ndarray) -> np.ndarr
 def _fill_from_imaging(
     flux: np.ndarray, error: np.ndarray, spectra: ObservedSpectra, kept: np.ndarray, total: np.ndarray
 ) -> None:
-    """Put imaging, in place, where the spectrum does not reach: mostly W1 and W2."""
+    """Fill bands without coverage, mostly W1 and W2, with imaging in place."""
     imaging, its_error = spectra.imaging[kept] / total[:, None], spectra.imaging_error[kept] / total[:, None]
     with np.errstate(invalid="ignore"):
         fill = np.isnan(flux) & (imaging > IMAGING_SIGNAL_TO_NOISE * its_error)
@@ -261,7 +261,7 @@ def _fill_from_imaging(
 def _labels(
     spectra: ObservedSpectra, kept: np.ndarray, z: np.ndarray, reference: np.ndarray, pixels: int
 ) -> dict[str, np.ndarray]:
-    """Labels of the members; those that follow the luminosity for 1 uJy in iSDSS."""
+    """Labels of the members; those that depend on luminosity for 1 uJy in iSDSS."""
     labels = {name: values[kept] for name, values in spectra.labels.items()}
     for name in labels:
         if name.startswith("ew_"):
@@ -294,9 +294,9 @@ def _distance_table() -> tuple[np.ndarray, np.ndarray]:
 def _continua(
     exposure: Exposure, kept: np.ndarray, z: np.ndarray, reference: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Continua at the lines over f_lambda of iSDSS: medians of both sides of a line."""
+    """Measure continua at the lines over f_lambda of iSDSS: medians of both sides of a line."""
     level = reference * 1e-29 * LIGHT_SPEED / _PIVOT**2 / 1e-17
-    found = {}
+    continua = {}
     for name, wavelength in _LINES.items():
         with np.errstate(invalid="ignore"):
             line = np.nan_to_num(np.log(wavelength * (1.0 + z)) / FINE.step, nan=-1e6)
@@ -308,14 +308,14 @@ def _continua(
         enough = seen.sum(axis=1) > len(_SIDEBAND) // 2
         median = np.full(len(kept), np.nan)
         median[enough] = np.nanmedian(values[enough], axis=1)
-        found[name] = np.where(median > 0.0, median / level, np.nan)
-    return found
+        continua[name] = np.where(median > 0.0, median / level, np.nan)
+    return continua
 
 
 class ObservedSky:
-    """Draws labelled photometry from observed spectra.
+    """Sampler of labelled photometry from observed spectra.
 
-    A draw costs a row of a table and the noise: 70,000 draws a second on one core that had other work to do.
+    70,000 draws per second on one busy core.
 
     Parameters
     ----------
@@ -330,7 +330,7 @@ class ObservedSky:
             )
         self.members = members
         _, of_object, count = np.unique(members.primary_id, return_inverse=True, return_counts=True)
-        weight = 1.0 / count[of_object]  # each object as often as any other, however often it was observed
+        weight = 1.0 / count[of_object]  # objects are equally probable, whatever their number of spectra
         self._rows = [np.flatnonzero(members.class_code == code) for code in range(len(CLASSES))]
         self._cumulative = [np.cumsum(weight[rows]) for rows in self._rows]
         self._slope = np.array([LUMINOSITY_SLOPE.get(name, 0.0) for name in _LABELS], np.float32)
@@ -356,7 +356,7 @@ class ObservedSky:
         i_range: tuple[float, float] = (15.0, 22.5),
         all_bands: bool = False,
     ) -> tuple[LabelledPhotometry, np.ndarray]:
-        """Draw ``n`` objects and say which member each is.
+        """Draw ``n`` objects with their members.
 
         Parameters
         ----------
@@ -365,11 +365,11 @@ class ObservedSky:
         rng : Generator
             Source of randomness; the same state gives the same objects.
         shares : tuple of float
-            Shares of galaxies, stars and quasars, of those classes that there are.
+            Shares of galaxies, stars and quasars; missing classes are left out.
         i_range : tuple of float
             Range of the iSDSS magnitude; numbers rise to the faint end.
         all_bands : bool
-            Leave out no band that the spectrum covers.
+            Keep all bands that the spectrum covers.
 
         Returns
         -------

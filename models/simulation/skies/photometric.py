@@ -1,4 +1,4 @@
-"""The mock sky: labelled photometry drawn without end from libraries of spectra."""
+"""Mock sky: labelled photometry drawn from libraries of spectra."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ojala.models.simulation.wavelength_grid import (
 )
 
 TRAINING_SHARES = (0.60, 0.20, 0.20)
-"""Shares of galaxies, stars and quasars to train with."""
+"""Shares of galaxies, stars and quasars in trainings."""
 
 SURVEY_SHARES = (0.67, 0.28, 0.05)
 """Shares of galaxies, stars and quasars as in a survey to i = 22.5."""
@@ -38,7 +38,7 @@ I_RANGE = (15.0, 22.8)
 """Default range of the i magnitudes drawn."""
 
 MASS_LABEL = "log_mbh"
-"""Label of quasars beside the quantities of `QUANTITIES`: see `quasars.log_black_hole_mass`."""
+"""Label of quasars in addition to `QUANTITIES`; see `quasars.log_black_hole_mass`."""
 
 _BRIGHT_STARBURSTS = 0.06  # share of a training's galaxies that are starbursts at any redshift, however
 # luminous: real ones are blue in the ultraviolet and were taken for quasars where only faint ones were drawn
@@ -60,10 +60,10 @@ class _Drawn:
 
 
 class MockSky:
-    """Draws labelled mock photometry.
+    """Sampler of labelled mock photometry.
 
-    The members of each library are split once, by row, into those for training and a held-out twentieth:
-    an object of one side shares no spectrum with the other, hosts of quasars included.
+    Library members are split by row into training and a held-out twentieth; sides share no spectrum, hosts of
+    quasars included.
 
     Parameters
     ----------
@@ -72,19 +72,19 @@ class MockSky:
     photometer : Photometer
         The bands.
     without : frozenset of str
-        Kinds of `RARE` that are never drawn, except alone with `draw_rare`.
+        Kinds of `RARE` that are drawn by `draw_rare` only.
 
     Raises
     ------
     ValueError
-        The libraries lack what this version needs, or ``without`` holds an unknown kind.
+        The libraries lack required arrays, or ``without`` holds an unknown kind.
 
     Attributes
     ----------
     population : Population
-        The libraries with their split and priors.
+        Libraries with their split and priors.
     photometer : Photometer
-        As given.
+        Bands.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class MockSky:
         i_range : tuple of float
             Range of the dereddened iSDSS magnitude; numbers rise to the faint end.
         all_bands : bool
-            Leave no band out.
+            Keep all bands.
 
         Returns
         -------
@@ -168,7 +168,7 @@ class MockSky:
         *,
         all_bands: bool,
     ) -> LabelledPhotometry:
-        """Photometry and labels of objects of the given classes and magnitudes, with the survey's noise."""
+        """Draw photometry with the survey's noise and labels of objects by class and magnitude."""
         n = len(code)
         flux = np.empty((n, len(MODEL_BANDS)), np.float32)
         labels = {q.name: np.full(n, np.nan, np.float32) for q in QUANTITIES if q.kind is not Kind.CLASS}
@@ -198,7 +198,7 @@ class MockSky:
         library = self.population.libraries.galaxies
         z = priors.draw_galaxy_redshifts(magnitude, rng)
         for _ in range(4):
-            # Nothing is brighter than the most massive galaxies with 2 Msun/Lsun.
+            # Upper limit: the most massive galaxies with 2 Msun/Lsun.
             impossible = self.population.log_luminosity(magnitude, z) > MAX_LOG_MASS + 29.15
             z = np.where(impossible, z * rng.uniform(0.1, 1.0, len(z)), z)
         luminosity = self.population.log_luminosity(magnitude, z)
@@ -208,7 +208,7 @@ class MockSky:
         if len(bright):
             row[bright] = self.population.starburst_rows(row[bright], z[bright], side, rng)
             luminosity = self.population.log_luminosity(magnitude, z)
-        # What is still too massive for its light at 7500 A / (1 + z) comes nearer.
+        # Galaxies that are still too massive for their light at 7500 A / (1 + z) get a smaller redshift.
         pixel = np.rint(np.log(7500.0 / (1.0 + z)) / FINE.step).astype(np.int64) - FINE.rest_first(
             galaxies.Z_MAX
         )
@@ -248,7 +248,7 @@ class MockSky:
     def _adjust_extreme_emitters(
         self, lines: np.ndarray, level: np.ndarray, side: Members, rng: np.random.Generator
     ) -> None:
-        """Weaken all lines of extreme emitters, or strengthen those of others, where the sky asks for it."""
+        """Scale lines in place where extreme emitters are excluded, or drawn alone."""
         ew = galaxies.equivalent_widths(lines, level)["ew_oiii_5007"]
         if side.only == "extreme emitters":
             wrong = ew <= EXTREME_EW
@@ -344,7 +344,7 @@ class MockSky:
         shift: np.ndarray,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """Flux densities of library members at the given shifts, with the models' errors; float32 (N, 63)."""
+        """Compute flux densities of library members with model errors; float32 (N, 63)."""
         return self.photometer.continuum(*self._spectra(library, z_max, row, shift, rng))
 
     def _spectra(
@@ -355,7 +355,7 @@ class MockSky:
         shift: np.ndarray,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Observed windows of the two lattices; the infrared is off by 6 % for each object."""
+        """Observed windows of the two lattices, with model errors and an infrared scatter of 6 %."""
         fine = windows(library["fine"], FINE.rest_first(z_max), row, shift, FINE)
         self._errors.apply(fine, shift, rng)
         coarse_shift = np.rint(shift / COARSE_PER_FINE).astype(np.int64)

@@ -1,8 +1,9 @@
-"""The mock sky through spectrographs: labelled spectra drawn without end from libraries of spectra.
+"""Mock spectra: labelled spectra drawn from libraries, for several spectrographs.
 
-An object is drawn once, as its light reaches the Earth, and can then be observed with several instruments.
-Redshifts are not rounded to the lattice: one kernel per object broadens the continuum by the velocities in
-the object and moves it by the fraction of a pixel. Emission lines are apart until an instrument sees them.
+An object is drawn once, as its light reaches the Earth, and can be observed with several instruments.
+Redshifts are not rounded to the lattice: one kernel per object broadens the continuum by its velocity
+dispersion and shifts it by the fraction of a pixel. Emission lines are added at the resolution of the
+instrument.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LABELS = (
 """Labels of spectra."""
 
 OII_FLUX = 6e-17
-"""Least flux of [O II] of emission-line galaxies [erg/s/cm2]."""
+"""Minimum flux of [O II] of emission-line galaxies [erg/s/cm2]."""
 
 BGS_FAINT, BGS_Z, ELG_Z = 20.2, 0.6, (0.6, 1.28)
 """Faintest r magnitude and largest redshift of bright galaxies; redshifts of emission-line galaxies."""
@@ -55,14 +56,14 @@ LINE_WAVELENGTH = np.concatenate([galaxies.LINE_WAVELENGTH, quasars.NARROW_WAVEL
 """Rest wavelengths of the lines of `Objects` [Angstrom]: `galaxies.LINES`, then `quasars.NARROW_LINES`."""
 
 HOST_WAVELENGTH = (4759.3, 6397.2, 9199.3)
-"""Wavelengths about which the light of a quasar's host is compared with the whole: g, r, z [Angstrom]."""
+"""Wavelengths of `Objects.host_share`: g, r, z [Angstrom]."""
 
 _R_PIVOT = 6420.0
 _KM_PER_PIXEL = 2.99792458e5 * FINE.step
-_LEAST_WIDTH = 54.0  # km/s: narrower kernels cannot be sampled on the lattice
+_MIN_WIDTH = 54.0  # km/s: narrower kernels cannot be sampled on the lattice
 _REACH = 6  # pixels of a kernel to either side: 3 sigma of the widest
-_WIDEST = 180.0  # km/s of a continuum
-_BLOCK, _SPECTRA = 64, 16  # objects and spectra that are worked on at a time: they fit into the cache
+_MAX_WIDTH = 180.0  # km/s of a continuum
+_BLOCK, _SPECTRA = 64, 16  # objects and spectra per block, which fits into the cache
 _N_GALAXY = len(galaxies.LINE_WAVELENGTH)
 _OII = [k for k, (_, _, group) in enumerate(galaxies.LINES) if group == "oxygen II"][:2]
 _OPTICAL = sorted((band.pivot, band.k_x) for band in MODEL_BANDS)
@@ -91,7 +92,7 @@ class Objects:
     magnitude : ndarray, shape (N,)
         Total r magnitude (AB) of the continuum, before reddening.
     bright_time : ndarray of bool, shape (N,)
-        Whether surveys observe it in bright time.
+        Whether surveys observe the object in bright time.
     continuum : ndarray of float32, shape (N, FINE.size)
         f_lambda in the fibre [1e-17 erg/s/cm2/A] on the lattice.
     line_flux : ndarray of float32, shape (N, L)
@@ -99,17 +100,17 @@ class Objects:
     line_width : ndarray of float32, shape (N,)
         Velocity dispersion of the lines [km/s]; of stars, of their absorption lines.
     absorption : ndarray of float32, shape (N, len(stellar_lines.WAVELENGTH))
-        Equivalent widths [Angstrom] of the absorption lines of stars with parameters, 0 of all else: the
-        continuum has them only as far as the library's resolution shows them.
+        Equivalent widths [Angstrom] of the absorption lines of stars with parameters, 0 of other objects; the
+        continuum contains them at the library's resolution only.
     labels : dict of str to ndarray of float32, shape (N,)
         `LABELS`.
     fibre_share : ndarray of float32, shape (N,)
-        Share of the total light that is in the fibre.
+        Fraction of the total light in the fibre.
     host_share : ndarray of float32, shape (N, 3)
-        Share of a quasar's host in the light of the continuum about `HOST_WAVELENGTH`; 0 where there is none.
+        Fraction of the host in the continuum of a quasar at `HOST_WAVELENGTH`; 0 without a host.
     host_log_mass, host_log_ssfr : ndarray of float32, shape (N,)
         log10 of the stellar mass [Msun] and of the specific star-formation rate [1/yr] of a quasar's host;
-        NaN where there is none.
+        NaN without a host.
     """
 
     class_code: np.ndarray
@@ -132,15 +133,14 @@ class Objects:
 
 
 class SpectraSky:
-    """Draws labelled mock spectra.
+    """Sampler of labelled mock spectra.
 
-    Library members are split as in `Population`: an object of one side shares no spectrum with the other.
+    Library members are split as in `Population`; sides share no spectrum.
 
     Parameters
     ----------
     libraries : Libraries or Population
-        Rest-frame spectra; those of a `ojala.models.simulation.skies.photometric.MockSky` are its
-        ``population``.
+        Rest-frame spectra; for a `ojala.models.simulation.skies.photometric.MockSky` its ``population``.
     """
 
     def __init__(self, libraries: Libraries | Population) -> None:
@@ -175,7 +175,7 @@ class SpectraSky:
         held_out : bool
             Draw from the held-out members instead of those for training.
         targets : {"bgs", "elg", "faint", "all"}
-            What is observed; of "all" galaxies, half are as "bgs", a fifth as "elg", the others as "faint".
+            Target class; of "all" galaxies, half are as "bgs", a fifth as "elg", the others as "faint".
         """
         objects = Objects(
             class_code=np.full(n, _GALAXY),
@@ -235,8 +235,8 @@ class SpectraSky:
         rng : Generator
             Source of randomness: depth, calibration errors, noise and lost pixels.
         signal_to_noise : tuple of float, optional
-            Range of the median signal-to-noise ratio of a pixel, even in its logarithm, for which each object
-            is exposed. By default exposures are typical of the survey, and faint objects show little.
+            Range of the median signal-to-noise ratio per pixel, uniform in its logarithm. By default
+            exposures are typical of the survey.
 
         Returns
         -------
@@ -260,8 +260,8 @@ class SpectraSky:
         return LabelledSpectra(spectra, objects.class_code, objects.labels, objects.member)
 
     def noiseless(self, objects: Objects, instrument: Instrument, rows: slice = slice(None)) -> np.ndarray:
-        """Spectra [1e-17 erg/s/cm2/A] as an instrument would see them without noise; float32 (N, P)."""
-        import torch  # here, for libraries are also made where it is not installed
+        """Compute noiseless spectra of an instrument [1e-17 erg/s/cm2/A]; float32 (N, P)."""
+        import torch  # imported here: libraries are also built without torch
 
         if instrument not in self._optics:
             self._optics[instrument] = response_matrix(instrument)
@@ -282,7 +282,7 @@ class SpectraSky:
     ) -> None:
         library, n = self.population.libraries.galaxies, len(rows)
         magnitude, z = _draw_targets(kind, rng)
-        for _ in range(4):  # nothing is brighter than the most massive galaxies with 2 Msun/Lsun
+        for _ in range(4):  # upper limit: the most massive galaxies with 2 Msun/Lsun
             luminosity = self.population.log_luminosity(magnitude, z)
             nearer = (luminosity > MAX_LOG_MASS + 29.15) & (kind != 1)
             z = np.where(nearer, z * rng.uniform(0.1, 1.0, n), z)
@@ -317,7 +317,7 @@ class SpectraSky:
     def _lines_and_scale(
         self, member: np.ndarray, z: np.ndarray, magnitude: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Luminosities of lines, and the f_lambda [erg/s/cm2/A] for which the library has 1."""
+        """Draw line luminosities; returns them and the f_lambda [erg/s/cm2/A] of the library's unit."""
         library = self.population.libraries.galaxies
         lines = galaxies.scatter_lines(
             library["lines"][member], self.population.levels[member], library["log_ssfr"][member], rng
@@ -329,7 +329,7 @@ class SpectraSky:
     def _continua_of_galaxies(
         self, member: np.ndarray, z: np.ndarray, width: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """Continua as observed, in the library's unit, with models' errors; float32 (N, FINE.size)."""
+        """Observed continua with model errors, in the library's unit; float32 (N, FINE.size)."""
         library, shift = self.population.libraries.galaxies, _whole_pixels(z)
         continuum = windows(library["fine"], FINE.rest_first(galaxies.Z_MAX), member, shift, FINE)
         self._errors.apply(continuum, shift, rng)
@@ -412,7 +412,7 @@ class SpectraSky:
 
 
 def _draw_targets(kind: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Magnitudes and redshifts of galaxies of the kinds `_KINDS`."""
+    """Draw magnitudes and redshifts of galaxies of the kinds `_KINDS`."""
     n = len(kind)
     magnitude = np.where(
         kind == 0, _draw_magnitudes(15.0, BGS_FAINT, 0.35, n, rng), _draw_magnitudes(17.5, 22.0, 0.3, n, rng)
@@ -427,7 +427,7 @@ def _draw_targets(kind: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
 
 
 def _draw_magnitudes(low: float, high: float, slope: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Magnitudes with counts ~ 10^(slope m)."""
+    """Draw magnitudes with counts ~ 10^(slope m)."""
     a, b = 10.0 ** (slope * low), 10.0 ** (slope * high)
     return np.asarray(np.log10(a + rng.random(n) * (b - a)) / slope)
 
@@ -443,19 +443,19 @@ def _oii_flux(lines: np.ndarray, z: np.ndarray, scale: np.ndarray) -> np.ndarray
 
 
 def _whole_pixels(z: np.ndarray) -> np.ndarray:
-    """The whole pixels of a redshift."""
+    """Round redshifts to whole pixels."""
     return np.asarray(np.rint(np.log1p(z) / FINE.step), np.int64)
 
 
 def _broaden_and_shift(continuum: np.ndarray, z: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Broaden spectra by a velocity dispersion [km/s] and move them by the fraction of a pixel.
+    """Broaden spectra by a velocity dispersion [km/s] and shift them by the fraction of a pixel.
 
-    ``continuum`` (N, P) has been moved by the whole pixels of z already. Broadening is by 54 to 180 km/s: the
-    library has no sharper features.
+    ``continuum`` (N, P) is already shifted by the whole pixels of z. The dispersion is limited to 54 to
+    180 km/s, the resolution of the library.
     """
     exact = np.log1p(z) / FINE.step
     fraction = (exact - np.rint(exact))[:, None]
-    sigma = (np.clip(width, _LEAST_WIDTH, _WIDEST) / _KM_PER_PIXEL)[:, None]
+    sigma = (np.clip(width, _MIN_WIDTH, _MAX_WIDTH) / _KM_PER_PIXEL)[:, None]
     kernel = np.exp(-0.5 * ((np.arange(-_REACH, _REACH + 1) + fraction) / sigma) ** 2)
     kernel /= kernel.sum(axis=1, keepdims=True)
     reach = min(_REACH, int(np.ceil(3.2 * sigma.max(initial=0.0) + 0.5)))
@@ -469,7 +469,7 @@ def _broaden_and_shift(continuum: np.ndarray, z: np.ndarray, width: np.ndarray) 
 
 
 def _redden(objects: Objects, rng: np.random.Generator) -> None:
-    """Dim objects, in place, by the Galaxy's dust: E(B-V) as in surveys at high latitude."""
+    """Apply Galactic extinction in place, with E(B-V) of surveys at high latitude."""
     ebv, share = priors.draw_reddening(len(objects), rng, is_star=objects.class_code == _STAR)
     depth = (-0.4 * np.log(10.0) * ebv * share)[:, None]
     for begin in range(0, len(objects), _BLOCK):

@@ -1,4 +1,4 @@
-"""Spectrographs: on which wavelengths, how sharply and how noisily they see."""
+"""Spectrographs: wavelengths, line spread functions and noise."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Instrument:
     noise : ndarray, shape (P,)
         Standard deviation without an object [1e-17 erg/s/cm2/A] of a typical exposure in dark time.
     quiet : ndarray, shape (P,)
-        The same without the lines of the sky: what an object's own photons are compared with.
+        The same without sky lines, for the photon noise of objects.
     sky : float
         Flux density of an object [1e-17 erg/s/cm2/A] that doubles the variance ``quiet`` squared.
     bright_time : float
-        By what factor the noise is larger in the exposures of bright objects.
+        Factor of the noise in exposures of bright objects.
     calibration : float
         Standard deviation of smooth relative errors of flux calibration.
     relative : bool
@@ -79,7 +79,7 @@ def _exposed(
     bright_time: float = 1.0,
     relative: bool = False,
 ) -> Instrument:
-    """An instrument of resolving power ``power``, its noise as ``level`` and the night sky have it."""
+    """Make an instrument of resolving power ``power`` with the noise of ``level`` and of the night sky."""
     sigma = wavelength / power / _FWHM
     at, value = np.array(level).T
     quiet = noise * np.exp(np.interp(wavelength, at, np.log(value)))

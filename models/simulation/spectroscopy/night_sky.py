@@ -1,4 +1,4 @@
-"""What the night sky and the detectors do to a spectrum's noise.
+"""Noise of spectra from the night sky and the detectors.
 
 Measured from the inverse variances of 12 DESI coadds of dark time and of 120 faint SDSS and BOSS spectra: the
 level between the lines of the sky, and the lines above it.
@@ -66,7 +66,7 @@ SDSS_LEVEL: tuple[tuple[float, float], ...] = (
 def noise_shape(
     wavelength: np.ndarray, sigma: np.ndarray, level: tuple[tuple[float, float], ...]
 ) -> np.ndarray:
-    """Standard deviation of the sky's noise, 1 at about 6700 A.
+    """Compute the standard deviation of the sky noise, 1 at about 6700 A.
 
     Parameters
     ----------

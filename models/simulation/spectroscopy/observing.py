@@ -1,4 +1,4 @@
-"""How a spectrograph turns the light of objects into pixels: optics, lines, noise, faults."""
+"""Observation with a spectrograph: optics, lines, noise, lost pixels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
 
 def response_matrix(instrument: Instrument) -> Tensor:
-    """What takes spectra on the lattice to an instrument's pixels: sparse (P, FINE.size).
+    """Matrix from the lattice to the pixels of an instrument: sparse (P, FINE.size).
 
-    Each pixel is a mean over the line spread function of the spectrum between lattice points, which is
-    interpolated by cubics.
+    A pixel is a mean over the line spread function of the spectrum, with cubic interpolation between lattice
+    points.
     """
     import torch
 
@@ -45,7 +45,7 @@ def response_matrix(instrument: Instrument) -> Tensor:
     index = torch.from_numpy(np.stack([np.concatenate(rows), np.concatenate(columns)]))
     weights = torch.from_numpy(np.concatenate(values)).float()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that torch calls this format a beta
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # a beta format of torch
         shape = (len(position), FINE.size)
         return torch.sparse_coo_tensor(index, weights, shape).coalesce().to_sparse_csr()
 
@@ -74,11 +74,11 @@ def add_lines(
     sigma = np.hypot(sigma, np.minimum(step, instrument.sigma[pixel]) / np.sqrt(12.0))  # a pixel's own width
     peak = flux / (np.sqrt(2.0 * np.pi) * sigma)
     seen_at = np.take_along_axis(seen, pixel, axis=1)
-    shown = (peak > 1e-3 * seen_at) & (peak > 0.0) & (np.abs(grid[pixel] - centre) < 5.0 * sigma + 3.0)
+    visible = (peak > 1e-3 * seen_at) & (peak > 0.0) & (np.abs(grid[pixel] - centre) < 5.0 * sigma + 3.0)
     reach = np.ceil(4.5 * sigma / step).astype(np.int64)
     flat = seen.reshape(-1)
     for low, high in ((0, 6), (6, 12), (12, 24), (24, 96), (96, 384)):
-        which = np.nonzero(shown & (reach > low) & (reach <= high))
+        which = np.nonzero(visible & (reach > low) & (reach <= high))
         if not len(which[0]):
             continue
         at = pixel[which][:, None] + np.arange(-high, high + 1)
@@ -103,7 +103,7 @@ def expose(
     truth : ndarray of float32, shape (N, P)
         Spectra without noise [1e-17 erg/s/cm2/A].
     bright_time : ndarray of bool, shape (N,)
-        Which are observed in bright time.
+        Spectra observed in bright time.
     instrument, signal_to_noise, rng
         As in `ojala.models.simulation.skies.spectroscopic.SpectraSky.observe`.
 
@@ -136,7 +136,7 @@ def expose(
 
 
 def _response(n: int, instrument: Instrument, rng: np.random.Generator) -> np.ndarray:
-    """Smooth errors of calibration and, of relative fluxes, the scale; float32 (N, P)."""
+    """Draw smooth calibration errors and the scale of relative fluxes; float32 (N, P)."""
     x = np.linspace(0.0, 1.0, len(instrument.wavelength))
     waves = np.cos(np.pi * np.arange(1, 6)[:, None] * x).astype(np.float32)
     weight = rng.normal(0.0, instrument.calibration / np.sqrt(2.5), (n, 5)) / np.array([1, 1, 1.5, 2, 2])
@@ -145,7 +145,7 @@ def _response(n: int, instrument: Instrument, rng: np.random.Generator) -> np.nd
 
 
 def _lose_pixels(ivar: np.ndarray, rng: np.random.Generator) -> None:
-    """Lose runs of up to five pixels to cosmic rays and bad columns, in place: 0.1 % of all."""
+    """Mask runs of up to five pixels in place, for cosmic rays and bad columns: 0.1 % of all."""
     n, size = ivar.shape
     runs = rng.poisson(size / 3000.0, n)
     row = np.repeat(np.arange(n), runs)

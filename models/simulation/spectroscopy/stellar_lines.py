@@ -1,14 +1,14 @@
-"""Stellar absorption lines as sharp as an instrument sees them.
+"""Stellar absorption lines at the resolution of an instrument.
 
-The library's model atmospheres are sampled every 20 Angstrom, which shows no single line. Here the strongest
-lines are put back: a spectrum is multiplied by a transmission with lines of the instrument's resolution over
-the same transmission at the library's, so that at the library's resolution nothing changes.
+The library's model atmospheres are sampled every 20 Angstrom, without single lines. This module adds the
+strongest lines: a spectrum is multiplied by the transmission of the lines at the instrument's resolution over
+that at the library's, so that nothing changes at the library's resolution.
 
 Equivalent widths come from a curve of growth in a layer of 0.9 Teff: Boltzmann's and Saha's equations, the
 opacity of the negative hydrogen ion and, in hot stars, of hydrogen, electron pressures after Gray (2008, The
 Observation and Analysis of Stellar Photospheres, ch. 9), Minnaert's interpolation between weak and saturated
-lines. It meets the equivalent widths of the Sun and of Arcturus to some 20 %; it is made to teach a network
-what lines look like and how they go with the parameters, not to measure abundances.
+lines. Equivalent widths of the Sun and of Arcturus agree to some 20 %, enough for a training set, not for
+abundances.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BALMER: tuple[tuple[float, float], ...] = ((4102.9, 3.1), (4341.7, 2.9), (4862.7
 with the square root of the number of absorbers, for their wings make them, up to `_WIDEST_BALMER`."""
 
 HOTTEST = 11_000.0
-"""Temperature [K] up to which lines are put in; hotter stars have few of these."""
+"""Highest temperature [K] of stars with lines; hotter stars have few of these."""
 
 LIBRARY_STEP = 20.0
 """Distance of the wavelengths at which model atmospheres are given [Angstrom]."""
@@ -64,10 +64,10 @@ WAVELENGTH: np.ndarray = np.concatenate([to_vacuum(_AIR), [line for line, _ in B
 _SUN = (5777.0, 4.44, 0.0, 0.0)
 _WIDEST_BALMER = 5.0
 _FAINTEST = 0.003  # Angstrom
-_STRENGTH = -11.0  # log10 of what the Sun's equivalent widths ask for
+_STRENGTH = -11.0  # log10, from the equivalent widths of the Sun
 _DAMPING = 0.04  # in the Sun
-_DEEPEST, _DEEPEST_BALMER = 0.75, 0.6  # of a saturated line, as seen with no instrument
-_LEFT = 0.08  # least transmission
+_DEEPEST, _DEEPEST_BALMER = 0.75, 0.6  # depth of a saturated line before the instrument
+_MIN_TRANSMISSION = 0.08
 _LIGHT = 2.99792458e5  # km/s
 _LN10 = np.log(10.0)
 _LOG_TAU = np.linspace(-3.0, 6.0, 91)
@@ -81,12 +81,12 @@ _SMOOTH /= _SMOOTH.sum(axis=0)
 def equivalent_widths(
     teff: np.ndarray, logg: np.ndarray, fe_h: np.ndarray, alpha_fe: np.ndarray
 ) -> np.ndarray:
-    """Equivalent widths of the lines of N stars.
+    """Compute equivalent widths of the lines of N stars.
 
     Parameters
     ----------
     teff, logg, fe_h, alpha_fe : ndarray, shape (N,)
-        [K], log10 of [cm / s2], dex, dex. Stars of which the temperature is not known have no lines.
+        [K], log10 of [cm / s2], dex, dex. Stars without a known temperature have no lines.
 
     Returns
     -------
@@ -115,14 +115,14 @@ def equivalent_widths(
 def draw_widths(
     teff: np.ndarray, logg: np.ndarray, fe_h: np.ndarray, alpha_fe: np.ndarray, *, rng: np.random.Generator
 ) -> np.ndarray:
-    """`equivalent_widths` with what the curve of growth gets wrong: 12 % of a star, 15 % of each line."""
+    """Draw `equivalent_widths` with model errors: 12 % per star, 15 % per line."""
     widths = equivalent_widths(teff, logg, fe_h, alpha_fe)
     wrong = rng.normal(0.0, 0.12, (len(widths), 1)) + rng.normal(0.0, 0.15, widths.shape)
     return np.asarray(widths * np.exp(wrong), np.float32)
 
 
 def draw_broadening(teff: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Velocity dispersions of turbulence and rotation [km/s]: 2 to 6 in cool stars, more from 6200 K on."""
+    """Draw velocity dispersions of turbulence and rotation [km/s], 2 to 6 km/s below 6200 K, else more."""
     rotation = rng.lognormal(np.log(20.0), 0.6, len(teff)) * np.clip((teff - 6200.0) / 1500.0, 0.0, 1.0)
     return np.asarray(np.hypot(rng.uniform(2.0, 6.0, len(teff)), np.nan_to_num(rotation)), np.float32)
 
@@ -130,7 +130,7 @@ def draw_broadening(teff: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def transmission(
     widths: np.ndarray, velocity: np.ndarray, broadening: np.ndarray, instrument: Instrument
 ) -> np.ndarray:
-    """What spectra of the library's stars are multiplied by so that an instrument sees their lines.
+    """Compute the factor that adds lines to spectra of library stars for an instrument.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def transmission(
     Returns
     -------
     ndarray of float32, shape (N, P)
-        1 where there are no lines.
+        1 without lines.
     """
     shift = 1.0 + velocity[:, None]
     deepest = np.where(np.arange(len(WAVELENGTH)) < len(_AIR), _DEEPEST, _DEEPEST_BALMER)
@@ -154,7 +154,7 @@ def transmission(
     depth = np.zeros((len(widths), len(instrument.wavelength)), np.float32)
     width = np.hypot(broadening[:, None], saturated)
     add_lines(depth, WAVELENGTH * shift, widths * shift, width, instrument)
-    sharp = np.maximum(1.0 - depth, _LEFT)
+    sharp = np.maximum(1.0 - depth, _MIN_TRANSMISSION)
     smooth = _at_library_resolution(widths)
     for row, (one, moved) in enumerate(zip(smooth, shift[:, 0], strict=True)):
         sharp[row] /= np.interp(instrument.wavelength / moved, _GRID, one, left=1.0, right=1.0)
@@ -162,15 +162,15 @@ def transmission(
 
 
 def _at_library_resolution(widths: np.ndarray) -> np.ndarray:
-    """By what lines are divided so that, at the library's resolution, they change nothing; (N, G) on `_GRID`.
+    """Transmission at the library's resolution, the divisor of `transmission`; (N, G) on `_GRID`.
 
-    Dividing by the smoothed lines alone would leave a tenth of a Balmer line's depth there, since they are as
-    wide as the smoothing.
+    Balmer lines are as wide as the smoothing: division by the smoothed lines alone would leave a tenth of
+    their depth.
     """
-    found = np.maximum(1.0 - widths @ _TRIANGLE, _LEFT)
+    found = np.maximum(1.0 - widths @ _TRIANGLE, _MIN_TRANSMISSION)
     for _ in range(3):
         lines = widths / np.array([np.interp(WAVELENGTH, _GRID, row) for row in found])
-        found = np.maximum(found * ((1.0 / found) @ _SMOOTH - lines @ _TRIANGLE), _LEFT)
+        found = np.maximum(found * ((1.0 / found) @ _SMOOTH - lines @ _TRIANGLE), _MIN_TRANSMISSION)
     return np.asarray(found)
 
 

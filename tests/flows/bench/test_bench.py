@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ojala.flows.bench import Sizes, bench
-from ojala.flows.bench.agreement import InDouble, agreement, catalogue
+from ojala.flows.bench.agreement import DoublePrecisionPredictor, agreement, catalogue
 from ojala.flows.bench.flow import survey
 from ojala.flows.bench.machine import flops_of, multiply
 from ojala.flows.bench.network import leaves_of, one_request_at_a_time, predictor
@@ -137,7 +137,7 @@ def test_members_of_a_team_work_at_the_same_time_and_errors_are_heard():
 def test_bf16_moves_no_quantity_by_a_tenth_of_its_error_in_most_rows(tmp_path):
     """On eighty objects of the mock sky; ``flows/bench/BENCHMARK.md`` has the tails over many more."""
     sky = leaves_of(str(survey(tmp_path / "sky", 80, 80)))
-    exact = catalogue(sky, InDouble.load())
+    exact = catalogue(sky, DoublePrecisionPredictor.load())
     found = agreement(catalogue(sky, OjalaPredictor.load(precision="bf16")), exact)
     assert found.rows == 80
     assert found.other_class <= 1

@@ -140,9 +140,9 @@ def test_from_mock_pairs_to_the_card(sky, tmp_path, monkeypatch):
 
     samples = Samples.drawn(sky, 120, 90)
     predictor = AvisPredictor.load(weights)
-    there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.asked))
+    there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.queries))
     rng = np.random.default_rng(1)
-    magnitudes = [photometry(one, rng) for one in (samples.neighbours, samples.asked)]
+    magnitudes = [photometry(one, rng) for one in (samples.neighbours, samples.queries)]
     np.testing.assert_allclose(scaled(*magnitudes)[0].std(axis=0), 1.0, atol=1e-3)
     pairs = {
         "joint": measure(samples, there["joint"], here["joint"]),

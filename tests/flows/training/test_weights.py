@@ -10,7 +10,6 @@ import torch
 from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.flows.evaluation.novelty import chance_above
 from ojala.flows.training.calibrate import calibrate_weights
 from ojala.flows.training.finetune import finetune, head_card, mock_labels, table_labels
 from ojala.models.data import LabelledPhotometry
@@ -119,14 +118,14 @@ def test_labels_of_ones_own_are_joined_by_key(photometry, tmp_path, settings):
     truth = pa.table({"tile_id": table["tile_id"], "number": number[::-1], "log_mbh": number[::-1] / 100.0})
     pq.write_table(truth.slice(0, 200), tmp_path / "truth.parquet")
     labels = table_labels(UPath(photometry), tmp_path / "truth.parquet", settings)
-    assert len(labels.learn) + len(labels.measure) == 200
-    assert 20 < len(labels.measure) < 60
+    assert len(labels.train) + len(labels.test) == 200
+    assert 20 < len(labels.test) < 60
     column = 56
     flux = {
         n / 100.0: f
         for n, f in zip(number.tolist(), table[MODEL_BANDS[column].flux_column].to_pylist(), strict=True)
     }
-    for value, row in zip(labels.learn.labels["log_mbh"], labels.learn.flux, strict=True):
+    for value, row in zip(labels.train.labels["log_mbh"], labels.train.flux, strict=True):
         expected = flux[round(float(value), 2)]
         assert (expected is None) == bool(np.isnan(row[column]))
         assert expected is None or row[column] == pytest.approx(expected)
@@ -145,8 +144,3 @@ def test_a_library_without_the_label_is_refused():
     tuning = FineTuning(name="spin", description="spin", object_class="QSO", draws=50)
     with pytest.raises(ValueError, match="the library's objects of class QSO have no spin"):
         mock_labels(Slopes(), tuning)
-
-
-def test_the_chance_to_be_above_counts_ties_half():
-    assert chance_above(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == pytest.approx(0.875)
-    assert chance_above(np.array([5.0]), np.array([1.0, 2.0])) == 1.0

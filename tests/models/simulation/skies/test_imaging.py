@@ -32,7 +32,7 @@ def image_sky(photometer: Photometer) -> ImageSky:
 def alone(image_sky: ImageSky, objects: Objects) -> MockImages:
     """Images without neighbours."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_module, "NEIGHBOURS", 0.0)
+        patch.setattr(image_module, "NEIGHBOUR_DENSITY", 0.0)
         return image_sky.observe(objects, np.random.default_rng(2))
 
 
