@@ -1,1 +1,1 @@
-"""What people start: the command line and the Prefect flows."""
+"""Programs: command line, Prefect flows, trainings, mock data, evaluations, benchmark."""

@@ -1,1 +1,5 @@
-"""Training, calibration and fine-tuning of each model; `configs` holds their settings."""
+"""Training, calibration and fine-tuning of the models; `configs` holds their settings."""
+
+from ojala.flows.training.registry import TRAININGS, start_training
+
+__all__ = ["TRAININGS", "start_training"]

@@ -80,7 +80,7 @@ def open_catalog(
     import pyarrow.dataset as ds
 
     leaves = run_folder(out, published[product]) / product / "dataset"
-    # Files whose names begin with an underscore are metadata, which pyarrow passes over.
+    # pyarrow skips files with a leading underscore, which are metadata.
     return ds.dataset(leaves.path, format="parquet", filesystem=leaves.fs)
 
 
@@ -151,7 +151,7 @@ def plan(
     region : str, optional
         Region to reprocess, such as ``cone:245.5,43.9,0.2``; default: the whole sky.
     check : bool
-        Read all existing leaves and compare their SHA-256; otherwise size and time of change are trusted.
+        Read all existing leaves and compare their SHA-256, instead of their size and time of change.
     **settings
         Fields of `ojala.pipeline.runs.config.RunConfig`, such as ``photometry``, ``model``, ``workers``; they
         override the file.
@@ -191,14 +191,14 @@ def run(
 ) -> RunRecord:
     """Run a model over a catalogue and publish the result; resume a run that was interrupted.
 
-    As ``ojala run`` and, with a region, ``ojala reprocess --yes``, without Prefect. Worker processes do not
-    import the script that calls this, so it needs no ``if __name__ == "__main__"``, and a running event loop
-    does not matter.
+    The same as ``ojala run`` and, with a region, ``ojala reprocess --yes``, without Prefect. Worker processes
+    do not import the calling script, so it needs no ``if __name__ == "__main__"``; a running event loop is no
+    obstacle.
 
     Parameters
     ----------
     out : path
-        Collection for the results; made if it does not exist.
+        Collection for the results; created if it does not exist.
     config, region, check, **settings
         As for `plan`.
     publish : bool
@@ -213,7 +213,7 @@ def run(
     ------
     ojala.catalogs_schema.errors.OjalaError
         If a setting is wrong, a catalogue cannot be read, another process works on the product, or a quality
-        gate refuses the publication.
+        gate prevents the publication.
 
     Examples
     --------
@@ -228,7 +228,7 @@ def run(
     from ojala.pipeline.storage.lock import hold
 
     resolved = resolve_run(_run_config(out, config, settings))
-    with hold(resolved.out, resolved.products[0]) as lock, _main_module_hidden():
+    with hold(resolved.out, resolved.products[0]) as lock, _hidden_main_module():
         chosen = parse_region(region, resolved.adapter.flags) if region else None
         planned = make_plan(resolved, chosen, check=check)
         lock.tell(planned.run_id)
@@ -248,7 +248,7 @@ def run(
 def validate(
     catalogue: Location, truth: Location, *, photometry: Location | None = None, out: Location | None = None
 ) -> Validation:
-    """Compare a catalogue with objects whose class, redshift or properties are known.
+    """Compare a catalogue with labelled objects.
 
     Parameters
     ----------
@@ -285,10 +285,10 @@ def validate(
     from ojala.pipeline.quality.validation.truth import read_truth
     from ojala.pipeline.report.validation_page import write_validation
 
-    known = read_truth(UPath(truth))
+    labels = read_truth(UPath(truth))
     location = locate(UPath(catalogue))
-    matched = match(known, location, UPath(photometry) if photometry else None)
-    result = measure(known, matched, str(location.product))
+    matched = match(labels, location, UPath(photometry) if photometry else None)
+    result = measure(labels, matched, str(location.product))
     if out is not None:
         write_validation(UPath(out), matched, result)
     return result
@@ -331,8 +331,8 @@ class Predictor:
         Parameters
         ----------
         name_or_path : str or path
-            Name of a model (``ojala``, ``specpt``, ...), or a file of weights (safetensors), whose model is
-            found by its header.
+            Name of a model (``ojala``, ``specpt``, ...), or a file of weights (safetensors), whose header
+            determines the model.
         device : str
             ``cpu`` or ``cuda``.
         precision : str
@@ -343,7 +343,7 @@ class Predictor:
         Raises
         ------
         ojala.models.checkpoint.WeightsError
-            If the file does not exist, is damaged, or holds weights of no known model.
+            If the file does not exist, is damaged, or holds weights of an unknown model.
         """
         from ojala.pipeline.inference.adapters.registry import ADAPTERS
         from ojala.pipeline.inference.model_spec import ModelSpec
@@ -450,11 +450,11 @@ def _format_of(path: Path) -> str | None:
 
 
 @contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Keep processes that are started in the block from importing the running script.
+def _hidden_main_module() -> Iterator[None]:
+    """Keep processes started in the block from importing the running script.
 
     `multiprocessing` imports the file of ``__main__`` in each process that it spawns; a script without
-    ``if __name__ == "__main__"`` would start its own work again there. Tasks need nothing of the script.
+    ``if __name__ == "__main__"`` would run again there. Tasks do not need the script.
     """
     main = sys.modules["__main__"]
     kept: dict[str, Any] = {

@@ -1,10 +1,9 @@
-"""What Parquet's settings give: size, processor time to write, and time to answer questions.
+"""Benchmark of Parquet settings: size, processor time to write, and time of queries.
 
     python -m tests.benchmarks.encodings [PARTITIONS]
 
-writes the same rows under each of some settings, asks each catalogue by DuckDB and Polars, and prints a
-table. From it the settings of `ojala.pipeline.storage.parquet` were chosen; see
-``tests/benchmarks/QUERIES.md``.
+writes the same rows with each of `VARIANTS`, queries each catalogue with DuckDB and Polars, and prints a
+table. The settings of `ojala.pipeline.storage.parquet` follow from it; see ``tests/benchmarks/QUERIES.md``.
 """
 
 from __future__ import annotations
@@ -34,30 +33,22 @@ ROWS = 50_000
 REPEATS = 3
 
 FLOATS = [column.name for column in OJALA if pa.types.is_floating(column.type)]
-ONE_GROUP = {"row_group_size": 100_000}
-BY_PLACE = {"use_byte_stream_split": FLOATS}
-
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "as leaves are written": {},
-    "one row group": ONE_GROUP,
-    "one row group, floats by place": ONE_GROUP | BY_PLACE,
-    "one row group, floats by place, zstd level 3": ONE_GROUP | BY_PLACE | {"compression_level": 3},
-    "one row group, zstd level 3": ONE_GROUP | {"compression_level": 3},
-    "one row group, floats by place, lz4": ONE_GROUP | BY_PLACE | {"compression": "lz4"},
-    "one row group, lz4": ONE_GROUP | {"compression": "lz4"},
-    "one row group, uncompressed": ONE_GROUP | {"compression": "none"},
-    "row groups of 10,000, floats by place": BY_PLACE | {"row_group_size": 10_000},
-    "row groups of 25,000, floats by place": BY_PLACE | {"row_group_size": 25_000},
-    "one row group, floats by place, pages of 5,000": ONE_GROUP | BY_PLACE | {"max_rows_per_page": 5_000},
-    "one row group, floats by place, no page index": ONE_GROUP | BY_PLACE | {"write_page_index": False},
-    "one row group, no statistics": ONE_GROUP | {"write_page_index": False, "write_statistics": False},
+    "one row group": {"row_group_size": ROWS},
+    "row groups of 10,000": {"row_group_size": 10_000},
+    "byte stream split": {"use_byte_stream_split": FLOATS},
+    "zstd level 3": {"compression_level": 3},
+    "lz4": {"compression": "lz4"},
+    "uncompressed": {"compression": "none"},
+    "no page index": {"write_page_index": False},
+    "no statistics": {"write_page_index": False, "write_statistics": False},
 }
-"""What is changed against the settings of `ojala.pipeline.storage.parquet`; "by place" is Parquet's byte
-stream split."""
+"""Changes of single settings of `ojala.pipeline.storage.parquet`."""
 
 
 def encode(table: pa.Table, changes: Mapping[str, Any]) -> pa.Buffer:
-    """A leaf with other settings."""
+    """Encode a leaf with changed settings."""
     settings = {**writer_settings(OJALA), **changes}
     rows = settings.pop("row_group_size", ROW_GROUP_ROWS)
     sink = pa.BufferOutputStream()
@@ -68,7 +59,7 @@ def encode(table: pa.Table, changes: Mapping[str, Any]) -> pa.Buffer:
 
 
 def measure(folder: Path, tables: Mapping[Partition, pa.Table]) -> Iterator[tuple[str, list[str]]]:
-    """Name and table row of each variant."""
+    """Measure each variant; yields its name and table row."""
     rows = sum(table.num_rows for table in tables.values())
     for name, changes in VARIANTS.items():
         root = folder / "catalogue"
