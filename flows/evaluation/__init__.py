@@ -1,1 +1,1 @@
-"""Evaluations of the models, for model cards and documentation."""
+"""Evaluations of the models for the model cards."""

@@ -4,7 +4,7 @@ Two densities of known objects are modelled: that of their embeddings, as a mixt
 leading principal components, and that of the network's raw answers (logits of the classes, location and
 log-scale of each scalar), as one Gaussian. The second finds objects that get a combination of answers which
 no known object gets (extreme emitters, white dwarfs), the first others (quasars beyond z = 4), as measured by
-`ojala.flows.evaluation.novelty`. An object's novelty is the larger of the two.
+``tests/benchmarks/novelty.py``. An object's novelty is the larger of the two.
 
 Noise moves both more than anything else does, so what is usual at an object's depth (see
 `ojala.models.ojala.outputs.snr_level`) is taken away first, and an object's density is judged against those

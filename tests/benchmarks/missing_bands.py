@@ -1,6 +1,6 @@
 """Accuracy of OJALÁ with missing bands.
 
-``python -m ojala.flows.evaluation.missing_bands --photometry DIR --truth FILE`` predicts the rows as they
+``python -m tests.benchmarks.missing_bands --photometry DIR --truth FILE`` predicts the rows as they
 are, with 40 of the 54 narrow bands (another random choice for each object), and without WISE, the Legacy
 Surveys or both, and prints the accuracy of all rows and of those brighter than i = 21. The truth may be of
 real objects or of a mock sky.
@@ -16,17 +16,17 @@ import numpy as np
 from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, System
-from ojala.flows.evaluation.template_fitting.compare import (
-    LabelledRows,
-    markdown,
-    read_labelled_rows,
-    run_ojala,
-)
 from ojala.models import WEIGHTS_FOLDER
 from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.quality.validation.predictions import AB_ZERO
 from ojala.pipeline.quality.validation.samples import BRIGHT
 from ojala.pipeline.quality.validation.truth import read_truth
+from tests.benchmarks.template_fitting.compare import (
+    LabelledRows,
+    markdown,
+    read_labelled_rows,
+    run_ojala,
+)
 
 N_NARROW = 40
 """Number of remaining narrow bands."""

@@ -1,6 +1,6 @@
 """Comparison of OJALÁ with template fitting on the same rows: accuracy and rate.
 
-``python -m ojala.flows.evaluation.template_fitting.compare --photometry DIR --truth FILE --templates DIR
+``python -m tests.benchmarks.template_fitting.compare --photometry DIR --truth FILE --templates DIR
 --curves DIR`` runs OJALÁ on all rows, fits them with galaxy and quasar templates (non-negative sums) and with
 stars, and a part of them with eazy-py (extra ``comparison``) and the same templates. Several pairs of
 photometry and truth can be given. ``--keep DIR`` caches the template fits, which do not depend on the
@@ -26,14 +26,6 @@ import torch
 from upath import UPath
 
 from ojala.catalogs_schema.ojala import CLASSES
-from ojala.flows.evaluation.template_fitting.fit import TemplateFit, fit_single, fit_sums
-from ojala.flows.evaluation.template_fitting.templates import (
-    QUASARS,
-    TemplateGrid,
-    galaxy_grid,
-    quasar_grid,
-    star_grid,
-)
 from ojala.models import WEIGHTS_FOLDER
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.simulation.photometry.photometer import Photometer
@@ -46,6 +38,14 @@ from ojala.pipeline.quality.validation.text import number
 from ojala.pipeline.quality.validation.truth import Truth, read_truth
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_leaves
+from tests.benchmarks.template_fitting.fit import TemplateFit, fit_single, fit_sums
+from tests.benchmarks.template_fitting.templates import (
+    QUASARS,
+    TemplateGrid,
+    galaxy_grid,
+    quasar_grid,
+    star_grid,
+)
 
 _REDSHIFTS = {"GALAXY": "z_gal", "QSO": "z_qso"}
 
@@ -185,7 +185,7 @@ class TemplateFitting:
                 return TemplateFit(fit["chi2"], fit["z"], float(fit["seconds"]))
         grid = self._grids[name]
         if what.startswith("eazy"):
-            from ojala.flows.evaluation.template_fitting.eazy import fit_with_eazy
+            from tests.benchmarks.template_fitting.eazy import fit_with_eazy
 
             fit = fit_with_eazy(flux, error, grid, self._curves)
         else:

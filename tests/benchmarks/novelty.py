@@ -1,6 +1,6 @@
 """Evaluation of the novelty score: detection of rare kinds by a small network that is trained without them.
 
-``python -m ojala.flows.evaluation.novelty --library FILE --out DIR`` trains on a sky without extreme
+``python -m tests.benchmarks.novelty --library FILE --out DIR`` trains on a sky without extreme
 emitters, white dwarfs and quasars at z > 4 (`ojala.models.simulation.skies.photometric.RARE`), fits the
 score, and prints how well it separates each kind from held-out objects of the same sky. A quarter of an hour
 with one thread; the results are in `NOVELTY.md` next to this file.

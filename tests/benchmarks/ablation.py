@@ -1,6 +1,6 @@
 """Ablation study: variants of the network trained on the same draws, measured on the same objects.
 
-``python -m ojala.flows.evaluation.ablation --library FILE --out DIR`` trains each of `VARIANTS` with the same
+``python -m tests.benchmarks.ablation --library FILE --out DIR`` trains each of `VARIANTS` with the same
 seed, number of draws and schedule, measures it on the same held-out draws, and writes the table
 ``DIR/ablation.md`` and ``DIR/ablation.json``. Finished variants are not trained again; interrupted ones
 resume.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ojala.flows.evaluation.template_fitting.templates import TemplateGrid
+from tests.benchmarks.template_fitting.templates import TemplateGrid
 
 SYSTEMATIC = 0.02
 """Fraction of each flux that is added to its error in quadrature."""

@@ -11,18 +11,18 @@ from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, System
 from ojala.flows.evaluation import missing_bands
-from ojala.flows.evaluation.template_fitting.compare import (
+from ojala.models.simulation.wavelength_grid import redshifts
+from ojala.pipeline.inference.photometry import Photometry
+from ojala.pipeline.quality.validation.truth import read_truth
+from tests.benchmarks.template_fitting.compare import (
     LabelledRows,
     Method,
     TemplateFitting,
     markdown,
     read_labelled_rows,
 )
-from ojala.flows.evaluation.template_fitting.fit import fit_single, fit_sums
-from ojala.flows.evaluation.template_fitting.templates import TemplateGrid
-from ojala.models.simulation.wavelength_grid import redshifts
-from ojala.pipeline.inference.photometry import Photometry
-from ojala.pipeline.quality.validation.truth import read_truth
+from tests.benchmarks.template_fitting.fit import fit_single, fit_sums
+from tests.benchmarks.template_fitting.templates import TemplateGrid
 from tests.helpers.survey import Finished
 
 pytestmark = pytest.mark.integration

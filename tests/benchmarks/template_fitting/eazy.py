@@ -18,10 +18,10 @@ import numpy as np
 from astropy.table import Table
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.flows.evaluation.template_fitting.fit import SYSTEMATIC, TemplateFit
-from ojala.flows.evaluation.template_fitting.templates import PIXELS_PER_STEP, TemplateGrid
 from ojala.models.simulation.photometry.photometer import Curves
 from ojala.models.simulation.wavelength_grid import FINE
+from tests.benchmarks.template_fitting.fit import SYSTEMATIC, TemplateFit
+from tests.benchmarks.template_fitting.templates import PIXELS_PER_STEP, TemplateGrid
 
 _MISSING = -99.0
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ojala.flows.evaluation.ablation import SETTINGS, VARIANTS, ablate, table
 from ojala.models.training.trainer import METRICS_FILE
+from tests.benchmarks.ablation import SETTINGS, VARIANTS, ablate, table
 from tests.models.ojala.test_training import TwoColours
 
 pytestmark = pytest.mark.integration
