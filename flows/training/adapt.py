@@ -22,10 +22,10 @@ from torch import Tensor
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.files import atomic_file
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.calibrate import calibrate_weights
 from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, learning_curve
-from ojala.models.checkpoint import write_whole
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import write_card
 from ojala.models.evaluation.metrics import catalogue_metrics
@@ -205,7 +205,8 @@ def adapt(
         for when, file in (("before", weights), ("after", adapted))
     }
     _save(adapted, model, replace(info, training=info.training | {"adapted": measures}))
-    write_whole(adapted.with_suffix(".svg"), learning_curve(folder / METRICS_FILE, config.batch_size))
+    with atomic_file(adapted.with_suffix(".svg")) as file:
+        file.write(learning_curve(folder / METRICS_FILE, config.batch_size))
     write_card(adapted)
     return adapted
 

@@ -10,10 +10,10 @@ import pytest
 from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, System
-from ojala.flows.evaluation import missing_bands
 from ojala.models.simulation.wavelength_grid import redshifts
 from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.quality.validation.truth import read_truth
+from tests.benchmarks import missing_bands
 from tests.benchmarks.template_fitting.compare import (
     LabelledRows,
     Method,
@@ -27,7 +27,7 @@ from tests.helpers.survey import Finished
 
 pytestmark = pytest.mark.integration
 
-DATA = Path(__file__).parents[4].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 PIVOT = np.array([band.pivot for band in MODEL_BANDS])
 
 
