@@ -1,0 +1,175 @@
+"""OJALÁ's answers against published parameters of real stars, blue galaxies, and masses of galaxies.
+
+``python -m ojala.flows.evaluation.real_labels --libraries FILE [--spectra DIR --curves DIR --masses FILE]``
+prints for each sample and magnitude: of stars of 3800 to 7500 K the bias, sigma_NMAD and share within the
+error of Teff, log g and [Fe/H]; of galaxies the shares taken for quasars and with a redshift off by more than
+0.15; of galaxies with published masses the same of log M and log SFR - log M.
+
+FILE is a Parquet table of noiseless photometry of real objects: ``id``, ``set``, ``z``, ``teff``,
+``logg``, ``feh`` and ``flux_<band>`` [uJy]. The masses are a Parquet table of ``id`` (a spectrum's),
+``logm_best``, ``logsfr_best`` and ``r_total``, the magnitude of the whole galaxy: a spectrum saw a fibre, so
+masses are compared at that magnitude, of the galaxies for which it is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.flows.mocks.real_objects import SURVEY_DEPTH, observe_spectra
+from ojala.flows.mocks.stellar_corrections import fold_of
+from ojala.models.checkpoint import WEIGHTS_FOLDER
+from ojala.models.evaluation.metrics import NMAD
+from ojala.models.ojala.predictor import OjalaPredictor
+from ojala.models.quantities import CLASSES
+from ojala.models.simulation.photometry import noise
+from ojala.models.simulation.photometry.photometer import Photometer
+from ojala.pipeline.ingest.reference.filter_curves import read_curves
+from ojala.pipeline.ingest.surveys.folder import read_folder
+
+STAR_MAGNITUDES, GALAXY_MAGNITUDES = (17.0, 20.0), (20.0, 21.0, 22.0)
+"""Magnitudes of stars (those of r less 0.2) and of galaxies (those at 7600 A)."""
+
+MASS_MAGNITUDE = 17.0
+"""iSDSS magnitude at which galaxies with published masses are seen; a mass is then scaled to their own."""
+
+_STAR_LEVEL, _GALAXY_LEVEL = (5700.0, 6900.0), (7400.0, 7800.0)
+_STAR_TEFF, _RED_END = (3800.0, 7500.0), 7350.0  # K; Angstrom, where the spectra of MILES end
+_MIN_NARROW = 30
+_PIVOT = np.array([band.pivot for band in MODEL_BANDS])
+_NARROW = np.array([band.is_narrow for band in MODEL_BANDS])
+_I, _R = (next(k for k, b in enumerate(MODEL_BANDS) if b.name == name) for name in ("iSDSS", "ls_r"))
+
+Rows = dict[str, dict[str, float]]
+"""Measures by sample."""
+
+
+def residual_measures(value: np.ndarray, truth: np.ndarray, error: np.ndarray) -> dict[str, float]:
+    """Median, sigma_NMAD and share within the error of value - truth, over the finite ones."""
+    difference = value - truth
+    known = np.isfinite(difference) & np.isfinite(error)
+    difference, error = difference[known], error[known]
+    if not len(difference):
+        return {"n": 0.0, "bias": np.nan, "sigma_nmad": np.nan, "within": np.nan}
+    bias = float(np.median(difference))
+    return {
+        "n": float(len(difference)),
+        "bias": bias,
+        "sigma_nmad": float(NMAD * np.median(np.abs(difference - bias))),
+        "within": float(np.mean(np.abs(difference) < error)),
+    }
+
+
+def stars(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
+    """Stellar parameters of the stars of MILES: all, and those by which atmospheres were not corrected."""
+    chosen = table[(table["set"] == "miles") & table["teff"].between(*_STAR_TEFF)]
+    chosen = chosen.dropna(subset=["logg", "feh"])
+    flux = np.where(_NARROW & (_PIVOT < _RED_END), _fluxes(chosen), np.nan)
+    left_out = np.array([fold_of(star) == 0 for star in chosen["id"]])
+    found: Rows = {}
+    for magnitude in STAR_MAGNITUDES:
+        answers = _predict(model, _at(flux, _STAR_LEVEL, magnitude + 0.2))
+        for sample, rows in (("all", np.ones_like(left_out)), ("left out", left_out)):
+            for name, label in (("teff", "teff"), ("logg", "logg"), ("fe_h", "feh")):
+                found[f"stars, i = {magnitude:g}, {sample}: {name}"] = residual_measures(
+                    answers[name][rows], chosen[label].to_numpy()[rows], answers[f"{name}_err"][rows]
+                )
+    return found
+
+
+def blue_galaxies(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
+    """Classes and redshifts of galaxies with observed ultraviolet, as observed beyond z = 0.05 and moved."""
+    chosen = table[table["set"].isin(["galaxies_uvoptical", "galaxies_brown_atlas"]) & (table["z"] > 0.05)]
+    flux = _fluxes(chosen)
+    level = np.isfinite(flux[:, (_GALAXY_LEVEL[0] < _PIVOT) & (_GALAXY_LEVEL[1] > _PIVOT)]).any(axis=1)
+    usable = level & (np.isfinite(flux[:, _NARROW]).sum(axis=1) >= _MIN_NARROW)
+    flux, z = flux[usable], chosen["z"].to_numpy()[usable]
+    found: Rows = {}
+    for magnitude in GALAXY_MAGNITUDES:
+        answers = _predict(model, _at(flux, _GALAXY_LEVEL, magnitude))
+        offset = (answers["z_gal"] - z) / (1.0 + z)
+        found[f"galaxies, i = {magnitude:g}"] = {
+            "n": float(len(z)),
+            "taken for quasars": float(np.mean(answers["class_code"] == CLASSES.index("QSO"))),
+            "beyond 0.15": float(np.mean(np.abs(offset) > 0.15)),
+        }
+    return found
+
+
+def masses(model: OjalaPredictor, spectra: Path, curves: Path, published: Path) -> Rows:
+    """Log M, and log SFR - log M, of galaxies against published ones."""
+    table = pq.read_table(published).to_pandas().set_index("id")
+    objects = [s for s in read_folder(spectra) if s.source in table.index and s.object_class == "GALAXY"]
+    seen = observe_spectra(
+        objects, Photometer(read_curves(curves)), MASS_MAGNITUDE, np.random.default_rng(7), SURVEY_DEPTH
+    )
+    answers = model.predict(seen.flux, seen.error, np.zeros(len(seen.flux), np.float32))
+    rows = table.loc[[s.source for s in seen.spectra]]
+    colour = 2.5 * np.log10(seen.flux[:, _I] / seen.flux[:, _R])
+    own = rows["r_total"].to_numpy(float) - colour
+    rate = rows["logsfr_best"].to_numpy(float) - rows["logm_best"].to_numpy(float)
+    error = np.hypot(answers["log_sfr_err"], answers["log_mass_err"])
+    return {
+        "galaxies: log_mass": residual_measures(
+            answers["log_mass"] + 0.4 * (MASS_MAGNITUDE - own),
+            rows["logm_best"].to_numpy(float),
+            answers["log_mass_err"],
+        ),
+        "galaxies: log_sfr - log_mass": residual_measures(
+            answers["log_sfr"] - answers["log_mass"], rate, error
+        ),
+    }
+
+
+def _fluxes(table: pd.DataFrame) -> np.ndarray:
+    blank = np.full(len(table), np.nan)
+    return np.stack([table.get(f"flux_{b.name}", pd.Series(blank)).to_numpy(float) for b in MODEL_BANDS], 1)
+
+
+def _at(flux: np.ndarray, level: tuple[float, float], magnitude: float) -> np.ndarray:
+    """Fluxes scaled so that narrow bands between two wavelengths have this mean AB magnitude."""
+    bands = _NARROW & (level[0] < _PIVOT) & (level[1] > _PIVOT)
+    return np.asarray(
+        flux * noise.to_flux(np.array(magnitude)) / np.nanmean(flux[:, bands], axis=1, keepdims=True)
+    )
+
+
+def _predict(model: OjalaPredictor, flux: np.ndarray) -> dict[str, np.ndarray]:
+    """Answers about noiseless fluxes seen with the survey's noise."""
+    depth = np.broadcast_to(SURVEY_DEPTH, flux.shape)
+    measured, error = noise.measure(flux.astype(np.float32), depth, np.random.default_rng(3))
+    return model.predict(measured, error, np.zeros(len(flux), np.float32))
+
+
+def table_text(found: Rows) -> str:
+    """Measures as Markdown."""
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    lines = [f"| sample | {' | '.join(names)} |", f"|{'---|' * (len(names) + 1)}"]
+    for sample, row in found.items():
+        cells = [f"{row[name]:.4g}" if name in row else "" for name in names]
+        lines.append(f"| {sample} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "ojala-base.safetensors")
+    parser.add_argument("--libraries", type=Path, required=True)
+    for name in ("--spectra", "--curves", "--masses"):
+        parser.add_argument(name, type=Path)
+    asked = parser.parse_args()
+    model, table = OjalaPredictor.load(asked.weights), pq.read_table(asked.libraries).to_pandas()
+    print(table_text(stars(model, table)))
+    print("\n" + table_text(blue_galaxies(model, table)))
+    if asked.masses is not None:
+        print("\n" + table_text(masses(model, asked.spectra, asked.curves, asked.masses)))
+
+
+if __name__ == "__main__":
+    main()
