@@ -142,7 +142,7 @@ def _at(flux: np.ndarray, level: tuple[float, float], magnitude: float) -> np.nd
 def _predict(model: OjalaPredictor, flux: np.ndarray) -> dict[str, np.ndarray]:
     """Answers about noiseless fluxes seen with the survey's noise."""
     depth = np.broadcast_to(SURVEY_DEPTH, flux.shape)
-    measured, error = noise.measure(flux.astype(np.float32), depth, np.random.default_rng(3))
+    measured, error = noise.add_noise(flux.astype(np.float32), depth, np.random.default_rng(3))
     return model.predict(measured, error, np.zeros(len(flux), np.float32))
 
 
