@@ -171,8 +171,8 @@ def _band_comparison() -> tuple[Column, ...]:
             "",
             "stat.fit.chi2",
             "sum over n_chi2_bands bands of ((measured - predicted) / error)^2, each predicted from other "
-            "bands (see ojala_bands), the error that of measurement and prediction in quadrature; n_chi2_bands is "
-            f"expected; {asked}",
+            "bands (see ojala_bands), the error that of measurement and prediction in quadrature; "
+            f"n_chi2_bands on average where errors are right; {asked}",
             0.0,
         ),
         Column(
@@ -370,10 +370,11 @@ OJALA_BANDS = Contract(
         "The flux density that each of the 63 bands would measure without noise, as the network predicts it: "
         "on the scale of the row's own photometry, to compare with its `flux_*` band by band. A band that "
         "was measured is predicted without its measurement: the bands are hidden in eight groups of every "
-        "eighth in the order of wavelength, and a hidden group is predicted from the rest. A band that was not "
-        "measured is predicted from all that were. Null where no band was left to predict from. Errors are "
-        "half-widths of the central 68.3 % interval of the predictive distribution, calibrated on held-out "
-        "mock objects where the weights hold a calibration; the error of the measurement is not part of them."
+        "eighth in the order of wavelength, and a hidden group is predicted from the rest. A band that was "
+        "not measured is predicted from all that were. Null where no band was left to predict from. Errors "
+        "are half-widths of the central 68.3 % interval of the predictive distribution, calibrated on "
+        "held-out mock objects where the weights hold a calibration; the error of the measurement is not "
+        "part of them."
     ),
     columns=(*KEY_COLUMNS, *(column for band in MODEL_BANDS for column in _predicted_band(band))),
 )

@@ -28,10 +28,12 @@ from ojala.pipeline.report.render import render
 from ojala.pipeline.report.skymap import sky_drawing
 from ojala.pipeline.report.spectra_section import reconstruction_section, survey_section
 from ojala.pipeline.report.truth_section import objects_csv, truth_section
+from ojala.pipeline.report.zero_points import zero_points_csv, zero_points_numbers, zero_points_section
 from ojala.pipeline.runs.gates import GateReport
 from ojala.pipeline.runs.record import RunRecord
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.runs.totals import RunTotals, finite, run_numbers, seconds_between, totals_of
+from ojala.pipeline.runs.zero_points import zero_points_of
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_counts, read_leaves
 from ojala.pipeline.storage.healpix import Partition
@@ -49,7 +51,8 @@ def write_report(
     """Write the report of a run.
 
     The page is ``report/index.html`` in the run's folder. ``quality.json`` has the same numbers, and
-    ``objects.csv``, where the run has a truth file, predictions and true values of each object.
+    ``objects.csv``, where the run has a truth file, predictions and true values of each object;
+    ``zero_points.csv``, where bands were predicted, measured against predicted bands of each tile.
 
     Parameters
     ----------
@@ -93,6 +96,11 @@ def write_report(
         shown["sections"].append(("truth", "Comparison with true values"))
         write_whole(folder / "report" / "objects.csv", objects_csv(matched))
     shown["extra"] = []
+    if (points := zero_points_of([receipt for receipt in receipts if receipt.status == "done"])) is not None:
+        numbers["zero_points"] = zero_points_numbers(points)
+        shown["extra"].append({"template": "zero_points.html.j2", "context": zero_points_section(points)})
+        shown["sections"].append(("zero-points", "Zero points"))
+        write_whole(folder / "report" / "zero_points.csv", zero_points_csv(points))
     for name in run.adapter.report_sections if done else ():
         section = SECTIONS[name]
         context, section_numbers = section.build(run, record.run_id, done)

@@ -34,8 +34,8 @@ def band_residuals(
 
     The offset of a band is the median of measured / predicted - 1, each object weighted by the inverse of its
     standard error: the maximum-likelihood estimate for errors that fall off exponentially. Its standard error
-    is sqrt(pi / 2) s / sqrt(sum of 1 / error^2), with s the scatter (1.4826 MAD) of the residuals in units of
-    their errors, so that errors that are too small or too large do not matter.
+    is sqrt(pi / 2) s / sqrt(sum of 1 / error^2), with s the scatter (1.4826 MAD, weighted by 1 / error^2) of
+    the residuals in units of their errors, so that errors that are too small or too large do not matter.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _statistics(relative: np.ndarray, sigma: np.ndarray) -> dict[str, Any]:
     enough = n >= MIN_OBJECTS
     relative, sigma = relative[:, enough], sigma[:, enough]
     offset = weighted_median(relative, 1.0 / sigma)
-    scatter = NMAD * np.nanmedian(np.abs((relative - offset) / sigma), axis=0)
+    scatter = NMAD * weighted_median(np.abs((relative - offset) / sigma), sigma**-2.0)
     pull = np.nanmedian(relative / sigma, axis=0)
     pull_scatter = NMAD * np.nanmedian(np.abs(relative / sigma - pull), axis=0)
     measures = {

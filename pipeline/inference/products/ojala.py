@@ -124,7 +124,7 @@ def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -
 
 def bands_table(table: pa.Table, predicted: Columns) -> pa.Table:
     """The rows of the predicted bands for a table of photometry, null where nothing is predicted."""
-    values = {}
+    values: Columns = {}
     for k, band in enumerate(MODEL_BANDS):
         name = predicted_flux(band)
         values |= {name: predicted["band_flux"][:, k], f"{name}_err": predicted["band_flux_err"][:, k]}
