@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -95,14 +95,19 @@ class ZeroPoints:
 
 
 def zero_points_of(receipts: Sequence[Receipt]) -> ZeroPoints | None:
-    """Zero points by tile, from the receipts of a run; None where no bands were predicted.
-
-    Parts of a tile in several partitions are averaged with the inverse of their variances.
-    """
+    """Zero points by tile, from the receipts of a run; None where no bands were predicted."""
     parts: dict[str, list[BandResiduals]] = defaultdict(list)
     for receipt in receipts:
         for tile, residuals in receipt.summary.band_residuals.items() if receipt.summary else ():
             parts[tile].append(residuals)
+    return combine_tiles(parts)
+
+
+def combine_tiles(parts: Mapping[str, Sequence[BandResiduals]]) -> ZeroPoints | None:
+    """Zero points from the parts of each tile in partitions; None where no part has any.
+
+    Parts are averaged with the inverse of their variances.
+    """
     tiles = sorted(parts, key=lambda tile: (len(tile), tile))
     if not tiles:
         return None
