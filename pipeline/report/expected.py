@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ojala.pipeline.quality.validation.result import Expected, ExpectedCell
 from ojala.pipeline.report.calibration_figures import errorbars
-from ojala.pipeline.report.svg import BLUE, GREEN, INK, ORANGE, VERMILION, Drawing, draw
+from ojala.pipeline.report.svg import BLUE, GREEN, INK, ORANGE, VERMILION, Drawing, draw, plain_logs
 
 PARTITIONS_READ = 64
 """Most partitions that the report of a run reads, evenly spaced over the sky; `ojala validate` reads all."""
@@ -51,6 +51,7 @@ def _drawing(one: Expected) -> Drawing:
             _measure(sigma, cells, x, "sigma_nmad", 1.0)
             _measure(outliers, cells, x, "outliers_15", 100.0)
             sigma.set(ylabel="σ_NMAD", xlabel=label, yscale="log")
+            plain_logs(sigma.yaxis)
             outliers.set(ylabel="|Δz| > 0.15 [%]", xlabel=label)
             outliers.set_ylim(bottom=0)
             kept.set(ylabel="rows kept [%]", xlabel=label, ylim=(0, 103))
@@ -61,7 +62,7 @@ def _drawing(one: Expected) -> Drawing:
             grid[1][2].plot([_middle(c) for c in cells], shares, "o-", color=colour, label=f"odds ≥ {cut:g}")
         if bright:
             grid[1][2].legend(loc="lower left")
-        grid[0][0].legend(loc="upper right")
+        grid[0][0].legend(loc="lower left")
 
     whole = one.by_odds[0].predicted
     return draw(
