@@ -32,7 +32,7 @@ from ojala.models.simulation.skies.photometric import SURVEY_SHARES
 from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.inference.products.band_residuals import band_residuals
 from ojala.pipeline.runs.gates import GateLimits
-from ojala.pipeline.runs.zero_points import combine_tiles
+from ojala.pipeline.runs.zero_points import ZeroPoints, combine_tiles
 
 COLUMNS = {
     "n": ".0f",
@@ -107,8 +107,8 @@ def table(measures: dict[str, dict[str, float]]) -> str:
 
 
 def zero_point_table(
-    predictor: OjalaPredictor, drawn: LabelledPhotometry, tiles: int, band: int, factor: float
-) -> str:
+    predictor: OjalaPredictor, drawn: LabelledPhotometry, tiles: int, band: int, factors: Sequence[float]
+) -> dict[float, str]:
     """The table by tile of the report and the result of the gate ``zero_points``, as text.
 
     Parameters
@@ -120,36 +120,48 @@ def zero_point_table(
     tiles : int
         Number of tiles.
     band : int
-        Model band whose fluxes and errors in tile 0 are multiplied by ``factor``.
+        Model band whose fluxes and errors in tile 0 are multiplied.
+    factors : sequence of float
+        By what; each gives a table.
     """
     tile = np.arange(len(drawn)) * tiles // len(drawn)
-    flux, error = drawn.flux.copy(), drawn.error.copy()
-    flux[tile == 0, band] *= factor
-    error[tile == 0, band] *= factor
-    asked = predictor.predict_bands(flux, error, drawn.ebv)
-    usable = valid_bands(torch.from_numpy(flux), torch.from_numpy(error)).numpy()
-    photometry = Photometry(flux, error, drawn.ebv, usable)
-    position = np.stack([1.4 * tile, np.zeros(len(tile))], axis=1)
-    residuals = band_residuals(tile, position, photometry, asked["band_flux"], asked["band_flux_err"])
-    found = combine_tiles({name: [part] for name, part in residuals.items()})
+    asked = predictor.predict_bands(drawn.flux, drawn.error, drawn.ebv)
+    first = tile == 0
+    found = {}
+    for factor in factors:
+        flux, error = drawn.flux.copy(), drawn.error.copy()
+        flux[first, band] *= factor
+        error[first, band] *= factor
+        moved = predictor.predict_bands(flux[first], error[first], drawn.ebv[first])
+        predicted, its_error = (
+            np.concatenate([moved[name], asked[name][~first]]) for name in ("band_flux", "band_flux_err")
+        )
+        usable = valid_bands(torch.from_numpy(flux), torch.from_numpy(error)).numpy()
+        photometry = Photometry(flux, error, drawn.ebv, usable)
+        position = np.stack([1.4 * tile, np.zeros(len(tile))], axis=1)
+        residuals = band_residuals(tile, position, photometry, predicted, its_error)
+        found[factor] = _tiles(combine_tiles({name: [part] for name, part in residuals.items()}), band)
+    return found
+
+
+def _tiles(found: ZeroPoints | None, band: int) -> str:
+    """Zero points of tiles as a Markdown table, and what the gate makes of them."""
     if found is None:
         return "no prediction stands out of the errors"
-    sigma, beyond = np.abs(found.sigma), found.beyond_chance
     lines = ["| tile | band | objects | off | error | sigma | bands beyond chance |", "|---" * 7 + "|"]
     for row, name in enumerate(found.tiles):
-        k = int(np.nan_to_num(sigma[row]).argmax())
-        numbers = (a[row, k] for a in (found.deviation, found.deviation_err, found.sigma))
-        off, its_error, in_sigma = numbers
-        others = ", ".join(MODEL_BANDS[other].name for other in np.flatnonzero(beyond[row])) or "-"
+        k = int(np.nan_to_num(np.abs(found.sigma[row])).argmax())
+        off, its_error, sigma = (a[row, k] for a in (found.deviation, found.deviation_err, found.sigma))
+        beyond = [MODEL_BANDS[other].name for other in np.flatnonzero(found.beyond_chance[row])]
         lines.append(
             f"| {name} | {MODEL_BANDS[k].name} | {found.n[row, k]:,} | {off:+.2%} | {its_error:.2%} | "
-            f"{in_sigma:+.1f} | {others} |"
+            f"{sigma:+.1f} | {', '.join(beyond) or '-'} |"
         )
-    off, in_sigma = found.deviation[0, band], found.sigma[0, band]
     warn, fail = GateLimits().of("zero_points")
     excess = float(np.nanmax(found.excess))
     outcome = "fail" if excess > fail else "warn" if excess > warn else "pass"
-    lines.append(f"\n{MODEL_BANDS[band].name} of tile 0: {off:+.2%} ({in_sigma:+.1f} sigma); gate: {outcome}")
+    off, sigma = found.deviation[0, band], found.sigma[0, band]
+    lines.append(f"\n{MODEL_BANDS[band].name} of tile 0: {off:+.2%} ({sigma:+.1f} sigma); gate: {outcome}")
     return "\n".join(lines)
 
 
@@ -181,9 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shares=SURVEY_SHARES,
             held_out=True,
         )
-        for by in (asked.by, 0.0):
-            print(f"\nzero point of {asked.moved} moved by {by:.1%} in tile 0\n")
-            print(zero_point_table(predictor, survey, asked.tiles, band, 1.0 + by))
+        factors = (1.0 + asked.by, 1.0)
+        for factor, text in zero_point_table(predictor, survey, asked.tiles, band, factors).items():
+            print(f"\nzero point of {asked.moved} in tile 0 times {factor:g}\n\n{text}")
 
 
 if __name__ == "__main__":
