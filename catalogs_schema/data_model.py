@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ojala.catalogs_schema.avis import AVIS
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.cutouts import CUTOUTS
-from ojala.catalogs_schema.ojala import OJALA, OJALA_VECTORS, PUBLISHED_NAMES
+from ojala.catalogs_schema.ojala import OJALA, OJALA_BANDS, OJALA_VECTORS, PUBLISHED_NAMES
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.receipt import RECEIPT_VERSION, Receipt
 from ojala.catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
@@ -18,6 +18,7 @@ CONTRACTS: tuple[Contract, ...] = (
     PHOTOMETRY,
     OJALA,
     OJALA_VECTORS,
+    OJALA_BANDS,
     SPECTRA,
     SPECPT,
     SPECPT_SPECTRA,

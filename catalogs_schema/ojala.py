@@ -1,4 +1,4 @@
-"""The contracts of OJALA's value-added catalogue and of its vectors."""
+"""The contracts of OJALA's value-added catalogue, of its vectors and of its predicted bands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from ojala.catalogs_schema.bands import MODEL_BANDS, Band, System
 from ojala.catalogs_schema.columns import (
     FLAGS,
     class_columns,
@@ -161,9 +162,50 @@ def _pdf(name: str, class_name: str) -> tuple[Column, Column]:
     return bins, probability
 
 
+def _band_comparison() -> tuple[Column, ...]:
+    """Comparison of the bands with their predictions."""
+    asked = "null where bands were not asked for"
+    return (
+        number(
+            "chi2_bands",
+            "",
+            "stat.fit.chi2",
+            "sum over n_chi2_bands bands of ((measured - predicted) / error)^2, each predicted from other "
+            "bands (see ojala_bands), the error that of measurement and prediction in quadrature; "
+            f"n_chi2_bands on average where errors are right; {asked}",
+            0.0,
+        ),
+        Column(
+            "n_chi2_bands",
+            pa.int16(),
+            "",
+            "meta.number",
+            f"number of bands in chi2_bands: usable ones that others predict; {asked}",
+            minimum=0,
+            maximum=len(MODEL_BANDS),
+        ),
+        Column(
+            "worst_band",
+            pa.string(),
+            "",
+            "instr.bandpass",
+            f"band whose measurement is farthest from its prediction; {NONE} without any, or where bands "
+            "were not asked for",
+            nullable=False,
+            allowed=(NONE, *(band.name for band in MODEL_BANDS)),
+        ),
+        number(
+            "worst_band_sigma",
+            "",
+            "stat.value",
+            f"(measured - predicted) / error of worst_band, with its sign; {asked}",
+        ),
+    )
+
+
 OJALA = Contract(
     name="ojala",
-    version="1.1.0",
+    version="1.2.0",
     title="OJALA value-added catalogue",
     description=(
         "One row per row of the photometry, in a partition of the same name, whatever is wrong with the "
@@ -273,6 +315,7 @@ OJALA = Contract(
             "them; null where the model does not know",
             0.0,
         ),
+        *_band_comparison(),
         count("n_bands", pa.int16(), "number of usable bands, of 63", 63),
         FLAGS,
     ),
@@ -306,6 +349,36 @@ OJALA_VECTORS = Contract(
     ),
 )
 """Vectors that belong to the value-added catalogue."""
+
+
+def predicted_flux(band: Band) -> str:
+    """Column of a band's predicted flux density [uJy]; that of its error ends in ``_err``."""
+    return f"pred_{band.flux_column}"
+
+
+def _predicted_band(band: Band) -> tuple[Column, Column]:
+    part = "em.IR" if band.system is System.WISE else "em.opt"
+    what = f"predicted flux density in {band.name} ({band.system}), Galactic extinction included"
+    return measured(predicted_flux(band), "uJy", f"phot.flux.density;{part};stat.fit", what)
+
+
+OJALA_BANDS = Contract(
+    name="ojala_bands",
+    version="1.0.0",
+    title="OJALA predicted bands",
+    description=(
+        "The flux density that each of the 63 bands would measure without noise, as the network predicts it: "
+        "on the scale of the row's own photometry, to compare with its `flux_*` band by band. A band that "
+        "was measured is predicted without its measurement: the bands are hidden in eight groups of every "
+        "eighth in the order of wavelength, and a hidden group is predicted from the rest. A band that was "
+        "not measured is predicted from all that were. Null where no band was left to predict from. Errors "
+        "are half-widths of the central 68.3 % interval of the predictive distribution, calibrated on "
+        "held-out mock objects where the weights hold a calibration; the error of the measurement is not "
+        "part of them."
+    ),
+    columns=(*KEY_COLUMNS, *(column for band in MODEL_BANDS for column in _predicted_band(band))),
+)
+"""Predicted bands that belong to the value-added catalogue."""
 
 PUBLISHED_NAMES: dict[str, str] = {
     "TILE_ID": "tile_id",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ojala.catalogs_schema.ojala import Z_MAX
 
-RECEIPT_VERSION = "1.1.0"
+RECEIPT_VERSION = "1.2.0"
 
 
 class _Record(BaseModel):
@@ -60,6 +60,24 @@ class Attempt(_Record):
     )
 
 
+class BandResiduals(_Record):
+    """Measured against predicted fluxes of the rows of one tile of the survey, per model band.
+
+    Only measurements whose prediction stands out of both errors three times count. Null where too few do.
+    """
+
+    rows: int = Field(description="rows of the tile in the partition")
+    ra: float = Field(description="mean right ascension of them [deg]")
+    dec: float = Field(description="mean declination of them [deg]")
+    n: list[int] = Field(description="measurements")
+    offset: list[float | None] = Field(
+        description="median of measured / predicted - 1, weighted by the inverse error"
+    )
+    offset_err: list[float | None] = Field(description="its standard error, from the scatter")
+    pull: list[float | None] = Field(description="median of (measured - predicted) / error")
+    pull_err: list[float | None] = Field(description="its standard error, from the scatter")
+
+
 class Summary(_Record):
     """Counts over the rows of a partition, enough for the run's report."""
 
@@ -71,6 +89,10 @@ class Summary(_Record):
         description="per class, rows per redshift bin of width 0.05 from 0 to 5.2"
     )
     bands: list[int] = Field(description="rows with a usable value, per model band")
+    band_residuals: dict[str, BandResiduals] = Field(
+        default={},
+        description="per tile of the survey, measured against predicted bands; empty where not asked for",
+    )
 
 
 class Receipt(_Record):

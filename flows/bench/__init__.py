@@ -33,6 +33,10 @@ SMALL_ROWS = 60
 """Largest partition in the run that measures the cost of partitions without a network [rows]."""
 
 
+BANDS_SHARE = 8
+"""With bands, which cost several times as much, one row of so many is measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Sizes of the measurements.
@@ -148,6 +152,7 @@ def bench(
         },
         forward={name.removeprefix("forward "): of[name] for name in of if name.startswith("forward")},
         predict={p: of[f"predict {p}"] for p in machine.precisions()},
+        predict_with_bands={p: of[f"bands {p}"] for p in machine.precisions() if f"bands {p}" in of},
         reference=of["reference"],
         compile_seconds=compiling[0],
         compile_again_seconds=compiling[1],
@@ -221,6 +226,9 @@ def _measure_network(pool: ProcessPool, root: str, sizes: Sizes, turns: Turns) -
             rate = pool.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
             turns[f"forward {precision} {how}"].append(rate)
         turns[f"predict {precision}"].append(pool.rate(network.predict, root, sizes.network_rows, precision))
+        if network.predicts_bands():
+            rows = max(network.predictor(precision).batch_size, sizes.network_rows // BANDS_SHARE)
+            turns[f"bands {precision}"].append(pool.rate(network.predict, root, rows, precision, True))
     turns["reference"].append(pool.rate(network.serve_as_published, root, sizes.reference_rows))
 
 

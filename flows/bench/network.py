@@ -74,15 +74,22 @@ def forward(root: str, rows: int, precision: Precision, compiled: bool = False) 
     return float(len(tokens) * predictor(precision).batch_size), time.perf_counter() - begin
 
 
-def predict(root: str, rows: int, precision: Precision) -> tuple[float, float]:
-    """Time the predictor, from photometry to the columns of the catalogue."""
+def predict(root: str, rows: int, precision: Precision, bands: bool = False) -> tuple[float, float]:
+    """Time the predictor, from photometry to the columns of the catalogue, also with bands."""
     of, model = photometry(root), predictor(precision)
-    flux, error, ebv = of.flux[:rows], of.error[:rows], of.ebv[:rows]
-    size = model.batch_size
-    model.predict(flux[:size], error[:size], ebv[:size])
+    ways = (model.predict, model.predict_bands) if bands else (model.predict,)
+    columns = (of.flux[:rows], of.error[:rows], of.ebv[:rows])
+    for way in ways:
+        way(*(column[: model.batch_size] for column in columns))
     begin = time.perf_counter()
-    model.predict(flux, error, ebv)
-    return float(len(flux)), time.perf_counter() - begin
+    for way in ways:
+        way(*columns)
+    return float(len(columns[0])), time.perf_counter() - begin
+
+
+def predicts_bands() -> bool:
+    """Whether the weights can be asked for bands."""
+    return predictor("fp32").network.band_requests is not None
 
 
 def serve_as_published(root: str, rows: int) -> tuple[float, float]:

@@ -68,6 +68,8 @@ class Network:
         ``compiled``.
     predict : dict of str to MedianRange
         Rate of the predictor, from photometry to the columns of the catalogue [objects/s], by precision.
+    predict_with_bands : dict of str to MedianRange
+        The same with all bands requested; empty for weights without band requests.
     reference : MedianRange
         Rate of the published way of serving: 64 objects, one request at a time, with the same weights.
     compile_seconds, compile_again_seconds : float or None
@@ -81,6 +83,7 @@ class Network:
     roofline: dict[str, float]
     forward: dict[str, MedianRange]
     predict: dict[str, MedianRange]
+    predict_with_bands: dict[str, MedianRange]
     reference: MedianRange
     compile_seconds: float | None
     compile_again_seconds: float | None
@@ -216,12 +219,16 @@ class Report:
         rows = [
             *((f"bare network {name}", _spread(s, "rows/s")) for name, s in n.forward.items()),
             *((f"predictor {name}", _spread(s, "rows/s")) for name, s in n.predict.items()),
+            *((f"predictor {name}, with bands", _spread(s, "rows/s"))
+              for name, s in n.predict_with_bands.items()),
             ("the reference's way of serving, fp32", _spread(n.reference, "rows/s")),
             (f"Parquet read, {p.rows:,} rows", f"{_spread(p.read, 'rows/s')}; {_si(p.read_bytes, 'B/s')}"),
             (f"Parquet write, {p.rows:,} rows", f"{_spread(p.write, 'rows/s')}; {_si(p.write_bytes, 'B/s')}"),
             (f"flow {f.precision}, {f.workers} workers, {f.rows:,} rows in {f.partitions} partitions",
              _spread(f.rate, "rows/s")),
         ]  # fmt: skip
+        if not n.predict_with_bands:
+            rows.append(("predictor, with bands", "these weights cannot be asked for bands"))
         if n.compile_seconds is not None and n.compile_again_seconds is not None:
             rows.append(("compilation, first / from its cache",
                          f"{n.compile_seconds:.0f} s / {n.compile_again_seconds:.0f} s"))  # fmt: skip
@@ -272,6 +279,10 @@ def ratios_of(network: Network, machine: Machine, flow: Flow) -> dict[str, float
         * network.flops
         / machine.matrix_of_network[name.split()[0]].median
         for name, rate in network.forward.items()
+    }
+    ratios |= {
+        f"predictor {name} without bands / with bands": network.predict[name].median / rate.median
+        for name, rate in network.predict_with_bands.items()
     }
     return ratios | {
         "predictor / bare network": network.predict[flow.precision].median / bare,

@@ -12,7 +12,7 @@ from torch import Tensor
 from ojala.models.data import LabelledPhotometry
 from ojala.models.ojala.losses import REDSHIFTS, Targets, targets_of
 from ojala.models.ojala.network import BANDS, Ojala
-from ojala.models.ojala.tokens import WAVELENGTH_RANK, Tokens, compress, tokenise, tokens_of
+from ojala.models.ojala.tokens import N_BANDS, WAVELENGTH_RANK, Tokens, compress, tokenise, tokens_of
 from ojala.models.quantities import SCALARS
 
 
@@ -90,14 +90,14 @@ BAND_GROUPS = 8
 
 
 class BandAnswers(NamedTuple):
-    """What a network says of each band of N objects from the others, in terms of arcsinh(flux / s).
+    """What a network says of each band of N objects, in terms of arcsinh(flux / s); see `leave_one_out`.
 
     Attributes
     ----------
     mean, log_scale : Tensor, shape (N, 63)
         Location and log-scale of a Student-t distribution (nu = 3).
     brightness : Tensor, shape (N, 63)
-        log10(s / uJy); NaN where no other band is valid.
+        log10(s / uJy); NaN where no band was given to predict from.
     """
 
     mean: Tensor
@@ -109,9 +109,10 @@ class BandAnswers(NamedTuple):
 def leave_one_out(
     model: Ojala, flux: Tensor, error: Tensor, ebv: Tensor, groups: int = BAND_GROUPS
 ) -> BandAnswers:
-    """Ask for every band from the bands that are not in its group, on the device where the photometry is.
+    """Ask for every band, on the device where the photometry is.
 
-    One encoding for each group: hiding each band by itself would need 63.
+    A band that was measured is asked for from the bands that are not in its group, one that was not from all
+    that were: one encoding for each group and one more, where hiding each band by itself would need 63.
 
     Parameters
     ----------
@@ -131,20 +132,24 @@ def leave_one_out(
     every, back = _band_groups(groups, flux.device)
     for hidden, asked, given in every:
         features, valid, brightness = tokens_of(flux.masked_fill(hidden, torch.nan), error, ebv)
-        tokens = Tokens(features[:, given], valid[:, given], brightness)
-        answer = model.answer(model.encode(tokens, given), tokens.valid, (), given, asked)[BANDS]
-        center, scale = model.band_units(asked)
-        known = torch.where(tokens.valid.any(dim=1), brightness, torch.nan)
-        parts.append(
-            torch.stack(
-                [
-                    answer[..., 0] * scale + center,
-                    answer[..., 1] + scale.log(),
-                    known[:, None].expand(-1, len(asked)),
-                ]
-            )
-        )
-    return BandAnswers(*torch.cat(parts, dim=-1)[..., back])
+        parts.append(_ask(model, Tokens(features[:, given], valid[:, given], brightness), given, asked))
+    tokens, bands = tokens_of(flux, error, ebv), torch.arange(N_BANDS, device=flux.device)
+    plain = _ask(model, tokens, bands, bands)
+    return BandAnswers(*torch.where(tokens.valid, torch.cat(parts, dim=-1)[..., back], plain))
+
+
+def _ask(model: Ojala, tokens: Tokens, given: Tensor, asked: Tensor) -> Tensor:
+    """Parts (3, N, Q) of `BandAnswers` for the Q bands that are asked for, from tokens of the given bands."""
+    answer = model.answer(model.encode(tokens, given), tokens.valid, (), given, asked)[BANDS]
+    center, scale = model.band_units(asked)
+    known = torch.where(tokens.valid.any(dim=1), tokens.brightness, torch.nan)
+    return torch.stack(
+        [
+            answer[..., 0] * scale + center,
+            answer[..., 1] + scale.log(),
+            known[:, None].expand(-1, len(asked)),
+        ]
+    )
 
 
 @functools.cache

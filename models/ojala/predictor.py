@@ -56,6 +56,8 @@ class OjalaPredictor(BasePredictor):
         ``own_heads`` (files) of `load`.
     pdfs : bool
         Whether redshift PDFs are among the predictions; to leave them out saves their time.
+    bands : bool
+        Whether the answers of `predict_bands` are among the predictions.
     max_concurrency : int
         Threads that may call `predict` at a time.
     """
@@ -74,6 +76,7 @@ class OjalaPredictor(BasePredictor):
         batch_size: int,
         heads: Sequence[Head] = (),
         pdfs: bool = True,
+        bands: bool = False,
     ) -> None:
         super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
         self.network = model
@@ -81,7 +84,7 @@ class OjalaPredictor(BasePredictor):
         self._novelty = info.novelty.to(device) if info.novelty else None
         self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
         self._heads = heads
-        self.pdfs = pdfs
+        self.pdfs, self.bands = pdfs, bands
         for head in heads:
             head.mlp.to(device)
         if precision == "bf16":
@@ -143,17 +146,19 @@ class OjalaPredictor(BasePredictor):
               None for rows whose ``p_galaxy`` is below 0.01. The same for ``z_qso``. Not without `pdfs`.
             * ``embedding`` float16 (N, width): mean of the encoded tokens.
 
+            * With `bands` also those of `predict_bands`.
+
             Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
         """
         require_photometry(flux, error, ebv)
-        return self._catalogue(self._conveyor("catalogue", self._answer).run(flux, error, ebv))
+        columns = self._catalogue(self._conveyor("catalogue", self._answer).run(flux, error, ebv))
+        return columns | self.predict_bands(flux, error, ebv) if self.bands else columns
 
     def predict_bands(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
         """Flux in each band of N objects from their other bands, and how well it fits what was measured.
 
-        A band is hidden together with every eighth other one (see
-        `ojala.models.ojala.outputs.leave_one_out`): eight encodings of seven eighths of the bands, some six
-        times the work of `predict`.
+        A band that was measured is hidden together with every eighth other one, one that was not is predicted
+        from all that were (see `ojala.models.ojala.outputs.leave_one_out`): nine encodings.
 
         Parameters
         ----------
@@ -166,7 +171,7 @@ class OjalaPredictor(BasePredictor):
             * ``band_flux``, ``band_flux_err`` float32 (N, 63): flux density that the band would measure
               without noise [uJy], Galactic extinction included, and its standard error: half the width of the
               central 68.3 % interval of the predictive distribution. For bands that were observed and for
-              those that were not; NaN where no band outside its group was observed.
+              those that were not; NaN where no band was left to predict from.
             * ``band_sigma`` float32 (N, 63): (measured - predicted) / sqrt(error^2 + predicted error^2); NaN
               where not observed. The error is at least `ojala.models.ojala.tokens.CALIBRATION_FLOOR` of the
               flux.
@@ -187,6 +192,8 @@ class OjalaPredictor(BasePredictor):
     def warm_up(self) -> None:
         """Make the way through the device: on a GPU, compile and record the network for its batches."""
         self._conveyor("catalogue", self._answer)
+        if self.bands:
+            self._conveyor("bands", self._answer_bands)
 
     def _conveyor(self, name: str, compute: Compute) -> BatchPipeline:
         """The way through the device of a computation, for batches of the size that is asked for now."""

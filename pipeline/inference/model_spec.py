@@ -34,6 +34,8 @@ class ModelSpec:
         Path of the atlas that embeddings are placed in; empty for none.
     extended : bool
         Whether predictions include those of the large products, such as redshift PDFs.
+    bands : bool
+        Whether predictions include the flux in each band.
     assets : tuple of (str, str), or None
         Role and SHA-256 of all files that the loaded model must be made from; None if any will do.
     """
@@ -47,6 +49,7 @@ class ModelSpec:
     heads: tuple[str, ...] = ()
     atlas: str = ""
     extended: bool = True
+    bands: bool = False
     assets: tuple[tuple[str, str], ...] | None = None
 
     @property

@@ -210,6 +210,8 @@ def _work(
     with stages.measure("derive"):
         tables = adapter.build_products(model, table, inputs, predictions, task.products, task.heads)
         summary = adapter.summarise(tables[task.products[0]], inputs)
+        if residuals := adapter.band_residuals(tables, inputs):
+            summary = summary.model_copy(update={"band_residuals": residuals})
     with stages.measure("write"):
         leaves = [_write(task, product, tables[product]) for product in task.products]
     return leaves, summary, batch_size

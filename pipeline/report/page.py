@@ -13,10 +13,13 @@ from upath import UPath
 
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.quality.validation.predictions import predictions_for
+from ojala.pipeline.quality.validation.expected import COLUMNS, expected_redshifts
+from ojala.pipeline.quality.validation.predictions import pdf_product, pdfs_for, predictions_for
+from ojala.pipeline.quality.validation.result import Expected
 from ojala.pipeline.quality.validation.scores import validate
-from ojala.pipeline.quality.validation.truth import match_truth, read_truth
+from ojala.pipeline.quality.validation.truth import Matched, match_truth, read_truth
 from ojala.pipeline.report.atlas.page import atlas_section
+from ojala.pipeline.report.expected import PARTITIONS_READ, expected_section
 from ojala.pipeline.report.figures import (
     band_drawing,
     class_drawing,
@@ -28,10 +31,12 @@ from ojala.pipeline.report.render import render
 from ojala.pipeline.report.skymap import sky_drawing
 from ojala.pipeline.report.spectra_section import reconstruction_section, survey_section
 from ojala.pipeline.report.truth_section import objects_csv, truth_section
+from ojala.pipeline.report.zero_points import zero_points_csv, zero_points_numbers, zero_points_section
 from ojala.pipeline.runs.gates import GateReport
 from ojala.pipeline.runs.record import RunRecord
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.runs.totals import RunTotals, finite, run_numbers, seconds_between, totals_of
+from ojala.pipeline.runs.zero_points import zero_points_of
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.hats import read_counts, read_leaves
 from ojala.pipeline.storage.healpix import Partition
@@ -49,7 +54,8 @@ def write_report(
     """Write the report of a run.
 
     The page is ``report/index.html`` in the run's folder. ``quality.json`` has the same numbers, and
-    ``objects.csv``, where the run has a truth file, predictions and true values of each object.
+    ``objects.csv``, where the run has a truth file, predictions and true values of each object;
+    ``zero_points.csv``, where bands were predicted, measured against predicted bands of each tile.
 
     Parameters
     ----------
@@ -83,16 +89,28 @@ def write_report(
         "stages": stage_drawing(totals),
         "rates": rate_drawing(totals),
     }
-    shown["truth"] = None
+    shown["truth"] = matched = None
+    pdfs = _pdfs_of(run, folder)
     if truth:
         rows = int(totals.rows_out[totals.done].sum())
-        matched = match_truth(truth, predictions_for(truth, folder / record.main, run.source, done), rows)
+        predictions = predictions_for(truth, folder / record.main, run.source, done)
+        pdf = pdfs_for(predictions, pdfs, done) if pdfs else None
+        matched = match_truth(truth, predictions, rows, pdf)
         validation = validate(truth, matched, str(folder / record.main))
         numbers["truth"] = validation.model_dump(mode="json")
         shown["truth"] = truth_section(matched, validation)
         shown["sections"].append(("truth", "Comparison with true values"))
         write_whole(folder / "report" / "objects.csv", objects_csv(matched))
     shown["extra"] = []
+    if expected := _expected(run, folder, done, pdfs, matched):
+        numbers["expected"] = [one.model_dump(mode="json") for one in expected]
+        shown["extra"].append({"template": "expected.html.j2", "context": expected_section(expected)})
+        shown["sections"].append(("expected", "Redshift accuracy to expect"))
+    if (points := zero_points_of([receipt for receipt in receipts if receipt.status == "done"])) is not None:
+        numbers["zero_points"] = zero_points_numbers(points)
+        shown["extra"].append({"template": "zero_points.html.j2", "context": zero_points_section(points)})
+        shown["sections"].append(("zero-points", "Zero points"))
+        write_whole(folder / "report" / "zero_points.csv", zero_points_csv(points))
     for name in run.adapter.report_sections if done else ():
         section = SECTIONS[name]
         context, section_numbers = section.build(run, record.run_id, done)
@@ -108,6 +126,28 @@ def write_report(
     write_whole(folder / "report" / "quality.json", text.encode())
     shown |= {"gates": gates, "record": record, "reads": run.adapter.reads.name, "folder": str(folder)}
     write_whole(folder / "report" / "index.html", render("template.html.j2", shown).encode())
+
+
+def _pdfs_of(run: ResolvedRun, folder: UPath) -> UPath | None:
+    """Root of the product with redshift PDFs; None where the run has none."""
+    product = pdf_product(run.adapter)
+    return folder / product.name if product and product.name in run.products else None
+
+
+def _expected(
+    run: ResolvedRun,
+    folder: UPath,
+    done: Sequence[Partition],
+    pdfs: UPath | None,
+    matched: Matched | None,
+) -> tuple[Expected, ...]:
+    """Accuracy to expect of the redshifts; none of a model without their columns."""
+    if run.adapter.validation is None or not set(COLUMNS) <= set(run.contracts[0].names) or not done:
+        return ()
+    place = np.unique(np.linspace(0, len(done) - 1, PARTITIONS_READ).astype(int))
+    main = folder / run.contracts[0].name
+    some = [done[i] for i in place]
+    return expected_redshifts(main, pdfs, run.source, some, matched, total=len(done))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ CLASS_MARKERS = {"GALAXY": "o", "STAR": "s", "QSO": "D"}
 SEQUENTIAL = matplotlib.colormaps["cividis"]
 """Colour map of densities: even in lightness, the same for all readers."""
 
+DIVERGING = matplotlib.colormaps["RdBu_r"]
+"""Colour map of deviations from zero."""
+
 DPI = 160
 """Resolution of what is drawn as pixels: maps and scatters of many points."""
 

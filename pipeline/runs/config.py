@@ -91,6 +91,11 @@ class RunConfig(BaseModel):
         default=False,
         description="also write the large products: PDFs and embeddings, or reconstructed spectra",
     )
+    bands: bool = Field(
+        default=False,
+        description="also predict the flux in each band from the others, compare it with the measurement and "
+        "write the predictions, for models that can be asked for bands",
+    )
     attempts: int = Field(
         default=3, ge=1, description="how often a partition is tried before it is set aside"
     )
@@ -159,7 +164,7 @@ class RunConfig(BaseModel):
         for name in ("photometry", "spectra", "cutouts"):
             if name not in inputs and getattr(self, name) is not None:
                 raise ValueError(f"model {self.model} reads {reads}, not {name}: leave --{name} out")
-        for name, option in (("atlas", "atlas"), ("heads", "head")):
+        for name, option in (("atlas", "atlas"), ("heads", "head"), ("bands", "bands")):
             if name not in adapter.accepts and getattr(self, name):
                 raise ValueError(f"model {self.model} has no use for {name}: leave --{option} out")
         if self.truth and adapter.validation is None:
@@ -196,6 +201,7 @@ class RunConfig(BaseModel):
             heads=self.heads,
             atlas=self.atlas,
             extended=self.vectors,
+            bands=self.bands,
         )
 
     def absolute(self) -> RunConfig:

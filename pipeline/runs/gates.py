@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
 from upath import UPath
 
+from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RunRecord, Status
 from ojala.pipeline.runs.totals import RunTotals, totals_of
+from ojala.pipeline.runs.zero_points import zero_points_of
 from ojala.pipeline.storage.files import READERS, sha256_of, utc_now, write_whole
 
 GATES_FILE = "gates.json"
@@ -336,6 +338,27 @@ def _share(totals: RunTotals, count: int, text: str) -> Finding:
     share = count / max(rows, 1)
     text = f"{share:.1%} of {rows:,} rows {text}"
     return Finding(text, "pass", share, rows, {"share": share, "rows": rows})
+
+
+@gate("offset of a tile's band from the median of its band, beyond chance", warn=0.002, fail=0.5)
+def zero_points(run: RunEvidence) -> Finding:
+    """Each band has the same zero point in all tiles of the survey, by its prediction from other bands."""
+    found = zero_points_of(run.done)
+    if found is None or len(found.tiles) < 2:
+        return Finding("bands were not asked for, or not of enough objects in two tiles of the survey")
+    tile, band = found.farthest
+    off, sigma, count = (array[tile, band] for array in (found.deviation, found.sigma, found.n))
+    text = (
+        f"{MODEL_BANDS[band].name} of tile {found.tiles[tile]}: {off:+.1%} from the median of the band "
+        f"({sigma:+.1f} sigma); {found.beyond_chance.sum():,} bands of tiles are off beyond chance"
+    )
+    numbers = {
+        "offset": float(off),
+        "sigma": float(sigma),
+        "beyond_chance": float(found.beyond_chance.sum()),
+        "bands_of_tiles": float(np.isfinite(found.sigma).sum()),
+    }
+    return Finding(text, "pass", float(np.nanmax(found.excess)), int(count), numbers)
 
 
 @gate("change of a column's share of nulls", warn=0.05, fail=0.3, compares=True)

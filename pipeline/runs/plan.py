@@ -301,7 +301,7 @@ def _check_same_columns(resolved: ResolvedRun, record: RunRecord) -> None:
     if record.products and record.products != resolved.products:
         raise ReleaseError(
             f"run {run_id} has {', '.join(record.products)}, asked for are {', '.join(resolved.products)}: "
-            "give or leave out --vectors and --head as it was there"
+            "give or leave out --vectors, --bands and --head as it was there"
         )
     if tuple(record.contract(product) for product in record.products or ()) != resolved.contracts:
         names = ", ".join(head.name for head in record.heads)

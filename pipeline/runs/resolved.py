@@ -129,7 +129,7 @@ def _resolve(config: RunConfig, files: tuple[tuple[str, int, int], ...]) -> Reso
     adapter = spec.adapter
     assets = {asset.role: asset.sha256 for asset in spec.read_assets()}
     heads = adapter.heads(spec, assets[WEIGHTS])
-    contracts = adapter.products(extended=config.vectors, heads=heads)
+    contracts = adapter.products(extended=config.vectors, bands=config.bands, heads=heads)
     settings = {
         "model": config.model,
         "device": config.device,

@@ -280,15 +280,16 @@ def validate(
     """
     from upath import UPath
 
-    from ojala.pipeline.quality.validation.locate import locate, match
+    from ojala.pipeline.quality.validation.locate import expected, locate, match
     from ojala.pipeline.quality.validation.scores import validate as measure
     from ojala.pipeline.quality.validation.truth import read_truth
     from ojala.pipeline.report.validation_page import write_validation
 
     labels = read_truth(UPath(truth))
     location = locate(UPath(catalogue))
-    matched = match(labels, location, UPath(photometry) if photometry else None)
-    result = measure(labels, matched, str(location.product))
+    source = UPath(photometry) if photometry else None
+    matched = match(labels, location, source)
+    result = measure(labels, matched, str(location.product), expected(location, source, matched))
     if out is not None:
         write_validation(UPath(out), matched, result)
     return result

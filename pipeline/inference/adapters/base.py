@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -16,7 +16,7 @@ import pyarrow as pa
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.finetuned import FinetunedHead
-from ojala.catalogs_schema.receipt import Summary
+from ojala.catalogs_schema.receipt import BandResiduals, Summary
 from ojala.models import WEIGHTS_FOLDER
 from ojala.pipeline.storage.code_version import code_version
 
@@ -128,9 +128,12 @@ class ModelAdapter(ABC, Generic[Inputs]):
         Contract of the main product.
     extended : tuple of Contract
         Contracts of the large products that are written on request (``--vectors``).
+    bands_product : Contract or None
+        Contract of the product of predicted bands, written on request (``--bands``); None for a model that
+        cannot be asked for bands.
     accepts : frozenset of str
-        Further settings of a run that the model has a use for, among ``atlas`` and ``heads``; a value for
-        any other of them is refused.
+        Further settings of a run that the model has a use for, among ``atlas``, ``heads`` and ``bands``; a
+        value for any other of them is refused.
     heads_product : str
         Name of the product of the user's fine-tuned heads; empty where the model has no use for any.
     weights_file : str
@@ -155,6 +158,7 @@ class ModelAdapter(ABC, Generic[Inputs]):
     columns: ClassVar[Sequence[str] | None] = None
     main: ClassVar[Contract]
     extended: ClassVar[tuple[Contract, ...]] = ()
+    bands_product: ClassVar[Contract | None] = None
     accepts: ClassVar[frozenset[str]] = frozenset()
     heads_product: ClassVar[str] = ""
     weights_file: ClassVar[str] = ""
@@ -183,11 +187,15 @@ class ModelAdapter(ABC, Generic[Inputs]):
     @property
     def product_names(self) -> tuple[str, ...]:
         """Names of all products that runs of this model can have, the main one first."""
-        names = [contract.name for contract in (self.main, *self.extended)]
+        names = [contract.name for contract in (self.main, *self.extended, *self._of_bands)]
         return (*names, *((self.heads_product,) if self.heads_product else ()))
 
+    @property
+    def _of_bands(self) -> tuple[Contract, ...]:
+        return (self.bands_product,) if self.bands_product else ()
+
     def products(
-        self, *, extended: bool = False, heads: Sequence[FinetunedHead] = ()
+        self, *, extended: bool = False, bands: bool = False, heads: Sequence[FinetunedHead] = ()
     ) -> tuple[Contract, ...]:
         """Contracts of the products of a run, the main one first.
 
@@ -195,10 +203,12 @@ class ModelAdapter(ABC, Generic[Inputs]):
         ----------
         extended : bool
             Include the large products.
+        bands : bool
+            Include the predicted bands.
         heads : sequence of FinetunedHead
             Fine-tuned heads of the user, see `heads`.
         """
-        return (self.main, *(self.extended if extended else ()))
+        return (self.main, *(self.extended if extended else ()), *(self._of_bands if bands else ()))
 
     def contract(self, product: str, heads: Sequence[FinetunedHead] = ()) -> Contract:
         """Contract of a product by its name.
@@ -208,7 +218,7 @@ class ModelAdapter(ABC, Generic[Inputs]):
         KeyError
             If the model has no such product.
         """
-        return {c.name: c for c in self.products(extended=True, heads=heads)}[product]
+        return {c.name: c for c in self.products(extended=True, bands=True, heads=heads)}[product]
 
     @property
     def code_modules(self) -> tuple[str, ...]:
@@ -308,6 +318,23 @@ class ModelAdapter(ABC, Generic[Inputs]):
     @abstractmethod
     def summarise(self, main: pa.Table, inputs: Inputs) -> Summary:
         """Counts over the rows of the main product, for the receipt."""
+
+    def band_residuals(self, tables: Mapping[str, pa.Table], inputs: Inputs) -> dict[str, BandResiduals]:
+        """Measured against predicted bands by tile of the survey, for the receipt.
+
+        Parameters
+        ----------
+        tables : mapping of str to pyarrow.Table
+            Rows of each product, from `build_products`.
+        inputs : Inputs
+            Inputs of the same rows.
+
+        Returns
+        -------
+        dict of str to BandResiduals
+            A bounded number of tiles; empty where no bands were predicted.
+        """
+        return {}
 
     @abstractmethod
     def example(self, n: int) -> Inputs:

@@ -20,6 +20,7 @@ class DummyAdapter(OjalaAdapter):
 
     name = "empty"
     description = "constants in the products of ojala, without a network: measures and tests the pipeline"
+    bands_product = None
     accepts = frozenset()
     heads_product = ""
     weights_file = ""

@@ -8,14 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.finetuned import FinetunedHead, heads_contract
 from ojala.catalogs_schema.ojala import (
     CLASSES,
     MIN_CLASS_PROBABILITY,
     OJALA,
+    OJALA_BANDS,
     OJALA_VECTORS,
     Flag,
+    predicted_flux,
 )
 from ojala.models.quantities import FINE_TUNED, SCALARS
 from ojala.pipeline.inference.photometry import Photometry
@@ -40,6 +43,7 @@ _CONDITIONAL = {
     "p_qso": ["z_qso", *(q.name for q in FINE_TUNED if q.applies_to == "QSO")],
     "p_star": [q.name for q in SCALARS if q.applies_to == "STAR"],
 }
+_BANDS = np.array([*(band.name for band in MODEL_BANDS), NONE], dtype=object)  # of no band: the last
 _REDSHIFTS = ["z", "z_err", "z_q02", "z_q16", "z_q50", "z_q84", "z_q98", "z_odds", "z_mode2", "z_mode2_p"]
 
 
@@ -87,6 +91,7 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
         columns[name] = np.where(known & ~star, columns[name], np.nan)
     for name in _PROBABILITY.values():
         columns[name] = np.where(known, columns[name], np.nan)
+    comparison = _band_comparison(predicted, known)
     columns["novelty"] = np.where(known, columns["novelty"], np.nan)
     columns["z_mode2"] = np.where(columns["z_mode2_p"] > 0, columns["z_mode2"], np.nan)
 
@@ -95,7 +100,8 @@ def value_added_table(table: pa.Table, photometry: Photometry, predicted: Column
     flags |= np.where(columns["z_mode2_p"] >= SECOND_MODE, Flag.Z_MULTIMODAL, 0)
     flags |= np.where(columns["novelty"] > 1.0, Flag.NOVEL, 0)
 
-    return build_table(OJALA, table, {**columns, "class": words, "n_bands": n_bands, "flags": flags})
+    others = {"class": words, "n_bands": n_bands, "flags": flags}
+    return build_table(OJALA, table, columns | comparison | others)
 
 
 def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -> pa.Table:
@@ -114,6 +120,26 @@ def vectors_table(table: pa.Table, photometry: Photometry, predicted: Columns) -
             values[part] = pa.ListArray.from_arrays(offsets, pa.array(predicted[part][kept]))
     values["embedding"] = np.where(known[:, None], predicted["embedding"], np.nan)
     return build_table(OJALA_VECTORS, table, values)
+
+
+def bands_table(table: pa.Table, predicted: Columns) -> pa.Table:
+    """The rows of the predicted bands for a table of photometry, null where nothing is predicted."""
+    values: Columns = {}
+    for k, band in enumerate(MODEL_BANDS):
+        name = predicted_flux(band)
+        values |= {name: predicted["band_flux"][:, k], f"{name}_err": predicted["band_flux_err"][:, k]}
+    return build_table(OJALA_BANDS, table, values)
+
+
+def _band_comparison(predicted: Columns, known: np.ndarray) -> dict[str, np.ndarray | pa.Array]:
+    """Columns of measured against predicted bands, null where bands were not asked for."""
+    names = ("chi2_bands", "n_chi2_bands", "worst_band", "worst_band_sigma")
+    given = {name: predicted.get(name, np.full(len(known), np.nan)) for name in names}
+    compared = known & (np.nan_to_num(given["n_chi2_bands"]) > 0)
+    numbers = {name: np.where(compared, given[name], np.nan) for name in ("chi2_bands", "worst_band_sigma")}
+    count = pa.array(np.where(compared, given["n_chi2_bands"], 0).astype(np.int16), mask=~compared)
+    worst = _BANDS[np.where(compared, given["worst_band"], -1).astype(int)]
+    return {**numbers, "n_chi2_bands": count, "worst_band": worst}
 
 
 def heads_table(heads: Sequence[FinetunedHead], main: pa.Table, predicted: Columns) -> pa.Table:

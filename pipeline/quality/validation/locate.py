@@ -8,7 +8,9 @@ from hats.catalog.dataset.collection_properties import CollectionProperties
 from upath import UPath
 
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
+from ojala.pipeline.quality.validation.expected import expected_redshifts
 from ojala.pipeline.quality.validation.predictions import pdf_product, pdfs_for, predictions_for
+from ojala.pipeline.quality.validation.result import Expected
 from ojala.pipeline.quality.validation.truth import MAGNITUDE, Matched, Truth, match_truth
 from ojala.pipeline.runs.record import RECORD, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
@@ -97,6 +99,18 @@ def match(truth: Truth, location: Location, photometry: UPath | None) -> Matched
         raise CatalogueError(f"{location.product}: none of its rows is an object of {truth.path}")
     pdf = pdfs_for(predictions, location.pdfs, leaves) if location.pdfs else None
     return match_truth(truth, predictions, sum(leaf.rows for leaf in leaves.values()), pdf)
+
+
+def expected(location: Location, photometry: UPath | None, matched: Matched) -> tuple[Expected, ...]:
+    """Predict the accuracy of the redshifts of all rows of a catalogue; see `expected_redshifts`.
+
+    Magnitudes are not known where neither ``photometry`` nor the input of the run is there.
+    """
+    source = photometry or location.source
+    if source is not None and not (source / "hats.properties").exists():
+        source = None
+    leaves = read_leaves(location.product)
+    return expected_redshifts(location.product, location.pdfs, source, leaves, matched)
 
 
 def _of_collection(root: UPath) -> Location:

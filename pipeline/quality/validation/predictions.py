@@ -149,9 +149,14 @@ def _magnitudes(object_ids: np.ndarray, measured: pa.Table | None, flux: str) ->
         order = np.argsort(object_ids)
         place = order[np.searchsorted(object_ids[order], measured["object_id"].to_numpy())]
         values[place] = measured[flux].to_numpy(zero_copy_only=False)
-    bright = values > 0
-    magnitudes = AB_ZERO - 2.5 * np.log10(np.where(bright, values, 1.0))
-    return pa.array(magnitudes, mask=~bright)
+    magnitudes = ab_magnitude(values)
+    return pa.array(magnitudes, mask=np.isnan(magnitudes))
+
+
+def ab_magnitude(flux: np.ndarray) -> np.ndarray:
+    """AB magnitudes of flux densities [uJy], NaN where these are missing or not positive."""
+    bright = flux > 0
+    return np.where(bright, AB_ZERO - 2.5 * np.log10(np.where(bright, flux, 1.0)), np.nan)
 
 
 def _empty(columns: list[str]) -> pa.Table:

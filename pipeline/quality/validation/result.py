@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ojala.models.evaluation.bootstrap import Estimate
 
-VALIDATION_VERSION = "2.0.0"
+VALIDATION_VERSION = "2.1.0"
 
 
 class _Closed(BaseModel):
@@ -56,6 +56,11 @@ class Interval(_Closed):
     low: float | None
     high: float | None
     middle: float | None = Field(description="median of the objects in it")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds everything."""
+        return self.low is None and self.high is None
 
 
 class ClassBin(_Closed):
@@ -184,6 +189,68 @@ class Novelty(_Closed):
     auc: Measure = Field(description="probability that a left-out object scores higher than another")
 
 
+class Expectation(_Closed):
+    """Accuracy of redshifts that their PDFs predict; null without rows."""
+
+    sigma_nmad: float | None
+    sigma_iqr: float | None
+    outliers_15: float | None
+    outliers_03: float | None
+    outliers_iqr: float | None
+
+
+class Achieved(_Closed):
+    """The same measures against true redshifts; see `RedshiftScores`."""
+
+    sigma_nmad: Measure
+    sigma_iqr: Measure
+    outliers_15: Measure
+    outliers_03: Measure
+    outliers_iqr: Measure
+
+
+class ExpectedCell(_Closed):
+    """Rows of a class in an interval of iSDSS magnitude with at least so high odds."""
+
+    magnitude: Interval = Field(
+        description="open on both sides: all, also those whose magnitude is not known"
+    )
+    odds_min: float = Field(description="least z_odds")
+    rows: int
+    completeness: float = Field(description="share of the class's rows in the interval that the odds keep")
+    predicted: Expectation
+    known: int = Field(description="rows of right class whose true redshift is known")
+    predicted_of_known: Expectation
+    achieved: Achieved | None = Field(description="of the known ones; null where they are few")
+
+
+class Expected(_Closed):
+    """Accuracy to expect of the redshifts of all rows of a class, if it is right, by odds and magnitude."""
+
+    objects: Literal["GALAXY", "QSO"] = Field(description="most probable class of the rows")
+    source: Literal["pdf", "z_err"] = Field(
+        description="pdf: from redshift PDFs; z_err: from Gaussians of that width, which know no second mode"
+    )
+    rows: int = Field(description="rows of the class with a redshift")
+    partitions_read: int
+    partitions: int = Field(description="partitions of the catalogue")
+    cells: tuple[ExpectedCell, ...] = Field(description="all magnitudes first, then each interval with rows")
+
+    @property
+    def by_odds(self) -> list[ExpectedCell]:
+        """All magnitudes together, by least odds."""
+        return [cell for cell in self.cells if cell.magnitude.is_open]
+
+    @property
+    def by_magnitude(self) -> list[ExpectedCell]:
+        """Intervals of magnitude, whatever the odds."""
+        return self.at(0.0)
+
+    def at(self, odds_min: float) -> list[ExpectedCell]:
+        """Intervals of magnitude, of rows with at least so high odds."""
+        return [cell for cell in self.cells if cell.odds_min == odds_min and not cell.magnitude.is_open]
+
+
 class Scores(_Closed):
     """Everything about one set of objects."""
 
@@ -216,6 +283,9 @@ class Validation(_Closed):
     ignored: tuple[str, ...] = Field(description="columns of the truth that have no counterpart")
     all: Scores
     samples: dict[str, Scores] = Field(description="by the truth's column `sample`, the largest")
+    expected: tuple[Expected, ...] = Field(
+        default=(), description="what to expect of the redshifts of all rows of the catalogue"
+    )
 
 
 def measure(estimate: Estimate, place: int | None = None) -> Measure:

@@ -24,6 +24,7 @@ from ojala.pipeline.quality.validation.result import (
     Classification,
     ClassScore,
     Diagram,
+    Expected,
     Interval,
     LabelScores,
     Measure,
@@ -62,7 +63,9 @@ SAMPLES_APART = 6
 """Number of samples, the largest ones, with measures of their own."""
 
 
-def validate(truth: Truth, matched: Matched, catalogue: str) -> Validation:
+def validate(
+    truth: Truth, matched: Matched, catalogue: str, expected: tuple[Expected, ...] = ()
+) -> Validation:
     """How good the answers are, over all matched objects and per sample.
 
     Parameters
@@ -71,6 +74,8 @@ def validate(truth: Truth, matched: Matched, catalogue: str) -> Validation:
         Predictions and true values.
     catalogue : str
         Where the answers are from.
+    expected : tuple of Expected
+        Accuracy to expect of all rows.
     """
     known = matched.rows.num_rows
     return Validation(
@@ -87,6 +92,7 @@ def validate(truth: Truth, matched: Matched, catalogue: str) -> Validation:
         ignored=truth.ignored,
         all=_scores(matched),
         samples={name: _scores(part) for name, part in samples_of(matched).items()},
+        expected=expected,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from ojala.pipeline.quality.validation.result import (
     Classification,
+    Expected,
+    ExpectedCell,
     Interval,
     Measure,
     RedshiftScores,
@@ -14,6 +16,19 @@ from ojala.pipeline.quality.validation.result import (
 )
 
 _CALIBRATION = ("within 68 [%]", "within 95 [%]", "CRPS")
+_EXPECTED = (
+    "rows",
+    "complete [%]",
+    "sigma_NMAD",
+    ">0.15 [%]",
+    ">0.03 [%]",
+    ">IQR [%]",
+    "with truth",
+    "predicted",
+    "achieved sigma_NMAD",
+    "predicted",
+    "achieved >0.15 [%]",
+)
 _REDSHIFT = (
     "n",
     "none",
@@ -43,7 +58,35 @@ def tables(found: Validation) -> str:
     for name, scores in (*found.samples.items(), ("", found.all)):
         title = name or ("all samples together" if found.samples else "all")
         lines += ["", f"== {title}: {scores.n:,} objects", *_sections(scores)]
+    for one in found.expected:
+        lines += ["", *_expected(one)]
     return "\n".join(lines)
+
+
+def _expected(one: Expected) -> Iterator[str]:
+    source = {
+        "pdf": "from the redshift PDFs",
+        "z_err": "from Gaussians of width z_err, as there are no redshift PDFs: second modes are missing",
+    }[one.source]
+    yield f"== redshift accuracy to expect of all {one.rows:,} rows of class {one.objects}, {source}"
+    rows = [("z_odds", *_EXPECTED), *((f">= {c.odds_min:g}", *_expected_cells(c)) for c in one.by_odds)]
+    yield from ("", *table(rows))
+    rows = [("i", *_EXPECTED), *((between(c.magnitude), *_expected_cells(c)) for c in one.by_magnitude)]
+    yield from ("", *table(rows))
+
+
+def _expected_cells(c: ExpectedCell) -> tuple[str, ...]:
+    p, k, a = c.predicted, c.predicted_of_known, c.achieved
+    shares = (_value(v, 1, 100.0) for v in (p.outliers_15, p.outliers_03, p.outliers_iqr))
+    cells = [f"{c.rows:,}", f"{100 * c.completeness:.1f}", _value(p.sigma_nmad, 4), *shares, f"{c.known:,}"]
+    if a is None:
+        return (*cells, *"----")
+    sigma = (_value(k.sigma_nmad, 4), number(a.sigma_nmad, 4))
+    return (*cells, *sigma, _value(k.outliers_15, 1, 100.0), number(a.outliers_15, 1, 100.0))
+
+
+def _value(value: float | None, digits: int, factor: float = 1.0) -> str:
+    return "-" if value is None else f"{factor * value:.{digits}f}"
 
 
 def _sections(scores: Scores) -> Iterator[str]:

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from ojala.flows.bench import Sizes, bench
+from ojala.flows.bench import network as bench_network
 from ojala.flows.bench.agreement import DoublePrecisionPredictor, agreement, catalogue
 from ojala.flows.bench.flow import survey
 from ojala.flows.bench.machine import flops_of, multiply
 from ojala.flows.bench.network import leaves_of, one_request_at_a_time, predictor
 from ojala.flows.bench.process_pool import ProcessPool
 from ojala.flows.bench.report import MedianRange, ratios_of, roofline
+from ojala.models.ojala.checkpoint import save
+from ojala.models.ojala.network import PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.pipeline.inference.process import peak_memory
@@ -59,6 +62,29 @@ def test_the_flow_did_all_rows_in_all_partitions(report):
     assert (report.flow.rows, report.flow.workers) == (256, 1)
     assert report.flow.partitions >= 2
     assert set(report.flow.stages) >= {"read", "predict", "derive", "write"}
+
+
+def test_the_cost_of_bands_is_stated_where_the_weights_can_be_asked_for_them(report, monkeypatch, tmp_path):
+    network, table = report.network, report.table()
+    assert ("these weights cannot be asked for bands" in table) == (not network.predict_with_bands)
+    model = Ojala(replace(PRESETS["base"], width=32, encoder=((2, 32),), decoder=((2, 32),), trunk=(32,)))
+    weights = tmp_path / "small.safetensors"
+    save(weights, model, name="small", version="1", training={})
+    small = OjalaPredictor.load(weights, batch_size=16)
+    monkeypatch.setattr(bench_network, "predictor", lambda precision: small)
+    root = str(survey(tmp_path / "sky", 32, 32))
+    rates = {}
+    for bands in (False, True):
+        rows, seconds = bench_network.predict(root, 32, "fp32", bands)
+        rates[bands] = MedianRange.of([rows / seconds])
+    assert bench_network.predicts_bands()
+    assert rates[True].median < rates[False].median
+    asked = replace(network, predict={"fp32": rates[False]}, predict_with_bands={"fp32": rates[True]})
+    flow = replace(report.flow, precision="fp32")
+    ratios = ratios_of(asked, report.machine, flow)
+    expected = rates[False].median / rates[True].median
+    assert ratios["predictor fp32 without bands / with bands"] == pytest.approx(expected)
+    assert "| predictor fp32, with bands |" in replace(report, network=asked, ratios=ratios).table()
 
 
 def test_models_of_spectra_are_held_against_the_matrix_rate(report):

@@ -30,6 +30,20 @@ def test_redshift_measures_of_a_shifted_sample():
     assert found["outliers_03"] == pytest.approx(0.4)
 
 
+def test_interquartile_width_and_outliers_are_those_of_qp():
+    pytest.importorskip("qp")
+    from qp.metrics.point_estimate_metric_classes import PointBias, PointOutlierRate, PointSigmaIQR
+
+    rng = np.random.default_rng(5)
+    z_true = rng.uniform(0.0, 3.0, 5001)
+    for width in (0.005, 0.05):  # outliers beyond 0.06, and beyond 3 sigma_IQR
+        z = z_true + width * (1 + z_true) * rng.standard_t(2, len(z_true))
+        found = redshift_metrics(z, z_true)
+        assert found["sigma_iqr"] == pytest.approx(PointSigmaIQR().evaluate(z, z_true), abs=1e-6)
+        assert found["outliers_iqr"] == pytest.approx(PointOutlierRate().evaluate(z, z_true), abs=1e-6)
+        assert found["bias"] == pytest.approx(PointBias().evaluate(z, z_true), abs=1e-6)
+
+
 def test_rows_without_redshift_or_truth_are_left_out():
     found = redshift_metrics(np.array([0.1, np.nan, 0.3]), np.array([0.1, 0.2, np.nan]))
     assert found["n"] == 1

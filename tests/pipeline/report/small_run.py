@@ -146,6 +146,7 @@ def make_run(folder: Path) -> SmallRun:
         "log_mass_err": np.where(np.isfinite(log_mass), 0.15, np.nan),
         "bpt_class": np.full(ROWS, "NONE", dtype=object),
         "whan_class": np.full(ROWS, "NONE", dtype=object),
+        "worst_band": np.full(ROWS, "NONE", dtype=object),
         "n_bands": np.where(empty, 0, 60).astype(np.int16),
         "flags": flags,
     }

@@ -71,9 +71,9 @@ def test_the_page_needs_no_network_and_is_well_formed(reported: Reported) -> Non
 
 def test_every_figure_says_in_words_what_it_shows(reported: Reported) -> None:
     page = Page(reported.text)
-    assert len(page.images) == 18
+    assert len(page.images) == 20
     assert all(image["role"] == "img" and len(image["aria-label"] or "") > 20 for image in page.images)
-    assert reported.text.count("<figcaption>") == 18
+    assert reported.text.count("<figcaption>") == 20
 
 
 def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) -> None:

@@ -94,7 +94,7 @@ def test_a_row_without_any_band_is_written_with_nulls_and_its_flag():
     assert flagged(result, Flag.NO_BANDS) == [row == 5 for row in range(N)]
     row = result.slice(5, 1).to_pylist()[0]
     predicted = set(OJALA.names) - {"_healpix_29", "object_id", "tile_id", "number", "ra", "dec"}
-    texts = {"class", "bpt_class", "whan_class"}
+    texts = {"class", "bpt_class", "whan_class", "worst_band"}
     assert all(row[name] is None for name in predicted - texts - {"n_bands", "flags"})
     assert {row[name] for name in texts} == {"NONE"}
     assert row["n_bands"] == 0
