@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.urls import without_credentials
 from ojala.pipeline.execution import ENGINES
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.runs.gates import GateLimits
-
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
-"""Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
-
 
 class ConfigError(OjalaError, ValueError):
     """A configuration that cannot be understood."""
@@ -232,21 +227,6 @@ def visible_gpus() -> int:
     import torch
 
     return torch.cuda.device_count() or 1
-
-
-def without_credentials(url: str) -> str:
-    """A URL without user, password and query; anything else as it is.
-
-    Credentials of an ``s3://`` URL are set in the environment, unless there are some already.
-    """
-    match = _URL.fullmatch(url)
-    if match is None:
-        return url
-    scheme, user, password, rest = match.groups()
-    if user and password and scheme in ("s3", "s3a"):
-        os.environ.setdefault("AWS_ACCESS_KEY_ID", unquote(user))
-        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", unquote(password))
-    return f"{scheme}://{rest.partition('?')[0]}"
 
 
 def read_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
