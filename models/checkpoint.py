@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.settings import from_mapping, present_names
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -26,7 +26,7 @@ MODELS = ("avis", "ojala", "specpt", "spectral_tokenizer")
 """Packages of `ojala.models` whose module ``checkpoint`` defines a `CheckpointFormat` named ``FORMAT``."""
 
 
-class WeightsError(OjalaError, ValueError):
+class WeightsError(InputError):
     """A file that does not hold whole weights of this network."""
 
 

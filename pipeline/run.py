@@ -126,8 +126,7 @@ class Steps:
     def plan(self, run: ResolvedRun, region: str | None, check: bool) -> Plan:
         """Plan the run, over all of the sky or a region of it."""
         chosen = None if region is None else parse_region(region, run.adapter.flags)
-        plan = make_plan(run, chosen, check=check)
-        return plan
+        return make_plan(run, chosen, check=check)
 
     def execute(self, plan: Plan) -> None:
         """Process the partitions."""

@@ -20,7 +20,7 @@ import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
 from distributed.worker import Worker
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
@@ -50,6 +50,8 @@ _WORKER_PROCESS = "Dask Worker process"
 
 class ClusterError(OjalaError, ValueError):
     """A cluster that cannot be reached or used; the message says what to do about it."""
+
+    exit_code = ExitCode.ACCESS
 
 
 class Cluster(NamedTuple):

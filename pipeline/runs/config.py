@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.catalogs_schema.urls import without_credentials
 from ojala.pipeline.execution import ENGINES
 from ojala.pipeline.inference.adapters.base import ModelAdapter
@@ -18,8 +18,11 @@ from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.runs.gates import GateLimits
 
+
 class ConfigError(OjalaError, ValueError):
     """A configuration that cannot be understood."""
+
+    exit_code = ExitCode.USAGE
 
 
 class RunConfig(BaseModel):

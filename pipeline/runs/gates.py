@@ -20,7 +20,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model
 from upath import UPath
 
 from ojala.catalogs_schema.contract import NONE
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RunRecord, Status
 from ojala.pipeline.runs.totals import RunTotals, totals_of
@@ -50,6 +50,8 @@ Item = TypeVar("Item")
 
 class GateError(OjalaError, ValueError):
     """A run whose quality gates do not allow its publication."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class GateResult(BaseModel):

@@ -25,10 +25,10 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS
 def prune(plan: Plan) -> None:
     """Remove files that are not part of the plan from a run's folder.
 
-    Kept: the record, the log, the leaves of partitions to keep, and the receipts of partitions to keep or to process
-    (those hold earlier attempts). Removed: leaves without a receipt or of products that are not requested any
-    more, partitions that the input does not have any more, half-written files, and all files that are written
-    at the end of a run.
+    Kept: record and log, the leaves of partitions to keep, and the receipts of partitions to keep or to
+    process (those hold earlier attempts). Removed: leaves without a receipt or of products that are not
+    requested any more, partitions that the input does not have any more, half-written files, and all files
+    that are written at the end of a run.
     """
     run, products = plan.folder, plan.resolved.products
     keep = {RECORD, RUN_LOG}

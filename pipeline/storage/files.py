@@ -16,13 +16,13 @@ from typing import Any, cast
 
 from upath import UPath
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import AccessError
 
 TEMPORARY = ".tmp"
 """Ending of the names under which files are written before they are renamed."""
 
 
-class OutputError(OjalaError, OSError):
+class OutputError(AccessError):
     """The output cannot be written; the message gives the reason and the remedy."""
 
 

@@ -22,7 +22,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.pipeline.storage.files import is_local, remedies, utc_now, write_whole
 
 try:
@@ -47,6 +47,8 @@ _log = logging.getLogger(__name__)
 
 class LockedError(OjalaError, ValueError):
     """Somebody else is at work here; says who, since when and where."""
+
+    exit_code = ExitCode.LOCKED
 
 
 class LockLost(LockedError):

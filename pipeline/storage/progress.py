@@ -49,7 +49,7 @@ def state(text: str) -> None:
 
 def _say(text: str) -> None:
     _Clock.last = time.monotonic()
-    for listener in list(_listeners):
+    for listener in _listeners:
         listener(text)
 
 
