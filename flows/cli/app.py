@@ -16,7 +16,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode
 from ojala.flows.cli import atlas, export, ingest, releases, signals, training, validate
-from ojala.flows.cli.errors import Commands, configure_logging, error_as_json, errors, require_inputs, warn
+from ojala.flows.cli.errors import Commands, configure_logging, error_as_json, errors, warn
 from ojala.flows.cli.options import AsJson, Check, Publish, Region, run_options
 from ojala.flows.cli.output import MAX_NAMED, echo, show_plan, show_run
 from ojala.pipeline.runs.config import RunConfig
@@ -82,7 +82,6 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do, and why; writes nothing."""
-    require_inputs(config)
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
     from ojala.pipeline.runs.resolved import resolve_run
@@ -99,7 +98,6 @@ def run(config: RunConfig, publish: Publish = True, check: Check = False, as_jso
     With `PREFECT_API_URL` set it is a flow that this Prefect server tracks; otherwise no server is started.
     The same command resumes a run that was interrupted.
     """
-    require_inputs(config)
     from ojala.flows.release import make_release
     from ojala.pipeline.runs.resolved import resolve_run
 
@@ -130,7 +128,6 @@ def reprocess(
     The result is a new run. Partitions outside the region are linked unchanged, with their own provenance,
     also where other weights or another version of the program made them: plan and report name those.
     """
-    require_inputs(config)
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
     from ojala.pipeline.runs.resolved import resolve_run

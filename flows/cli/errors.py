@@ -9,20 +9,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
 
 from ojala.catalogs_schema.errors import ExitCode, InputError, OjalaError, access_errors
 from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.storage.progress import heartbeat, listening
-
-if TYPE_CHECKING:
-    from ojala.pipeline.runs.config import RunConfig
 
 INTERRUPTED = ExitCode.INTERRUPTED
 FAULT = ExitCode.FAULT
@@ -151,8 +148,13 @@ def configure_logging(verbose: int = 0, file: Path | None = None) -> None:
         logging.basicConfig(level=level, handlers=handlers, force=True)
 
 
-def require_inputs(config: RunConfig) -> None:
+def require_inputs(settings: Mapping[str, object]) -> None:
     """Refuse inputs that are not there, before anything heavy is imported.
+
+    Parameters
+    ----------
+    settings : mapping of str to object
+        Settings of a run, not yet checked.
 
     Raises
     ------
@@ -161,11 +163,13 @@ def require_inputs(config: RunConfig) -> None:
     """
     from upath import UPath
 
-    for root in filter(None, (config.photometry, config.spectra, config.cutouts)):
-        if not (UPath(root) / "hats.properties").exists():
+    for name in ("photometry", "spectra", "cutouts", "truth"):
+        path = settings.get(name)
+        if not path or not isinstance(path, str):
+            continue
+        if name == "truth" and not UPath(path).exists():
+            raise InputError(f"{path}: there is no such file")
+        if name != "truth" and not (UPath(path) / "hats.properties").exists():
             raise InputError(
-                f"{root} is no HATS catalogue: it has no hats.properties (`ojala ingest` makes one)"
+                f"{path} is no HATS catalogue: it has no hats.properties (`ojala ingest` makes one)"
             )
-    for file in filter(None, (config.truth, config.atlas, *config.heads)):
-        if not UPath(file).exists():
-            raise InputError(f"{file}: there is no such file")

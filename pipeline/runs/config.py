@@ -232,7 +232,18 @@ def visible_gpus() -> int:
     return torch.cuda.device_count() or 1
 
 
-def read_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
+def read_settings(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings of a file with flags over them, without checking them; see `read_config`."""
+    settings: dict[str, Any] = {}
+    if file is not None:
+        try:
+            settings = tomllib.loads(file.read_text())
+        except (OSError, ValueError, RecursionError) as problem:
+            raise ConfigError(f"{file}: {problem}") from problem
+    return settings | {name: value for name, value in flags.items() if value is not None}
+
+
+def read_config(file: Path | None, flags: Mapping[str, Any]) -> RunConfig:
     """The configuration of a file with flags over it.
 
     Parameters
@@ -247,15 +258,8 @@ def read_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     ConfigError
         If the file cannot be read as TOML, or a name or value is not understood.
     """
-    settings: dict[str, Any] = {}
-    if file is not None:
-        try:
-            settings = tomllib.loads(file.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as problem:
-            raise ConfigError(f"{file}: {problem}") from problem
-    settings |= {name: value for name, value in flags.items() if value is not None}
     try:
-        return RunConfig.model_validate(settings)
+        return RunConfig.model_validate(read_settings(file, flags))
     except ValidationError as problem:
         faults = "; ".join(
             ": ".join([*filter(None, [".".join(map(str, f["loc"]))]), f["msg"].removeprefix("Value error, ")])
