@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
+from datetime import datetime
 
 import dask
 import numpy as np
@@ -27,7 +28,7 @@ from ojala.pipeline.runs.gates import (
     read_gates,
     write_gates,
 )
-from ojala.pipeline.runs.plan import DONE, Entry, Plan, make_plan
+from ojala.pipeline.runs.plan import DONE, Entry, Plan, make_plan, read_inputs
 from ojala.pipeline.runs.provenance import write_checksums, write_provenance
 from ojala.pipeline.runs.receipts import all_receipts, read_receipts, worker_rate, write_receipts_table
 from ojala.pipeline.runs.record import (
@@ -54,7 +55,7 @@ from ojala.pipeline.runs.releases import (
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.runs.workspace import link_from, prune
 from ojala.pipeline.storage.code_version import package_versions
-from ojala.pipeline.storage.files import list_files, utc_now, write_whole
+from ojala.pipeline.storage.files import list_files, sha256_of, utc_now, write_whole
 from ojala.pipeline.storage.hats import (
     SKYMAP_ORDER,
     catalogue_name,
@@ -395,6 +396,8 @@ def publish_run(
             record = _end_partial(folder)
     check_ended(record)
     gates = _report_for(out, folder, record, again)
+    if gates.failed() and not was_published(out, run_id):
+        write_gates(folder, gates)  # where leaves differ, the next plan trusts none of them unread
     raise_for_failed(gates, forced)
     overruled = [gate.name for gate in gates.failed() if gate.name in forced]
     set_published(out, record, gates=gates.outcomes(), forced=overruled)
@@ -415,14 +418,31 @@ def _report_for(out: UPath, folder: UPath, record: RunRecord, again: bool) -> Ga
 
 
 def _evaluate(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> GateReport:
-    rows = {partition.name: leaf.rows for partition, leaf in read_leaves(run.source).items()}
+    inputs = read_inputs(run)
+    rows = {partition.name: rows for partition, (rows, _) in inputs.items()}
+    hashes = {partition.name: sha256 for partition, (_, sha256) in inputs.items()}
+    hashes |= _rehash_changed(run, receipts)
     published = pointers(run.out).get(record.main)
     against = None
     if published is not None and published != record.run_id:
         folder = run.folder(published)
         against = folder, all_receipts(folder)
-    evidence = RunEvidence(run.folder(record.run_id), record, receipts, rows, against)
+    evidence = RunEvidence(run.folder(record.run_id), record, receipts, rows, hashes, against)
     return evaluate_gates(evidence, run.config.gates)
+
+
+def _rehash_changed(run: ResolvedRun, receipts: Sequence[Receipt]) -> dict[str, str]:
+    """SHA-256 of the input of those partitions whose files changed after their last attempt began."""
+    roots = [run.source, *([run.auxiliary] if run.auxiliary is not None else [])]
+    listings = [list_files(root) for root in roots]
+    hashes = {}
+    for receipt in receipts:
+        leaf = Partition.parse(receipt.partition).leaf
+        begun = datetime.fromisoformat(receipt.attempts[-1].started).timestamp() * 1e9
+        if any(leaf not in files or files[leaf].changed > begun for files in listings):
+            here = [root / leaf for root, files in zip(roots, listings, strict=True) if leaf in files]
+            hashes[receipt.partition] = " ".join(map(sha256_of, here))
+    return hashes
 
 
 def _end_partial(folder: UPath) -> RunRecord:

@@ -65,7 +65,7 @@ def run_demo(out: Path) -> dict[str, Any]:
         partitions=record.partitions,
         photometry=photometry,
         catalogue=catalogue,
-        leaves=run / "ojala" / "dataset",
+        leaves=catalogue / "published" / "ojala" / "dataset",
         report=run / "report" / "index.html",
     )
     return {"text": text, **record.model_dump(), "catalogue": str(catalogue), "report": str(run / "report")}
