@@ -14,6 +14,7 @@ import numpy as np
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
+from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.execution import RetryPolicy, run_tasks
 from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
@@ -317,7 +318,7 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
         try:
             work()
         except Exception as problem:  # noqa: BLE001 - the run is whole, whatever its assessment meets
-            problems[step] = f"{type(problem).__name__}: {problem}"
+            problems[step] = redact(f"{type(problem).__name__}: {problem}")
             _log.exception("run %s: %s failed", run_id, step)
 
     report("evaluating the quality gates")

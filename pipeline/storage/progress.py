@@ -12,6 +12,7 @@ from pathlib import Path
 
 from upath import UPath
 
+from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.storage.files import is_local, write_whole
 
 RUN_LOG = "run.log"
@@ -104,7 +105,7 @@ def log_to(path: UPath) -> Iterator[None]:
     lines = [earlier]
 
     def append(text: str) -> None:
-        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n"
+        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {redact(text)}\n"
         with suppress(OSError):
             if is_local(path):
                 with Path(path.path).open("a") as file:
