@@ -102,5 +102,10 @@ def access_errors() -> Iterator[None]:
         libraries = {kind.__module__.partition(".")[0] for kind in type(problem).__mro__}
         if refused or isinstance(problem, TimeoutError) or libraries & _STORE_LIBRARIES:
             name, reason = getattr(problem, "filename", None), getattr(problem, "strerror", None)
-            raise AccessError(f"{name}: {reason}" if name and reason else str(problem)) from problem
+            raise AccessError(f"{name}: {reason}" if name and reason else _text(problem)) from problem
         raise
+
+
+def _text(problem: Exception) -> str:
+    """Message of an exception; its kind where it has none, as timeouts often have not."""
+    return str(problem) or f"no answer in time ({type(problem).__name__})"

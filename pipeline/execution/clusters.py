@@ -189,7 +189,7 @@ def running_scheduler(workers: int = 0) -> Iterator[Cluster]:
     report(f"connecting to the scheduler at {address}")
     try:
         client = Client(address, set_as_default=False)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         raise ClusterError(
             f"{address}: no connection ({problem}); is the scheduler running, and does DASK_CONFIG name the "
             "certificates of its authority?"

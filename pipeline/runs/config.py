@@ -35,16 +35,20 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     photometry: str | None = Field(
-        default=None, description="root of the photometry catalogue, for models that read photometry"
+        default=None,
+        min_length=1,
+        description="root of the photometry catalogue, for models that read photometry",
     )
     spectra: str | None = Field(
-        default=None, description="root of the spectra catalogue, for models that read spectra"
+        default=None,
+        min_length=1,
+        description="root of the spectra catalogue, for models that read spectra",
     )
     cutouts: str | None = Field(
         default=None,
         description="root of the catalogue of cut-outs of these spectra, for models that read both",
     )
-    out: str = Field(description="root of the collection that the results go into")
+    out: str = Field(min_length=1, description="root of the collection that the results go into")
     model: str = Field(
         default=DEFAULT_MODEL, description="model to run", json_schema_extra={"enum": list(ADAPTERS)}
     )
@@ -73,7 +77,10 @@ class RunConfig(BaseModel):
         default=None, description="Dask scheduler of the engine address, as in tls://HOST:8786"
     )
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes, Slurm jobs, or GPUs"
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=100_000,
+        description="worker processes, Slurm jobs, or GPUs",
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
@@ -83,6 +90,7 @@ class RunConfig(BaseModel):
     batch_size: int = Field(
         default=128,
         ge=1,
+        le=2**24,
         description="objects per forward pass; default: 128 (16 spectra), on a GPU 16,384 (256 spectra)",
     )
     vectors: bool = Field(
@@ -93,7 +101,10 @@ class RunConfig(BaseModel):
         default=3, ge=1, description="how often a partition is tried before it is set aside"
     )
     partition_seconds: float = Field(
-        default=3600.0, gt=0, description="longest that one attempt at a partition may take [s]"
+        default=3600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="longest that one attempt at a partition may take [s]",
     )
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
     gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
@@ -125,7 +136,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _fill_in_defaults(cls, values: object) -> object:
         """Fill in the defaults of the model and of the device, so that records hold the settings used."""
-        if not isinstance(values, dict) or values.get("model", DEFAULT_MODEL) not in ADAPTERS:
+        if not isinstance(values, dict) or not all(
+            isinstance(values.get(name, ""), str) for name in ("model", "weights", "engine", "device")
+        ):
+            return values  # refused by the types of the fields
+        if values.get("model", DEFAULT_MODEL) not in ADAPTERS:
             return values
         adapter = ADAPTERS[values.get("model", DEFAULT_MODEL)]
         values = values | {"weights": values.get("weights") or adapter.weights}

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from ojala.catalogs_schema.urls import redact, without_credentials
-from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.gates import GateLimits
 from ojala.pipeline.runs.resolved import resolve_run
 
@@ -57,6 +57,29 @@ def test_credentials_go_to_the_environment_and_nowhere_else(monkeypatch):
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.mark.parametrize(
+    ("toml", "name"),
+    [
+        ("model = ['ojala']", "model"),
+        ("engine = {a = 1}", "engine"),
+        ("device = [1]", "device"),
+        ("weights = 3", "weights"),
+        ("out = ''", "out"),
+        ("photometry = ''", "photometry"),
+        ("partition_seconds = inf", "partition_seconds"),
+        ("workers = 99999999999999999999999", "workers"),
+        ("attempts = 2026-01-01", "attempts"),
+        ("a = " + "[" * 3000 + "]" * 3000, "recursion"),
+        ("[[[", "line 1"),
+    ],
+)
+def test_odd_values_in_a_file_are_refused_by_name(tmp_path, toml, name):
+    (tmp_path / "run.toml").write_text(toml)
+    given = {"photometry": "p", "out": "o"}
+    with pytest.raises(ConfigError, match=rf"run\.toml: .*{name}"):
+        read_config(tmp_path / "run.toml", {k: v for k, v in given.items() if not toml.startswith(k)})
 
 
 def test_a_record_keeps_all_settings_and_gives_them_back():
