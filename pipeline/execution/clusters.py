@@ -42,7 +42,7 @@ DASK_SETTINGS = {
 """Settings of the clusters that are started here."""
 
 NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
-"""Settings without the pages of Dask's HTTP servers, which know no password and can send workers away."""
+"""Settings without the pages of Dask's HTTP servers, which know no password."""
 
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """Options of a scheduler; without an address Dask warns when two schedulers are on a machine."""
