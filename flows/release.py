@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 import tempfile
@@ -61,14 +62,19 @@ def make_release(
 
 def prefect_server() -> str:
     """URL of the API of the server that `PREFECT_API_URL` or Prefect's active profile names; else empty."""
-    if API_URL in os.environ:
-        return os.environ[API_URL]
+    return _setting(API_URL)
+
+
+def _setting(name: str) -> str:
+    """One of Prefect's settings, from the environment or the active profile; else empty."""
+    if name in os.environ:
+        return os.environ[name]
     try:
         profiles = tomllib.loads((_prefect_home() / "profiles.toml").read_text())
         active = os.environ.get("PREFECT_PROFILE", profiles.get("active", ""))
-        return str(profiles["profiles"][active].get(API_URL, ""))
+        return str(profiles["profiles"][active].get(name, ""))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return ""  # no profile that names a server
+        return ""  # no profile, or a torn one
 
 
 def _prefect_home() -> Path:
@@ -76,14 +82,14 @@ def _prefect_home() -> Path:
 
 
 def prepare_prefect(server: str) -> None:
-    """Set Prefect's limits of time, and require that a server answers.
+    """Set Prefect's limits of time, and require that a server answers and takes the password, if it has one.
 
     A server on this machine is asked directly, also where the environment names a proxy.
 
     Raises
     ------
     AccessError
-        If it does not answer; names the server, the proxy and the remedies.
+        If it does not; names the server, the proxy and the remedies.
     """
     host = urlsplit(server).hostname or ""
     if _is_loopback(host):
@@ -96,8 +102,17 @@ def prepare_prefect(server: str) -> None:
     parent = next(folder for folder in (home, *home.parents) if folder.exists())
     if not os.access(parent, os.W_OK):
         os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="ojala-prefect-")
+    password, key = _setting("PREFECT_API_AUTH_STRING"), _setting("PREFECT_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if password:
+        headers = {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     try:
-        answer = httpx.get(f"{server.rstrip('/')}/health", timeout=ANSWER_TIMEOUT)
+        answer = httpx.get(f"{server.rstrip('/')}/admin/version", headers=headers, timeout=ANSWER_TIMEOUT)
+        if answer.status_code in (401, 403):
+            raise AccessError(
+                f"Prefect's server at {without_credentials(server)} refuses this call "
+                f"({answer.status_code}): PREFECT_API_AUTH_STRING has to be its USER:PASSWORD; nothing was begun"
+            )
         if answer.status_code < 500:
             return
         reason = f"status {answer.status_code}"

@@ -110,7 +110,7 @@ def local_processes(workers: int) -> Iterator[Cluster]:
             security=Security.temporary(),
             scheduler_kwargs=_NO_DASHBOARD,
             memory_limit=0,
-            silence_logs=40,
+            silence_logs=logging.CRITICAL,
         )
         with _closing(cluster) as client:
             yield Cluster(client, _threads(workers), replace_lost=_Nannies(cluster).replace_lost)
@@ -153,7 +153,7 @@ def local_gpus(workers: int) -> Iterator[Cluster]:
                 scheduler_kwargs=_NO_DASHBOARD,
                 memory_limit=0,
                 device_memory_limit=0,
-                silence_logs=40,
+                silence_logs=logging.CRITICAL,
             )
         except ValueError as problem:
             raise ClusterError(
@@ -266,8 +266,8 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
 
 @contextmanager
 def _quiet_settings() -> Iterator[None]:
-    """Apply `DASK_SETTINGS`, and log errors alone: receipts record the fate of partitions."""
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    """Apply `DASK_SETTINGS`, and silence Dask: receipts and progress record the fate of workers."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(DASK_SETTINGS | NO_PAGES):
         yield
 

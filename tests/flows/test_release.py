@@ -3,6 +3,7 @@
 import os
 import socket
 
+import httpx
 import psutil
 import pytest
 
@@ -64,6 +65,21 @@ def test_a_server_is_named_by_the_environment_or_by_the_active_profile(environme
 def test_a_server_that_is_not_there_is_named_with_the_remedy():
     with pytest.raises(AccessError, match=r"http://127\.0\.0\.1:9/api does not answer: .* unset PREFECT_API"):
         prepare_prefect("http://user:secret@127.0.0.1:9/api")
+
+
+@pytest.mark.parametrize(("password", "refused"), [("", True), ("survey:word", False)])
+def test_a_server_with_a_password_is_asked_with_it(monkeypatch, password, refused):
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", password)
+
+    def answer(url, headers, timeout):
+        return httpx.Response(200 if headers == {"Authorization": "Basic c3VydmV5OndvcmQ="} else 401)
+
+    monkeypatch.setattr(httpx, "get", answer)
+    if not refused:
+        prepare_prefect("http://127.0.0.1:9/api")
+        return
+    with pytest.raises(AccessError, match=r"refuses this call \(401\): PREFECT_API_AUTH_STRING"):
+        prepare_prefect("http://127.0.0.1:9/api")
 
 
 def test_a_server_that_is_silent_is_given_up(monkeypatch):
