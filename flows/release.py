@@ -111,7 +111,8 @@ def prepare_prefect(server: str) -> None:
         if answer.status_code in (401, 403):
             raise AccessError(
                 f"Prefect's server at {without_credentials(server)} refuses this call "
-                f"({answer.status_code}): PREFECT_API_AUTH_STRING has to be its USER:PASSWORD; nothing was begun"
+                f"({answer.status_code}): PREFECT_API_AUTH_STRING has to be its USER:PASSWORD; nothing was "
+                "begun"
             )
         if answer.status_code < 500:
             return

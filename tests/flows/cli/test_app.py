@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_group
 from typer.testing import CliRunner
 
-from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.errors import ExitCode, InputError
 from ojala.flows.cli.app import app
 from ojala.flows.cli.errors import Commands
 from ojala.flows.cli.options import run_options
@@ -319,3 +319,8 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
     finished = ojala(*command, "--json")
     assert json.loads(finished.stdout)["rows_out"] == 3000
     assert ojala("verify", out).returncode == 0
+
+
+def test_the_exit_codes_are_documented():
+    page = Path(__file__).parents[3].joinpath("docs", "operating.md").read_text()
+    assert all(f"| {code.value} | {code.meaning} |" in page for code in ExitCode)
