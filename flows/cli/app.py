@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from upath import UPath
@@ -41,7 +41,7 @@ def run_app(words: Sequence[str]) -> None:
     """Run a command to its exit code; with ``--json`` errors of the call are JSON, too."""
     if "--json" not in words:
         app()
-    usage_error = typer.BadParameter.__mro__[1]
+    usage_error = cast(type[Exception], typer.BadParameter.__mro__[1])
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
     except usage_error as problem:

@@ -41,7 +41,7 @@ DASK_SETTINGS = {
 }
 """Settings of the clusters that are started here."""
 
-NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+NO_PAGES: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 """Settings without the pages of Dask's HTTP servers, which know no password."""
 
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
@@ -290,7 +290,8 @@ class _Nannies:
         lost = [name for name, since in self._down_since.items() if now - since >= REPLACE_AFTER]
         for name in lost:
             nanny = self._cluster.workers.pop(name)
-            self._cluster.loop.add_callback(nanny.close, timeout=1)
+            if self._cluster.loop is not None:
+                self._cluster.loop.add_callback(nanny.close, timeout=1)
         if lost:
             self._cluster.scale(len(self._cluster.worker_spec))
         return len(lost)

@@ -368,9 +368,10 @@ class Dispatcher:
             yield from self._on_worker_lost(address)
         for address, info in present.items():
             if address not in self._dropped and address not in self._workers:
-                load = _load, self._spec, self._cluster.threads
-                here = {"workers": [address], "allow_other_workers": False, "pure": False}
-                model_load = self._client.submit(*load, **here)
+                threads = self._cluster.threads
+                model_load = self._client.submit(
+                    _load, self._spec, threads, workers=[address], allow_other_workers=False, pure=False
+                )
                 self._workers[address] = WorkerState(info["host"], info["nthreads"])
                 self._model_loads[address] = model_load
                 model_load.add_done_callback(self._finished.put)
