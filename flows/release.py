@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import base64
 import os
-import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ojala.catalogs_schema.errors import AccessError
-from ojala.catalogs_schema.receipt import Receipt
 from ojala.catalogs_schema.urls import without_credentials
+from ojala.flows.terminal import progress_bar
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.plan import Plan
@@ -142,14 +138,3 @@ class _ShownSteps(survey_run.Steps):
     def execute(self, plan: Plan) -> None:
         for _ in progress_bar(survey_run.execute(plan), len(plan.to_do)):
             pass
-
-
-def progress_bar(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:
-    """Yield the receipts, with a progress bar on a terminal."""
-    console = Console(file=sys.stderr)
-    columns = (TextColumn("partitions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("partitions", total=total)
-        for receipt in receipts:
-            bar.advance(shown)
-            yield receipt

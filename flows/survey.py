@@ -24,7 +24,7 @@ from prefect.utilities.annotations import quote
 from pydantic import WithJsonSchema
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.flows.release import progress_bar
+from ojala.flows.terminal import progress_bar
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.gates import read_gates
