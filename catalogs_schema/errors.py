@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of the command line, by the kind of the outcome."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    INPUT = 3
+    INCOMPLETE = 4
+    REFUSED = 5
+    LOCKED = 6
+    ACCESS = 7
+    FAULT = 70
+    INTERRUPTED = 130
+
+    @property
+    def meaning(self) -> str:
+        """Meaning in one phrase, as in the documentation."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.OK: "everything that was asked for is done and whole",
+    ExitCode.FAILED: "the request cannot be met as things stand, or `verify` found damage",
+    ExitCode.USAGE: "wrong call: an option, a setting or a region",
+    ExitCode.INPUT: "bad input: a file, a catalogue or a model that cannot be used",
+    ExitCode.INCOMPLETE: "the run ended without some partitions; the same command retries them",
+    ExitCode.REFUSED: "a quality gate keeps the run from being published",
+    ExitCode.LOCKED: "another process is at work on the product",
+    ExitCode.ACCESS: "a file, disk, object store, Prefect server or cluster cannot be reached or used",
+    ExitCode.FAULT: "a fault of the program; its traceback is shown",
+    ExitCode.INTERRUPTED: "Ctrl-C or SIGTERM",
+}
 
 
 class OjalaError(Exception):
@@ -12,15 +48,26 @@ class OjalaError(Exception):
 
     The command line shows it in one line. Every other exception is a fault of the program and is shown with
     its traceback.
+
+    Attributes
+    ----------
+    exit_code : ExitCode
+        Exit code of a command that ends with it.
     """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
 
 class InputError(OjalaError, ValueError):
     """A file, a setting or an option that cannot be used."""
 
+    exit_code = ExitCode.INPUT
+
 
 class AccessError(OjalaError, OSError):
     """A file or a server that cannot be reached, or a disk that takes no more."""
+
+    exit_code = ExitCode.ACCESS
 
 
 _REFUSALS = (
@@ -31,6 +78,7 @@ _REFUSALS = (
     NotADirectoryError,
     ConnectionError,
 )
+_STORE_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
 _REFUSAL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENAMETOOLONG)
 
 
@@ -42,7 +90,8 @@ def access_errors() -> Iterator[None]:
     ------
     AccessError
         In place of an `OSError` that names a missing file, a missing permission, a full disk or a failed
-        connection, and of the exceptions of botocore (endpoint, credentials, bucket). Other exceptions pass.
+        connection, and of the exceptions of botocore and aiohttp (endpoint, credentials, bucket, timeouts).
+        Other exceptions pass.
     """
     try:
         yield
@@ -50,7 +99,13 @@ def access_errors() -> Iterator[None]:
         raise
     except Exception as problem:
         refused = isinstance(problem, _REFUSALS) or getattr(problem, "errno", None) in _REFUSAL_NUMBERS
-        if refused or type(problem).__module__.startswith("botocore."):
+        libraries = {kind.__module__.partition(".")[0] for kind in type(problem).__mro__}
+        if refused or isinstance(problem, TimeoutError) or libraries & _STORE_LIBRARIES:
             name, reason = getattr(problem, "filename", None), getattr(problem, "strerror", None)
-            raise AccessError(f"{name}: {reason}" if name and reason else str(problem)) from problem
+            raise AccessError(f"{name}: {reason}" if name and reason else _text(problem)) from problem
         raise
+
+
+def _text(problem: Exception) -> str:
+    """Message of an exception; its kind where it has none, as timeouts often have not."""
+    return str(problem) or f"no answer in time ({type(problem).__name__})"

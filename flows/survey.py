@@ -6,7 +6,6 @@ collection to one flow at a time.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Literal, cast
 from uuid import UUID
@@ -23,18 +22,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment
 from prefect.utilities.annotations import quote
 from pydantic import WithJsonSchema
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ojala.catalogs_schema.receipt import Receipt
+from ojala.flows.terminal import progress_bar
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.gates import read_gates
-from ojala.pipeline.runs.plan import Plan, make_plan
+from ojala.pipeline.runs.plan import Plan
 from ojala.pipeline.runs.record import GATES, RunRecord, Status
-from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.runs.resolved import ResolvedRun, resolve_run
-from ojala.pipeline.storage.lock import hold
+from ojala.pipeline.storage.progress import listening
 
 
 def parameter(kind: Literal["string", "boolean", "integer"], description: str) -> WithJsonSchema:
@@ -113,23 +110,31 @@ def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> Run
 
 
 def _make_release(config: RunConfig, region: str | None, publish: bool, check: bool) -> RunRecord:
-    resolved = resolve_run(config)
-    with hold(resolved.out, resolved.products[0]) as lock:
-        # Without `quote` Prefect searches all fields and entries for futures before every task.
-        plan = plan_task(cast(ResolvedRun, quote(resolved)), region, check)
-        lock.tell(plan.run_id)
-        quoted = cast(Plan, quote(plan))
-        record = survey_run.ended_record(plan)
-        if record is None:
-            run_task(quoted)
-            lock.check()
-            record = finalise_task(quoted)
-            lock.check()
-        if survey_run.needs_assessment(plan, record):
-            record = quality_task(quoted)
-        if publish and record.status == Status.COMPLETE:
-            publish_task(quoted)
+    logger = get_run_logger()
+    with listening(lambda text: logger.info("%s", text)):
+        record = survey_run.make_release(
+            resolve_run(config), region, publish=publish, check=check, steps=_TrackedSteps()
+        )
     return fail_deployed_if_incomplete(record)
+
+
+class _TrackedSteps(survey_run.Steps):
+    """Steps as tasks of the flow. Without `quote` Prefect searches all fields for futures before a task."""
+
+    def plan(self, run: ResolvedRun, region: str | None, check: bool) -> Plan:
+        return plan_task(cast(ResolvedRun, quote(run)), region, check)
+
+    def execute(self, plan: Plan) -> None:
+        run_task(cast(Plan, quote(plan)))
+
+    def finalise(self, plan: Plan) -> RunRecord:
+        return finalise_task(cast(Plan, quote(plan)))
+
+    def assess(self, plan: Plan) -> RunRecord:
+        return quality_task(cast(Plan, quote(plan)))
+
+    def publish(self, plan: Plan) -> None:
+        publish_task(cast(Plan, quote(plan)))
 
 
 class IncompleteRun(RuntimeError):
@@ -154,30 +159,19 @@ def fail_deployed_if_incomplete(record: RunRecord) -> RunRecord:
     return record
 
 
+_STEPS = survey_run.Steps()
+
+
 # With a cache policy Prefect hashes the whole plan.
 @task(name="plan", cache_policy=NO_CACHE)
 def plan_task(resolved: ResolvedRun, region: str | None, check: bool) -> Plan:
     """Plan the run."""
-    chosen = None if region is None else parse_region(region, resolved.adapter.flags)
-    plan = make_plan(resolved, chosen, check=check)
-    log = get_run_logger()
-    log.info(
-        "run %s: %d of %d partitions to do, %d to link (%s)",
-        plan.run_id,
-        len(plan.to_do),
-        len(plan.entries),
-        len(plan.to_link),
-        ", ".join(f"{count} {state}" for state, count in plan.states().items()),
-    )
-    for remark in plan.remarks:
-        log.warning(remark)
-    return plan
+    return _STEPS.plan(resolved, region, check)
 
 
 @task(name="run", cache_policy=NO_CACHE)
 def run_task(plan: Plan) -> None:
     """Process the partitions; one task owns the engine, as a task for each costs more than its work."""
-    survey_run.begin(plan)
     failed: list[dict[str, str]] = []
     rows = 0
     for receipt in with_progress(survey_run.execute(plan), len(plan.to_do)):
@@ -193,13 +187,13 @@ def run_task(plan: Plan) -> None:
 @task(name="finalise", cache_policy=NO_CACHE)
 def finalise_task(plan: Plan) -> RunRecord:
     """Write catalogues, provenance and record, which ends the run."""
-    return survey_run.make_catalogues(plan)
+    return _STEPS.finalise(plan)
 
 
 @task(name="quality", cache_policy=NO_CACHE)
 def quality_task(plan: Plan) -> RunRecord:
     """Evaluate the quality gates, write report and checksums."""
-    record = survey_run.assess(plan.resolved, plan.run_id)
+    record = _STEPS.assess(plan)
     lines = [
         f"run `{record.run_id}` is **{record.status}**",
         f"{record.rows_out:,} of {record.rows_in:,} rows in {record.partitions:,} partitions",
@@ -221,24 +215,19 @@ def quality_task(plan: Plan) -> RunRecord:
 @task(name="publish", cache_policy=NO_CACHE)
 def publish_task(plan: Plan) -> None:
     """Point the collection at the run."""
-    survey_run.publish(plan)
+    _STEPS.publish(plan)
 
 
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:
     """Yield the receipts, with a progress artifact in Prefect and, on a terminal, a progress bar."""
     artifact = cast(UUID | None, create_progress_artifact(progress=0.0, description="partitions done"))
     step = max(1, total // PROGRESS_STEPS)
-    console = Console(file=sys.stderr)
-    columns = (TextColumn("partitions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown_task = bar.add_task("partitions", total=total)
-        for count, receipt in enumerate(receipts, start=1):
-            bar.advance(shown_task)
-            if artifact is not None and (count % step == 0 or count == total):
-                try:
-                    update_progress_artifact(artifact, progress=100.0 * count / total)
-                except httpx.TransportError as problem:
-                    # The run continues without the progress artifact.
-                    get_run_logger().warning("no more updates of progress at Prefect's server: %s", problem)
-                    artifact = None
-            yield receipt
+    for count, receipt in enumerate(progress_bar(receipts, total), start=1):
+        if artifact is not None and (count % step == 0 or count == total):
+            try:
+                update_progress_artifact(artifact, progress=100.0 * count / total)
+            except httpx.TransportError as problem:
+                # The run continues without the progress artifact.
+                get_run_logger().warning("no more updates of progress at Prefect's server: %s", problem)
+                artifact = None
+        yield receipt

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.files import atomic_file
 from ojala.models.settings import from_mapping, present_names
 
@@ -23,7 +23,7 @@ MODELS = ("avis", "ojala", "specpt", "spectral_tokenizer")
 """Packages of `ojala.models` whose module ``checkpoint`` defines a `CheckpointFormat` named ``FORMAT``."""
 
 
-class WeightsError(OjalaError, ValueError):
+class WeightsError(InputError):
     """A file is missing or damaged, or holds weights of another network."""
 
 

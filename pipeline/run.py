@@ -6,12 +6,15 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
+from datetime import datetime
 
 import dask
 import numpy as np
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
+from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.execution import RetryPolicy, run_tasks
 from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
@@ -26,7 +29,7 @@ from ojala.pipeline.runs.gates import (
     read_gates,
     write_gates,
 )
-from ojala.pipeline.runs.plan import DONE, Entry, Plan
+from ojala.pipeline.runs.plan import DONE, Entry, Plan, make_plan, read_inputs
 from ojala.pipeline.runs.provenance import write_checksums, write_provenance
 from ojala.pipeline.runs.receipts import all_receipts, read_receipts, worker_rate, write_receipts_table
 from ojala.pipeline.runs.record import (
@@ -41,7 +44,7 @@ from ojala.pipeline.runs.record import (
     run_folder,
     write_record,
 )
-from ojala.pipeline.runs.region import coverage
+from ojala.pipeline.runs.region import coverage, parse_region
 from ojala.pipeline.runs.releases import (
     ReleaseError,
     check_ended,
@@ -53,7 +56,7 @@ from ojala.pipeline.runs.releases import (
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.runs.workspace import link_from, prune
 from ojala.pipeline.storage.code_version import package_versions
-from ojala.pipeline.storage.files import list_files, utc_now, write_whole
+from ojala.pipeline.storage.files import list_files, sha256_of, utc_now, write_whole
 from ojala.pipeline.storage.hats import (
     SKYMAP_ORDER,
     catalogue_name,
@@ -64,6 +67,7 @@ from ojala.pipeline.storage.hats import (
 from ojala.pipeline.storage.healpix import Partition
 from ojala.pipeline.storage.lock import hold
 from ojala.pipeline.storage.parquet import LeafRecord
+from ojala.pipeline.storage.progress import RUN_LOG, log_to, report
 
 MOC = "moc.fits"
 """Coverage of the partitions that are there."""
@@ -116,6 +120,98 @@ def begin(plan: Plan) -> UPath:
         partitions = (entry.partition for entry in plan.to_link)
         link_from(run.folder(plan.base), folder, partitions, run.products)
     return folder
+
+
+class Steps:
+    """The steps of a release; a workflow manager overrides them to track each."""
+
+    def plan(self, run: ResolvedRun, region: str | None, check: bool) -> Plan:
+        """Plan the run, over all of the sky or a region of it."""
+        chosen = None if region is None else parse_region(region, run.adapter.flags)
+        return make_plan(run, chosen, check=check)
+
+    def execute(self, plan: Plan) -> None:
+        """Process the partitions."""
+        for _ in execute(plan):
+            pass
+
+    def finalise(self, plan: Plan) -> RunRecord:
+        """Write catalogues, provenance and record, which ends the run."""
+        return make_catalogues(plan)
+
+    def assess(self, plan: Plan) -> RunRecord:
+        """Evaluate the quality gates, write report and checksums."""
+        return assess(plan.resolved, plan.run_id)
+
+    def publish(self, plan: Plan) -> None:
+        """Point the collection at the run."""
+        publish(plan)
+
+
+def make_release(
+    run: ResolvedRun,
+    region: str | None = None,
+    *,
+    publish: bool = True,
+    check: bool = False,
+    steps: Steps | None = None,
+) -> RunRecord:
+    """Plan, execute, finalise, assess and publish a run; continue one that was interrupted.
+
+    A lock restricts each product of a collection to one release at a time. Progress is logged, also into
+    `run_log.RUN_LOG` of the run's folder.
+
+    Parameters
+    ----------
+    run : ResolvedRun
+        Resolved configuration.
+    region : str, optional
+        Region of the published release to reprocess; default: a run over all of the sky.
+    publish : bool
+        Whether to publish the run when it is complete and its quality gates allow it.
+    check : bool
+        Whether to read every existing leaf; otherwise its size and time of change are trusted.
+    steps : Steps, optional
+        The steps; default: in this process, untracked.
+
+    Raises
+    ------
+    OjalaError
+        If the request cannot be met; what is done is kept.
+    """
+    steps = steps or Steps()
+    report("planning")
+    with hold(run.out, run.products[0]) as lock:
+        plan = steps.plan(run, region, check)
+        lock.tell(plan.run_id)
+        record = ended_record(plan)
+        if record is None:
+            begin(plan)
+        at_work = record is None or needs_assessment(plan, record)
+        with log_to(plan.folder / RUN_LOG) if at_work else nullcontext():
+            _report_plan(plan)
+            if record is None:
+                steps.execute(plan)
+                lock.check()
+                report("making the catalogues")
+                record = steps.finalise(plan)
+                lock.check()
+            if needs_assessment(plan, record):
+                record = steps.assess(plan)
+        if publish and record.status == Status.COMPLETE:
+            report(f"publishing run {plan.run_id}")
+            steps.publish(plan)
+    return record
+
+
+def _report_plan(plan: Plan) -> None:
+    states = ", ".join(f"{count:,} {state}" for state, count in plan.states().items())
+    report(
+        f"run {plan.run_id}: {len(plan.to_do):,} of {len(plan.entries):,} partitions to do, "
+        f"{len(plan.to_link):,} to link ({states})"
+    )
+    for remark in plan.remarks:
+        _log.warning(remark)
 
 
 def ended_record(plan: Plan) -> RunRecord | None:
@@ -222,11 +318,13 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
         try:
             work()
         except Exception as problem:  # noqa: BLE001 - the run is whole, whatever its assessment meets
-            problems[step] = f"{type(problem).__name__}: {problem}"
+            problems[step] = redact(f"{type(problem).__name__}: {problem}")
             _log.exception("run %s: %s failed", run_id, step)
 
+    report("evaluating the quality gates")
     attempt(GATES, lambda: write_gates(folder, _evaluate(run, record, receipts)))
     gates = None if problems else read_gates(folder)
+    report("writing report and checksums")
     attempt(REPORT, lambda: write_report(run, record, receipts, gates))
     attempt(CHECKSUMS, lambda: write_checksums(folder, receipts))
     record = record.model_copy(update={"problems": problems})
@@ -298,35 +396,54 @@ def publish_run(
             lock.tell(run_id)
             record = _end_partial(folder)
     check_ended(record)
-    report = _report_for(out, folder, record, again)
-    raise_for_failed(report, forced)
-    overruled = [gate.name for gate in report.failed() if gate.name in forced]
-    set_published(out, record, gates=report.outcomes(), forced=overruled)
-    return report
+    gates = _report_for(out, folder, record, again)
+    if gates.failed() and not was_published(out, run_id):
+        write_gates(folder, gates)  # where leaves differ, the next plan trusts none of them unread
+    raise_for_failed(gates, forced)
+    overruled = [gate.name for gate in gates.failed() if gate.name in forced]
+    set_published(out, record, gates=gates.outcomes(), forced=overruled)
+    return gates
 
 
 def _report_for(out: UPath, folder: UPath, record: RunRecord, again: bool) -> GateReport:
     if not again:
         try:
-            report = read_gates(folder)
+            gates = read_gates(folder)
         except FileNotFoundError:
             raise GateError(
                 f"run {record.run_id} has lost {GATES_FILE}: evaluate it with ojala publish {record.run_id}"
             ) from None
-        if pointers(out).get(record.main) in (report.against, folder.name):
-            return report
+        if pointers(out).get(record.main) in (gates.against, folder.name):
+            return gates
     return _evaluate(ResolvedRun.from_record(record), record, all_receipts(folder))
 
 
 def _evaluate(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> GateReport:
-    rows = {partition.name: leaf.rows for partition, leaf in read_leaves(run.source).items()}
+    inputs = read_inputs(run)
+    rows = {partition.name: rows for partition, (rows, _) in inputs.items()}
+    hashes = {partition.name: sha256 for partition, (_, sha256) in inputs.items()}
+    hashes |= _rehash_changed(run, receipts)
     published = pointers(run.out).get(record.main)
     against = None
     if published is not None and published != record.run_id:
         folder = run.folder(published)
         against = folder, all_receipts(folder)
-    evidence = RunEvidence(run.folder(record.run_id), record, receipts, rows, against)
+    evidence = RunEvidence(run.folder(record.run_id), record, receipts, rows, hashes, against)
     return evaluate_gates(evidence, run.config.gates)
+
+
+def _rehash_changed(run: ResolvedRun, receipts: Sequence[Receipt]) -> dict[str, str]:
+    """SHA-256 of the input of those partitions whose files changed after their last attempt began."""
+    roots = [run.source, *([run.auxiliary] if run.auxiliary is not None else [])]
+    listings = [list_files(root) for root in roots]
+    hashes = {}
+    for receipt in receipts:
+        leaf = Partition.parse(receipt.partition).leaf
+        begun = datetime.fromisoformat(receipt.attempts[-1].started).timestamp() * 1e9
+        if any(leaf not in files or files[leaf].changed > begun for files in listings):
+            here = [root / leaf for root, files in zip(roots, listings, strict=True) if leaf in files]
+            hashes[receipt.partition] = " ".join(map(sha256_of, here))
+    return hashes
 
 
 def _end_partial(folder: UPath) -> RunRecord:

@@ -1,1 +1,27 @@
 """Command line: a module for each group of commands, joined by `ojala.flows.cli.app`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line; says its first word before anything heavy is imported.
+
+    Credentials in URLs of the call are moved to the environment, which others cannot read as they can the
+    list of processes: the program starts again with the cleaned call.
+    """
+    from ojala.catalogs_schema.urls import without_credentials
+
+    words = sys.argv[1:]
+    clean = ["=".join(map(without_credentials, word.split("=", 1))) for word in words]
+    if clean != words:
+        call = sys.orig_argv[: len(sys.orig_argv) - len(words)]
+        os.execv(sys.executable, [*call, *clean])
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command and "--help" not in words:
+        print(f"ojala {command}: starting", file=sys.stderr, flush=True)
+    from ojala.flows.cli.app import run_app
+
+    run_app(words)

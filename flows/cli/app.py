@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from upath import UPath
 
+from ojala.catalogs_schema.errors import ExitCode
 from ojala.flows.cli import atlas, export, ingest, releases, signals, training, validate
-from ojala.flows.cli.errors import Commands, configure_logging, errors, warn
+from ojala.flows.cli.errors import Commands, configure_logging, error_as_json, errors, warn
 from ojala.flows.cli.options import AsJson, Check, Publish, Region, run_options
 from ojala.flows.cli.output import MAX_NAMED, echo, show_plan, show_run
 from ojala.pipeline.runs.config import RunConfig
@@ -21,8 +24,6 @@ from ojala.pipeline.runs.config import RunConfig
 # Prefect reads its settings on import; those of the user's environment have precedence.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
-# The embedded server takes longer than Prefect's 20 s to start where all cores are busy.
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
 
 app = Commands(
     help="Turn a photometric sky survey into value-added catalogues with foundation models.",
@@ -34,6 +35,21 @@ app = Commands(
 
 for group in (ingest, releases, training, atlas, validate, export):
     app.add_typer(group.app)
+
+
+def run_app(words: Sequence[str]) -> None:
+    """Run a command to its exit code; with ``--json`` errors of the call are JSON, too."""
+    if "--json" not in words:
+        app()
+    usage_error = cast(type[Exception], typer.BadParameter.__mro__[1])
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+    except usage_error as problem:
+        message = problem.format_message()  # type: ignore[attr-defined]
+        warn(message)
+        print(error_as_json(ExitCode.USAGE, "UsageError", message))
+        sys.exit(ExitCode.USAGE)
+    sys.exit(code)
 
 
 def _show_version(asked: bool) -> None:
@@ -79,22 +95,20 @@ def plan(
 def run(config: RunConfig, publish: Publish = True, check: Check = False, as_json: AsJson = False) -> None:
     """Run a model over a catalogue of photometry or spectra and publish the value-added catalogue.
 
-    A Prefect flow: with `PREFECT_API_URL` set it is tracked by that server, otherwise by an embedded one.
+    With `PREFECT_API_URL` set it is a flow that this Prefect server tracks; otherwise no server is started.
     The same command resumes a run that was interrupted.
     """
-    from ojala.pipeline.report import read_truth
+    from ojala.flows.release import make_release
     from ojala.pipeline.runs.resolved import resolve_run
-    from ojala.pipeline.storage.hats import read_leaves
 
-    # Errors of the request are raised here: within the flow they would be a task's failure.
-    read_leaves(UPath(config.source))
+    # Errors of the request are raised here: within a flow they would be a task's failure.
     resolve_run(config)
     if config.truth:
-        read_truth(UPath(config.truth))
-    from ojala.flows.survey import survey
+        from ojala.pipeline.report import read_truth
 
+        read_truth(UPath(config.truth))
     with signals.interruptible(UPath(config.out)):
-        record = survey(config, publish, check)
+        record = make_release(config, publish=publish, check=check)
     show_run(record, config, as_json)
 
 
@@ -122,10 +136,10 @@ def reprocess(
     if not execute:
         show_plan(planned, as_json, "this would be done; give --yes to do it")
         return
-    from ojala.flows.survey import reprocess as flow
+    from ojala.flows.release import make_release
 
     with signals.interruptible(UPath(config.out)):
-        record = flow(config, region, publish)
+        record = make_release(config, region, publish=publish)
     show_run(record, config, as_json)
 
 

@@ -1,80 +1,106 @@
-"""Commands whose errors become one line or a traceback, their exit codes, and logging."""
+"""Commands whose errors become one line or a traceback, their exit codes, their progress, and logging."""
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
-from ojala.catalogs_schema.errors import OjalaError, access_errors
+from ojala.catalogs_schema.errors import ExitCode, InputError, OjalaError, access_errors
+from ojala.catalogs_schema.urls import redact
+from ojala.pipeline.storage.progress import heartbeat, listening
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of shells."""
-
-FAULT = 70
-"""Exit code after a fault of the program (``EX_SOFTWARE`` of ``sysexits.h``)."""
+INTERRUPTED = ExitCode.INTERRUPTED
+FAULT = ExitCode.FAULT
 
 NOTHING_WRITTEN = "nothing was written"
 RESUMABLE = "finished work is kept, and the same command resumes it"
 
 
 class Commands(typer.Typer):
-    """A group of commands that run inside `errors`."""
+    """A group of commands that run inside `errors` and show their progress on stderr."""
 
     def command(  # type: ignore[override]
         self, name: str | None = None, *, resumable: bool = False, hidden: bool = False
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Register a command; a resumable one keeps finished work when it is interrupted."""
         register = super().command(name, hidden=hidden)
-        handled = errors(RESUMABLE if resumable else NOTHING_WRITTEN)
-        return lambda function: register(handled(function))
+
+        def decorate(function: Callable[..., None]) -> Callable[..., None]:
+            @functools.wraps(function)
+            def handled(*arguments: object, **options: object) -> None:
+                kept = RESUMABLE if resumable else NOTHING_WRITTEN
+                first = f"{function.__name__.replace('_', '-')} is at work"
+                with errors(kept, as_json=bool(options.get("as_json"))), listening(warn), heartbeat(first):
+                    function(*arguments, **options)
+
+            return register(handled)
+
+        return decorate
 
 
 def warn(text: str) -> None:
-    """Print one line for the user to stderr."""
-    print(f"ojala: {text}", file=sys.stderr, flush=True)
+    """Print one line for the user to stderr, without credentials."""
+    print(f"ojala: {redact(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def errors(interrupted: str = NOTHING_WRITTEN) -> Iterator[None]:
+def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iterator[None]:
     """Convert exceptions to output and exit codes.
 
-    An `OjalaError` is one line and exit code 1; Ctrl-C and SIGTERM are one line and 130; anything else is a
-    fault of the program: its traceback, one line on where to report it, and 70.
+    An `OjalaError` is one line and its exit code; Ctrl-C and SIGTERM are one line and 130; anything else is a
+    fault of the program: its traceback, one line on where to report it, and 70. See `ExitCode`.
 
     Parameters
     ----------
     interrupted : str
         State of the output after an interruption.
+    as_json : bool
+        Print the error as a JSON object to stdout, too.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def end(code: ExitCode, kind: str, message: str) -> NoReturn:
+        if as_json:
+            print(error_as_json(code, kind, message))
+        raise typer.Exit(code) from None
+
     try:
         with access_errors():
             yield
     except KeyboardInterrupt:
         warn(f"interrupted; {interrupted}")
-        raise typer.Exit(INTERRUPTED) from None
+        end(INTERRUPTED, "KeyboardInterrupt", interrupted)
     except OjalaError as problem:
         logging.getLogger(__name__).debug("error", exc_info=True)
         warn(str(problem))
-        raise typer.Exit(1) from None
+        end(problem.exit_code, type(problem).__name__, str(problem))
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as problem:
         logging.getLogger(__name__).debug("fault", exc_info=True)
-        traceback.print_exception(problem)
+        print(redact("".join(traceback.format_exception(problem))), file=sys.stderr, end="")
         warn(f"this is a fault of the program: please report it with the traceback above{_where()}")
-        raise typer.Exit(FAULT) from None
+        end(FAULT, type(problem).__name__, str(problem))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def error_as_json(code: ExitCode, kind: str, message: str) -> str:
+    """An error as the JSON object that commands print with ``--json``."""
+    error = {"exit_code": int(code), "meaning": code.meaning, "kind": kind, "message": redact(message)}
+    return json.dumps({"error": error}, indent=1)
 
 
 def _where() -> str:
@@ -84,8 +110,15 @@ def _where() -> str:
     return f" to {address}" if address else ""
 
 
+class _Redacting(logging.Formatter):
+    """Formatter of log records without credentials, also in their tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def configure_logging(verbose: int = 0, file: Path | None = None) -> None:
-    """Log to stderr and to a file; without either a command prints only its output and its errors.
+    """Log to stderr and to a file; without either a command prints only its output, progress and errors.
 
     Parameters
     ----------
@@ -109,10 +142,34 @@ def configure_logging(verbose: int = 0, file: Path | None = None) -> None:
     if file is not None:
         handlers.append(logging.FileHandler(file, delay=False))
         level = min(level, logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if handlers:
-        logging.basicConfig(
-            level=level,
-            handlers=handlers,
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            force=True,
-        )
+        logging.basicConfig(level=level, handlers=handlers, force=True)
+
+
+def require_inputs(settings: Mapping[str, object]) -> None:
+    """Refuse inputs that are not there, before anything heavy is imported.
+
+    Parameters
+    ----------
+    settings : mapping of str to object
+        Settings of a run, not yet checked.
+
+    Raises
+    ------
+    InputError
+        If a catalogue has no ``hats.properties``, or another file is missing.
+    """
+    from upath import UPath
+
+    for name in ("photometry", "spectra", "cutouts", "truth"):
+        path = settings.get(name)
+        if not path or not isinstance(path, str):
+            continue
+        if name == "truth" and not UPath(path).exists():
+            raise InputError(f"{path}: there is no such file")
+        if name != "truth" and not (UPath(path) / "hats.properties").exists():
+            raise InputError(
+                f"{path} is no HATS catalogue: it has no hats.properties (`ojala ingest` makes one)"
+            )

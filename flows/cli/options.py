@@ -14,7 +14,8 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ojala.pipeline.runs.config import RunConfig, read_config
+from ojala.flows.cli.errors import require_inputs
+from ojala.pipeline.runs.config import RunConfig, read_config, read_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 Check = Annotated[bool, typer.Option("--check", help="Read all existing leaves and compare their SHA-256.")]
@@ -38,7 +39,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a run: one for each field of `RunConfig`, and ``--config FILE``.
 
     The command takes the `RunConfig` as its first parameter, `CONFIG`; its other parameters are options of
-    its own.
+    its own. Inputs that are missing are refused before the settings are checked, which can import torch.
     """
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     options = {
@@ -49,7 +50,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(**given: object) -> None:
         settings = {name: _plain(given.pop(name)) for name in options}
-        command(read_config(cast(Path | None, given.pop(CONFIG)), settings), **given)
+        file = cast(Path | None, given.pop(CONFIG))
+        require_inputs(read_settings(file, settings))
+        command(read_config(file, settings), **given)
 
     parameters = [*options.values(), file, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
+from ojala.catalogs_schema.errors import ExitCode
 from ojala.flows.cli.errors import warn
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ _ACTIONS = {"keep": "kept", "link": "linked", "work": "processed", "skip": "skip
 
 
 def show_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
-    """Print the outcome of a run; exits with 1 if partitions failed."""
+    """Print the outcome of a run; exits with `ExitCode.INCOMPLETE` if partitions failed."""
     from ojala.pipeline.runs.gates import read_gates
     from ojala.pipeline.runs.record import GATES, run_folder
     from ojala.pipeline.runs.releases import pointers
@@ -115,4 +116,4 @@ def show_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
         for name, error in islice(record.failed.items(), MAX_NAMED):
             warn(f"partition {name}: {error}")
         warn(f"{len(record.failed)} partitions failed; give the command again to retry them")
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.INCOMPLETE)

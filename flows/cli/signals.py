@@ -12,6 +12,7 @@ import psutil
 from upath import UPath
 
 from ojala.catalogs_schema.errors import AccessError
+from ojala.catalogs_schema.urls import without_credentials
 from ojala.flows.cli.errors import INTERRUPTED, RESUMABLE, warn
 from ojala.pipeline.runs.record import run_folder
 from ojala.pipeline.storage.files import remove_unfinished
@@ -28,9 +29,8 @@ def interruptible(out: UPath) -> Iterator[None]:
     When all child processes have ended, their unfinished files in the running run are removed and its lock is
     released.
 
-    The terminal's Ctrl-C also reaches Prefect's embedded server, and a flow whose server has ended waits for
-    it; so the process ends without the flow. With a separate server (``PREFECT_API_URL``) the flow is
-    interrupted, and its end is recorded there.
+    Workers are not asked to finish their partitions, so the process ends at once. With a Prefect server
+    (``PREFECT_API_URL``) the flow is interrupted, and its end is recorded there.
 
     Raises
     ------
@@ -39,8 +39,12 @@ def interruptible(out: UPath) -> Iterator[None]:
     """
     import httpx  # raised by Prefect's client
 
+    from ojala.flows.release import prefect_server
+
+    server = prefect_server()
+
     def end(number: int, frame: FrameType | None) -> None:
-        if os.environ.get("PREFECT_API_URL"):
+        if server:
             raise KeyboardInterrupt
         warn(f"interrupted; {RESUMABLE}")
         _end_children()
@@ -54,10 +58,9 @@ def interruptible(out: UPath) -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as problem:
-        server = os.environ.get("PREFECT_API_URL", "an address of this machine")
         raise AccessError(
-            f"Prefect's server at {server} no longer answers ({problem}): {RESUMABLE}, with or "
-            "without that server"
+            f"Prefect's server at {without_credentials(server)} no longer answers ({problem}): {RESUMABLE}, "
+            "with or without that server"
         ) from problem
     finally:
         for number, handler in before.items():

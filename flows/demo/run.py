@@ -10,7 +10,7 @@ import pandas as pd
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.flows.survey import survey
+from ojala.flows.release import make_release
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
@@ -46,7 +46,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     print(f"ingesting {', '.join(file.name for file in files)}")
     summary = ingest_photometry(files, photometry, tile_rows=TILE_ROWS)
     print(f"{summary.rows:,} rows in {len(summary.partitions)} partitions; running OJALA on them")
-    record = survey(
+    record = make_release(
         RunConfig(
             photometry=str(photometry),
             out=str(catalogue),
@@ -65,7 +65,7 @@ def run_demo(out: Path) -> dict[str, Any]:
         partitions=record.partitions,
         photometry=photometry,
         catalogue=catalogue,
-        leaves=run / "ojala" / "dataset",
+        leaves=catalogue / "published" / "ojala" / "dataset",
         report=run / "report" / "index.html",
     )
     return {"text": text, **record.model_dump(), "catalogue": str(catalogue), "report": str(run / "report")}

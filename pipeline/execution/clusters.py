@@ -1,8 +1,9 @@
 """Dask clusters: processes and GPUs of this machine, a running scheduler, and jobs of a queue.
 
-Each is a context manager that takes the number of workers and yields a `Cluster`. TLS is Dask's own: the
-settings ``distributed.comm.tls.*`` in a file that ``DASK_CONFIG`` names, or the variables
-``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
+Each is a context manager that takes the number of workers and yields a `Cluster`. A scheduler that is started
+here asks for a certificate, which is made for the run alone: other users of the machine cannot give it work.
+That of a running scheduler is Dask's own: the settings ``distributed.comm.tls.*`` in a file that
+``DASK_CONFIG`` names, or the variables ``DASK_DISTRIBUTED__COMM__TLS__*``. See ``deploy/README.md``.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import dask
-from distributed import Client, LocalCluster, Security, WorkerPlugin
+from distributed import Client, LocalCluster, Security, Status, WorkerPlugin
 from distributed.worker import Worker
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
+from ojala.pipeline.storage.progress import report
 
 DASK_SETTINGS = {
     # A worker that dies takes all its tasks with it; each is tried again alone to find the cause.
@@ -38,6 +41,21 @@ DASK_SETTINGS = {
 }
 """Settings of the clusters that are started here."""
 
+NO_PAGES: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+"""Settings without the pages of Dask's HTTP servers, which know no password."""
+
+_NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""Options of a scheduler; without an address Dask warns when two schedulers are on a machine."""
+
+WORKER_TIMEOUT = 300.0
+"""Time without any worker after which a run gives up [s]."""
+
+QUEUE_TIMEOUT = 7 * 86_400.0
+"""The same before the first job of a queue has started [s]."""
+
+REPLACE_AFTER = 5.0
+"""Time without a process after which the nanny of a worker is replaced [s]."""
+
 GPU_THREADS = 6
 """Threads of a GPU's worker: two partitions use the network while others are read or written."""
 
@@ -51,6 +69,8 @@ _WORKER_PROCESS = "Dask Worker process"
 class ClusterError(OjalaError, ValueError):
     """A cluster that cannot be reached or used; the message says what to do about it."""
 
+    exit_code = ExitCode.ACCESS
+
 
 class Cluster(NamedTuple):
     """A connected cluster.
@@ -63,33 +83,42 @@ class Cluster(NamedTuple):
         Threads of each worker's network; None where the worker's own environment decides.
     elsewhere : bool
         Whether workers start outside of this process' installation, so that their code may differ.
+    first_worker_timeout : float
+        Time that the first worker has to come [s].
+    replace_lost : callable
+        Starts workers in place of those that Dask has given up, and returns their number.
     """
 
     client: Client
     threads: int | None = None
     elsewhere: bool = False
+    first_worker_timeout: float = WORKER_TIMEOUT
+    replace_lost: Callable[[], int] = int
 
 
 @contextmanager
 def local_processes(workers: int) -> Iterator[Cluster]:
-    """Start worker processes that share the cores of this machine; only this machine can reach them."""
+    """Start worker processes that share the cores of this machine; only this process can use them."""
+    report(f"starting {workers:,} worker processes")
     with _quiet_settings():
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            protocol="tls",
+            security=Security.temporary(),
+            scheduler_kwargs=_NO_DASHBOARD,
             memory_limit=0,
-            silence_logs=40,
+            silence_logs=logging.CRITICAL,
         )
         with _closing(cluster) as client:
-            yield Cluster(client, _threads(workers))
+            yield Cluster(client, _threads(workers), replace_lost=_Nannies(cluster).replace_lost)
 
 
 @contextmanager
 def local_gpus(workers: int) -> Iterator[Cluster]:
-    """Start one worker process for each of this machine's GPUs; only this machine can reach them.
+    """Start one worker process for each of this machine's GPUs; only this process can use them.
 
     A worker reads, computes and writes several partitions at once, so that its GPU does not wait for files.
     Dask-CUDA binds each worker to a GPU of ``CUDA_VISIBLE_DEVICES`` and to the cores next to it. The memory
@@ -111,6 +140,7 @@ def local_gpus(workers: int) -> Iterator[Cluster]:
         raise ClusterError(
             f"engine cuda: Dask-CUDA cannot be imported ({problem}); pip install 'ojala[gpu]'"
         ) from problem
+    report(f"starting {workers:,} worker processes, one per GPU")
     with _quiet_settings():
         try:
             require_device("cuda")
@@ -118,11 +148,12 @@ def local_gpus(workers: int) -> Iterator[Cluster]:
                 n_workers=workers,
                 threads_per_worker=GPU_THREADS,
                 host="127.0.0.1",
-                protocol="tcp",
-                dashboard_address=None,
+                protocol="tls",
+                security=Security.temporary(),
+                scheduler_kwargs=_NO_DASHBOARD,
                 memory_limit=0,
                 device_memory_limit=0,
-                silence_logs=40,
+                silence_logs=logging.CRITICAL,
             )
         except ValueError as problem:
             raise ClusterError(
@@ -130,7 +161,8 @@ def local_gpus(workers: int) -> Iterator[Cluster]:
                 f"CUDA_VISIBLE_DEVICES names: {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
             ) from problem
         with _closing(cluster) as client:
-            yield Cluster(client, _threads(workers * GPU_THREADS))
+            threads = _threads(workers * GPU_THREADS)
+            yield Cluster(client, threads, replace_lost=_Nannies(cluster).replace_lost)
 
 
 @contextmanager
@@ -154,9 +186,10 @@ def running_scheduler(workers: int = 0) -> Iterator[Cluster]:
         raise ClusterError(
             f"{address}: no certificates are named; set DASK_CONFIG to a file like deploy/dask.yaml"
         )
+    report(f"connecting to the scheduler at {address}")
     try:
         client = Client(address, set_as_default=False)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         raise ClusterError(
             f"{address}: no connection ({problem}); is the scheduler running, and does DASK_CONFIG name the "
             "certificates of its authority?"
@@ -176,8 +209,7 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
 
     Dask's settings ``jobqueue.<system>`` describe a job (queue, account, memory, time). Certificates are made
     for this run alone and lie under ``jobqueue.<system>.shared-temp-directory`` (default: the current folder)
-    until it ends. The dashboard listens on the loopback interface, unless
-    ``jobqueue.<system>.scheduler-options`` say otherwise.
+    until it ends. There is no dashboard, unless ``jobqueue.<system>.scheduler-options`` give its address.
 
     Parameters
     ----------
@@ -214,9 +246,13 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
             )
         (system,) = configured
     settings = f"jobqueue.{system}"
-    options = {"dashboard_address": "127.0.0.1:0"} | dask.config.get(f"{settings}.scheduler-options", {})
+    wanted = dask.config.get(f"{settings}.scheduler-options", {})
+    dashboard = "dashboard_address" in wanted
+    options = wanted if dashboard else wanted | _NO_DASHBOARD
     shared = Path(dask.config.get(f"{settings}.shared-temp-directory") or ".").expanduser()
-    with dask.config.set(DASK_SETTINGS), TemporaryDirectory(prefix=".ojala-", dir=shared) as folder:
+    pages = {} if dashboard else NO_PAGES
+    report(f"submitting {workers:,} jobs to {system}")
+    with dask.config.set(DASK_SETTINGS | pages), TemporaryDirectory(prefix=".ojala-", dir=shared) as folder:
         try:
             cluster = clusters[system](security=_certificates(Path(folder)), scheduler_options=options)
         except ValueError as problem:
@@ -225,15 +261,47 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
             ) from problem
         with cluster, Client(cluster, set_as_default=False) as client:
             cluster.scale(jobs=workers)
-            yield Cluster(client, elsewhere=True)
+            yield Cluster(client, elsewhere=True, first_worker_timeout=QUEUE_TIMEOUT)
 
 
 @contextmanager
 def _quiet_settings() -> Iterator[None]:
-    """Apply `DASK_SETTINGS`, and log errors alone: receipts record the fate of partitions."""
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    with dask.config.set(DASK_SETTINGS):
+    """Apply `DASK_SETTINGS`, and silence Dask: receipts and progress record the fate of workers."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(DASK_SETTINGS | NO_PAGES):
         yield
+
+
+class _Nannies:
+    """Watch over the nannies of a cluster of this machine.
+
+    A nanny starts its worker again when that dies, but gives up when it dies while it starts.
+    """
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+        self._down_since: dict[Any, float] = {}
+
+    def replace_lost(self) -> int:
+        """Replace the nannies without a process for `REPLACE_AFTER`, and return their number."""
+        now = time.monotonic()
+        down = {name for name, nanny in self._cluster.workers.items() if _is_down(nanny)}
+        self._down_since = {name: self._down_since.get(name, now) for name in down}
+        lost = [name for name, since in self._down_since.items() if now - since >= REPLACE_AFTER]
+        for name in lost:
+            nanny = self._cluster.workers.pop(name)
+            if self._cluster.loop is not None:
+                self._cluster.loop.add_callback(nanny.close, timeout=1)
+        if lost:
+            self._cluster.scale(len(self._cluster.worker_spec))
+        return len(lost)
+
+
+def _is_down(nanny: Any) -> bool:  # noqa: ANN401 - Dask's classes are untyped
+    alive = (Status.starting, Status.running)
+    return nanny.status in (Status.closed, Status.failed) or (
+        nanny.process is not None and nanny.process.status not in alive
+    )
 
 
 @contextmanager
@@ -266,6 +334,7 @@ def _certificates(folder: Path) -> Security:
     security: Security = Security.temporary()
     for part in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
         file = folder / part
+        file.touch(mode=0o600)
         file.write_text(getattr(security, part))
         setattr(security, part, str(file))
     return security

@@ -24,22 +24,20 @@ from dask.typing import Key
 from distributed import Client, Future, KilledWorker, get_worker
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.execution.clusters import ClusterError
+from ojala.pipeline.execution.clusters import WORKER_TIMEOUT, Cluster, ClusterError
 from ojala.pipeline.execution.engines import RetryPolicy
 from ojala.pipeline.execution.retries import QueuedTask, TaskQueue, is_fatal, raise_output_error
 from ojala.pipeline.inference.adapters.base import ConcurrentModel, Model
 from ojala.pipeline.inference.failures import Cause, WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, failed_receipt, process, warm_up
+from ojala.pipeline.storage.progress import report, state
 
 PREFETCH = 1
 """Tasks that a worker has beyond its running ones."""
 
 POLL_INTERVAL = 1.0
 """Time between two queries of the scheduler for its workers [s]."""
-
-NO_WORKERS_TIMEOUT = 300.0
-"""Time without any worker after which a run gives up [s]; the first may be long in a queue."""
 
 MAX_FAILED_STARTS = 3
 """Workers that may die in a row before their model is loaded, times the number of workers there were."""
@@ -115,10 +113,12 @@ def run_serially(tasks: Sequence[Task], spec: ModelSpec, policy: RetryPolicy) ->
     The time limit of an attempt is not enforced. Yields and raises as `run_on_workers`.
     """
     keep_freed_memory()
+    report("loading the model")
     model = spec.load()
     warm_up(model)
     task_queue = TaskQueue(tasks, policy.attempts)
     while task_queue:
+        state(f"{len(task_queue):,} partitions are left")
         queued = task_queue.take("", time.monotonic(), idle=True, others=False)
         if queued is None:
             time.sleep(task_queue.pause(time.monotonic()) or 0.0)
@@ -131,9 +131,9 @@ def run_serially(tasks: Sequence[Task], spec: ModelSpec, policy: RetryPolicy) ->
 
 
 def run_on_workers(
-    client: Client, tasks: Sequence[Task], spec: ModelSpec, threads: int | None, policy: RetryPolicy
+    cluster: Cluster, tasks: Sequence[Task], spec: ModelSpec, policy: RetryPolicy
 ) -> Iterator[Receipt]:
-    """Process the tasks on the workers of a Dask client.
+    """Process the tasks on the workers of a cluster.
 
     Each result is released when it arrives, so that the memory of scheduler and driver does not grow with
     the number of partitions. The tasks of a dead worker are tried again one at a time, to find which of them
@@ -141,14 +141,12 @@ def run_on_workers(
 
     Parameters
     ----------
-    client : Client
-        Connection to a scheduler; workers may come and go.
+    cluster : Cluster
+        The cluster; workers may come and go.
     tasks : sequence of Task
         Partitions to process.
     spec : ModelSpec
         Recipe by which each worker loads the model.
-    threads : int or None
-        Threads of each worker's network; None keeps the worker's own setting.
     policy : RetryPolicy
         Limits of the attempts at one partition.
 
@@ -165,7 +163,7 @@ def run_on_workers(
         If no worker can load the model, one after another dies of it, or all are lost and none comes back.
     """
     task_queue = TaskQueue(tasks, policy.attempts)
-    dispatcher = Dispatcher(client, task_queue, spec, policy, threads)
+    dispatcher = Dispatcher(cluster, task_queue, spec, policy)
     fatal: Receipt | None = None
     while dispatcher.busy or (task_queue and fatal is None):
         if fatal is None:
@@ -179,42 +177,33 @@ def run_on_workers(
 
 
 class Dispatcher:
-    """The workers of a client with their tasks.
+    """The workers of a cluster with their tasks.
 
     Parameters
     ----------
-    client : Client
-        Connection to a scheduler.
+    cluster : Cluster
+        The cluster.
     task_queue : TaskQueue
         Tasks to process.
     spec : ModelSpec
         Recipe by which each worker loads the model.
     policy : RetryPolicy
         Limits of the attempts at one partition.
-    threads : int, optional
-        Threads of each worker's network.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        task_queue: TaskQueue,
-        spec: ModelSpec,
-        policy: RetryPolicy,
-        threads: int | None = None,
-    ) -> None:
-        self._client = client
+    def __init__(self, cluster: Cluster, task_queue: TaskQueue, spec: ModelSpec, policy: RetryPolicy) -> None:
+        self._cluster = cluster
+        self._client = cluster.client
         self._task_queue = task_queue
         self._spec = spec
         self._policy = policy
-        self._threads = threads
         self._workers: dict[str, WorkerState] = {}
         self._model_loads: dict[str, Future[None]] = {}
         self._futures: dict[Key, Future[Receipt]] = {}
         self._dropped: set[str] = set()
         self._finished: queue.SimpleQueue[Future[Receipt]] = queue.SimpleQueue()
         self._next_poll = 0.0
-        self._last_seen: float | None = None
+        self._last_seen = time.monotonic()
         self._most_workers = 0
         self._failed_starts = 0
 
@@ -276,17 +265,17 @@ class Dispatcher:
             return
         receipt: Receipt | None = None
         if problem is None:
-            # Without its receipt the task may be done, but nobody can know.
-            with contextlib.suppress(OSError, KilledWorker):
+            try:
                 receipt = future.result(timeout=FETCH_TIMEOUT)
+            except (OSError, KilledWorker) as unfetched:
+                # Without its receipt the task may be done, but nobody can know.
+                problem = TimeoutError(f"its receipt could not be fetched from {address}: {unfetched}")
         worker = self._workers[address]
         queued, seconds = worker.remove(future.key, time.monotonic())
         self._futures.pop(future.key).release()
         if problem is not None:
             receipt = self._failed_receipt(queued, worker, problem, seconds)
-        if receipt is None:
-            self._task_queue.requeue(queued, quarantined=False)
-        else:
+        if receipt is not None:
             yield from self._settle(queued, receipt, address)
 
     def _drop_unready(self) -> None:
@@ -312,12 +301,15 @@ class Dispatcher:
             If too many did so in a row.
         """
         self._drop_worker(address)
-        self._failed_starts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS * self._most_workers:
+        self._count_failed_starts(1, f"the last at {address}")
+
+    def _count_failed_starts(self, count: int, where: str) -> None:
+        self._failed_starts += count
+        if self._failed_starts >= MAX_FAILED_STARTS * max(self._most_workers, 1):
             raise ClusterError(
-                f"{self._failed_starts} workers in a row died before they had loaded the model, the last at "
-                f"{address}: is there memory for it (try fewer workers), and can the model be loaded there? "
-                "What is done is kept; the same command goes on from there"
+                f"{self._failed_starts} workers in a row died before they had loaded the model, {where}: is "
+                "there memory for it (try fewer workers), and can the model be loaded there? What is done is "
+                "kept; the same command goes on from there"
             )
 
     def _on_worker_lost(self, address: str) -> Iterator[Receipt]:
@@ -360,6 +352,7 @@ class Dispatcher:
         """Forget a worker and release all its futures."""
         worker = self._workers.pop(address)
         del self._model_loads[address]
+        report(f"the worker at {address} is given up; {len(self._workers):,} are left")
         for key in worker.tasks:
             self._futures.pop(key).release()
         return worker
@@ -375,8 +368,9 @@ class Dispatcher:
             yield from self._on_worker_lost(address)
         for address, info in present.items():
             if address not in self._dropped and address not in self._workers:
+                threads = self._cluster.threads
                 model_load = self._client.submit(
-                    _load, self._spec, self._threads, workers=[address], allow_other_workers=False, pure=False
+                    _load, self._spec, threads, workers=[address], allow_other_workers=False, pure=False
                 )
                 self._workers[address] = WorkerState(info["host"], info["nthreads"])
                 self._model_loads[address] = model_load
@@ -384,11 +378,31 @@ class Dispatcher:
         if self._workers:
             self._last_seen = now
             self._most_workers = max(self._most_workers, len(self._workers))
-        elif self._last_seen is not None and now - self._last_seen > NO_WORKERS_TIMEOUT:
+        if replaced := self._cluster.replace_lost():
+            report(f"{replaced:,} workers died while they started; others are started in their place")
+            self._count_failed_starts(replaced, "while they started")
+        timeout = WORKER_TIMEOUT if self._most_workers else self._cluster.first_worker_timeout
+        if now - self._last_seen > timeout:
+            gone = "all workers have gone, and none has come" if self._most_workers else "no worker has come"
             raise ClusterError(
-                f"all workers have gone, and none has come for {NO_WORKERS_TIMEOUT:g} s: start workers, then "
-                "give the same command again; what is done is kept"
+                f"{gone} for {timeout:g} s: start workers, then give the same command again; what is done is "
+                "kept"
             )
+        self._set_state()
+
+    def _set_state(self) -> None:
+        """Set the state of the work that is shown while nothing happens."""
+        left = len(self._task_queue) + len(self._futures)
+        ready = sum(load.status == "finished" for load in self._model_loads.values())
+        loading = len(self._workers) - ready
+        if not self._workers:
+            waits = "all workers are lost, " if self._most_workers else ""
+            waits += "waiting for workers"
+        elif not ready:
+            waits = f"{loading:,} workers are loading the model"
+        else:
+            waits = f"{ready:,} workers are at work" + (f", {loading:,} load the model" if loading else "")
+        state(f"{waits}; {left:,} partitions are left")
 
     def _settle(self, queued: QueuedTask, receipt: Receipt, address: str) -> Iterator[Receipt]:
         if self._task_queue.is_final(queued, receipt, address, time.monotonic()):

@@ -107,4 +107,4 @@ def run_tasks(
     with getattr(clusters, name)(workers) as cluster:
         if cluster.elsewhere:
             clusters.require_same_code(cluster.client, spec.adapter)
-        yield from dispatcher.run_on_workers(cluster.client, tasks, spec, cluster.threads, retries)
+        yield from dispatcher.run_on_workers(cluster, tasks, spec, retries)

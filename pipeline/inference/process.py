@@ -24,6 +24,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.catalogs_schema.receipt import Attempt, Fingerprint, Leaf, Receipt, Summary
+from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.inference.adapters.base import ConcurrentModel, Inputs, Model, ModelAdapter
 from ojala.pipeline.inference.failures import Cause, cause_of
 from ojala.pipeline.inference.join import join_auxiliary
@@ -139,7 +140,7 @@ def failed_receipt(
         pid=0,
         started=started.isoformat(timespec="milliseconds"),
         seconds=round(seconds, 6),
-        error=f"{type(problem).__name__}: {problem}",
+        error=redact(f"{type(problem).__name__}: {problem}"),
         cause=cause_of(problem),
     )
     receipt = _receipt(task, spec.name, spec.device, Stages(), attempt)
@@ -324,6 +325,6 @@ class Stages:
             pid=os.getpid(),
             started=self._started.isoformat(timespec="milliseconds"),
             seconds=round(time.perf_counter() - self._clock, 6),
-            error=f"{type(problem).__name__}: {problem}" if problem else None,
+            error=redact(f"{type(problem).__name__}: {problem}") if problem else None,
             cause=cause_of(problem) if problem else None,
         )

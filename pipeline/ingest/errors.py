@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 
 
-class IngestError(OjalaError, ValueError):
+class IngestError(InputError):
     """Refused input; the message names each faulty file with its first error."""
 
 
-class SourceError(OjalaError, ValueError):
+class SourceError(InputError):
     """One error in one file.
 
     Attributes

@@ -20,9 +20,12 @@ from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.spectra import SPECTRA
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.runs.provenance import CHECKSUMS, read_checksums
-from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, read_record, run_folder
+from ojala.pipeline.runs.receipts import all_receipts
+from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, RunRecord, read_record, run_folder
+from ojala.pipeline.runs.releases import MANIFEST, pointers, read_published
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import LEAVES, CatalogueError, read_leaves
+from ojala.pipeline.storage.healpix import Partition
 
 _INGESTED = {contract.title: contract for contract in (PHOTOMETRY, SPECTRA, CUTOUTS)}
 
@@ -93,6 +96,10 @@ def _collection(root: UPath) -> Iterator[Damage]:
             runs.append(run)
     for run in runs:
         yield from _run(run, source)
+    named = {product: f"runs/{run_id}/{product}" for product, run_id in pointers(root).items()}
+    if (root / MANIFEST).exists() and read_published(root) != named:
+        text = "does not name the published leaves: publish the run again"
+        yield Damage(str(root / MANIFEST), text)
 
 
 def _resolve(root: UPath, reference: str) -> UPath:
@@ -148,11 +155,33 @@ def _run(run: UPath, source: UPath | None) -> Iterator[Damage]:
             damaged.add(name)
             yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
     source = source if source is not None else UPath(record.source)
+    yield from _receipts(run, record, source)
     for product in (name for name in ADAPTERS.products() if (run / name).exists()):
         if record.products and product not in record.products:
             yield Damage(str(run / product), "not a product of this run")
             continue
         yield from _product(run, product, record.contract(product), source, damaged, record.failed.keys())
+
+
+def _receipts(run: UPath, record: RunRecord, source: UPath) -> Iterator[Damage]:
+    """Compare the input of each partition, by its receipt, with the listing of the catalogue.
+
+    In a run over a region, partitions outside of it may be made from an earlier input.
+    """
+    try:
+        roots = [source, *([UPath(record.auxiliary)] if record.auxiliary else [])]
+        listings = [read_leaves(root) for root in roots]
+    except (CatalogueError, OSError) as problem:
+        yield Damage(str(source), str(problem))
+        return
+    for receipt in all_receipts(run):
+        if receipt.status != "done" or (record.region is not None and receipt.run_id != record.run_id):
+            continue
+        partition = Partition.parse(receipt.partition)
+        present = " ".join(leaves[partition].sha256 for leaves in listings if partition in leaves)
+        if present and present != receipt.ingredients.input_sha256:
+            text = f"not the input that run {record.run_id} was made from: run it again"
+            yield Damage(str(source / partition.leaf), text)
 
 
 def _product(

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
+from ojala.catalogs_schema.urls import without_credentials
 from ojala.pipeline.execution import ENGINES
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.runs.gates import GateLimits
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:([^/?#@:]*)(?::(?!\d+/)([^@]*))?@)?(.*)", re.DOTALL)
-"""Scheme, user, password and the rest of a URL; keys of object stores often hold a slash, ports never do."""
-
 
 class ConfigError(OjalaError, ValueError):
     """A configuration that cannot be understood."""
+
+    exit_code = ExitCode.USAGE
 
 
 class RunConfig(BaseModel):
@@ -37,16 +35,20 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     photometry: str | None = Field(
-        default=None, description="root of the photometry catalogue, for models that read photometry"
+        default=None,
+        min_length=1,
+        description="root of the photometry catalogue, for models that read photometry",
     )
     spectra: str | None = Field(
-        default=None, description="root of the spectra catalogue, for models that read spectra"
+        default=None,
+        min_length=1,
+        description="root of the spectra catalogue, for models that read spectra",
     )
     cutouts: str | None = Field(
         default=None,
         description="root of the catalogue of cut-outs of these spectra, for models that read both",
     )
-    out: str = Field(description="root of the collection that the results go into")
+    out: str = Field(min_length=1, description="root of the collection that the results go into")
     model: str = Field(
         default=DEFAULT_MODEL, description="model to run", json_schema_extra={"enum": list(ADAPTERS)}
     )
@@ -75,7 +77,10 @@ class RunConfig(BaseModel):
         default=None, description="Dask scheduler of the engine address, as in tls://HOST:8786"
     )
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes, Slurm jobs, or GPUs"
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=100_000,
+        description="worker processes, Slurm jobs, or GPUs",
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
@@ -85,6 +90,7 @@ class RunConfig(BaseModel):
     batch_size: int = Field(
         default=128,
         ge=1,
+        le=2**24,
         description="objects per forward pass; default: 128 (16 spectra), on a GPU 16,384 (256 spectra)",
     )
     vectors: bool = Field(
@@ -100,7 +106,10 @@ class RunConfig(BaseModel):
         default=3, ge=1, description="how often a partition is tried before it is set aside"
     )
     partition_seconds: float = Field(
-        default=3600.0, gt=0, description="longest that one attempt at a partition may take [s]"
+        default=3600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="longest that one attempt at a partition may take [s]",
     )
     truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
     gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
@@ -132,7 +141,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _fill_in_defaults(cls, values: object) -> object:
         """Fill in the defaults of the model and of the device, so that records hold the settings used."""
-        if not isinstance(values, dict) or values.get("model", DEFAULT_MODEL) not in ADAPTERS:
+        if not isinstance(values, dict) or not all(
+            isinstance(values.get(name, ""), str) for name in ("model", "weights", "engine", "device")
+        ):
+            return values  # refused by the types of the fields
+        if values.get("model", DEFAULT_MODEL) not in ADAPTERS:
             return values
         adapter = ADAPTERS[values.get("model", DEFAULT_MODEL)]
         values = values | {"weights": values.get("weights") or adapter.weights}
@@ -240,22 +253,18 @@ def visible_gpus() -> int:
     return torch.cuda.device_count() or 1
 
 
-def without_credentials(url: str) -> str:
-    """A URL without user, password and query; anything else as it is.
-
-    Credentials of an ``s3://`` URL are set in the environment, unless there are some already.
-    """
-    match = _URL.fullmatch(url)
-    if match is None:
-        return url
-    scheme, user, password, rest = match.groups()
-    if user and password and scheme in ("s3", "s3a"):
-        os.environ.setdefault("AWS_ACCESS_KEY_ID", unquote(user))
-        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", unquote(password))
-    return f"{scheme}://{rest.partition('?')[0]}"
+def read_settings(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings of a file with flags over them, without checking them; see `read_config`."""
+    settings: dict[str, Any] = {}
+    if file is not None:
+        try:
+            settings = tomllib.loads(file.read_text())
+        except (OSError, ValueError, RecursionError) as problem:
+            raise ConfigError(f"{file}: {problem}") from problem
+    return settings | {name: value for name, value in flags.items() if value is not None}
 
 
-def read_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
+def read_config(file: Path | None, flags: Mapping[str, Any]) -> RunConfig:
     """The configuration of a file with flags over it.
 
     Parameters
@@ -270,15 +279,8 @@ def read_config(file: Path | None, flags: dict[str, Any]) -> RunConfig:
     ConfigError
         If the file cannot be read as TOML, or a name or value is not understood.
     """
-    settings: dict[str, Any] = {}
-    if file is not None:
-        try:
-            settings = tomllib.loads(file.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as problem:
-            raise ConfigError(f"{file}: {problem}") from problem
-    settings |= {name: value for name, value in flags.items() if value is not None}
     try:
-        return RunConfig.model_validate(settings)
+        return RunConfig.model_validate(read_settings(file, flags))
     except ValidationError as problem:
         faults = "; ".join(
             ": ".join([*filter(None, [".".join(map(str, f["loc"]))]), f["msg"].removeprefix("Value error, ")])

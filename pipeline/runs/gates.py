@@ -21,7 +21,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import NONE
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RunRecord, Status
 from ojala.pipeline.runs.totals import RunTotals, totals_of
@@ -52,6 +52,8 @@ Item = TypeVar("Item")
 
 class GateError(OjalaError, ValueError):
     """A run whose quality gates do not allow its publication."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class GateResult(BaseModel):
@@ -121,6 +123,8 @@ class RunEvidence:
         Its receipts.
     rows : mapping of str to int
         Rows of the input by partition.
+    inputs : mapping of str to str
+        SHA-256 of the input by partition, as its catalogue lists it now.
     published : tuple of UPath and sequence of Receipt, or None
         Folder and receipts of the release that readers have now.
     """
@@ -129,6 +133,7 @@ class RunEvidence:
     record: RunRecord
     receipts: Sequence[Receipt]
     rows: Mapping[str, int]
+    inputs: Mapping[str, str]
     published: tuple[UPath, Sequence[Receipt]] | None = None
 
     @cached_property
@@ -263,6 +268,25 @@ def rows(run: RunEvidence) -> Finding:
         text = f"{len(wrong):,} partitions have another number of rows than the input: {_some(wrong)}"
     numbers = {"rows_out": count, "rows_in": expected, "partitions_wrong": len(wrong)}
     return Finding(text, "fail" if wrong else "pass", numbers=numbers)
+
+
+@gate()
+def inputs(run: RunEvidence) -> Finding:
+    """Each partition was made from the input that the catalogue holds now."""
+    own, linked = list[str](), list[str]()
+    for receipt in run.done:
+        if receipt.ingredients.input_sha256 != run.inputs.get(receipt.partition):
+            outside = run.record.region is not None and receipt.run_id != run.record.run_id
+            (linked if outside else own).append(receipt.partition)
+    numbers = {"partitions": len(run.done), "changed": len(own), "changed_outside_region": len(linked)}
+    if own:
+        text = f"the input of {len(own):,} partitions is not what they were made from: {_some(own)}"
+        return Finding(text, "fail", numbers=numbers)
+    if linked:
+        text = f"{len(linked):,} partitions outside of the region were made from an earlier input"
+        return Finding(f"{text}: {_some(linked)}", "warn", numbers=numbers)
+    text = f"the input of all {len(run.done):,} partitions is what they were made from"
+    return Finding(text, numbers=numbers)
 
 
 @gate()
@@ -555,11 +579,15 @@ def raise_for_failed(report: GateReport, forced: Collection[str]) -> None:
         raise GateError(f"there is no gate {', '.join(unknown)}: choose from {', '.join(names)}")
     failed = [gate for gate in report.failed() if gate.name not in forced]
     if failed:
+        remedy = f"To publish it all the same: ojala publish {report.run_id} " + " ".join(
+            f"--force-gate {gate.name}" for gate in failed
+        )
+        if any(gate.name in ("checksums", "inputs") for gate in failed):
+            remedy = f"The command that made it makes these partitions anew, with --check. {remedy}"
         raise GateError(
             f"run {report.run_id} is not published, its quality does not allow it: "
             + "; ".join(f"{gate.name}: {gate.text}" for gate in failed)
-            + f". To publish it all the same: ojala publish {report.run_id} "
-            + " ".join(f"--force-gate {gate.name}" for gate in failed)
+            + f". {remedy}"
         )
 
 

@@ -15,6 +15,7 @@ from upath import UPath
 from ojala.catalogs_schema.receipt import Fingerprint
 from ojala.pipeline.inference.adapters.base import ModelError
 from ojala.pipeline.inference.model_spec import ModelSpec, require_device
+from ojala.pipeline.runs.gates import read_gates
 from ojala.pipeline.runs.receipts import PartitionStatus, load_partition_status
 from ojala.pipeline.runs.record import (
     ENDED,
@@ -202,14 +203,21 @@ def make_plan(resolved: ResolvedRun, region: Region | None = None, *, check: boo
     ReleaseError
         If there is nothing to reprocess.
     """
-    wanted = {p: (rows, resolved.fingerprint(sha256)) for p, (rows, sha256) in _inputs(resolved).items()}
+    inputs = read_inputs(resolved)
+    wanted = {p: (rows, resolved.fingerprint(sha256)) for p, (rows, sha256) in inputs.items()}
     if region is None:
         return _plan_all(resolved, wanted, check)
     return _plan_region(resolved, wanted, region, check)
 
 
-def _inputs(resolved: ResolvedRun) -> dict[Partition, tuple[int, str]]:
-    """Rows of each partition and the SHA-256 of its leaf, of both leaves with an auxiliary catalogue."""
+def read_inputs(resolved: ResolvedRun) -> dict[Partition, tuple[int, str]]:
+    """Rows of each partition and the SHA-256 of its leaf, of both leaves with an auxiliary catalogue.
+
+    Raises
+    ------
+    CatalogueError
+        If there is no input catalogue, or the auxiliary one was not made for it.
+    """
     source, auxiliary, contract = resolved.source, resolved.auxiliary, resolved.adapter.auxiliary
     leaves = read_leaves(source)
     if auxiliary is None or contract is None:
@@ -232,6 +240,7 @@ def _plan_all(resolved: ResolvedRun, wanted: Inputs, check: bool) -> Plan:
         entries = tuple(Entry(p, rows, key, "missing", "work") for p, (rows, key) in wanted.items())
         return Plan(resolved, _new_run_id(out), False, entries)
     run, record, remarks = latest
+    check = check or _has_damaged_leaves(run)
     current = _run_state(run, record, wanted)
     states = {p: current.state(p, key, products, check) for p, (_, key) in wanted.items()}
     ended = record is not None and record.status in ENDED
@@ -253,6 +262,14 @@ def _plan_all(resolved: ResolvedRun, wanted: Inputs, check: bool) -> Plan:
             state, action = DONE, "link"
         entries_of_both.append(Entry(p, rows, key, state, action))
     return Plan(resolved, run.name, True, tuple(entries_of_both), base=record.base, remarks=remarks)
+
+
+def _has_damaged_leaves(run: UPath) -> bool:
+    """Whether a gate found leaves that differ from their receipts, so that none is trusted unread."""
+    try:
+        return read_gates(run).outcomes().get("checksums") == "fail"
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _plan_region(resolved: ResolvedRun, wanted: Inputs, region: Region, check: bool) -> Plan:

@@ -20,6 +20,7 @@ from ojala.pipeline.runs.record import RECORD, RunRecord
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import hash_files, list_files, write_whole
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import RUN_LOG
 
 PARTITIONS = "provenance/partitions.parquet"
 PROV = "provenance/prov.json"
@@ -125,11 +126,12 @@ def write_provenance(run: ResolvedRun, record: RunRecord, receipts: Sequence[Rec
 def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:
     """Write ``checksums.sha256`` over all files of a run, in the form that ``sha256sum -c`` reads.
 
-    The hashes of leaves are those of the receipts; all other files are read. The run's record is left out,
-    since it changes last.
+    The hashes of leaves are those of the receipts; all other files are read. The run's record and its log
+    are left out, since they change last.
     """
     sums = {leaf.path: leaf.sha256 for receipt in receipts for leaf in receipt.leaves}
-    others = [name for name in list_files(run) if name not in sums and name not in (RECORD, CHECKSUMS)]
+    left_out = {*sums, RECORD, CHECKSUMS, RUN_LOG}
+    others = [name for name in list_files(run) if name not in left_out]
     sums |= dict(hash_files(run, others))
     text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
     write_whole(run / CHECKSUMS, text.encode())

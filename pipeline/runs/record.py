@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.finetuned import FinetunedHead
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
@@ -28,7 +28,7 @@ PENDING = "not done yet"
 """Problem of a step of the assessment that was not reached."""
 
 
-class RecordError(OjalaError, ValueError):
+class RecordError(InputError):
     """A run that is not there, or whose record cannot be read."""
 
 

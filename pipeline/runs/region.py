@@ -14,7 +14,7 @@ from astropy.coordinates import Latitude, Longitude
 from mocpy import MOC
 from upath import UPath
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.pipeline.runs.receipts import PartitionStatus
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
@@ -37,6 +37,8 @@ _CHILDREN = 3
 
 class RegionError(OjalaError, ValueError):
     """A region that cannot be understood, or that holds nothing."""
+
+    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,20 @@
 
 Publishing and rolling back replace one file, ``collection.properties``, in one step; they write all other
 files before, and no file refers to those until then. The history of publications is a file that only grows.
+Readers that do not know HATS find the published leaves at ``published/PRODUCT``, or by ``published.json``.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import platform
+import secrets
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from hats.catalog.dataset.collection_properties import CollectionProperties
@@ -27,12 +34,18 @@ from ojala.pipeline.runs.record import (
     read_record,
     run_folder,
 )
-from ojala.pipeline.storage.files import utc_now, write_whole
-from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, write_collection
+from ojala.pipeline.storage.files import is_local, utc_now, write_whole
+from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, read_leaves, write_collection
 from ojala.pipeline.storage.lock import POINTER, hold, living_holder
 
 HISTORY = "publications.jsonl"
 """One line per publication and rollback, in the collection's folder."""
+
+PUBLISHED = "published"
+"""Folder of a collection that holds a link to the published catalogue of each product, on a disk."""
+
+MANIFEST = "published.json"
+"""File of a collection that lists the leaves of each published product."""
 
 PATIENCE = 60.0
 """Seconds to wait for another process that publishes in the collection."""
@@ -69,7 +82,8 @@ class Release:
     product : str
         Its main product; empty where its record cannot be read.
     status : str
-        State; ``damaged`` where its record cannot be read; ``at work`` while a process works on it.
+        State; ``damaged`` where its record cannot be read; ``at work`` while a process works on it,
+        ``interrupted`` where none does and it has not ended.
     published : str
         ``published``, ``was published`` or ``no``.
     date : str
@@ -226,6 +240,7 @@ def set_published(
         now = pointers(out)
         before = now.get(record.main)
         if before == record.run_id:
+            write_published(out)
             return
         keep = {
             product: name
@@ -254,6 +269,67 @@ def set_published(
             name=catalogue_name(source),
             keep=keep,
         )
+        write_published(out)
+
+
+def write_published(out: UPath) -> None:
+    """Name the published leaves for readers that do not know HATS; nothing is done where they are named.
+
+    `MANIFEST` holds, by product, the run and the paths of its leaves relative to the collection; it is
+    replaced in one step. On a disk, `PUBLISHED` is a link to a folder with a link to each product's catalogue
+    and is replaced in one step, too: ``published/ojala/dataset/**/*.parquet`` are the leaves of one release.
+    """
+    runs = pointers(out)
+    catalogues = {product: f"runs/{run_id}/{product}" for product, run_id in sorted(runs.items())}
+    if read_published(out) == catalogues:
+        return
+    if is_local(out):
+        _link_published(Path(out.path), catalogues)
+    manifest = {
+        product: {
+            "run": runs[product],
+            "catalogue": catalogue,
+            "leaves": [f"{catalogue}/{leaf.path}" for leaf in read_leaves(out / catalogue).values()],
+        }
+        for product, catalogue in catalogues.items()
+    }
+    write_whole(out / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def read_published(out: UPath) -> dict[str, str]:
+    """Catalogue of each product, relative to the collection, that `MANIFEST` and the links name; else empty.
+
+    A manifest that cannot be read, or that differs from the links, names nothing.
+    """
+    try:
+        manifest = json.loads((out / MANIFEST).read_text())
+        named = {str(product): str(entry["catalogue"]) for product, entry in manifest.items()}
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    links = Path(out.path, PUBLISHED)
+    if is_local(out) and links.is_symlink():
+        root = Path(out.path).resolve()
+        linked = {link.name: os.path.relpath(link.resolve(), root) for link in links.iterdir()}
+        return named if linked == named else {}
+    return named
+
+
+def _link_published(out: Path, catalogues: Mapping[str, str]) -> None:
+    links, folder = out / PUBLISHED, out / f".{PUBLISHED}-{secrets.token_hex(4)}"
+    former = links.resolve() if links.is_symlink() else None
+    try:
+        folder.mkdir()
+        for product, catalogue in catalogues.items():
+            (folder / product).symlink_to(Path("..") / catalogue)
+        draft = out / f"{folder.name}.link"
+        draft.symlink_to(folder.name)
+        os.replace(draft, links)
+    except OSError:  # a file system without links: the manifest is there
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    if former is not None and former.name.startswith(f".{PUBLISHED}-"):
+        with suppress(OSError):
+            shutil.rmtree(former)
 
 
 def _check_same_input(out: UPath, source: UPath, keep: Mapping[str, str]) -> None:
@@ -340,6 +416,10 @@ def rollback(out: UPath, product: str) -> RunRecord:
     return record
 
 
+def _status(record: RunRecord) -> str:
+    return "interrupted" if record.status == Status.RUNNING else str(record.status)
+
+
 def releases(out: UPath) -> list[Release]:
     """List all runs of a collection, the oldest first."""
     now = set(pointers(out).values())
@@ -359,7 +439,7 @@ def releases(out: UPath) -> list[Release]:
             Release(
                 run_id=run.name,
                 product=record.main,
-                status="at work" if at_work else str(record.status),
+                status="at work" if at_work else _status(record),
                 published=mark,
                 date=record.ended or record.started,
                 rows=record.rows_out,

@@ -16,6 +16,7 @@ from ojala.pipeline.runs.plan import Plan
 from ojala.pipeline.runs.record import RECORD
 from ojala.pipeline.storage.files import READERS, is_local, list_files, write_whole
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import RUN_LOG
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 """Errors of file systems that cannot link these two names."""
@@ -24,13 +25,13 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS
 def prune(plan: Plan) -> None:
     """Remove files that are not part of the plan from a run's folder.
 
-    Kept: the record, the leaves of partitions to keep, and the receipts of partitions to keep or to process
-    (those hold earlier attempts). Removed: leaves without a receipt or of products that are not requested any
-    more, partitions that the input does not have any more, half-written files, and all files that are written
-    at the end of a run.
+    Kept: record and log, the leaves of partitions to keep, and the receipts of partitions to keep or to
+    process (those hold earlier attempts). Removed: leaves without a receipt or of products that are not
+    requested any more, partitions that the input does not have any more, half-written files, and all files
+    that are written at the end of a run.
     """
     run, products = plan.folder, plan.resolved.products
-    keep = {RECORD}
+    keep = {RECORD, RUN_LOG}
     for entry in plan.entries:
         if entry.action in ("keep", "work"):
             keep.add(_receipt_name(entry.partition))

@@ -14,13 +14,25 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
+import fsspec.config
 from upath import UPath
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import AccessError
 from ojala.catalogs_schema.files import TEMPORARY, atomic_file
 
+_S3_LIMITS = {"connect_timeout": 10, "read_timeout": 60}
+"""Times that an object store has to answer [s]."""
 
-class OutputError(OjalaError, OSError):
+_S3_ATTEMPTS = 2
+"""Attempts at one request; s3fs makes five of such requests."""
+
+_s3 = fsspec.config.conf.setdefault("s3", {}).setdefault("config_kwargs", {})
+_s3 |= {name: seconds for name, seconds in _S3_LIMITS.items() if name not in _s3}
+if "AWS_MAX_ATTEMPTS" not in os.environ:
+    _s3.setdefault("retries", {"total_max_attempts": _S3_ATTEMPTS})
+
+
+class OutputError(AccessError):
     """The output cannot be written; the message gives the reason and the remedy."""
 
 
@@ -137,8 +149,13 @@ def list_files(folder: UPath) -> dict[str, FileStat]:
     return {
         name.removeprefix(root): FileStat(int(info["size"]), _changed(info))
         for name, info in found.items()
-        if name.startswith(root)
+        if name.startswith(root) and _is_file_name(name.removeprefix(root))
     }
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a key of an object store is a path of files, as a program that knows folders writes it."""
+    return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def _local_files(folder: str, prefix: str) -> Iterator[tuple[str, FileStat]]:

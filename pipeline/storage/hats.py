@@ -24,7 +24,7 @@ from upath import UPath
 
 from ojala.catalogs_schema import votable
 from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 from ojala.pipeline.storage.files import sha256_of, write_whole
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, sky_order
 from ojala.pipeline.storage.parquet import LeafRecord
@@ -41,7 +41,7 @@ COLLECTION = "collection.properties"
 _LEAVES_HEADER = "order,pixel,rows,bytes,sha256"
 
 
-class CatalogueError(OjalaError, ValueError):
+class CatalogueError(InputError):
     """A folder that is not the catalogue it should be."""
 
 

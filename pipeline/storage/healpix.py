@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import healpy
 import numpy as np
 
 from ojala.catalogs_schema.errors import InputError
@@ -43,7 +42,7 @@ class Partition:
     @property
     def area(self) -> float:
         """Area on the sky [deg2]."""
-        return float(healpy.nside2pixarea(healpy.order2nside(self.order), degrees=True))
+        return float(4 * 180**2 / np.pi / (12 * 4**self.order))
 
     @classmethod
     def parse(cls, name: str) -> Partition:
@@ -58,7 +57,7 @@ class Partition:
             order, pixel = (int(part) for part in name.split("/"))
         except ValueError:
             raise InputError(f"{name!r} is no partition: expected ORDER/PIXEL, like 5/1234") from None
-        if not 0 <= order <= INDEX_ORDER or not 0 <= pixel < healpy.order2npix(order):
+        if not 0 <= order <= INDEX_ORDER or not 0 <= pixel < 12 * 4**order:
             raise InputError(f"{name!r} is no partition: there is no such HEALPix pixel")
         return cls(order, pixel)
 
@@ -75,8 +74,9 @@ def spatial_index(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     -------
     ndarray of int64, shape (N,)
     """
-    nside = healpy.order2nside(INDEX_ORDER)
-    return np.asarray(healpy.ang2pix(nside, ra, dec, nest=True, lonlat=True), dtype=np.int64)
+    import healpy  # with matplotlib and astropy, seconds that most commands do not need
+
+    return np.asarray(healpy.ang2pix(2**INDEX_ORDER, ra, dec, nest=True, lonlat=True), dtype=np.int64)
 
 
 def pixel_at(index: np.ndarray, order: int) -> np.ndarray:

@@ -22,7 +22,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.pipeline.storage.files import is_local, remedies, utc_now, write_whole
 
 try:
@@ -47,6 +47,8 @@ _log = logging.getLogger(__name__)
 
 class LockedError(OjalaError, ValueError):
     """Somebody else is at work here; says who, since when and where."""
+
+    exit_code = ExitCode.LOCKED
 
 
 class LockLost(LockedError):
@@ -201,6 +203,7 @@ def _acquire(path: UPath, name: str, wait: float) -> Holder:
     while True:
         with remedies(path), _guarded(path):
             if _create(path, mine):
+                _remove_drafts(path)
                 return mine
             other = read_holder(path)
             if other is None and path.exists():
@@ -209,6 +212,7 @@ def _acquire(path: UPath, name: str, wait: float) -> Holder:
                 return mine
             if other is not None and not _lives(path, other):
                 _log.warning("lock %s was held by %s, which is dead; taken over", path, other)
+                _remove_drafts(path)
                 _store(path, mine)
                 return mine
         if read_holder(path) is not None and time.monotonic() >= deadline:
@@ -243,6 +247,15 @@ def _create(path: UPath, mine: Holder) -> bool:
     finally:
         draft.unlink(missing_ok=True)
     return True
+
+
+def _remove_drafts(path: UPath) -> None:
+    """Remove what killed processes left of their writing of a lock; under its guard nobody else writes it."""
+    if is_local(path) and fcntl is not None:
+        lock = Path(path.path)
+        for stray in (*lock.parent.glob(f".{lock.name}.*"), *lock.parent.glob(f"{lock.name}.*")):
+            if stray.suffix != ".guard":
+                stray.unlink(missing_ok=True)
 
 
 def _create_object(path: UPath, content: bytes) -> bool:

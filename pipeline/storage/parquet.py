@@ -14,7 +14,7 @@ from upath import UPath
 
 from ojala.catalogs_schema import votable
 from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 from ojala.pipeline.storage.files import write_whole
 
 ROW_GROUP_ROWS = 25_000
@@ -30,11 +30,11 @@ LONG_LIST = 1_000
 """Smallest fixed size of a long list."""
 
 
-class ContractError(OjalaError, ValueError):
+class ContractError(InputError):
     """A table that violates its contract."""
 
 
-class DamagedInput(OjalaError, ValueError):
+class DamagedInput(InputError):
     """A leaf that differs from the listing of its catalogue."""
 
 

@@ -220,29 +220,12 @@ def run(
     >>> ojala.run("catalogue", photometry="photometry", workers=4).status
     <Status.COMPLETE: 'complete'>
     """
-    from ojala.pipeline import run as steps
-    from ojala.pipeline.runs.plan import make_plan
-    from ojala.pipeline.runs.record import Status
-    from ojala.pipeline.runs.region import parse_region
+    from ojala.pipeline.run import make_release
     from ojala.pipeline.runs.resolved import resolve_run
-    from ojala.pipeline.storage.lock import hold
 
     resolved = resolve_run(_run_config(out, config, settings))
-    with hold(resolved.out, resolved.products[0]) as lock, _hidden_main_module():
-        chosen = parse_region(region, resolved.adapter.flags) if region else None
-        planned = make_plan(resolved, chosen, check=check)
-        lock.tell(planned.run_id)
-        record = steps.ended_record(planned)
-        if record is None:
-            steps.begin(planned)
-            for _ in steps.execute(planned):
-                lock.check()
-            record = steps.make_catalogues(planned)
-        if steps.needs_assessment(planned, record):
-            record = steps.assess(resolved, planned.run_id)
-        if publish and record.status == Status.COMPLETE:
-            steps.publish(planned)
-    return record
+    with _hidden_main_module():
+        return make_release(resolved, region, publish=publish, check=check)
 
 
 def validate(

@@ -113,6 +113,9 @@ def test_everything_listens_on_the_loopback_interface_that_was_told_to(scheduler
 def test_the_health_check_of_the_compose_file_tells_an_answer_from_silence(scheduler):
     check = [sys.executable, "-m", "ojala.deploy.healthcheck"]
     assert subprocess.run([*check, f"http://{scheduler[1]}/health"], check=False).returncode == 0
+    page = [*check, f"http://{scheduler[1]}/json/counts.json"]
+    other = subprocess.run(page, check=False, capture_output=True, text=True)
+    assert "404" in other.stderr, "no page that knows no password"
     closed = subprocess.run([*check, "http://127.0.0.1:9/health"], check=False, capture_output=True)
     assert closed.returncode == 1
 

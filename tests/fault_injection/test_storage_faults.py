@@ -199,7 +199,7 @@ def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
     assert result.record.rows_in - result.record.rows_out > 0
     with pytest.raises(typer.Exit) as ended:
         show_run(result.record, config, as_json=False)
-    assert ended.value.exit_code == 1
+    assert ended.value.exit_code == 4
     told = capsys.readouterr()
     assert "is incomplete, not published" in told.out
     assert "1 partitions failed; give the command again to retry them" in told.err

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.contract import NONE
-from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import CLASSES, OJALA
 from ojala.catalogs_schema.photometry import KEY_SHIFT
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
@@ -46,7 +46,7 @@ LEFT_OUT = "left_out"
 """Column of a truth file that marks kinds of objects which were left out of the training on purpose."""
 
 
-class TruthError(OjalaError, ValueError):
+class TruthError(InputError):
     """A truth file that cannot be understood."""
 
 

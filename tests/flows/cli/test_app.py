@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import pytest
 from typer.main import get_group
 from typer.testing import CliRunner
 
-from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.errors import ExitCode, InputError
 from ojala.flows.cli.app import app
 from ojala.flows.cli.errors import Commands
 from ojala.flows.cli.options import run_options
 from ojala.pipeline.runs.config import RunConfig
+from ojala.pipeline.storage import progress
 from tests.helpers.pace import scaled, until
 from tests.helpers.survey import photometry_table
 
@@ -57,7 +59,7 @@ def test_what_cannot_be_ingested_is_said_with_file_and_column(tmp_path):
     table = photometry_table(5).drop_columns(["number"])
     pq.write_table(table, tmp_path / "bad.parquet")
     done = ojala("ingest", tmp_path / "bad.parquet", "--out", tmp_path / "photometry")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "bad.parquet" in done.stderr
     assert "number" in done.stderr
     assert "Traceback" not in done.stderr
@@ -65,8 +67,11 @@ def test_what_cannot_be_ingested_is_said_with_file_and_column(tmp_path):
 
 
 @pytest.fixture
-def configuration():
+def configuration(tmp_path, monkeypatch):
     """Configuration that a command line of the run options resolves to."""
+    monkeypatch.chdir(tmp_path)
+    Path("p").mkdir()
+    Path("p", "hats.properties").touch()
     group, seen = Commands(), []
 
     @group.command()
@@ -114,28 +119,79 @@ def test_a_fault_of_the_program_is_shown_with_its_traceback():
 
 
 @pytest.mark.parametrize(
-    "problem",
+    ("problem", "code"),
     [
-        InputError("library.npz: no such file"),
-        FileNotFoundError(2, "No such file or directory", "library.npz"),
-        OSError(28, "No space left on device", "library.npz"),
+        (InputError("library.npz: no such file"), 3),
+        (FileNotFoundError(2, "No such file or directory", "library.npz"), 7),
+        (OSError(28, "No space left on device", "library.npz"), 7),
+        (TimeoutError("library.npz: no answer"), 7),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(problem):
+def test_what_a_user_can_mend_is_one_line(problem, code):
     def fail():
         raise problem
 
     done = failing(fail)
-    assert done.exit_code == 1
+    assert done.exit_code == code
     (line,) = done.stderr.splitlines()
     assert line.startswith("ojala: library.npz: ")
+
+
+def test_a_secret_of_the_call_is_in_no_traceback():
+    def fail():
+        raise KeyError("s3://AKIA:12/secret@bucket/survey")
+
+    done = failing(fail)
+    assert done.exit_code == 70
+    assert "secret" not in done.output
+    assert "KeyError: 's3://bucket/survey'" in done.stderr
+
+
+def test_errors_are_json_where_json_is_asked_for(tmp_path):
+    call = ("plan", "--photometry", tmp_path, "--out", tmp_path, "--json")
+    done = ojala(*call)
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == error["exit_code"] == 3
+    assert error["kind"] == "InputError"
+    assert error["message"] in done.stderr
+    wrong = ojala(*call, "--engine", "cpu")
+    assert wrong.returncode == json.loads(wrong.stdout)["error"]["exit_code"] == 2
+
+
+def test_a_secret_of_the_call_leaves_the_list_of_processes(tmp_path):
+    secret = "12/34+secret"
+    process = subprocess.Popen(
+        [OJALA, "plan", "--photometry", f"s3://AKIA:{secret}@bucket/p", "--out", tmp_path],
+        env=ENVIRONMENT | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until(lambda: secret not in Path(f"/proc/{process.pid}/cmdline").read_text(), every=0.005)
+    said, _ = process.communicate(timeout=scaled(60))
+    assert process.returncode == 7
+    assert secret not in said
+    assert said.splitlines()[-1].count("127.0.0.1:9") == 1
+    assert "Traceback" not in said
+
+
+def test_a_heartbeat_says_what_the_work_waits_for(monkeypatch):
+    monkeypatch.setattr(progress, "INTERVAL", 0.05)
+
+    def work():
+        progress.state("waiting for workers")
+        time.sleep(0.2)
+
+    lines = failing(work).stderr.splitlines()
+    assert len(lines) >= 2
+    assert set(lines) == {"ojala: waiting for workers (for 0 s)"}
 
 
 def test_a_missing_file_is_one_line(tmp_path):
     given = ("verify", tmp_path / "none"), ("train", tmp_path / "none.toml", "--library", "l", "--out", "o")
     for arguments in given:
         done = CliRunner().invoke(app, [*map(str, arguments)])
-        assert done.exit_code == 1, done.output
+        assert done.exit_code == 3, done.output
         assert len(done.stderr.splitlines()) == 1
         assert "none" in done.stderr
 
@@ -143,7 +199,7 @@ def test_a_missing_file_is_one_line(tmp_path):
 def test_a_training_is_chosen_by_its_model(tmp_path):
     def train(*arguments):
         done = CliRunner().invoke(app, [*map(str, arguments), "--library", "l", "--out", "o"])
-        assert done.exit_code == 1
+        assert done.exit_code == 3
         return done.stderr
 
     settings = tmp_path / "none.toml"
@@ -156,9 +212,9 @@ def test_a_training_is_chosen_by_its_model(tmp_path):
 def test_the_log_is_kept_in_a_file_and_shown_when_asked(photometry_folder, tmp_path):
     log = tmp_path / "log"
     run = ("plan", "--photometry", photometry_folder, "--out", tmp_path / "out", "--region", "nonsense:1")
-    assert len(ojala(*run).stderr.splitlines()) == 1
+    assert len(ojala(*run).stderr.splitlines()) == 2, "the first word, and the error"
     done = ojala("-vv", "--log-file", log, *run)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert "RegionError" in log.read_text()
 
@@ -178,7 +234,8 @@ def test_a_plan_says_what_would_run_and_writes_nothing(photometry_folder, tmp_pa
 
 def test_a_photometry_catalogue_that_is_not_there_is_said(tmp_path):
     done = ojala("run", "--photometry", tmp_path / "none", "--out", tmp_path / "out", "--model", "empty")
-    assert done.returncode == 1
+    assert done.returncode == 3
+    assert done.stderr.startswith("ojala run: starting\n")
     assert "is no HATS catalogue" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
@@ -192,6 +249,9 @@ def test_a_run_is_verified_and_damage_is_named(photometry_folder, tmp_path):
     record = json.loads(done.stdout)
     assert (record["status"], record["rows_out"]) == ("complete", 200)
     assert Path(record["report"]).exists()
+    log = Path(record["folder"], "run.log").read_text()
+    assert "partitions to do" in log
+    assert "making the catalogues" in log
 
     again = ojala(*run)
     assert again.returncode == 0, again.stderr
@@ -259,3 +319,8 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
     finished = ojala(*command, "--json")
     assert json.loads(finished.stdout)["rows_out"] == 3000
     assert ojala("verify", out).returncode == 0
+
+
+def test_the_exit_codes_are_documented():
+    page = Path(__file__).parents[3].joinpath("docs", "operating.md").read_text()
+    assert all(f"| {code.value} | {code.meaning} |" in page for code in ExitCode)

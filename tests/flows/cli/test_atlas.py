@@ -85,14 +85,14 @@ def test_a_run_of_another_model_has_no_atlas(tmp_path, photometry):
 
 def test_few_embeddings_make_no_atlas(finished, tmp_path):
     result = ask("atlas", finished.run, "--out", tmp_path / "atlas.safetensors")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "an atlas needs 100 to 20,000 embeddings, there are 3" in result.output
     assert not any(tmp_path.iterdir())
 
 
 def test_the_page_asks_for_an_atlas_first(finished, tmp_path):
     result = ask("atlas-page", finished.run, "--out", tmp_path / "page")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert f"ojala atlas {finished.run} --out FILE" in result.output
 
 

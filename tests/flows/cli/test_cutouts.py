@@ -28,5 +28,5 @@ def test_what_is_not_understood_ends_with_an_error_and_nothing_made(tmp_path):
     objects = image_files.write_objects(tmp_path / "objects.csv", {"1": (50.0, 100.0)})
     asked = ["cutouts", str(objects), "--objects", str(objects), "--out", str(tmp_path / "cutouts")]
     result = CliRunner().invoke(app, asked)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert not (tmp_path / "cutouts").exists()

@@ -72,9 +72,9 @@ def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):
     assert "pass  checksums" in again.stdout
 
 
-def test_what_cannot_be_done_ends_with_1_and_says_why(first, photometry):
+def test_what_cannot_be_done_ends_with_the_code_of_its_kind_and_says_why(first, photometry):
     asked = ("--photometry", photometry, "--out", first.out, "--model", "empty")
     nowhere = here("reprocess", *asked, "--region", "cone:1,1,1", "--yes")
-    assert (nowhere.exit_code, "touches none" in nowhere.stderr) == (1, True)
+    assert (nowhere.exit_code, "touches none" in nowhere.stderr) == (2, True)
     unknown = here("publish", "../x", "--out", first.out)
-    assert (unknown.exit_code, "is no name of a run" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "is no name of a run" in unknown.stderr) == (3, True)

@@ -31,5 +31,5 @@ def test_what_is_not_understood_ends_with_an_error_and_nothing_made(tmp_path):
     result = CliRunner().invoke(
         app, ["spectra", str(tmp_path / "README"), "--out", str(tmp_path / "spectra")]
     )
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert not (tmp_path / "spectra").exists()

@@ -56,7 +56,7 @@ def test_magnitudes_come_from_the_photometry_that_the_run_names(finished: Finish
     assert found["magnitudes"] == "photometry"
     assert found["all"]["classes_by_magnitude"][0]["interval"]["middle"] > 10
     gone = validate(finished.run, "--truth", path, "--photometry", tmp_path / "none")
-    assert gone.exit_code == 1
+    assert gone.exit_code == 3
     assert "there is no catalogue at" in gone.output
 
 
@@ -76,12 +76,12 @@ def test_a_truth_that_cannot_be_used_is_refused_with_row_and_column(
     path = tmp_path / "truth.csv"
     path.write_text(text)
     done = validate(finished.out, "--truth", path)
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert complaint in done.output
     assert str(path) in done.output
 
 
 def test_what_is_no_catalogue_is_refused(tmp_path: Path, truth: Path) -> None:
     done = validate(tmp_path, "--truth", truth)
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "is neither a collection, a run nor a catalogue" in done.output

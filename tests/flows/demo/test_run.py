@@ -62,7 +62,7 @@ def test_the_query_that_the_demo_prints_works(demo):
 
 def test_a_second_demo_does_not_overwrite_the_first(demo):
     done = subprocess.run([OJALA, "demo", "--out", str(demo[1])], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "exists" in done.stderr
 
 

@@ -128,7 +128,7 @@ def test_the_command_draws_from_a_catalogue(root, tmp_path):
     assert result.exit_code == 0, result.output
     assert json.loads(result.output)["draws"] == 50
     assert pq.read_table(tmp_path / "draws" / "photometry-00000.parquet").num_rows == 50
-    assert CliRunner().invoke(app, command).exit_code == 1  # a catalogue needs to be told how many
+    assert CliRunner().invoke(app, command).exit_code == 3  # a catalogue needs to be told how many
 
 
 def test_a_training_draws_from_the_spectra_that_are_not_held_out(root):

@@ -10,7 +10,7 @@ import pytest
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.execution import RetryPolicy
 from ojala.pipeline.execution import dispatcher as dispatcher_module
-from ojala.pipeline.execution.clusters import ClusterError
+from ojala.pipeline.execution.clusters import WORKER_TIMEOUT, Cluster, ClusterError
 from ojala.pipeline.execution.dispatcher import Dispatcher
 from ojala.pipeline.execution.retries import TaskQueue
 from ojala.pipeline.inference.adapters.dummy import DummyModel
@@ -105,7 +105,7 @@ def submitted(scheduler, address):
 
 def test_a_worker_gets_as_many_tasks_as_it_has_threads_and_one_more(tasks, clock):
     scheduler = FakeScheduler("a")
-    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    dispatcher = Dispatcher(Cluster(scheduler), TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
     step(dispatcher, clock)
     assert submitted(scheduler, "a") == tasks[: THREADS + 1]
     scheduler.open("a")[0].end()
@@ -116,7 +116,8 @@ def test_a_worker_gets_as_many_tasks_as_it_has_threads_and_one_more(tasks, clock
 
 def test_tasks_of_a_worker_that_died_are_tried_alone_until_the_guilty_one_is_found(tasks, clock):
     scheduler = FakeScheduler("a")
-    dispatcher = Dispatcher(scheduler, TaskQueue(tasks[:4], 1), ModelSpec("empty", ""), RetryPolicy())
+    some = TaskQueue(tasks[:4], 1)
+    dispatcher = Dispatcher(Cluster(scheduler), some, ModelSpec("empty", ""), RetryPolicy())
     step(dispatcher, clock)
     scheduler.addresses = ["b"]  # a died; its nanny has started another
     assert step(dispatcher, clock) == []
@@ -132,9 +133,8 @@ def test_tasks_of_a_worker_that_died_are_tried_alone_until_the_guilty_one_is_fou
 
 def test_behind_a_hung_device_only_the_partition_that_hangs_alone_fails(tasks, clock):
     scheduler = FakeScheduler("a")
-    dispatcher = Dispatcher(
-        scheduler, TaskQueue(tasks[: THREADS + 1], 1), ModelSpec("empty", ""), RetryPolicy(1, seconds=60.0)
-    )
+    policy, some = RetryPolicy(1, seconds=60.0), TaskQueue(tasks[: THREADS + 1], 1)
+    dispatcher = Dispatcher(Cluster(scheduler), some, ModelSpec("empty", ""), policy)
     step(dispatcher, clock)
     assert step(dispatcher, clock, 61.0) == [], "each may hold up the others"
     assert scheduler.restarted.get(timeout=30) == ["a"]
@@ -159,7 +159,7 @@ def test_behind_a_hung_device_only_the_partition_that_hangs_alone_fails(tasks, c
 
 def test_a_worker_that_cannot_make_its_model_ready_gets_nothing(tasks, clock, caplog):
     scheduler = FakeScheduler("a", "b")
-    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
+    dispatcher = Dispatcher(Cluster(scheduler), TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
     list(dispatcher.wait())
     dispatcher._model_loads["a"].end("error", RuntimeError("no C compiler"))
     step(dispatcher, clock)
@@ -170,7 +170,7 @@ def test_a_worker_that_cannot_make_its_model_ready_gets_nothing(tasks, clock, ca
 
 def test_where_no_worker_can_the_run_ends_and_says_why(tasks, clock):
     scheduler = FakeScheduler("a")
-    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
+    dispatcher = Dispatcher(Cluster(scheduler), TaskQueue(tasks, 1), ModelSpec("empty", ""), RetryPolicy())
     list(dispatcher.wait())
     dispatcher._model_loads["a"].end("error", RuntimeError("no C compiler"))
     with pytest.raises(ClusterError, match="no worker can make the model ready: no C compiler"):
@@ -180,7 +180,7 @@ def test_where_no_worker_can_the_run_ends_and_says_why(tasks, clock):
 def test_workers_that_die_one_after_another_before_their_model_is_loaded_end_the_run(tasks, clock):
     scheduler = FakeScheduler("a")
     scheduler.models_load = False
-    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    dispatcher = Dispatcher(Cluster(scheduler), TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
     step(dispatcher, clock)
     for name in "bcd"[: dispatcher_module.MAX_FAILED_STARTS - 1]:
         scheduler.addresses = [name]  # the one before died; its nanny has started another
@@ -192,7 +192,7 @@ def test_workers_that_die_one_after_another_before_their_model_is_loaded_end_the
 
 def test_a_worker_that_loads_its_model_makes_up_for_those_that_did_not(tasks, clock):
     scheduler = FakeScheduler("a")
-    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    dispatcher = Dispatcher(Cluster(scheduler), TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
     for turn in range(3 * dispatcher_module.MAX_FAILED_STARTS):
         scheduler.models_load = turn % dispatcher_module.MAX_FAILED_STARTS == 1
         scheduler.addresses = [f"w{turn}"]
@@ -201,11 +201,50 @@ def test_a_worker_that_loads_its_model_makes_up_for_those_that_did_not(tasks, cl
 
 def test_where_all_workers_have_gone_and_none_comes_the_run_ends_with_advice(tasks, clock):
     scheduler = FakeScheduler("a")
-    dispatcher = Dispatcher(scheduler, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    dispatcher = Dispatcher(Cluster(scheduler), TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
     step(dispatcher, clock)
     scheduler.addresses = []
     step(dispatcher, clock)
     with pytest.raises(
         ClusterError, match="none has come for 300 s: start workers, then give the same command"
     ):
-        step(dispatcher, clock, dispatcher_module.NO_WORKERS_TIMEOUT + 1.0)
+        step(dispatcher, clock, WORKER_TIMEOUT + 1.0)
+
+
+def test_where_no_worker_ever_comes_the_run_ends_with_advice(tasks, clock):
+    cluster = Cluster(FakeScheduler(), first_worker_timeout=50.0)
+    dispatcher = Dispatcher(cluster, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    step(dispatcher, clock)
+    with pytest.raises(ClusterError, match="no worker has come for 50 s: start workers"):
+        step(dispatcher, clock, 51.0)
+
+
+def test_workers_that_dask_gives_up_while_they_start_end_the_run(tasks, clock):
+    cluster = Cluster(FakeScheduler("a"), replace_lost=lambda: 1)
+    cluster.client.models_load = False
+    dispatcher = Dispatcher(cluster, TaskQueue(tasks, 2), ModelSpec("empty", ""), RetryPolicy())
+    step(dispatcher, clock)
+    step(dispatcher, clock)
+    with pytest.raises(ClusterError, match="3 workers in a row died before they had loaded the model"):
+        step(dispatcher, clock)
+
+
+def test_a_receipt_that_never_arrives_is_a_failed_attempt(tasks, clock, monkeypatch):
+    scheduler = FakeScheduler("a")
+    dispatcher = Dispatcher(
+        Cluster(scheduler), TaskQueue(tasks[:1], 2), ModelSpec("empty", ""), RetryPolicy(2)
+    )
+    step(dispatcher, clock)
+
+    def never(self, timeout=None):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(FakeFuture, "result", never)
+    settled = []
+    for _ in range(2):
+        scheduler.open("a")[0].end()
+        settled += step(dispatcher, clock, 40.0) + step(dispatcher, clock, 40.0)
+    (receipt,) = settled
+    assert receipt.status == "failed"
+    assert [attempt.cause for attempt in receipt.attempts] == ["timeout"] * 2
+    assert "its receipt could not be fetched from a: timed out" in receipt.attempts[-1].error

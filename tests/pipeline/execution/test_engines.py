@@ -2,11 +2,16 @@
 
 import os
 import signal
+import socket
+import ssl
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import dask
 import psutil
 import pytest
 from dask.utils import parse_timedelta
+from distributed import Security
 
 from ojala.pipeline.execution import RetryPolicy, clusters, run_tasks
 from ojala.pipeline.execution.clusters import ClusterError
@@ -114,6 +119,43 @@ def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, 
 def test_workers_that_die_while_they_load_the_model_end_the_run(photometry, tmp_path):
     with pytest.raises(ClusterError, match="workers in a row died before they had loaded the model"):
         list(run_tasks(orders(photometry, tmp_path), NeverLoaded("never", ""), engine="local", workers=1))
+
+
+def test_nobody_without_the_certificate_of_the_run_gets_in_and_no_page_is_shown():
+    with clusters.local_processes(1) as cluster:
+        address = cluster.client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        port = int(address.rpartition(":")[2])
+        assert answer(port, cluster.client.security.get_connection_args("client")["ssl_context"])
+        assert not answer(port, Security.temporary().get_connection_args("client")["ssl_context"])
+        assert not answer(port, ssl._create_unverified_context())
+        assert not answer(port, None)
+        words = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+        assert not [line for line in words if "PRIVATE KEY" in line or ".pem" in line]
+        ports = cluster.client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.http_server.port)
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://127.0.0.1:{ports}/json/counts.json", timeout=scaled(5.0))
+
+
+def answer(port, context):
+    """What a scheduler says first to somebody who connects with this TLS context; None: without TLS."""
+    with socket.create_connection(("127.0.0.1", port), timeout=scaled(10.0)) as plain:
+        try:
+            connection = context.wrap_socket(plain) if context else plain
+            connection.sendall(b"no TLS at all, and longer than the head of a message" * 9)
+            return connection.recv(1)
+        except OSError:
+            return b""
+
+
+def test_a_nanny_that_has_given_up_is_replaced(monkeypatch):
+    monkeypatch.setattr(clusters, "REPLACE_AFTER", 0.0)
+    with clusters.local_processes(1) as cluster:
+        assert cluster.replace_lost() == 0
+        (nanny,) = cluster.client.cluster.workers.values()
+        cluster.client.cluster.sync(nanny.close)
+        assert cluster.replace_lost() == 1
+        until(lambda: cluster.client.scheduler_info()["workers"], "a worker in its place")
 
 
 def test_the_nanny_of_a_worker_that_starts_slowly_is_kept():

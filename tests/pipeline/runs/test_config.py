@@ -3,7 +3,8 @@ import os
 
 import pytest
 
-from ojala.pipeline.runs.config import RunConfig, without_credentials
+from ojala.catalogs_schema.urls import redact, without_credentials
+from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.gates import GateLimits
 from ojala.pipeline.runs.resolved import resolve_run
 
@@ -16,7 +17,14 @@ SECRET = "wJalr/XUtnFEMI+K7MDENG"
         (f"s3://AKIA:{SECRET}@bucket/survey", "s3://bucket/survey"),
         ("s3://AKIA:a%2Fb@bucket/survey?token=abc", "s3://bucket/survey"),
         ("https://user:word@host:8080/a@b", "https://host:8080/a@b"),
-        ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("https://host.example:8080/a@b", "https://host.example:8080/a@b"),
+        ("s3://AKIA:12/ab+c@bucket/survey", "s3://bucket/survey"),
+        ("s3://AKIA:a@b/c@bucket/survey", "s3://bucket/survey"),
+        ("https://user:12/ab@host/survey", "https://host/survey"),
+        ("simplecache::s3://AKIA:12/a@bucket/survey", "simplecache::s3://bucket/survey"),
+        ("zip://a.csv::s3://AKIA:a/b@bucket/z.zip", "zip://a.csv::s3://bucket/z.zip"),
+        ("gs://bucket/survey", "gs://bucket/survey"),
+        ("tls://10.0.0.5:8786", "tls://10.0.0.5:8786"),
         ("https://token@host/a", "https://host/a"),
         ("s3://bucket/a@b:c@d", "s3://bucket/a@b:c@d"),
         ("/data/a@b:c@d?e", "/data/a@b:c@d?e"),
@@ -27,6 +35,14 @@ def test_credentials_are_taken_out_of_urls(monkeypatch, url, clean):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "there already")
     assert without_credentials(url) == clean
     assert os.environ["AWS_ACCESS_KEY_ID"] == "there already"
+
+
+def test_no_secret_is_in_a_text_that_is_shown(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "there already")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the environment")
+    text = "FileNotFoundError: 's3://AKIA:12/34@bucket/a' and (simplecache::s3://AKIA:a@b@bucket/c)"
+    assert redact(text) == "FileNotFoundError: 's3://bucket/a' and (simplecache::s3://bucket/c)"
+    assert redact("signature of of the environment is wrong") == "signature of *** is wrong"
 
 
 def test_credentials_go_to_the_environment_and_nowhere_else(monkeypatch):
@@ -41,6 +57,29 @@ def test_credentials_go_to_the_environment_and_nowhere_else(monkeypatch):
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.mark.parametrize(
+    ("toml", "name"),
+    [
+        ("model = ['ojala']", "model"),
+        ("engine = {a = 1}", "engine"),
+        ("device = [1]", "device"),
+        ("weights = 3", "weights"),
+        ("out = ''", "out"),
+        ("photometry = ''", "photometry"),
+        ("partition_seconds = inf", "partition_seconds"),
+        ("workers = 99999999999999999999999", "workers"),
+        ("attempts = 2026-01-01", "attempts"),
+        ("a = " + "[" * 3000 + "]" * 3000, "recursion"),
+        ("[[[", "line 1"),
+    ],
+)
+def test_odd_values_in_a_file_are_refused_by_name(tmp_path, toml, name):
+    (tmp_path / "run.toml").write_text(toml)
+    given = {"photometry": "p", "out": "o"}
+    with pytest.raises(ConfigError, match=rf"run\.toml: .*{name}"):
+        read_config(tmp_path / "run.toml", {k: v for k, v in given.items() if not toml.startswith(k)})
 
 
 def test_a_record_keeps_all_settings_and_gives_them_back():

@@ -29,10 +29,11 @@ def rows(finished):
     return {entry.partition.name: entry.rows for entry in finished.plan.entries}
 
 
-def evaluate(finished, receipts, rows, limits=LIMITS, before=None, **changed):
+def evaluate(finished, receipts, rows, limits=LIMITS, before=None, inputs=None, **changed):
     published = (finished.run, before) if before is not None else None
     record = finished.record.model_copy(update=changed)
-    return evaluate_gates(RunEvidence(finished.run, record, receipts, rows, published), limits)
+    inputs = inputs or {receipt.partition: receipt.ingredients.input_sha256 for receipt in receipts}
+    return evaluate_gates(RunEvidence(finished.run, record, receipts, rows, inputs, published), limits)
 
 
 def judged(*evidence, **options):
@@ -97,6 +98,15 @@ def test_rows_that_do_not_add_up_fail(finished, receipts, rows):
 def test_a_leaf_that_differs_from_its_receipt_fails(finished, receipts, rows):
     gate = judged(finished, changed(receipts[:1]) + receipts[1:], rows)["checksums"]
     assert (gate.outcome, gate.numbers["different"]) == ("fail", len(receipts[0].leaves))
+
+
+def test_an_input_that_changed_fails_but_outside_of_a_region_warns(finished, receipts, rows):
+    swapped = {r.partition: r.ingredients.input_sha256 for r in receipts} | {receipts[0].partition: "0"}
+    gate = judged(finished, receipts, rows, inputs=swapped)["inputs"]
+    assert (gate.outcome, gate.numbers["changed"]) == ("fail", 1)
+    earlier = [receipts[0].model_copy(update={"run_id": "earlier"}), *receipts[1:]]
+    gate = judged(finished, earlier, rows, inputs=swapped, region="tiles:5/1")["inputs"]
+    assert (gate.outcome, gate.numbers["changed_outside_region"]) == ("warn", 1)
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.2, "warn"), (0.9, "fail")])

@@ -1,10 +1,13 @@
 """Publishing, rolling back and reprocessing: what readers see, and what is never touched again."""
 
+import json
 import os
 import shutil
 from functools import partial
 
+import duckdb
 import lsdb
+import polars
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -50,8 +53,8 @@ def anew(config):
     return config.model_copy(update={"batch_size": config.batch_size + 1})
 
 
-def reprocess(config, region):
-    plan = plan_run(config, parse_region(region))
+def reprocess(config, region=None):
+    plan = plan_run(config, parse_region(region) if region else None)
     survey_run.begin(plan)
     for _ in survey_run.execute(plan):
         pass
@@ -108,6 +111,69 @@ def test_what_was_rolled_back_is_not_published_again_by_itself(config, first):
     assert pointers(first.out) == {"ojala": first.plan.run_id}
     publish_run(first.out, second.plan.run_id)
     assert not was_rolled_back(first.out, second.plan.run_id)
+
+
+def leaves_published(out):
+    """Rows and runs of the published leaves, as DuckDB, Polars, pyarrow and the manifest find them."""
+    pattern = f"{out}/published/ojala/dataset/**/*.parquet"
+    (by_duckdb,) = duckdb.sql(f"SELECT count(*), count(DISTINCT object_id) FROM '{pattern}'").fetchall()
+    by_polars = polars.scan_parquet(pattern).select("object_id").collect()
+    by_pyarrow = ds.dataset(f"{out}/published/ojala/dataset", format="parquet")
+    manifest = json.loads((out / "published.json").read_text())["ojala"]
+    rows = {*by_duckdb, by_polars.height, by_polars["object_id"].n_unique(), by_pyarrow.count_rows()}
+    rows.add(sum(pq.read_metadata((out / leaf).path).num_rows for leaf in manifest["leaves"]))
+    return rows, {run_of_leaf(out / leaf) for leaf in manifest["leaves"]} | {
+        run_of_leaf(UPath(leaf)) for leaf in by_pyarrow.files
+    }
+
+
+def test_one_path_and_one_manifest_lead_every_reader_to_the_published_leaves(config, first):
+    assert leaves_published(first.out) == ({300}, {first.plan.run_id})
+    second = carry_through(anew(config))
+    assert leaves_published(first.out) == ({300}, {second.plan.run_id})
+    rollback(first.out, "ojala")
+    assert leaves_published(first.out) == ({300}, {first.plan.run_id})
+    assert len([*first.out.glob(".published-*")]) == 1, "former links do not stay"
+    (first.out / "published").unlink()
+    assert [damage.file for damage in verify(first.out)] == []
+    (first.out / "published.json").write_text("{}")
+    assert [damage.file for damage in verify(first.out)] == [f"{first.out}/published.json"]
+    publish_run(first.out, first.plan.run_id)
+    assert leaves_published(first.out) == ({300}, {first.plan.run_id})
+
+
+def test_input_that_is_swapped_after_the_last_partition_is_not_published(config, first, tmp_path):
+    other = tmp_path / "swapped"
+    shutil.copytree(config.photometry, other)
+    run = reprocess(anew(config).model_copy(update={"photometry": str(other)}))
+    leaf = next(iter(sorted(UPath(other).rglob("Npix=*.parquet"), key=str)))
+    content = leaf.read_bytes()
+    leaf.write_bytes(content[:-1] + b"!")
+    with pytest.raises(GateError, match=r"inputs: the input of 1 partitions .* makes these partitions anew"):
+        publish_run(run.out, run.plan.run_id, again=True)
+    leaf.write_bytes(content)
+    listing = (UPath(other) / "leaves.csv").read_text()
+    (UPath(other) / "leaves.csv").write_text(listing.replace(listing.split()[1][-64:], "1" * 64))
+    (damage,) = verify(run.run)
+    assert damage.problem == f"not the input that run {run.plan.run_id} was made from: run it again"
+
+
+def test_a_leaf_whose_damage_a_gate_found_is_mended_by_the_same_command(config):
+    plan = plan_run(config)
+    survey_run.begin(plan)
+    for _ in survey_run.execute(plan):
+        pass
+    survey_run.make_catalogues(plan)
+    leaf = next(iter(sorted((plan.folder / "ojala").rglob("Npix=*.parquet"), key=str)))
+    stat = os.stat(leaf.path)
+    leaf.write_bytes(leaf.read_bytes()[:-1] + b"!")
+    os.utime(leaf.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    survey_run.assess(plan.resolved, plan.run_id)
+    with pytest.raises(GateError, match="checksums: 1 of"):
+        survey_run.publish(plan)
+    mended = carry_through(config)
+    assert [entry.state for entry in mended.plan.to_do] == ["damaged"]
+    assert list(verify(mended.out)) == []
 
 
 @pytest.mark.parametrize("what", ["publish", "rollback"])
@@ -291,6 +357,9 @@ def test_releases_are_listed_with_what_they_are(config, first):
     assert (one.rows, one.partitions, one.missing) == (300, len(first.plan.entries), 0)
     assert one.bytes == sum((first.run / r.leaves[0].path).stat().st_size for r in all_receipts(first.run))
     assert (two.status, two.published) == ("damaged", "published")
+    third = plan_run(anew(config))
+    survey_run.begin(third)
+    assert releases(first.out)[-1].status == "interrupted"
 
 
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "..", "", "a/b"])

@@ -164,6 +164,17 @@ def test_whoever_lost_the_lock_notices_and_leaves_the_new_owner_alone(out):
     assert file_of(out).exists()
 
 
+def test_what_killed_processes_left_of_their_locks_is_removed(out):
+    folder = Path(out.path, "locks")
+    folder.mkdir()
+    for name in (".ojala.lock.0123.tmp", ".ojala.lock.0a1b2c3d", "ojala.lock.0011223344556677"):
+        (folder / name).touch()
+    (folder / ".avis.lock.0123.tmp").touch()
+    with hold(out, "ojala"):
+        pass
+    assert {path.name for path in folder.iterdir()} == {"ojala.lock.guard", ".avis.lock.0123.tmp"}
+
+
 def test_a_torn_lock_is_taken_over(out):
     file_of(out).parent.mkdir()
     file_of(out).write_bytes(b'{"name": "oj')

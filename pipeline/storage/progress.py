@@ -1,0 +1,136 @@
+"""Progress of a command: its messages, a line at least every 30 seconds of waiting, and the log of a run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from upath import UPath
+
+from ojala.catalogs_schema.urls import redact
+from ojala.pipeline.storage.files import is_local, write_whole
+
+RUN_LOG = "run.log"
+"""Log of a run, in its folder: messages, warnings and heartbeats of every start."""
+
+INTERVAL = 30.0
+"""Longest time without a message while a command is at work [s]."""
+
+Listener = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
+_listeners: list[Listener] = []
+
+
+class _Clock:
+    """State of the work, and the times of its begin and of the last message [s]."""
+
+    state = ""
+    since = 0.0
+    last = 0.0
+
+
+def report(text: str) -> None:
+    """Report a step of the work; it is also its state until the next one."""
+    state(text)
+    _say(text)
+    _log.info(text)
+
+
+def state(text: str) -> None:
+    """Set the state of the work, which is shown when nothing else is reported for `INTERVAL`."""
+    if text != _Clock.state:
+        _Clock.state, _Clock.since = text, time.monotonic()
+
+
+def _say(text: str) -> None:
+    _Clock.last = time.monotonic()
+    for listener in _listeners:
+        listener(text)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Pass all messages inside the block to a function."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+@contextmanager
+def heartbeat(first: str) -> Iterator[None]:
+    """Repeat the state of the work inside the block whenever `INTERVAL` passes without a message.
+
+    Parameters
+    ----------
+    first : str
+        State until one is reported.
+    """
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(max(0.01, _Clock.last + INTERVAL - time.monotonic())):
+            now = time.monotonic()
+            if now - _Clock.last >= INTERVAL:
+                _say(f"{_Clock.state} (for {now - _Clock.since:.0f} s)")
+
+    state(first)
+    _Clock.last = time.monotonic()
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def log_to(path: UPath) -> Iterator[None]:
+    """Append messages and warnings inside the block to a file, each line with its UTC time.
+
+    A file that cannot be written is left as it is: the log is no reason to stop.
+    """
+    earlier = ""
+    if not is_local(path):  # an object is written as a whole
+        with suppress(OSError):
+            earlier = path.read_text()
+    lines = [earlier]
+
+    def append(text: str) -> None:
+        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {redact(text)}\n"
+        with suppress(OSError):
+            if is_local(path):
+                with Path(path.path).open("a") as file:
+                    file.write(line)
+            else:
+                lines.append(line)
+                write_whole(path, "".join(lines).encode())
+
+    handler = _Warnings(append)
+    logger = logging.getLogger("ojala")
+    logger.addHandler(handler)
+    try:
+        with listening(append):
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    """Passes warnings and errors of the program to a function."""
+
+    def __init__(self, append: Listener) -> None:
+        super().__init__(logging.WARNING)
+        self._append = append
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record on; called by `logging`."""
+        self._append(f"{record.levelname.lower()}: {record.getMessage()}")
