@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.real_objects import SURVEY_DEPTH, observe_spectra
 from ojala.flows.mocks.stellar_corrections import fold_of
-from ojala.models.checkpoint import WEIGHTS_FOLDER
+from ojala.models import WEIGHTS_FOLDER
 from ojala.models.evaluation.metrics import NMAD
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.quantities import CLASSES

@@ -20,7 +20,7 @@ from upath import UPath
 from ojala.catalogs_schema.bands import BY_NAME, REFERENCE_BAND
 from ojala.catalogs_schema.ojala import PDF_COLUMNS, PDF_STEP
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
-from ojala.models.evaluation.bootstrap import of_objects
+from ojala.models.evaluation.bootstrap import bootstrap_objects
 from ojala.models.evaluation.metrics import IQR, NMAD, redshift_measures
 from ojala.pipeline.quality.validation.predictions import ab_magnitude
 from ojala.pipeline.quality.validation.result import (
@@ -241,7 +241,7 @@ def _achieved(
         chosen &= (known.i_mag >= low) & (known.i_mag < high)
     if chosen.sum() < FEWEST:
         return None
-    found = of_objects(redshift_measures, known.z[chosen], truth[chosen])
+    found = bootstrap_objects(redshift_measures, known.z[chosen], truth[chosen])
     return Achieved(**{name: measure(found[name]) for name in Achieved.model_fields})
 
 
