@@ -86,7 +86,9 @@ def write_report(
     shown["truth"] = None
     if truth:
         rows = int(totals.rows_out[totals.done].sum())
-        matched = match_truth(truth, predictions_for(truth, folder / record.main, run.source, done), rows)
+        names = record.adapter.column_names
+        found = predictions_for(truth, folder / record.main, run.source, done, names)
+        matched = match_truth(truth, found, rows)
         validation = validate(truth, matched, str(folder / record.main))
         numbers["truth"] = validation.model_dump(mode="json")
         shown["truth"] = truth_section(matched, validation)
