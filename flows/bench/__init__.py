@@ -45,8 +45,8 @@ class Sizes:
         No further turn begins that would end later than this, so that there may be fewer.
     rows, tile_rows : int
         Rows of the flow, and most of one partition.
-    network_rows, reference_rows : int
-        Rows that each process gives to the network at a turn, and in the reference's way.
+    network_rows, published_rows : int
+        Rows that each process gives to the network at a turn, and to the published one in either way.
     small_rows : int
         Rows in partitions of `SMALL_ROWS` for what a partition costs without a network.
     spectra : int
@@ -66,7 +66,7 @@ class Sizes:
     rows: int
     tile_rows: int
     network_rows: int
-    reference_rows: int
+    published_rows: int
     small_rows: int
     spectra: int
     seconds: float
@@ -78,7 +78,7 @@ class Sizes:
 FULL = Sizes(5, 60.0, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
 """Some ten minutes on two free cores."""
 
-QUICK = Sizes(3, 1.5, 1_000, 250, 256, 64, 600, 16, 0.05, 64 << 20, False, ())
+QUICK = Sizes(3, 1.5, 1_000, 250, 256, 128, 600, 16, 0.05, 64 << 20, False, ())
 """Two minutes at most, without compiling and memory; on a busy machine fewer turns."""
 
 
@@ -148,6 +148,7 @@ def bench(
         },
         forward={name.removeprefix("forward "): of[name] for name in of if name.startswith("forward")},
         predict={p: of[f"predict {p}"] for p in machine.precisions()},
+        published=of["published"],
         reference=of["reference"],
         compile_seconds=compiling[0],
         compile_again_seconds=compiling[1],
@@ -221,7 +222,8 @@ def _measure_network(team: ProcessPool, root: str, sizes: Sizes, turns: Turns) -
             rate = team.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
             turns[f"forward {precision} {how}"].append(rate)
         turns[f"predict {precision}"].append(team.rate(network.predict, root, sizes.network_rows, precision))
-    turns["reference"].append(team.rate(network.serve_as_published, root, sizes.reference_rows))
+    turns["published"].append(team.rate(network.forward_published, root, sizes.published_rows))
+    turns["reference"].append(team.rate(network.serve_as_published, root, sizes.published_rows))
 
 
 def _measure_leaves(team: ProcessPool, root: str, folder: Path, sizes: Sizes, turns: Turns) -> None:

@@ -139,6 +139,7 @@ class PublishedOjala(nn.Module):
     scale: Tensor
     position: Tensor
     is_narrow: Tensor
+    meta: Tensor
 
     def __init__(self, config: PublishedConfig, *, wavelength_bias: bool = False) -> None:
         super().__init__()
@@ -152,6 +153,7 @@ class PublishedOjala(nn.Module):
             "scale": torch.tensor(config.scale, dtype=torch.float64).float(),
             "position": position,
             "is_narrow": is_narrow,
+            "meta": torch.stack([position, torch.ones_like(position), is_narrow.float()], dim=-1),
         }.items():
             self.register_buffer(name, constant, persistent=False)
         tokens = len(config.vocabulary) + 1
@@ -202,8 +204,7 @@ class PublishedOjala(nn.Module):
 
     def embed(self, standardised: Tensor) -> Tensor:
         """Embeddings (N, 60, 128) of standardised values (N, 60)."""
-        meta = torch.stack([self.position, torch.ones_like(self.position), self.is_narrow.float()], dim=-1)
-        gate = self.embeddings[self.input_ids] + self.meta_mlp(meta)
+        gate = self.embeddings[self.input_ids] + self.meta_mlp(self.meta)
         return nn.functional.gelu(gate * standardised[..., None] + self.offsets[self.input_ids])
 
     def encode(self, x: Tensor, valid: Tensor) -> Tensor:
