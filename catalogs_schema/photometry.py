@@ -119,3 +119,6 @@ PHOTOMETRY = Contract(
     ),
 )
 """Photometry of a survey, one scalar column per band."""
+
+LATER_COLUMNS: tuple[str, ...] = (_KRON.name, _KRON_ERROR.name)
+"""Columns that catalogues of the contract 1.0 do not have; they are nullable, and nothing else needs them."""

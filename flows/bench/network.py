@@ -113,7 +113,7 @@ def published_inputs(root: str, rows: int) -> Tensor:
 def forward_published(root: str, rows: int) -> tuple[float, float]:
     """The published network as this program serves it: all answers from one pass; single precision."""
     network, size = published_network(), PublishedAdapter.cpu_batch
-    parts = published_inputs(root, rows // size * size).split(size)
+    parts = torch.split(published_inputs(root, rows // size * size), size)
     network(parts[0])
     begin = time.perf_counter()
     for part in parts:
@@ -125,7 +125,7 @@ def forward_published(root: str, rows: int) -> tuple[float, float]:
 def serve_as_published(root: str, rows: int) -> tuple[float, float]:
     """The published network in its authors' way: see `one_request_at_a_time`; single precision, eager."""
     network = published_network()
-    parts = published_inputs(root, rows // REFERENCE_BATCH * REFERENCE_BATCH).split(REFERENCE_BATCH)
+    parts = torch.split(published_inputs(root, rows // REFERENCE_BATCH * REFERENCE_BATCH), REFERENCE_BATCH)
     one_request_at_a_time(network, parts[0])
     begin = time.perf_counter()
     for part in parts:

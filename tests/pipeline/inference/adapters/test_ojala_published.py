@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
+import ojala
 from ojala.catalogs_schema.bands import BANDS, MODEL_BANDS
 from ojala.catalogs_schema.ojala_published import DISTINCT, OJALA_PUBLISHED, PublishedFlag
 from ojala.models.ojala_published import Predictor, convert
@@ -204,3 +205,12 @@ def test_a_catalogue_of_the_older_contract_is_read():
     inputs = ADAPTERS["ojala-published"].read_inputs(table)
     assert np.isnan(inputs.kron).all()
     assert inputs.flux.shape == (3, len(MODEL_BANDS))
+
+
+def test_tables_in_memory_are_predicted_also_those_of_the_older_contract(photometry, weights, finished):
+    source = rows_of(photometry)
+    predictor = ojala.Predictor.load("ojala-published", weights=weights)
+    made, stored = predictor.predict(source), rows_of(finished.run / "ojala_published")
+    np.testing.assert_allclose(made["Z_GAL"].to_numpy(), stored["Z_GAL"].to_numpy(), rtol=1e-3, atol=1e-4)
+    older = predictor.predict(source.drop_columns(["flux_isdss_auto", "flux_isdss_auto_err"]))
+    assert (older["flags"].to_numpy() & PublishedFlag.NO_KRON_FLUX).all()
