@@ -10,7 +10,7 @@ scaled to the SFD map as used by the Legacy Surveys, those of WISE from Fitzpatr
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class System(enum.StrEnum):
@@ -160,3 +160,6 @@ REFERENCE_BAND = "iSDSS"
 
 BY_NAME: dict[str, Band] = {band.name: band for band in BANDS}
 """Bands by name."""
+
+KRON_BAND = replace(BY_NAME[REFERENCE_BAND], name=f"{REFERENCE_BAND}_auto")
+"""The Kron (AUTO) flux in the detection band, a column of the photometry beside those of the bands."""

@@ -8,6 +8,7 @@ from ojala.catalogs_schema.avis import AVIS
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.cutouts import CUTOUTS
 from ojala.catalogs_schema.ojala import OJALA, OJALA_BANDS, OJALA_VECTORS, PUBLISHED_NAMES
+from ojala.catalogs_schema.ojala_published import OJALA_PUBLISHED
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.receipt import RECEIPT_VERSION, Receipt
 from ojala.catalogs_schema.specpt import SPECPT, SPECPT_SPECTRA
@@ -19,6 +20,7 @@ CONTRACTS: tuple[Contract, ...] = (
     OJALA,
     OJALA_VECTORS,
     OJALA_BANDS,
+    OJALA_PUBLISHED,
     SPECTRA,
     SPECPT,
     SPECPT_SPECTRA,
@@ -88,7 +90,10 @@ def _published() -> str:
         "## Names in the published OJALÁ catalogue\n\nThe catalogue published with arXiv:2604.00661 uses "
         "other names. Its `_ERR` of quantities other than redshift is the scale of a Student-t "
         "distribution with three degrees of freedom; ours is 1.197 times the scale, the half-width of "
-        "the central 68.3 % interval.\n"
+        "the central 68.3 % interval. Its `L_HALPHA_CORR` is in erg/s, ours the logarithm; its quantities "
+        "are given for every object, ours where the probability of their class is at least 0.01. The product "
+        "`ojala_published` has the published columns under their names; `ojala export csv --published` "
+        "writes the published file.\n"
     )
     rows = [(f"`{theirs}`", f"`{ours}`") for theirs, ours in PUBLISHED_NAMES.items()]
     return head + "\n" + _table(("published", "here"), rows)

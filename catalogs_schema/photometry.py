@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 
-from ojala.catalogs_schema.bands import BANDS, Band, System
+from ojala.catalogs_schema.bands import BANDS, KRON_BAND, Band, System
 from ojala.catalogs_schema.contract import NONE, Column, Contract
 
 MORPH_TYPES: tuple[str, ...] = (NONE, "PSF", "REX", "EXP", "DEV", "SER", "COMP", "SIMP", "DUP")
@@ -82,9 +84,11 @@ def _flux_columns(band: Band) -> tuple[Column, Column]:
     )
 
 
+_KRON, _KRON_ERROR = _flux_columns(KRON_BAND)
+
 PHOTOMETRY = Contract(
     name="photometry",
-    version="1.0.0",
+    version="1.1.0",
     title="Photometry",
     description=(
         "One row is one object of the survey's dual-mode catalogue with its flux densities, not corrected "
@@ -106,6 +110,15 @@ PHOTOMETRY = Contract(
         Column("flags", pa.int32(), "", "meta.code.qual", "SExtractor flags of the detection band"),
         Column("mask_flags", pa.int32(), "", "meta.code.qual", "mask flags of the survey; 0 is unmasked"),
         *(column for band in BANDS for column in _flux_columns(band)),
+        replace(
+            _KRON,
+            description="flux density f_nu (AB) in J-PAS iSDSS within the Kron aperture (AUTO), which "
+            "scales line fluxes; null where not measured",
+        ),
+        _KRON_ERROR,
     ),
 )
 """Photometry of a survey, one scalar column per band."""
+
+LATER_COLUMNS: tuple[str, ...] = (_KRON.name, _KRON_ERROR.name)
+"""Columns that catalogues of the contract 1.0 do not have; they are nullable, and nothing else needs them."""

@@ -49,8 +49,8 @@ class Sizes:
         Time limit; turns that would exceed it are left out.
     rows, tile_rows : int
         Rows of the flow, and largest partition.
-    network_rows, reference_rows : int
-        Rows per process and turn of the network, and of the published way of serving.
+    network_rows, published_rows : int
+        Rows per process and turn of the network, and of the published network in either way of serving.
     small_rows : int
         Rows in partitions of `SMALL_ROWS`.
     spectra : int
@@ -70,7 +70,7 @@ class Sizes:
     rows: int
     tile_rows: int
     network_rows: int
-    reference_rows: int
+    published_rows: int
     small_rows: int
     spectra: int
     seconds: float
@@ -82,8 +82,8 @@ class Sizes:
 FULL = Sizes(5, 60.0, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
 """Ten minutes on two free cores."""
 
-QUICK = Sizes(3, 1.5, 1_000, 250, 256, 64, 600, 16, 0.05, 64 << 20, False, ())
-"""Two minutes at most, without compilation and memory."""
+QUICK = Sizes(3, 1.5, 1_000, 250, 256, 128, 600, 16, 0.05, 64 << 20, False, ())
+"""Two minutes at most, without compilation and memory; on a busy machine fewer turns."""
 
 
 def bench(
@@ -153,6 +153,7 @@ def bench(
         forward={name.removeprefix("forward "): of[name] for name in of if name.startswith("forward")},
         predict={p: of[f"predict {p}"] for p in machine.precisions()},
         predict_with_bands={p: of[f"bands {p}"] for p in machine.precisions() if f"bands {p}" in of},
+        published=of["published"],
         reference=of["reference"],
         compile_seconds=compiling[0],
         compile_again_seconds=compiling[1],
@@ -229,7 +230,8 @@ def _measure_network(pool: ProcessPool, root: str, sizes: Sizes, turns: Turns) -
         if network.predicts_bands():
             rows = max(network.predictor(precision).batch_size, sizes.network_rows // BANDS_SHARE)
             turns[f"bands {precision}"].append(pool.rate(network.predict, root, rows, precision, True))
-    turns["reference"].append(pool.rate(network.serve_as_published, root, sizes.reference_rows))
+    turns["published"].append(pool.rate(network.forward_published, root, sizes.published_rows))
+    turns["reference"].append(pool.rate(network.serve_as_published, root, sizes.published_rows))
 
 
 def _measure_leaves(pool: ProcessPool, root: str, folder: Path, sizes: Sizes, turns: Turns) -> None:

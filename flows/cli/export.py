@@ -1,4 +1,4 @@
-"""Commands that write a release in formats of other tools: export pdf."""
+"""Commands that write a release in formats of other tools: export pdf, export csv."""
 
 from __future__ import annotations
 
@@ -60,3 +60,38 @@ def export_pdf(
         f"{made.without:,} rows have none"
     )
     echo(text, {"file": to, "form": form.value, **asdict(made)}, as_json)
+
+
+@export.command("csv")
+def export_csv(
+    out: Annotated[str, typer.Argument(help="Collection with the runs.")],
+    to: Annotated[str, typer.Option(help="File to write; gzipped where its name ends in .gz.")],
+    published: Annotated[
+        bool, typer.Option("--published", help="Write the columns of the published OJALA catalogue.")
+    ] = False,
+    table: Annotated[
+        str | None,
+        typer.Option("--input", help="The authors' input table (CSV), whose columns are passed on."),
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Run; default: the published one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run of the model ojala-published as the file that the authors write.
+
+    With `--input` all columns of their table are passed on, in its order; without it key, position, ratios
+    and magnitudes follow from the photometry of the run. 53 columns are added, nine of them a second time.
+    """
+    from ojala.pipeline.runs.published_csv import PublishedCsvError, export_published
+
+    if not published:
+        raise PublishedCsvError(
+            "only the published columns are written as CSV: give --published; the leaves of every product "
+            "are Parquet files that other tools read"
+        )
+    made = export_published(UPath(out), UPath(to), run, UPath(table) if table else None)
+    echo(
+        f"{to}: {made.rows:,} rows and {made.columns} columns of run {made.run_id}, "
+        f"{made.bytes / 2**20:,.1f} MiB",
+        {"file": to, **asdict(made)},
+        as_json,
+    )

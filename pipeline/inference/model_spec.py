@@ -38,6 +38,8 @@ class ModelSpec:
         Whether predictions include the flux in each band.
     assets : tuple of (str, str), or None
         Role and SHA-256 of all files that the loaded model must be made from; None if any will do.
+    options : tuple of str
+        Choices among the adapter's ``options``, ``NAME=VALUE`` each, other than the defaults.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelSpec:
     extended: bool = True
     bands: bool = False
     assets: tuple[tuple[str, str], ...] | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def adapter(self) -> ModelAdapter[Any]:
@@ -62,6 +65,11 @@ class ModelSpec:
             If there is no model of that name.
         """
         return ADAPTERS.find(self.name)
+
+    @property
+    def chosen_options(self) -> dict[str, str]:
+        """`options` by name."""
+        return dict(option.split("=", 1) for option in self.options)
 
     def load(self) -> Model:
         """Load the model.

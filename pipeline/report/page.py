@@ -93,7 +93,8 @@ def write_report(
     pdfs = _pdfs_of(run, folder)
     if truth:
         rows = int(totals.rows_out[totals.done].sum())
-        predictions = predictions_for(truth, folder / record.main, run.source, done)
+        names = record.adapter.column_names
+        predictions = predictions_for(truth, folder / record.main, run.source, done, names)
         pdf = pdfs_for(predictions, pdfs, done) if pdfs else None
         matched = match_truth(truth, predictions, rows, pdf)
         validation = validate(truth, matched, str(folder / record.main))

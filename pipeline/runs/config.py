@@ -65,6 +65,9 @@ class RunConfig(BaseModel):
         default="",
         description="atlas that AVIS places embeddings in; empty: the one next to the weights, if any",
     )
+    options: tuple[str, ...] = Field(
+        default=(), description="choice of the model's own, NAME=VALUE; defaults are in its data model"
+    )
     engine: str = Field(
         default="local",
         description="where partitions are processed: one of " + ", ".join(ENGINES),
@@ -136,6 +139,21 @@ class RunConfig(BaseModel):
     @classmethod
     def _check_model(cls, name: str) -> str:
         return ADAPTERS.find(name).name
+
+    @model_validator(mode="after")
+    def _check_options(self) -> RunConfig:
+        known = self.adapter.options
+        for option in self.options:
+            name, _, value = option.partition("=")
+            if value not in known.get(name, ()):
+                choices = "; ".join(f"{one}={' or '.join(values)}" for one, values in known.items())
+                raise ValueError(
+                    f"model {self.model} has no option {option!r}: "
+                    + (f"choose from {choices}" if known else "leave --option out")
+                )
+        if len({option.partition("=")[0] for option in self.options}) < len(self.options):
+            raise ValueError(f"an option is given twice: {', '.join(self.options)}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -215,7 +233,12 @@ class RunConfig(BaseModel):
             atlas=self.atlas,
             extended=self.vectors,
             bands=self.bands,
+            options=tuple(sorted(option for option in self.options if not self._is_default(option))),
         )
+
+    def _is_default(self, option: str) -> bool:
+        name, _, value = option.partition("=")
+        return self.adapter.options[name][0] == value
 
     def absolute(self) -> RunConfig:
         """The same with absolute paths, which hold in whatever folder a later command is given."""
@@ -225,17 +248,21 @@ class RunConfig(BaseModel):
     def to_record(self) -> dict[str, str | int | float | bool | None]:
         """All settings by name, nested ones as ``gates.few_rows`` and ``heads.0``: the form in records."""
         settings = self.model_dump()
-        heads, gates = settings.pop("heads"), settings.pop("gates")
-        settings |= {f"heads.{k}": head for k, head in enumerate(heads)}
+        gates = settings.pop("gates")
+        for name in ("heads", "options"):
+            settings |= {f"{name}.{k}": value for k, value in enumerate(settings.pop(name))}
         return settings | {f"gates.{name}": value for name, value in gates.items()}
 
     @classmethod
     def from_record(cls, settings: Mapping[str, object]) -> RunConfig:
         """The configuration in a record; settings that this version does not have are left out."""
         gates = {name.removeprefix("gates."): v for name, v in settings.items() if name.startswith("gates.")}
-        heads = [value for name, value in settings.items() if name.startswith("heads.")]
+        lists = {
+            kind: [value for name, value in settings.items() if name.startswith(f"{kind}.")]
+            for kind in ("heads", "options")
+        }
         kept = {name: value for name, value in settings.items() if name in cls.model_fields}
-        return cls.model_validate(kept | {"heads": heads, "gates": GateLimits.known(gates)})
+        return cls.model_validate(kept | lists | {"gates": GateLimits.known(gates)})
 
 
 def _absolute(path: str | None) -> str | None:

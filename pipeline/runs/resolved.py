@@ -119,7 +119,9 @@ def resolve_run(config: RunConfig) -> ResolvedRun:
     """
     config = config.absolute()
     files = [Path(path) for path in (config.weights, config.atlas, *config.heads) if path]
-    siblings = sorted(Path(config.weights).parent.glob("*.safetensors")) if config.weights else []
+    beside = Path(config.weights).parent
+    kinds = ("*.safetensors", "*.json") if config.weights else ()
+    siblings = sorted(file for kind in kinds for file in beside.glob(kind))
     return _resolve(config, tuple(_stat(file) for file in (*files, *siblings)))
 
 
@@ -130,7 +132,7 @@ def _resolve(config: RunConfig, files: tuple[tuple[str, int, int], ...]) -> Reso
     assets = {asset.role: asset.sha256 for asset in spec.read_assets()}
     heads = adapter.heads(spec, assets[WEIGHTS])
     contracts = adapter.products(extended=config.vectors, bands=config.bands, heads=heads)
-    settings = {
+    settings: dict[str, object] = {
         "model": config.model,
         "device": config.device,
         "precision": config.precision,
@@ -138,6 +140,8 @@ def _resolve(config: RunConfig, files: tuple[tuple[str, int, int], ...]) -> Reso
         "products": [contract.name for contract in contracts],
         "assets": {role: sha256 for role, sha256 in assets.items() if role != WEIGHTS},
     }
+    if spec.options:
+        settings["options"] = list(spec.options)
     return ResolvedRun(
         config=config,
         spec=replace(spec, sha256=assets[WEIGHTS], assets=tuple(assets.items())),

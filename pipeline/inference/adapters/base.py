@@ -146,6 +146,11 @@ class ModelAdapter(ABC, Generic[Inputs]):
     validation : tuple of str or None
         Columns of the main product that a table of true values can judge (``class``, ``z``, ...); None where
         none can, and ``--truth`` is refused before the run.
+    options : mapping of str to tuple of str
+        Choices of a run that are this model's own (``--option NAME=VALUE``), the default of each first.
+    column_names : mapping of str to str
+        Names in the main product of ``class``, ``p_galaxy``, ``z_gal`` and whatever else `validation` names,
+        where they are others.
     report_sections : tuple of str
         Sections of the report besides those of every run, in order: of ``spectra`` (redshifts beside those
         of the surveys), ``reconstructions`` and ``atlas``.
@@ -166,6 +171,8 @@ class ModelAdapter(ABC, Generic[Inputs]):
     gpu_batch: ClassVar[int] = 256
     bf16_on_cpu: ClassVar[bool] = False
     validation: ClassVar[tuple[str, ...] | None] = None
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    column_names: ClassVar[Mapping[str, str]] = {}
     report_sections: ClassVar[tuple[str, ...]] = ()
 
     @property

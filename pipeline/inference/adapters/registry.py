@@ -68,6 +68,8 @@ class AdapterRegistry(Mapping[str, ModelAdapter[Any]]):
 ADAPTERS = AdapterRegistry(
     {
         "ojala": "ojala.pipeline.inference.adapters.ojala:OjalaAdapter",
+        "ojala-published": "ojala.pipeline.inference.adapters.ojala_published:PublishedAdapter",
+        "ojala-published-bias": "ojala.pipeline.inference.adapters.ojala_published:PublishedBiasAdapter",
         "empty": "ojala.pipeline.inference.adapters.dummy:DummyAdapter",
         "specpt": "ojala.pipeline.inference.adapters.specpt:SpecPTAdapter",
         "spectral-tokenizer": "ojala.pipeline.inference.adapters.spectral_tokenizer:SpectralTokenizerAdapter",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ojala.catalogs_schema.contract import NONE, Column, Contract
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
@@ -67,18 +68,24 @@ def build_table(
 def _bounded(
     contract: Contract, predictions: Mapping[str, np.ndarray | pa.Array]
 ) -> tuple[dict[str, pa.Array], np.ndarray]:
-    """Single-precision columns with null for NaN and for values out of range; rows that have the latter.
+    """Columns of numbers with null for NaN and for values out of range; rows that have the latter."""
+    single, outside = _bounded_of_type(contract, predictions, pa.float32())
+    double, further = _bounded_of_type(contract, predictions, pa.float64())
+    return single | double, outside | further
 
-    All columns at once: in a small partition each call costs more than its rows.
-    """
-    columns = [c for c in contract if pa.types.is_float32(c.type) and c.name in predictions]
+
+def _bounded_of_type(
+    contract: Contract, predictions: Mapping[str, np.ndarray | pa.Array], kind: pa.DataType
+) -> tuple[dict[str, pa.Array], np.ndarray]:
+    """The same of one type, all columns at once: in a small partition each call costs more than its rows."""
+    columns = [c for c in contract if c.type == kind and c.name in predictions]
     if not columns:
         return {}, np.zeros(1, bool)
     block = np.stack([np.asarray(predictions[c.name], np.float64) for c in columns])
     low = np.array([[-np.inf if c.minimum is None else c.minimum] for c in columns])
     high = np.array([[np.inf if c.maximum is None else c.maximum] for c in columns])
     with np.errstate(over="ignore"):
-        narrow = block.astype(np.float32)
+        narrow = block.astype(kind.to_pandas_dtype())
     outside = ~(np.isfinite(narrow) & (narrow >= low) & (narrow <= high))
     arrays = {c.name: pa.array(narrow[i], mask=outside[i]) for i, c in enumerate(columns)}
     return arrays, np.asarray((~np.isnan(block) & outside).any(axis=0))
@@ -90,6 +97,33 @@ def _array(column: Column, values: np.ndarray | pa.Array) -> pa.Array:
         flat = np.ascontiguousarray(values, dtype=element.to_pandas_dtype()).reshape(-1)
         return pa.FixedSizeListArray.from_arrays(pa.array(flat, element), width)
     return values if isinstance(values, pa.Array) else pa.array(values, column.type)
+
+
+def with_common_names(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """A product whose columns have names of their own, under those that all products share.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        N rows of a main product, or some of its columns.
+    names : mapping of str to str
+        `ModelAdapter.column_names`; empty for a product that has the common names.
+
+    Returns
+    -------
+    pyarrow.Table
+        The same rows. Where the product has redshifts for each class alone, ``z`` and ``z_err`` are those of
+        the most probable class, null for stars.
+    """
+    common = {theirs: ours for ours, theirs in names.items()}
+    table = table.rename_columns([common.get(name, name) for name in table.column_names])
+    for part in ("", "_err"):
+        each = [f"z_gal{part}", f"z_qso{part}"]
+        if names and f"z{part}" not in table.column_names and {"class", *each} <= set(table.column_names):
+            cases = pc.make_struct(pc.equal(table["class"], "GALAXY"), pc.equal(table["class"], "QSO"))
+            z = pc.case_when(cases, *(table[name] for name in each))
+            table = table.append_column(f"z{part}", z)
+    return table
 
 
 def summarise(

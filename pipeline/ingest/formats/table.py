@@ -70,8 +70,11 @@ def by_lower_case(columns: Iterable[SourceColumn]) -> dict[str, SourceColumn]:
         If two names differ in case only, or a name comes twice.
     """
     found: dict[str, SourceColumn] = {}
+    columns = list(columns)
     for column in columns:
         key = column.name.strip().lower()
+        if column.name == "MAG_I" and any(other.name == "MAG_i" for other in columns):
+            key = "mag_i_legacy"  # beside iSDSS in the tables of the authors of OJALÁ
         if key in found:
             raise SourceError(
                 f"comes twice ({found[key].name} and {column.name}); names are read without regard to case",

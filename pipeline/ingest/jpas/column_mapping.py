@@ -1,28 +1,41 @@
 """Mapping of a file's columns to the photometry contract.
 
-Accepted are the contract's own columns; the archive's key, position and flags; its array columns over
-the filters (magnitudes, or fluxes with relative errors) or single filters picked from them, such as
-``MAG_APER_COR_3_0[jpas::J0660]``; and the Legacy Survey's fluxes with inverse variances. A column that
-looks like a flux or a magnitude and is none of these is refused by name; other columns are left out and
-listed.
+Accepted are the contract's own columns; the archive's key, position and flags; its array columns over the
+filters (magnitudes, or fluxes with relative errors) or single filters picked from them, such as
+``MAG_APER_COR_3_0[jpas::J0660]``; the Legacy Survey's fluxes with inverse variances; and the table of ratios
+and magnitudes that the authors of OJALÁ read (`published_table`). Beside the chosen aperture the Kron flux of
+the detection band is kept. A column that looks like a flux or a magnitude and is none of these is refused by
+name; other columns are left out and listed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from astropy.units import UnitBase
 
-from ojala.catalogs_schema.bands import BANDS, BY_NAME, JPAS_BANDS, REFERENCE_BAND, Band, System
+from ojala.catalogs_schema.bands import (
+    BANDS,
+    BY_NAME,
+    JPAS_BANDS,
+    KRON_BAND,
+    REFERENCE_BAND,
+    Band,
+    System,
+)
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource
-from ojala.pipeline.ingest.jpas import flux_units
+from ojala.pipeline.ingest.jpas import flux_units, published_table
 from ojala.pipeline.ingest.jpas.flux_units import FluxConverter, FluxDensityKind
+from ojala.pipeline.ingest.jpas.published_table import PublishedTable
 
 APERTURE = "APER_COR_3_0"
 """Aperture of the published catalogue: 3 arcsec, corrected to the total flux."""
+
+KRON = "auto"
+"""Kron aperture in the names of the archive's columns."""
 
 OTHER_FILTERS = ("uJPAS", "gSDSS", "rSDSS")
 """Filters of miniJPAS that the survey does not use; left out where a file names them."""
@@ -82,6 +95,8 @@ class TableMapping:
         Mappings of the fluxes.
     read, ignored : tuple of str
         Columns that are read (lower case) and columns that are not (in the file's spelling).
+    published : PublishedTable or None
+        Columns of a table of the authors of OJALÁ, which then has all fluxes.
     """
 
     position: tuple[str, str]
@@ -90,6 +105,7 @@ class TableMapping:
     columns: tuple[ColumnMapping, ...]
     read: tuple[str, ...]
     ignored: tuple[str, ...]
+    published: PublishedTable | None = None
 
     @property
     def detection(self) -> int | None:
@@ -100,6 +116,8 @@ class TableMapping:
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands with fluxes, in the contract's order."""
+        if self.published is not None:
+            return self.published.bands
         found = {band for column in self.columns for band in column.bands}
         return tuple(band.name for band in BANDS if band in found)
 
@@ -143,11 +161,15 @@ def map_columns(
     morph_type = next((name for name in _MORPH_TYPE if name in names), None)
     filters = _filters(source.notes.get("filters"))
 
-    scalars, survey = _split_columns(names)
-    mappings = [*_contract_columns(scalars, names), *_legacy_columns(scalars, names)]
-    mappings += _survey_columns(survey, source, filters, aperture.lower(), units)
-    _refuse_duplicates(mappings, names)
-    if not mappings:
+    published = published_table.find(names, aperture)
+    mappings: list[ColumnMapping] = []
+    if published is None:
+        scalars, survey = _split_columns(names)
+        mappings = [*_contract_columns(scalars, names), *_legacy_columns(scalars, names)]
+        mappings += _survey_columns(survey, source, filters, aperture.lower(), units)
+        mappings += _kron_columns(survey, source, filters, units)
+        _refuse_duplicates(mappings, names)
+    if not mappings and published is None:
         raise SourceError(f"has no photometry: no column of fluxes or magnitudes; {_present(names)}")
 
     read = ["tile_id", "number", *position]
@@ -155,8 +177,11 @@ def map_columns(
         name for name in ("ebv", morph_type, "flags", "mask_flags") if name in names and name is not None
     ]
     read += [name for r in mappings for name in (r.value, r.error) if name is not None]
+    read = list(dict.fromkeys([*read, *(published.read if published else ())]))
     ignored = [c.name for key, c in names.items() if key not in read and key not in _COMPUTED]
-    return TableMapping(position, morph_type, filters, tuple(mappings), tuple(read), tuple(ignored))
+    return TableMapping(
+        position, morph_type, filters, tuple(mappings), tuple(read), tuple(ignored), published
+    )
 
 
 def _filters(named: str | None) -> tuple[Band | None, ...]:
@@ -176,7 +201,7 @@ def _split_columns(
     names: Mapping[str, SourceColumn],
 ) -> tuple[set[str], dict[str, re.Match[str]]]:
     """Columns with the flux of one band, and columns of the archive."""
-    known = {c for band in BANDS for c in (band.flux_column, band.error_column)}
+    known = {c for band in (*BANDS, KRON_BAND) for c in (band.flux_column, band.error_column)}
     known |= {f"{kind}_{short}" for short in _LEGACY for kind in ("flux", "flux_ivar")}
     scalars: set[str] = set()
     survey: dict[str, re.Match[str]] = {}
@@ -197,7 +222,7 @@ def _split_columns(
 
 def _contract_columns(scalars: set[str], names: Mapping[str, SourceColumn]) -> list[ColumnMapping]:
     mappings = []
-    for band in BANDS:
+    for band in (*BANDS, KRON_BAND):
         value, error = band.flux_column, band.error_column
         legacy = f"flux_ivar_{band.name.lower()}" in scalars
         if legacy and error in scalars:
@@ -268,12 +293,47 @@ def _survey_columns(
         return []
     values = {name: match for name, match in survey.items() if match["kind"] in _ERROR_KIND}
     apertures = sorted({match["aperture"].upper() for match in values.values()})
-    chosen = {name: match for name, match in values.items() if match["aperture"] == aperture}
-    if not chosen:
+    if all(match["aperture"] != aperture for match in values.values()):
         raise SourceError(
             f"has no aperture {aperture.upper()}; those it has, to be asked for with --aperture, are: "
             f"{', '.join(apertures) or 'none'}"
         )
+    return _aperture_columns(survey, source, filters, aperture, units)
+
+
+def _kron_columns(
+    survey: dict[str, re.Match[str]],
+    source: TableSource,
+    filters: tuple[Band | None, ...],
+    units: FluxDensityKind | None,
+) -> list[ColumnMapping]:
+    """Kron flux of the detection band with its error, where the table has both."""
+    with_error = {
+        name: match
+        for name, match in survey.items()
+        if match["kind"] in _ERROR_KIND
+        and name.replace(match["kind"], _ERROR_KIND[match["kind"]], 1) in survey
+    }
+    mappings = []
+    for mapping in _aperture_columns(with_error, source, filters, KRON, units):
+        bands = tuple(
+            KRON_BAND if band is not None and band.name == REFERENCE_BAND else None for band in mapping.bands
+        )
+        if KRON_BAND in bands:
+            mappings.append(replace(mapping, bands=bands))
+    return mappings
+
+
+def _aperture_columns(
+    survey: dict[str, re.Match[str]],
+    source: TableSource,
+    filters: tuple[Band | None, ...],
+    aperture: str,
+    units: FluxDensityKind | None,
+) -> list[ColumnMapping]:
+    """Mappings of one aperture's columns."""
+    values = {name: match for name, match in survey.items() if match["kind"] in _ERROR_KIND}
+    chosen = {name: match for name, match in values.items() if match["aperture"] == aperture}
     # Fluxes say more than magnitudes, which cannot be negative.
     kind = "flux" if any(match["kind"] == "flux" for match in chosen.values()) else "mag"
     mappings = []

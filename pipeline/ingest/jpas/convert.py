@@ -85,6 +85,10 @@ def convert_photometry(
     for column in mapping.columns:
         with errors:
             columns |= _fluxes(batch, column, names)
+    if mapping.published is not None:
+        with errors:
+            fluxes = mapping.published.fluxes(batch, names)
+            columns |= {name: _single(flux) for name, flux in fluxes.items()}
     if errors.first is not None:
         raise errors.first
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from hats.catalog.dataset.collection_properties import CollectionProperties
 from upath import UPath
@@ -29,11 +30,14 @@ class Location:
         Root of the product with its redshift PDFs, if there is one.
     source : UPath or None
         Root of the input that it was made from, as its run names it; None where no run does.
+    names : mapping of str to str
+        `ModelAdapter.column_names` of its model.
     """
 
     product: UPath
     pdfs: UPath | None = None
     source: UPath | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def locate(root: UPath) -> Location:
@@ -94,7 +98,7 @@ def match(truth: Truth, location: Location, photometry: UPath | None) -> Matched
                 f"{location.product}: magnitudes are not known: {why}; give the photometry with "
                 f"--photometry, or a column {MAGNITUDE} in the truth"
             )
-    predictions = predictions_for(truth, location.product, source, leaves)
+    predictions = predictions_for(truth, location.product, source, leaves, location.names)
     if predictions.num_rows == 0:
         raise CatalogueError(f"{location.product}: none of its rows is an object of {truth.path}")
     pdf = pdfs_for(predictions, location.pdfs, leaves) if location.pdfs else None
@@ -131,7 +135,7 @@ def _of_collection(root: UPath) -> Location:
     location = _of_run(run_folder(root, judged[0]))
     primary = UPath(CollectionProperties.read_from_file(root / COLLECTION).hats_primary_table_url)
     source = primary if primary.is_absolute() else (root / primary).resolve()
-    return Location(location.product, location.pdfs, source)
+    return replace(location, source=source)
 
 
 def _of_run(run: UPath) -> Location:
@@ -143,4 +147,9 @@ def _of_run(run: UPath) -> Location:
         )
     pdfs = pdf_product(record.adapter)
     has_pdfs = pdfs is not None and (run / pdfs.name / "hats.properties").exists()
-    return Location(run / record.main, run / pdfs.name if pdfs and has_pdfs else None, UPath(record.source))
+    return Location(
+        run / record.main,
+        run / pdfs.name if pdfs and has_pdfs else None,
+        UPath(record.source),
+        record.adapter.column_names,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.ojala import CLASSES, OJALA, OJALA_VECTORS, PDF_COLUMNS
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
 from ojala.pipeline.inference.adapters.base import ModelAdapter
+from ojala.pipeline.inference.products.table import with_common_names
 from ojala.pipeline.quality.validation.truth import LUMINOSITY, Pdfs, Truth
 from ojala.pipeline.storage.hats import CatalogueError
 from ojala.pipeline.storage.healpix import Partition
@@ -43,7 +44,11 @@ _REDSHIFTS = [
 
 
 def predictions_for(
-    truth: Truth, catalogue: UPath, photometry: UPath | None, partitions: Iterable[Partition]
+    truth: Truth,
+    catalogue: UPath,
+    photometry: UPath | None,
+    partitions: Iterable[Partition],
+    names: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """Read the rows of a catalogue for the objects of a truth file.
 
@@ -60,6 +65,8 @@ def predictions_for(
         Root of the photometry; None where the truth has the magnitudes.
     partitions : iterable of Partition
         Partitions to read.
+    names : mapping of str to str, optional
+        `ModelAdapter.column_names` of the product's model.
 
     Returns
     -------
@@ -74,11 +81,14 @@ def predictions_for(
         columns.append(_NOVELTY)
     columns += [name for name in _LUMINOSITY if name not in columns]
     flux = BY_NAME[REFERENCE_BAND].flux_column
+    names = names or {}
+    stored = [names.get(name, name) for name in columns]
     parts = [_empty(columns)]
     for partition in partitions:
-        rows = _rows_of(catalogue / partition.leaf, columns, wanted)
+        rows = _rows_of(catalogue / partition.leaf, stored, wanted)
         if rows is None:
             continue
+        rows = with_common_names(rows, names)
         magnitudes = pa.nulls(rows.num_rows, pa.float64())
         if photometry is not None:
             own = rows["object_id"].to_numpy()

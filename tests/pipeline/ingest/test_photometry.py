@@ -330,7 +330,7 @@ def test_catalogue_says_what_it_was_made_from(folder):
     (source,) = record["inputs"]
     assert source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (source["name"], source["form"], source["rows"]) == ("a.csv", "CSV", 40)
-    assert source["ignored"] == ["CLASS_STAR", "MAG_AUTO", "MAG_ERR_AUTO"]
+    assert source["ignored"] == ["CLASS_STAR"], "the Kron magnitude is kept in iSDSS"
     assert record["rows"] == summary.rows == 40
     assert record["options"] == {"tile_rows": 15, "aperture": "APER_COR_3_0", "units": None}
     assert str(folder) not in json.dumps(record)

@@ -9,6 +9,7 @@ import pytest
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.storage import code_version as module
 from ojala.pipeline.storage.code_version import code_version, import_closure
+from tests.helpers.published import stand_in, write_checkpoint
 
 pytestmark = pytest.mark.integration
 
@@ -87,7 +88,8 @@ def test_the_closure_of_a_model_leaves_out_other_models_trainings_and_the_pipeli
         apart = ("execution", "ingest", "quality", "report", "runs", "run", "inference.adapters.registry")
         assert not [name for name in closure if name.startswith(tuple(f"ojala.pipeline.{a}" for a in apart))]
         assert not [name for name in closure if name.endswith((".card", ".training", ".simulation"))]
-    assert len({adapter.code_version for adapter in ADAPTERS.values()}) == len(ADAPTERS)
+    modules = {adapter.code_modules for adapter in ADAPTERS.values()}
+    assert len({adapter.code_version for adapter in ADAPTERS.values()}) == len(modules)
 
 
 _LOADED = """
@@ -96,17 +98,24 @@ from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import _predict
 adapter = ADAPTERS[sys.argv[1]]
-_predict(adapter, ModelSpec(adapter.name, adapter.weights, batch_size=2).load(), adapter.example(2))
+_predict(adapter, ModelSpec(adapter.name, sys.argv[2], batch_size=2).load(), adapter.example(2))
 print(*(name for name in sys.modules if name.startswith("ojala.")))
 """
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_all_that_a_worker_imports_is_in_the_closure(name):
+def test_all_that_a_worker_imports_is_in_the_closure(name, tmp_path):
     """But the look-up of a model by its name, the public face, and the code of packages themselves."""
+    weights = ADAPTERS[name].weights
+    if name.startswith("ojala-published"):
+        weights = str(write_checkpoint(tmp_path, stand_in()))
     done = subprocess.run(
-        [sys.executable, "-c", _LOADED, name], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", _LOADED, name, weights],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     loaded = set(done.stdout.split())
     packages = {name for name in loaded if module._source(name)[1]}

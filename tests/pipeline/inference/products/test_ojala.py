@@ -32,7 +32,8 @@ def contract_table(flux=None, error=None, **columns):
         if error is not None:
             values[band.error_column] = pa.array(error[:, index], pa.float32())
     values |= {name: pa.array(column, PHOTOMETRY[name].type) for name, column in columns.items()}
-    return pa.table([values[name] for name in PHOTOMETRY.names], schema=PHOTOMETRY.schema())
+    schema = PHOTOMETRY.schema()
+    return pa.table([values.get(f.name, pa.nulls(N, f.type)) for f in schema], schema=schema)
 
 
 def answers(table, **changed):
