@@ -65,7 +65,10 @@ def pytest_report_header() -> str:
 
 def _left_behind() -> list[psutil.Process]:
     """Processes that these tests started and that are still there, without those of pytest itself."""
-    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    this = psutil.Process()
+    # Python's own helpers end with this process.
+    helpers = [child for child in this.children() if " multiprocessing." in " ".join(child.cmdline())]
+    ours = {process.pid for process in (this, *this.parents(), *helpers)}
     return [process for process in _with_session() if process.pid not in ours]
 
 
