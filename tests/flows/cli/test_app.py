@@ -291,7 +291,6 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
     assert here("verify", out).exit_code == 0
 
 
-
 def test_the_exit_codes_are_documented():
     page = Path(__file__).parents[3].joinpath("docs", "operating.md").read_text()
     assert all(f"| {code.value} | {code.meaning} |" in page for code in ExitCode)
