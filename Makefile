@@ -15,6 +15,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Processes of the tests read the compiled modules that others have written.
+unexport PYTHONDONTWRITEBYTECODE
+# A file's tests run in one process, as they share what they made; tests/conftest.py sorts the files.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help demo check test test-processor soak lint data-model clean
 .DEFAULT_GOAL := help
 
@@ -43,18 +48,18 @@ lint: $(VENV)/.test  ## style, types and layers
 	$(BIN)/lint-imports
 
 check: lint  ## style, types, layers and unit tests
-	$(BIN)/pytest -n 2 --dist loadfile -m unit
+	$(PYTEST) -m unit
 
 test: lint  ## every check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # Tests whose outcome can depend on the processor, on one without AVX-512 and bfloat16.
 test-processor: $(VENV)/.test  ## the tests of networks as a processor without AVX-512 runs them
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -n 2 --dist loadfile -m processor
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m processor
 
 soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/fault_injection/RESULTS.md
 	rm -f tests/fault_injection/RESULTS.md
-	$(BIN)/pytest -n 2 --dist loadfile --soak --timeout 7200 tests/fault_injection
+	$(PYTEST) --soak --timeout 7200 tests/fault_injection
 
 data-model: $(VENV)/.base  ## make catalogs_schema/DATA_MODEL.md anew
 	$(BIN)/python -m ojala.catalogs_schema.data_model > catalogs_schema/DATA_MODEL.md

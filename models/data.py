@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+ABSURD_FLUX = 1e9
+"""A flux density beyond this [uJy] (AB magnitude 1.4) is not a measurement."""
+
+MAX_EBV = 5.0
+"""Galactic E(B-V) [mag] beyond which the dust map is not believed and no correction is made."""
+
+_Array = TypeVar("_Array")
+
+
+def valid_bands(flux: _Array, error: _Array) -> _Array:
+    """Which entries are measurements: flux below 1e9 uJy in size, finite error above zero; none is NaN.
+
+    Takes arrays as well as tensors, so that reading photometry needs no torch.
+    """
+    valid: _Array = (abs(flux) < ABSURD_FLUX) & (error > 0) & (error < math.inf)  # type: ignore
+    return valid
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,12 +50,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test a tier, and a time limit for this machine."""
+    """Give each test a tier and a time limit for this machine; files that take long come first.
+
+    So no process is left alone with a long file at the end (`--no-loadscope-reorder`).
+    """
     for item in items:
         if not any(item.get_closest_marker(tier) for tier in TIERS):
             item.add_marker("unit")
         limit = item.get_closest_marker("timeout")
         item.add_marker(pytest.mark.timeout(scaled(limit.args[0] if limit else 300.0)), append=False)
+    long = {item.path for item in items if not item.get_closest_marker("unit")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_report_header() -> str:
@@ -65,7 +70,10 @@ def pytest_report_header() -> str:
 
 def _left_behind() -> list[psutil.Process]:
     """Processes that these tests started and that are still there, without those of pytest itself."""
-    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    this = psutil.Process()
+    # Python's own helpers end with this process.
+    helpers = [child for child in this.children() if " multiprocessing." in " ".join(child.cmdline())]
+    ours = {process.pid for process in (this, *this.parents(), *helpers)}
     return [process for process in _with_session() if process.pid not in ours]
 
 

@@ -44,6 +44,8 @@ ojala.ingest("objects.parquet", "photometry", tile_rows=60)
 print(ojala.plan("out", photometry="photometry", model="empty").states())
 record = ojala.run("out", photometry="photometry", model="empty", workers=1, engine="local")
 print(record.status, record.rows_out, __file__)
+import sys
+assert "torch" not in sys.modules, "workers load networks, not the driver"
 """
 
 

@@ -82,8 +82,8 @@ class Sizes:
 FULL = Sizes(5, 60.0, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
 """Ten minutes on two free cores."""
 
-QUICK = Sizes(3, 1.5, 1_000, 250, 256, 128, 600, 16, 0.05, 64 << 20, False, ())
-"""Two minutes at most, without compilation and memory; on a busy machine fewer turns."""
+QUICK = Sizes(3, 1.0, 1_000, 250, 256, 128, 600, 16, 0.05, 64 << 20, False, ())
+"""Without compilation and memory; on a slow or busy machine fewer turns, so that it ends within two minutes."""
 
 
 def bench(

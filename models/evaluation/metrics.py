@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 from ojala.models.quantities import CLASSES, SCALARS
 
@@ -212,6 +211,8 @@ def uniformity(pit: np.ndarray) -> tuple[float, float, float]:
     The last is the two-sample statistic of the PIT and as many equidistant numbers from 0 to 1, without PITs
     that rounding made larger than 1, as in qp's ``PIT``. NaN for fewer than two objects.
     """
+    from scipy import stats  # takes a second to import
+
     inside = pit[(pit >= 0.0) & (pit <= 1.0)]
     ks = stats.kstest(pit, stats.uniform.cdf).statistic
     if len(inside) < 2:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, PDF_MASS
 from ojala.models.checkpoint import NetworkInfo
+from ojala.models.data import valid_bands
 from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import RedshiftSummary, most_probable_bins, summarise
 from ojala.models.ojala.calibration import Calibration
@@ -31,7 +32,6 @@ from ojala.models.ojala.tokens import (
     expand,
     require_photometry,
     tokens_of,
-    valid_bands,
 )
 from ojala.models.quantities import CLASSES, FINE_TUNED, SCALARS
 from ojala.models.serving.batching import MAX_CONCURRENCY, BatchPipeline, Compute, CpuBuffer

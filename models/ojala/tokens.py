@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.models.data import MAX_EBV, valid_bands
 
 N_BANDS = len(MODEL_BANDS)
 N_FEATURES = 3
@@ -22,14 +23,8 @@ N_FEATURES = 3
 WAVELENGTH_RANK = np.argsort(np.argsort([band.pivot for band in MODEL_BANDS]))
 """Place of each band in the order of wavelengths."""
 
-ABSURD_FLUX = 1e9
-"""A flux density beyond this [uJy] (AB magnitude 1.4) is not a measurement."""
-
 CALIBRATION_FLOOR = 0.003
 """No band is calibrated better than this fraction of its flux; smaller errors are raised to it."""
-
-MAX_EBV = 5.0
-"""Galactic E(B-V) [mag] beyond which the dust map is not believed and no correction is made."""
 
 
 @functools.cache
@@ -59,11 +54,6 @@ class Tokens(NamedTuple):
     def to(self, device: torch.device | str) -> Tokens:
         """The same tokens on another device."""
         return Tokens(*(part.to(device, non_blocking=True) for part in self))
-
-
-def valid_bands(flux: Tensor, error: Tensor) -> Tensor:
-    """Which entries are measurements: finite flux below 1e9 uJy in size, finite error above zero."""
-    return torch.isfinite(flux) & torch.isfinite(error) & (error > 0) & (flux.abs() < ABSURD_FLUX)
 
 
 def tokenise(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> Tokens:

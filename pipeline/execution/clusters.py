@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import dask
 from distributed import Client, LocalCluster, Security, Status, WorkerPlugin
+from distributed.utils import get_mp_context
 from distributed.worker import Worker
 
 from ojala.catalogs_schema.errors import ExitCode, OjalaError
@@ -58,6 +59,9 @@ REPLACE_AFTER = 5.0
 
 GPU_THREADS = 6
 """Threads of a GPU's worker: two partitions use the network while others are read or written."""
+
+PRELOADED = ("ojala.pipeline.execution.dispatcher",)
+"""Modules that the process from which workers are forked imports."""
 
 CLOSE_TIMEOUT = 10.0
 """Time that the workers of this machine have to end [s]."""
@@ -98,10 +102,17 @@ class Cluster(NamedTuple):
 
 @contextmanager
 def local_processes(workers: int) -> Iterator[Cluster]:
-    """Start worker processes that share the cores of this machine; only this process can use them."""
+    """Start worker processes that share the cores of this machine; only this process can use them.
+
+    They are forked from one process that has imported the code of partitions, so that the imports are paid
+    once, and a worker that takes the place of a lost one is there at once.
+    """
     report(f"starting {workers:,} worker processes")
-    with _quiet_settings():
+    with _quiet_settings(), dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        # Dask's call first: it sets a list of its own, once.
+        get_mp_context().set_forkserver_preload(["distributed", *PRELOADED])
         cluster = LocalCluster(
+            env=dict(os.environ),  # workers would have the environment of the first cluster otherwise
             n_workers=workers,
             threads_per_worker=1,
             processes=True,

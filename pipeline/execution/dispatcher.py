@@ -13,13 +13,13 @@ import logging
 import os
 import platform
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import torch
 from dask.typing import Key
 from distributed import Client, Future, KilledWorker, get_worker
 
@@ -453,10 +453,10 @@ _loaded: dict[object, tuple[Model, AbstractContextManager[object] | None]] = {}
 def _load(spec: ModelSpec, threads: int | None) -> None:
     """Load the model of this worker and warm it up."""
     keep_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
     worker = get_worker()
     model = spec.load()
+    if threads is not None and (torch := sys.modules.get("torch")):  # not loaded for models without a network
+        torch.set_num_threads(threads)
     warm_up(model)
     max_concurrency = model.max_concurrency if isinstance(model, ConcurrentModel) else 1
     _loaded[worker.name] = model, threading.Semaphore(max_concurrency) if worker.state.nthreads > 1 else None

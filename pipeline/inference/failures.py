@@ -6,7 +6,6 @@ import enum
 import errno
 
 import pyarrow as pa
-import torch
 
 from ojala.pipeline.storage.files import OutputError
 from ojala.pipeline.storage.parquet import ContractError, DamagedInput
@@ -42,17 +41,22 @@ _NETWORK_LIBRARIES = {"aiohttp", "aiobotocore", "botocore"}
 
 def cause_of(problem: BaseException) -> Cause:
     """Cause of a failed attempt, from its exception."""
-    network = bool({kind.__module__.partition(".")[0] for kind in type(problem).__mro__} & _NETWORK_LIBRARIES)
+    kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(problem).__mro__]
+    network = any(package in _NETWORK_LIBRARIES for package, _ in kinds)
     match problem:
         case OutputError():
             return Cause.OUTPUT
-        case MemoryError() | torch.OutOfMemoryError():
+        case MemoryError():
+            return Cause.MEMORY
+        case RuntimeError() if ("torch", "OutOfMemoryError") in kinds:
             return Cause.MEMORY
         case RuntimeError() if any(words in str(problem).lower() for words in _WORDS_OF_MEMORY):
             return Cause.MEMORY
         case OSError(errno=errno.ENOMEM):
             return Cause.MEMORY
-        case WorkerLost() | torch.AcceleratorError():
+        case WorkerLost():
+            return Cause.WORKER
+        case RuntimeError() if ("torch", "AcceleratorError") in kinds:
             return Cause.WORKER  # after such an error a process can do nothing more with its GPU
         case TimeoutError():
             return Cause.TIMEOUT

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
-from ojala.models.ojala.tokens import MAX_EBV, valid_bands
+from ojala.models.data import MAX_EBV, valid_bands
 
 _REFERENCE = [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)
 _REFERENCE_K = MODEL_BANDS[_REFERENCE].k_x
@@ -26,7 +25,7 @@ class Photometry:
     ebv : ndarray of float32, shape (N,)
         Galactic E(B-V) [mag]; NaN where null.
     usable : ndarray of bool, shape (N, 63)
-        Whether a model may read the band: see `ojala.models.ojala.tokens.valid_bands`.
+        Whether a model may read the band: see `ojala.models.data.valid_bands`.
     """
 
     flux: np.ndarray
@@ -67,8 +66,7 @@ def read_photometry(table: pa.Table) -> Photometry:
     """
     flux = _matrix(table, [band.flux_column for band in MODEL_BANDS])
     error = _matrix(table, [band.error_column for band in MODEL_BANDS])
-    usable = valid_bands(torch.from_numpy(flux), torch.from_numpy(error)).numpy()
-    return Photometry(flux, error, _matrix(table, ["ebv"])[:, 0], usable)
+    return Photometry(flux, error, _matrix(table, ["ebv"])[:, 0], valid_bands(flux, error))
 
 
 def _matrix(table: pa.Table, names: list[str]) -> np.ndarray:

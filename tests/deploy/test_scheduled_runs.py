@@ -160,6 +160,22 @@ def assert_published(catalogue):
     assert leaves.read(["object_id"]).num_rows == 300
 
 
+def test_the_flow_has_a_few_coarse_tasks(server, runs):
+    tasks = server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}})
+    names = sorted(task["name"].rsplit("-", 1)[0] for task in tasks)
+    assert names == ["finalise", "plan", "publish", "quality", "run"]
+
+
+def test_progress_and_outcome_are_artifacts(server, runs, home):
+    kept = server.ask("/artifacts/filter", {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}})
+    artifacts = {artifact["type"]: artifact for artifact in kept}
+    assert float(artifacts["progress"]["data"]) == 100.0
+    catalogue = UPath(home / "catalogue")
+    base = read_record(catalogue / "runs" / pointers(catalogue)["ojala"]).base
+    assert base in artifacts["markdown"]["data"]
+    assert "300 of 300 rows" in artifacts["markdown"]["data"]
+
+
 def test_two_runs_on_one_product_take_turns(runs):
     products = runs[:2]
     assert [run["state"]["type"] for run in products] == ["COMPLETED", "COMPLETED"]

@@ -70,14 +70,10 @@ def _lead(environment: dict[str, str], work: Callable[..., object], *arguments: 
     work(*arguments)
 
 
-def workers_of(process: BaseProcess) -> list[psutil.Process]:
-    """The worker processes of a run, without Python's own processes that watch over resources."""
+def workers_of(process: BaseProcess | psutil.Process) -> list[psutil.Process]:
+    """The worker processes of a run: children of the process from which they are forked."""
     with suppress(psutil.NoSuchProcess):
-        return [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if "spawn_main" in " ".join(child.cmdline())
-        ]
+        return [worker for child in psutil.Process(process.pid).children() for worker in child.children()]
     return []
 
 

@@ -11,7 +11,6 @@ import functools
 import numpy as np
 from astropy import constants
 from astropy import units as u
-from astropy.cosmology import Planck18
 
 from ojala.catalogs_schema.bands import BY_NAME, REFERENCE_BAND
 from ojala.catalogs_schema.contract import NONE
@@ -130,6 +129,9 @@ def luminosity_distance(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _distance_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # Takes a second to import, and the driver of a run does not need it.
+    from astropy.cosmology import Planck18
+
     grid = np.expm1(np.linspace(0.0, np.log1p(Z_MAX), 4000))
     distance = Planck18.luminosity_distance(grid).to_value(u.cm)
     return grid, distance, np.gradient(distance, grid)

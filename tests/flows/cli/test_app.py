@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,27 +19,19 @@ from ojala.flows.cli.errors import Commands
 from ojala.flows.cli.options import run_options
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage import progress
+from tests.helpers.commands import ENVIRONMENT, OJALA, here, ojala
 from tests.helpers.pace import scaled, until
-from tests.helpers.survey import photometry_table
+from tests.helpers.survey import ingest_table, photometry_table
 
 pytestmark = pytest.mark.integration
-
-OJALA = str(Path(sys.executable).with_name("ojala"))
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def ojala(*arguments, cwd=None):
-    return subprocess.run(
-        [OJALA, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, check=False
-    )
 
 
 @pytest.fixture(scope="module")
 def photometry_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     pq.write_table(photometry_table(200), folder / "objects.parquet")
-    done = ojala("ingest", folder / "objects.parquet", "--out", folder / "photometry", "--tile-rows", 60)
-    assert done.returncode == 0, done.stderr
+    done = here("ingest", folder / "objects.parquet", "--out", folder / "photometry", "--tile-rows", 60)
+    assert done.exit_code == 0, done.stderr
     assert "200 rows in" in done.stdout
     return folder / "photometry"
 
@@ -52,14 +43,14 @@ def test_help_teaches_every_command():
 
 
 def test_without_arguments_the_help_is_shown():
-    assert "Usage" in ojala().stdout + ojala().stderr
+    assert "Usage" in here().output
 
 
 def test_what_cannot_be_ingested_is_said_with_file_and_column(tmp_path):
     table = photometry_table(5).drop_columns(["number"])
     pq.write_table(table, tmp_path / "bad.parquet")
-    done = ojala("ingest", tmp_path / "bad.parquet", "--out", tmp_path / "photometry")
-    assert done.returncode == 3
+    done = here("ingest", tmp_path / "bad.parquet", "--out", tmp_path / "photometry")
+    assert done.exit_code == 3
     assert "bad.parquet" in done.stderr
     assert "number" in done.stderr
     assert "Traceback" not in done.stderr
@@ -149,9 +140,9 @@ def test_a_secret_of_the_call_is_in_no_traceback():
 
 def test_errors_are_json_where_json_is_asked_for(tmp_path):
     call = ("plan", "--photometry", tmp_path, "--out", tmp_path, "--json")
-    done = ojala(*call)
+    done = here(*call)
     error = json.loads(done.stdout)["error"]
-    assert done.returncode == error["exit_code"] == 3
+    assert done.exit_code == error["exit_code"] == 3
     assert error["kind"] == "InputError"
     assert error["message"] in done.stderr
     wrong = ojala(*call, "--engine", "cpu")
@@ -222,12 +213,12 @@ def test_the_log_is_kept_in_a_file_and_shown_when_asked(photometry_folder, tmp_p
 def test_a_plan_says_what_would_run_and_writes_nothing(photometry_folder, tmp_path):
     out = tmp_path / "out"
     arguments = ("plan", "--photometry", photometry_folder, "--out", out, "--model", "empty")
-    facts = json.loads(ojala(*arguments, "--json").stdout)
+    facts = json.loads(here(*arguments, "--json").stdout)
     assert facts["rows_to_do"] == facts["rows"] == 200
     assert facts["partitions_to_do"] == facts["states"]["missing"] == len(facts["to_do"])
     assert facts["seconds"] >= 0
-    text = ojala(*arguments)
-    assert text.returncode == 0
+    text = here(*arguments)
+    assert text.exit_code == 0
     assert "200 rows to do" in text.stdout
     assert not out.exists()
 
@@ -253,41 +244,24 @@ def test_a_run_is_verified_and_damage_is_named(photometry_folder, tmp_path):
     assert "partitions to do" in log
     assert "making the catalogues" in log
 
-    again = ojala(*run)
-    assert again.returncode == 0, again.stderr
+    again = here(*run)
+    assert again.exit_code == 0, again.stderr
     assert record["run_id"] in again.stdout, "a finished run is left as it is"
     assert len(list((out / "runs").iterdir())) == 1
 
-    whole = ojala("verify", out)
-    assert (whole.returncode, whole.stdout.strip()) == (0, f"{out} is whole")
+    whole = here("verify", out)
+    assert (whole.exit_code, whole.stdout.strip()) == (0, f"{out} is whole")
     leaf = next(Path(record["folder"]).rglob("Npix=*.parquet"))
     leaf.write_bytes(leaf.read_bytes()[:-1])
-    damaged = ojala("verify", out, "--json")
-    assert damaged.returncode == 1
+    damaged = here("verify", out, "--json")
+    assert damaged.exit_code == 1
     assert json.loads(damaged.stdout)["damages"][0]["file"] == str(leaf)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT])
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
-    pq.write_table(photometry_table(3000), tmp_path / "objects.parquet")
-    assert (
-        ojala(
-            "ingest", tmp_path / "objects.parquet", "--out", tmp_path / "photometry", "--tile-rows", 40
-        ).returncode
-        == 0
-    )
-    out = tmp_path / "out"
-    command = (
-        "run",
-        "--photometry",
-        tmp_path / "photometry",
-        "--out",
-        out,
-        "--model",
-        "empty",
-        "--workers",
-        1,
-    )
+    photometry, out = ingest_table(photometry_table(1500), tmp_path, tile_rows=40), tmp_path / "out"
+    command = ("run", "--photometry", photometry, "--out", out, "--model", "empty", "--workers", 1)
     process = subprocess.Popen(
         [OJALA, *map(str, command)],
         stdout=subprocess.PIPE,
@@ -308,17 +282,13 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path, stop):
     assert not list(out.rglob("*.tmp"))
     assert not (out / "collection.properties").exists()
 
-    plan = json.loads(
-        ojala(
-            "plan", "--photometry", tmp_path / "photometry", "--out", out, "--model", "empty", "--json"
-        ).stdout
-    )
+    plan = json.loads(here("plan", *command[1:-2], "--json").stdout)
     assert plan["resumes"]
     assert plan["states"]["done"] >= 3
     assert plan["partitions_to_do"] > 0
-    finished = ojala(*command, "--json")
-    assert json.loads(finished.stdout)["rows_out"] == 3000
-    assert ojala("verify", out).returncode == 0
+    finished = here(*command, "--json")
+    assert json.loads(finished.stdout)["rows_out"] == 1500
+    assert here("verify", out).exit_code == 0
 
 
 def test_the_exit_codes_are_documented():

@@ -1,45 +1,23 @@
 """Releases on the command line."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from ojala.flows.cli.app import app
 from ojala.pipeline.runs.config import RunConfig
+from tests.helpers.commands import here
 from tests.helpers.survey import carry_through, without_report
 
 pytestmark = pytest.mark.integration
 
-OJALA = str(Path(sys.executable).with_name("ojala"))
-
-
-def ojala(*arguments):
-    done = subprocess.run(
-        [OJALA, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def here(*arguments):
-    """A command in this process; for those that start none."""
-    return CliRunner().invoke(app, [*map(str, arguments)])
-
 
 @pytest.fixture
-def first(photometry, tmp_path, monkeypatch):
-    without_report(monkeypatch)
+def first(photometry, tmp_path):
     config = RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
-    return carry_through(config)
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        return carry_through(config)
 
 
 def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):
@@ -51,8 +29,8 @@ def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):
     assert "rows/s" in dry.stdout
     assert [run.name for run in (first.out / "runs").iterdir()] == [first.plan.run_id]
 
-    done = ojala("reprocess", *asked, "--region", f"tiles:{tile}", "--yes", "--json")
-    assert done.returncode == 0, done.stderr
+    done = here("reprocess", *asked, "--region", f"tiles:{tile}", "--yes", "--json")
+    assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["published"], record["base"]) == (True, first.plan.run_id)
     assert (record["rows_out"], record["linked"]) == (300, len(first.plan.entries) - 1)

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -15,17 +13,16 @@ import pytest
 from ojala.catalogs_schema.ojala import Flag
 from ojala.flows.demo.run import PATCH
 from ojala.pipeline.quality.validation.result import Validation
+from tests.helpers.commands import here, ojala
 
 pytestmark = pytest.mark.integration
-
-OJALA = str(Path(sys.executable).with_name("ojala"))
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """Output and folder of `ojala demo`."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    done = subprocess.run([OJALA, "demo", "--out", str(out)], capture_output=True, text=True, check=False)
+    done = ojala("demo", "--out", out)
     assert done.returncode == 0, done.stderr
     return done.stdout, out
 
@@ -61,8 +58,8 @@ def test_the_query_that_the_demo_prints_works(demo):
 
 
 def test_a_second_demo_does_not_overwrite_the_first(demo):
-    done = subprocess.run([OJALA, "demo", "--out", str(demo[1])], capture_output=True, text=True, check=False)
-    assert done.returncode == 3
+    done = here("demo", "--out", demo[1])
+    assert done.exit_code == 3
     assert "exists" in done.stderr
 
 

@@ -114,8 +114,9 @@ def test_a_training_learns_and_its_weights_serve(config, tmp_path):
 
 def test_a_training_that_was_stopped_ends_with_the_same_weights(config, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    config = dataclasses.replace(config, batch_size=16, held_out=16)
     train(config, TwoColours(), TwoColours(), whole)
-    often = dataclasses.replace(config, checkpoint_minutes=0.0)  # saves after every step
+    often = dataclasses.replace(config, checkpoint_minutes=0.0)  # checks and saves after every step
     with pytest.raises(StoppedError):
         train(often, TwoColours(), TwoColours(), stopped, stop_at(50))
     assert [r["step"] for r in records_of(stopped) if "loss" in r] == [1, 50]
@@ -144,6 +145,7 @@ def test_a_damaged_state_is_refused(config, tmp_path):
 
 
 def test_a_training_can_start_from_weights_without_the_chain(config, monkeypatch, tmp_path):
+    config = dataclasses.replace(config, steps=10)
     first = train(config, TwoColours(), TwoColours(), tmp_path / "first")
     monkeypatch.setitem(PRESETS, "chain", dataclasses.replace(TINY, chain=True))
     goes_on = dataclasses.replace(config, preset="chain", start=str(first), steps=1, learning_rate=1e-6)
@@ -292,6 +294,7 @@ def test_a_training_teaches_bands_and_one_that_was_stopped_ends_with_the_same_we
     config, monkeypatch, tmp_path
 ):
     monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(TINY, chain=True, band_requests=True))
+    config = dataclasses.replace(config, held_out=16)
     whole = train(config, TwoColours(), TwoColours(), tmp_path / "whole")
     losses = [record["loss"] for record in records_of(tmp_path / "whole") if "loss" in record]
     assert losses[-1]["bands"] < losses[0]["bands"] - 0.3

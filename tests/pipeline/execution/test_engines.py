@@ -17,6 +17,7 @@ from ojala.pipeline.execution import RetryPolicy, clusters, run_tasks
 from ojala.pipeline.execution.clusters import ClusterError
 from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.model_spec import ModelSpec
+from tests.fault_injection.processes import workers_of
 from tests.helpers.pace import scaled, until
 from tests.helpers.survey import orders
 from tests.pipeline.execution.deadly import NeverLoaded, one_that_kills
@@ -44,24 +45,13 @@ def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path
 
 def test_a_worker_that_is_just_starting_anew_does_not_hold_up_the_end(monkeypatch):
     monkeypatch.setattr(clusters, "CLOSE_TIMEOUT", 1.0)
-    this = psutil.Process()
-    others = set(this.children(recursive=True))
     with clusters.local_processes(1) as cluster:
         (worker,) = set(cluster.client.run(os.getpid).values())
+        others = set(workers_of(psutil.Process()))
         os.kill(worker, signal.SIGKILL)
-        anew = until(
-            lambda: [p for p in set(this.children(recursive=True)) - others if is_new(p, worker)], every=0.005
-        )
-        anew[0].suspend()
-    assert not anew[0].is_running()
-
-
-def is_new(process, worker):
-    """Whether it is a process of a worker, and not this one."""
-    try:
-        return process.pid != worker and "spawn_main" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
+        (anew,) = until(lambda: set(workers_of(psutil.Process())) - others, every=0.001)
+        anew.suspend()
+    assert not anew.is_running()
 
 
 def test_a_partition_that_kills_its_worker_fails_alone(photometry, tmp_path, expected):
@@ -104,14 +94,14 @@ def test_a_worker_that_hangs_is_ended_and_holds_nobody_up(photometry, tmp_path, 
     spec = HangingSpec("hanging", "", batch_size=guilty.rows)
     receipts = list(
         run_tasks(
-            tasks, spec, engine="local", workers=2, retries=RetryPolicy(attempts=1, seconds=scaled(20.0))
+            tasks, spec, engine="local", workers=2, retries=RetryPolicy(attempts=1, seconds=scaled(6.0))
         )
     )
     (failed,) = [receipt for receipt in receipts if receipt.status == "failed"]
     assert failed.partition == guilty.partition.name
     (attempt,) = failed.attempts
     assert (attempt.cause, attempt.host) == ("timeout", "127.0.0.1")
-    assert attempt.error == f"TimeoutError: took longer than {scaled(20.0):g} s; its worker was ended"
+    assert attempt.error == f"TimeoutError: took longer than {scaled(6.0):g} s; its worker was ended"
     done = outcome(receipt for receipt in receipts if receipt.status == "done")
     assert done == {name: leaves for name, leaves in expected.items() if name != guilty.partition.name}
 

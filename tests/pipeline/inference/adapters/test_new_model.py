@@ -1,14 +1,12 @@
 """A model over photometry is added by a folder, a contract and one entry in the registry."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
+import ojala
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
@@ -78,26 +76,16 @@ class ColoursAdapter(PhotometricAdapter):
 
         return Colours()
 """
-COMMAND = """
-from ojala.pipeline.inference.adapters.registry import ADAPTERS
-ADAPTERS.classes["colours"] = "colours.adapter:ColoursAdapter"
-from ojala.flows.cli.app import app
-from tests.helpers.survey import plan_run
-app()
-"""
 
 
-@pytest.mark.integration
 def test_a_model_of_ones_own_is_run_reported_released_and_verified(photometry, tmp_path, monkeypatch):
     folder, out = tmp_path / "colours", tmp_path / "out"
     folder.mkdir()
     for name, text in (("__init__", ""), ("contract", CONTRACT), ("model", MODEL), ("adapter", ADAPTER)):
         (folder / f"{name}.py").write_text(text)
-    asked = ["--photometry", str(photometry), "--out", str(out), "--model", "colours", "--engine", "serial"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-c", COMMAND, "run", *asked]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ADAPTERS.classes, "colours", "colours.adapter:ColoursAdapter")
+    ojala.run(out, photometry=photometry, model="colours", engine="serial")
 
     (run,) = (out / "runs").iterdir()
     record = json.loads((run / "run.json").read_text())
@@ -108,8 +96,6 @@ def test_a_model_of_ones_own_is_run_reported_released_and_verified(photometry, t
     assert "no colour" in page
     assert "colours, contract 1.0.0" in page
 
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(ADAPTERS.classes, "colours", "colours.adapter:ColoursAdapter")
     assert list(verify(UPath(out))) == []
     config = RunConfig.from_record(record["config"])
     assert plan_run(config).to_do == []
