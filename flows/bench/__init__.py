@@ -83,7 +83,7 @@ FULL = Sizes(5, 60.0, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, Tru
 """Ten minutes on two free cores."""
 
 QUICK = Sizes(3, 1.0, 1_000, 250, 256, 128, 600, 16, 0.05, 64 << 20, False, ())
-"""Without compilation and memory; on a slow or busy machine fewer turns, so that it ends within two minutes."""
+"""Without compilation and memory; on a slow or busy machine fewer turns, to end within two minutes."""
 
 
 def bench(

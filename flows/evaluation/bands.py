@@ -24,10 +24,9 @@ import torch
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.library import load_sky
 from ojala.models import WEIGHTS_FOLDER
-from ojala.models.data import LabelledPhotometry
+from ojala.models.data import LabelledPhotometry, valid_bands
 from ojala.models.evaluation.metrics import NMAD
 from ojala.models.ojala.predictor import OjalaPredictor
-from ojala.models.ojala.tokens import valid_bands
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES
 from ojala.pipeline.inference.photometry import Photometry
 from ojala.pipeline.inference.products.band_residuals import band_residuals

@@ -90,7 +90,7 @@ class PublishedPredictor(BasePredictor):
 
     def predict_raw(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Answers of the network, see `PublishedOjala.forward`, and ``probability`` (N, 3)."""
-        return self._way().carry(as_read(values))
+        return self._way().run(as_read(values))
 
     def warm_up(self) -> None:
         """Make the way through the device: on a GPU, record the network for its batches."""
@@ -114,7 +114,7 @@ class PublishedPredictor(BasePredictor):
 
     @torch.no_grad()
     def _answer(self, values: Tensor) -> dict[str, Tensor]:
-        with self._arithmetic():
+        with self._autocast():
             answers = self.network(values)
         found = {name: answer.float() for name, answer in answers.items()}
         return found | {"probability": found["logits"].softmax(dim=-1)}

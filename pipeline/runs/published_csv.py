@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.catalogs_schema.files import TEMPORARY
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.ojala_published import PUBLISHED_ORDER
 from ojala.catalogs_schema.photometry import KEY_SHIFT
@@ -28,7 +29,7 @@ from ojala.pipeline.inference.adapters.ojala_published import PublishedAdapter
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.record import RECORD, RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
-from ojala.pipeline.storage.files import TEMPORARY, is_local
+from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import read_leaves
 
 DROPPED = ("MASK_FLAGS_", "FLAGS_", "FLUX_APER_COR_6_0", "MAG_I")
