@@ -14,8 +14,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.cutouts import PIXEL_SCALE, SIZE
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.fits import damage_errors
-from ojala.pipeline.ingest.surveys.hdus import open_hdus
+from ojala.pipeline.ingest.formats.fits import damage_errors, open_hdus
 
 _SCALE_TOLERANCE = 0.02
 

@@ -10,7 +10,8 @@ from upath import UPath
 
 from ojala.catalogs_schema.spectra import IMAGING_BANDS
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.surveys.hdus import hdu_names, open_hdus, read_columns
+from ojala.pipeline.ingest.formats.fits import open_hdus
+from ojala.pipeline.ingest.surveys.hdus import hdu_names, read_columns
 from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex
 from ojala.pipeline.ingest.surveys.spectrum import Labels, Spectrum, double

@@ -1,19 +1,14 @@
-"""FITS files on disks and object stores, and selected columns of their tables."""
+"""HDUs of FITS files and selected columns of their tables."""
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 from astropy.io import fits
-from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.fits import damage_errors
-from ojala.pipeline.ingest.formats.table import GZIP_MAGIC, opened
 
 _FORMATS = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "A": "S"}
 _COLUMN_CARD = re.compile(rb"(TTYPE\d+|TFORM\d+) *= *'([^']*)'")
@@ -32,27 +27,6 @@ _WIDTHS = {
     "M": 16,
     "Q": 16,
 }
-
-
-@contextmanager
-def open_hdus(path: UPath) -> Iterator[fits.HDUList]:
-    """Open a FITS file, gzipped or not; plain files on a local disk are mapped, others are read whole.
-
-    Raises
-    ------
-    SourceError
-        If it is damaged or cut off.
-    """
-    with path.open("rb") as raw:
-        plain = path.protocol in ("", "file", "local") and raw.read(2) != GZIP_MAGIC
-    with damage_errors():
-        if plain:
-            hdus = fits.open(path.path, memmap=True)
-        else:
-            with opened(path) as stream:
-                hdus = fits.open(io.BytesIO(stream.read()))
-        with hdus:
-            yield hdus
 
 
 def hdu_names(hdus: fits.HDUList) -> str:

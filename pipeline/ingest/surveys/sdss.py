@@ -9,7 +9,8 @@ from astropy.io import fits
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.formats.fits import open_hdus
+from ojala.pipeline.ingest.surveys.hdus import column_names, read_columns
 from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, class_word, double
 
