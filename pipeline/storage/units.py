@@ -64,9 +64,7 @@ def scale_between(stated: str, wanted: str, *, hour_angle: bool = False) -> floa
     Raises
     ------
     ValueError
-        If the stated unit is not understood.
-    astropy.units.UnitConversionError
-        If it cannot be converted.
+        If the stated unit is not understood, or cannot be converted (`UnitConversionError`).
     """
     unit, target = parse_unit(stated), parse_unit(wanted) or u.dimensionless_unscaled
     if unit is None or unit == target:

@@ -66,8 +66,8 @@ def hdu_extents(raw: BinaryIO) -> list[HduExtent]:
     extents: list[HduExtent] = []
     while (found := _next_extent(raw, extents)) is not None:
         extent, _ = found
-        if extent.data + extent.size > length:
-            raise _cut_off(extent, length - extent.data)
+        if extent.end > length:
+            raise _cut_off(extent, length)
         extents.append(extent)
         raw.seek(extent.end)
     return extents
@@ -108,8 +108,8 @@ def copy_hdus(raw: BinaryIO, target: BinaryIO, folder: UPath | None = None, limi
                 break
             target.write(piece)
             left -= len(piece)
-        if (missing := left - (_padded(extent.size) - extent.size)) > 0:
-            raise _cut_off(extent, extent.size - missing)
+        if left:
+            raise _cut_off(extent, extent.end - left)
         extents.append(extent)
 
 
@@ -170,12 +170,10 @@ def _read_header(raw: BinaryIO, begin: bytes) -> bytes | None:
         if not header and not block.startswith(begin):
             return None
         header += block
-        if any(card.startswith(b"END ") for card in _cards(block)):
-            if len(block) == BLOCK:
-                return bytes(header)
-            return bytes(header).ljust(-(-len(header) // BLOCK) * BLOCK)
         if len(block) < BLOCK:
-            raise SourceError("is a damaged FITS file: it is cut off in a header")
+            raise SourceError("is a damaged FITS file: it is cut off in a header; get the file again")
+        if any(card.startswith(b"END ") for card in _cards(block)):
+            return bytes(header)
         if len(header) > _MOST_HEADER_BYTES:
             raise SourceError("is a damaged FITS file: a header has no END")
 
@@ -188,15 +186,15 @@ def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _cut_off(extent: HduExtent, there: int) -> SourceError:
+def _cut_off(extent: HduExtent, length: int) -> SourceError:
     return SourceError(
-        f"is a damaged FITS file: it is cut off, its HDU {extent.number} has {extent.size:,} bytes of data, "
-        f"of which {max(there, 0):,} are there; get the file again"
+        f"is a damaged FITS file: it is cut off after {length:,} bytes, its HDU {extent.number} ends at "
+        f"{extent.end:,}; get the file again"
     )
 
 
 def _sum_words(raw: BinaryIO, start: int, end: int) -> int:
-    """Ones' complement sum of the big-endian 32-bit words between two offsets; missing padding is zero."""
+    """Ones' complement sum of the big-endian 32-bit words between two offsets."""
     raw.seek(start)
     total, left = 0, end - start
     while left:
@@ -204,8 +202,7 @@ def _sum_words(raw: BinaryIO, start: int, end: int) -> int:
         if not piece:
             break
         left -= len(piece)
-        words = np.frombuffer(piece.ljust(-(-len(piece) // 4) * 4, b"\0"), ">u4")
-        total = _fold(total + int(words.sum(dtype=np.uint64)))
+        total = _fold(total + int(np.frombuffer(piece, ">u4").sum(dtype=np.uint64)))
     return total
 
 

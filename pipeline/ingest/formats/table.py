@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 import pyarrow as pa
-from astropy.units import UnitConversionError
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
@@ -96,7 +95,7 @@ def scale_to(column: SourceColumn, wanted: str, *, hour_angle: bool = False) -> 
     """
     try:
         return scale_between(column.unit, wanted, hour_angle=hour_angle)
-    except (ValueError, UnitConversionError):
+    except ValueError:
         expected = wanted or "a number without unit"
         raise SourceError(
             f"has the unit {column.unit!r}, expected {expected}: convert the column, or correct its unit",

@@ -68,9 +68,10 @@ def convert_photometry(
                 batch[name], names[name].name, low=0, high=_INT32, required=True
             ).astype(np.int64)
     sky: list[np.ndarray] = []
-    for name, low, high in zip(mapping.position, (0.0, -90.0), (360.0, 90.0), strict=True):
+    limits = zip(mapping.position, mapping.to_degrees, (0.0, -90.0), (360.0, 90.0), strict=True)
+    for name, scale, low, high in limits:
         with errors:
-            sky.append(parsing.angles(batch[name], names[name].name, low=low, high=high))
+            sky.append(parsing.angles(batch[name], names[name].name, low=low, high=high, scale=scale))
     if "ebv" in mapping.read:
         with errors:
             columns["ebv"] = _single(parsing.numbers(batch["ebv"], names["ebv"].name))
@@ -131,5 +132,7 @@ def _matrix(
 
 
 def _single(values: np.ndarray) -> pa.Array:
+    """Numbers in single precision; null where a finite one is too large for it, which none measures."""
     with np.errstate(over="ignore"):
-        return pa.array(values.astype(np.float32), from_pandas=True)
+        found = values.astype(np.float32)
+    return pa.array(np.where(np.isinf(found) & np.isfinite(values), np.nan, found), from_pandas=True)

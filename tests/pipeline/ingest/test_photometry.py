@@ -372,8 +372,8 @@ def parquet_of(path: UPath, columns: dict) -> UPath:
     return path
 
 
-def test_fluxes_are_kept_however_absurd(folder):
-    values = [float("nan"), float("inf"), -float("inf"), -3.5, 0.0, 1e300, None]
+def test_fluxes_are_kept_however_absurd_unless_single_precision_cannot_hold_them(folder):
+    values = [float("nan"), float("inf"), -float("inf"), -3.5, 0.0, 1e39, None]
     count = len(values)
     file = parquet_of(
         folder / "a.parquet",
@@ -389,8 +389,8 @@ def test_fluxes_are_kept_however_absurd(folder):
     ingest_photometry([file], folder / "out")
     found = by_key(contents(folder / "out"))
     inf = float("inf")
-    assert found["flux_j0660"].to_pylist() == [None, inf, -inf, -3.5, 0.0, inf, None]
-    assert found["flux_j0660_err"].to_pylist() == [None, inf, 0.0, -3.5, -inf, inf, None]
+    assert found["flux_j0660"].to_pylist() == [None, inf, -inf, -3.5, 0.0, None, None]
+    assert found["flux_j0660_err"].to_pylist() == [None, None, 0.0, -3.5, -inf, inf, None]
     assert found["flux_j0670"].null_count == count
 
 
