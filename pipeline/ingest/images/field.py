@@ -131,6 +131,19 @@ def sky_geometry(header: fits.Header) -> tuple[WCS, tuple[int, int]]:
     return wcs, (rows, columns)
 
 
+def require_nanomaggies(header: fits.Header) -> None:
+    """Refuse an image whose header states another unit of its fluxes than nanomaggies.
+
+    Raises
+    ------
+    SourceError
+        If it does.
+    """
+    unit = str(header.get("BUNIT", "")).strip()
+    if unit.lower() not in ("", "nanomaggy", "nanomaggies", "nmgy", "nanomaggy/pixel", "nanomaggy/pix"):
+        raise SourceError(f"has fluxes in {unit!r} (BUNIT), expected nanomaggies")
+
+
 class OpenFiles:
     """Context manager that keeps the files of fields open between reads."""
 

@@ -120,7 +120,7 @@ def keys(values: pa.Array, column: str, *, low: int = 0) -> np.ndarray:
     """
     if _is_text(values.type):
         values = _words(values)
-        exact = pc.fill_null(pc.match_substring_regex(values, r"^[+-]?\d+$"), True)
+        exact = pc.fill_null(pc.match_substring_regex(values, r"^[+-]?\d{1,37}$"), True)
         if pc.all(exact).as_py():
             found = values.cast(pa.decimal128(38, 0)) if len(values) else values
         else:

@@ -135,8 +135,8 @@ def whole_keys(values: np.ndarray, column: str) -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise SourceError(
-            f"{values[row]} is no exact key: keys have to be whole numbers of 64 bits; floating-point numbers "
-            "have lost the last digits of keys of 2**53 or more",
+            f"{values[row]} is no exact key: keys have to be whole numbers of 64 bits; floating-point "
+            "numbers have lost the last digits of keys of 2**53 or more",
             row=row + 1,
             column=column,
         )
@@ -151,9 +151,9 @@ def _with_other_sign(values: np.ndarray) -> np.ndarray:
 
 
 def _native(values: np.ndarray, scale: Mapping[str, str]) -> np.ndarray:
-    if values.dtype.kind == "S":
-        return np.char.rstrip(np.char.decode(values, "latin-1"))
     squeezed = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.dtype.kind == "S":
+        return np.char.rstrip(np.char.decode(squeezed, "latin-1"))
     native = squeezed.astype(squeezed.dtype.newbyteorder("="))
     if native.dtype.kind not in "iu" or not scale:
         return native

@@ -39,6 +39,7 @@ _FASTSPEC_LINES = {
     "NII_6584": "ew_nii_6584",
 }
 _STELLAR = {"TEFF": "teff", "LOGG": "logg", "FEH": "fe_h", "ALPHAFE": "alpha_fe"}
+_TRUE = ("T", "1", "True")
 _PRIMARY = ("ZCAT_PRIMARY", "MAIN_PRIMARY", "SV_PRIMARY")
 _DESI_COLUMNS = (
     *_CLASS,
@@ -184,7 +185,7 @@ def _preference(raw: Mapping[str, np.ndarray]) -> np.ndarray:
     preference = (raw["ZWARN"] == 0).astype(int) if "ZWARN" in raw else np.zeros(len(raw["TARGETID"]), int)
     for weight, name in enumerate(reversed(_PRIMARY), start=1):
         if name in raw:
-            preference += (raw[name] == "T").astype(int) << weight
+            preference += np.isin(raw[name].astype(str), _TRUE).astype(int) << weight
     return preference
 
 
