@@ -25,6 +25,9 @@ WAVELENGTH_RANK = np.argsort(np.argsort([band.pivot for band in MODEL_BANDS]))
 ABSURD_FLUX = 1e9
 """A flux density beyond this [uJy] (AB magnitude 1.4) is not a measurement."""
 
+LEAST_ERROR = 1e-9
+"""An error below this [uJy] (AB magnitude 46.4) belongs to no measurement, but to a magnitude of 99.9."""
+
 CALIBRATION_FLOOR = 0.003
 """No band is calibrated better than this fraction of its flux; smaller errors are raised to it."""
 
@@ -62,8 +65,8 @@ class Tokens(NamedTuple):
 
 
 def valid_bands(flux: Tensor, error: Tensor) -> Tensor:
-    """Which entries are measurements: finite flux below 1e9 uJy in size, finite error above zero."""
-    return torch.isfinite(flux) & torch.isfinite(error) & (error > 0) & (flux.abs() < ABSURD_FLUX)
+    """Which entries are measurements: finite flux below 1e9 uJy in size, finite error from 1e-9 uJy on."""
+    return torch.isfinite(flux) & torch.isfinite(error) & (error >= LEAST_ERROR) & (flux.abs() < ABSURD_FLUX)
 
 
 def tokenise(flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> Tokens:

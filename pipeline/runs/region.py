@@ -35,6 +35,13 @@ _CHILDREN = 3
 """Orders by which the pixels that are tried in a partition are finer than it."""
 
 
+MOST_CORNERS = 10_000
+"""Largest number of corners of a polygon."""
+
+_EDGES_AT_ONCE = 256
+_ROUNDING = 1e-14
+
+
 class RegionError(OjalaError, ValueError):
     """A region that cannot be understood, or that holds nothing."""
 
@@ -154,8 +161,22 @@ def _cone(text: str, rest: str) -> Region:
     _position(text, [ra], [dec])
     if not 0.0 < radius <= 180.0:
         raise RegionError(f"region {text!r}: the radius must be above 0 and at most 180 degrees")
+    return _drawn(text, lambda order: _disc(ra, dec, radius, order))
+
+
+def _disc(ra: float, dec: float, radius: float, order: int) -> MOC:
+    """Coverage of a disc [deg], with all pixels that it touches.
+
+    mocpy 0.21 leaves pixels out of discs of more than 135 degrees, so those larger than a hemisphere are
+    drawn as what the disc around the opposite point leaves, and one pixel more.
+    """
+    if radius == 180.0:
+        return MOC.from_string(f"0/0-11 {order}/")
+    if radius > 90.0:
+        opposite = _disc((ra + 180.0) % 360.0, -dec, 180.0 - radius, order)
+        return opposite.complement().add_neighbours()
     lon, lat = Longitude(ra, u.deg), Latitude(dec, u.deg)
-    return _drawn(text, lambda order: MOC.from_cone(lon=lon, lat=lat, radius=radius * u.deg, max_depth=order))
+    return MOC.from_cone(lon=lon, lat=lat, radius=radius * u.deg, max_depth=order)
 
 
 def _box(text: str, rest: str) -> Region:
@@ -203,7 +224,52 @@ def _polygon(text: str, rest: str) -> Region:
     _position(text, ra, dec)
     if len({(r % 360.0, d) for r, d in corners}) < len(corners):
         raise RegionError(f"region {text!r}: a corner is given twice; the polygon closes itself")
+    if len(corners) > MOST_CORNERS:
+        raise RegionError(
+            f"region polygon of {len(corners):,} corners: at most {MOST_CORNERS:,} are drawn; give fewer, or "
+            "the region as moc:FILE"
+        )
+    if crossing := _first_crossing(healpy.ang2vec(ra, dec, lonlat=True)):
+        first, second = crossing
+        raise RegionError(
+            f"region polygon of {len(corners):,} corners: its edges {first + 1} and {second + 1} (from "
+            f"{corners[first]} and from {corners[second]}) cross; give the corners in their order around the "
+            "region"
+        )
     return _drawn(text, lambda order: MOC.from_polygon(lon=ra * u.deg, lat=dec * u.deg, max_depth=order))
+
+
+def _first_crossing(corners: np.ndarray) -> tuple[int, int] | None:
+    """Two edges of a polygon that cross, by their first corners; None for a simple polygon.
+
+    Parameters
+    ----------
+    corners : ndarray, shape (N, 3)
+        Unit vectors; edges are the great circles between neighbours, the last closes the polygon.
+    """
+    ends = np.roll(corners, -1, axis=0)
+    normals = np.cross(corners, ends)
+    number = np.arange(len(corners))
+    for begin in range(0, len(corners), _EDGES_AT_ONCE):
+        part = number[begin : begin + _EDGES_AT_ONCE]
+        # Side of each edge of the part on which the ends of every other edge lie, and the reverse.
+        sides = _opposite(normals[part] @ corners.T, normals[part] @ ends.T)
+        sides &= _opposite(corners[part] @ normals.T, ends[part] @ normals.T)
+        for one, two in zip(*np.nonzero(sides), strict=True):
+            first, second = int(part[one]), int(two)
+            if (second - first) % len(corners) in (0, 1, len(corners) - 1):
+                continue  # neighbours share a corner
+            meeting = np.cross(normals[first], normals[second])
+            middles = corners[[first, second]] + ends[[first, second]]
+            if (middles @ meeting > 0).all() or (
+                middles @ meeting < 0
+            ).all():  # else on opposite sides of the sky
+                return first, second
+    return None
+
+
+def _opposite(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.asarray((one * other < 0.0) & (np.minimum(np.abs(one), np.abs(other)) > _ROUNDING))
 
 
 def _moc(text: str, rest: str) -> Region:

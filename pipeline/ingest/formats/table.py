@@ -6,9 +6,9 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -121,6 +121,46 @@ def by_lower_case(columns: Iterable[SourceColumn]) -> dict[str, SourceColumn]:
             )
         found[key] = column
     return found
+
+
+def choose_columns(source: TableSource, ignore: Collection[str], names: Mapping[str, str]) -> TableSource:
+    """The same table without some columns, and with others under names that this program knows.
+
+    Parameters
+    ----------
+    source : TableSource
+        The table.
+    ignore : collection of str
+        Columns to leave out, by the file's names in any case.
+    names : mapping of str to str
+        The file's name of a column, in any case, by the name under which it is read.
+
+    Raises
+    ------
+    SourceError
+        If two columns have one name then.
+    """
+    left_out = {name.strip().lower() for name in ignore}
+    known = {theirs.strip().lower(): ours.strip().lower() for ours, theirs in names.items()}
+    theirs_by_ours: dict[str, str] = {}
+    for theirs in source.columns:
+        if theirs in left_out:
+            continue
+        ours = known.get(theirs, theirs)
+        if ours in theirs_by_ours:
+            raise SourceError(
+                f"is to be read as {ours}, but {source.columns[theirs_by_ours[ours]].name} is, too: leave "
+                "one of them out with --ignore",
+                column=source.columns[theirs].name,
+            )
+        theirs_by_ours[ours] = theirs
+
+    def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for batch in source.batches([theirs_by_ours[name] for name in wanted]):
+            yield batch.rename_columns(list(wanted))
+
+    columns = {ours: source.columns[theirs] for ours, theirs in theirs_by_ours.items()}
+    return replace(source, columns=columns, batches=batches)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ojala.pipeline.storage.hats import catalogue_name, read_leaves
 from ojala.pipeline.storage.healpix import (
     INDEX_ORDER,
     Partition,
-    adaptive_partitions,
+    partitions_of,
     pixel_at,
     sky_order,
     spatial_index,
@@ -126,10 +126,7 @@ def read_objects(source: UPath, scratch: UPath) -> CutoutObjects:
         return CutoutObjects(catalogue_name(source), rows, root=source)
     try:
         table = _table(source, scratch)
-        pixels, counts = np.unique(
-            pixel_at(table["_healpix_29"].to_numpy(), FINEST_ORDER), return_counts=True
-        )
-        partitions = adaptive_partitions(pixels, counts, FINEST_ORDER, TABLE_ROWS)
+        partitions = partitions_of(table["_healpix_29"].to_numpy(), FINEST_ORDER, TABLE_ROWS)
     except SourceError as fault:
         raise IngestError(fault.in_file(source)) from fault
     except ValueError as error:

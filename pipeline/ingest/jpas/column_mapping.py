@@ -195,7 +195,7 @@ def _split_columns(
             raise SourceError(
                 "names no known filter or aperture: fluxes are flux_<band> in uJy, arrays such as "
                 f"FLUX_{APERTURE} or MAG_{APERTURE}, or Legacy Survey fluxes such as flux_g with "
-                "flux_ivar_g; leave the column out if it is not photometry to be read",
+                f"flux_ivar_g; leave it out with --ignore {column.name} if it is not photometry to be read",
                 column=column.name,
             )
     return scalars, survey
