@@ -157,7 +157,9 @@ def _source(file: fits.HDUList) -> TableSource:
         for first in range(0, rows if length is None else length, BATCH_ROWS):
             part = slice(first, first + BATCH_ROWS)
             with damage_errors():
-                arrays = [_arrow(table, columns[key].name, part, length is not None) for key in wanted]
+                data = table.data if length is not None else table.data[part]
+                names = [columns[key].name for key in wanted]
+                arrays = [_arrow(table, data, name, None if length is None else part) for name in names]
             yield pa.RecordBatch.from_arrays(arrays, list(wanted))
 
     return TableSource(columns, batches, {key: value for key, value in notes.items() if value})
@@ -172,14 +174,12 @@ def _column_length(table: fits.BinTableHDU) -> int | None:
     return int(lengths.pop()) if len(lengths) == 1 and lengths != {1} else None
 
 
-def _arrow(table: fits.BinTableHDU, name: str, part: slice, transposed: bool) -> pa.Array:
+def _arrow(table: fits.BinTableHDU, data: fits.FITS_rec, name: str, part: slice | None) -> pa.Array:
+    """Cells of a column; `part` is that of the one row's cell in a column-oriented table."""
     column = table.columns[name]
-    number = table.columns.names.index(name) + 1
-    if transposed:
-        values, stored = (np.asarray(data[name])[0][part] for data in (table.data, np.asarray(table.data)))
-    else:
-        rows = table.data[part]
-        values, stored = np.asarray(rows.field(name)), np.asarray(rows)[name]
+    values, stored = np.asarray(data.field(name)), np.asarray(data)[name]
+    if part is not None:
+        values, stored = values[0][part], stored[0][part]
     if values.dtype.kind == "O":
         return pa.array([np.asarray(cell, dtype=np.float64) for cell in values])
     if stored.dtype.kind in "SU":
@@ -187,7 +187,7 @@ def _arrow(table: fits.BinTableHDU, name: str, part: slice, transposed: bool) ->
     if values.dtype.kind not in "iufb":
         raise SourceError(f"has the format {column.format}, expected numbers", column=name)
     flat = values.reshape(len(values), -1) if values.ndim > 1 else values
-    null = table.header.get(f"TNULL{number}")
+    null = table.header.get(f"TNULL{table.columns.names.index(name) + 1}")
     missing = None if null is None else (stored == null).reshape(flat.shape).ravel()
     found = pa.array(flat.astype(flat.dtype.newbyteorder("=")).ravel(), mask=missing)
     if flat.ndim == 1:

@@ -26,7 +26,7 @@ LARGEST_ERROR = 90.0
 """Error of a magnitude from which on, or from whose negative down, it stands for none, as 99 and -99 do."""
 
 MISSING_FLUXES = (-99.0, -999.0, -9999.0, -99999.0)
-"""Values of a flux, and of its error, that stand for one that was not measured."""
+"""Values of a flux, and of its error, that stand for one that was not measured, the largest first."""
 
 LARGEST_FLUX = 1e37
 """Size from which on a flux in its own unit stands for none: INDEF of IRAF is 1.6e38, others write 1e99."""
@@ -89,8 +89,11 @@ def from_nanomaggies(
 
 def _measured(values: np.ndarray) -> np.ndarray:
     """Numbers without those that stand for a missing one."""
+    low, high = values <= MISSING_FLUXES[0], values >= LARGEST_FLUX
+    if not (low.any() or high.any()):  # as in nearly every batch
+        return values
     missing = np.isin(values, MISSING_FLUXES) | (np.isfinite(values) & (np.abs(values) >= LARGEST_FLUX))
-    return np.where(missing, np.nan, values) if missing.any() else values
+    return np.where(missing, np.nan, values)
 
 
 def kind_of(unit: u.UnitBase) -> FluxDensityKind | None:
