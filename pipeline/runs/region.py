@@ -38,6 +38,9 @@ _CHILDREN = 3
 MOST_CORNERS = 10_000
 """Largest number of corners of a polygon."""
 
+_POLYGON_EFFORT = 2**25
+"""Corners times 2**order up to which the edge of a polygon is drawn: a few seconds."""
+
 _EDGES_AT_ONCE = 256
 _ROUNDING = 1e-14
 
@@ -236,7 +239,13 @@ def _polygon(text: str, rest: str) -> Region:
             f"{corners[first]} and from {corners[second]}) cross; give the corners in their order around the "
             "region"
         )
-    return _drawn(text, lambda order: MOC.from_polygon(lon=ra * u.deg, lat=dec * u.deg, max_depth=order))
+
+    def draw(order: int) -> MOC:
+        # The time goes with the corners and with the pixels along the edges.
+        finest = int(np.log2(_POLYGON_EFFORT / len(corners)))
+        return MOC.from_polygon(lon=ra * u.deg, lat=dec * u.deg, max_depth=min(order, finest))
+
+    return _drawn(text, draw)
 
 
 def _first_crossing(corners: np.ndarray) -> tuple[int, int] | None:

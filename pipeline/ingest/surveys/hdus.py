@@ -147,7 +147,7 @@ def _with_other_sign(values: np.ndarray) -> np.ndarray:
     """Signed integers plus 2**(bits - 1) as unsigned ones, and the reverse, exact."""
     kind = np.dtype(f"{'u' if values.dtype.kind == 'i' else 'i'}{values.dtype.itemsize}")
     bit = np.array(1, f"u{values.dtype.itemsize}") << (8 * values.dtype.itemsize - 1)
-    return (values.view(bit.dtype) ^ bit).view(kind)
+    return np.asarray((values.view(bit.dtype) ^ bit).view(kind))
 
 
 def _native(values: np.ndarray, scale: Mapping[str, str]) -> np.ndarray:
