@@ -210,8 +210,9 @@ def _touched_by_box(
     lat = np.concatenate([np.full_like(ra, dec1), np.full_like(ra, dec2), dec, dec])
     for level in np.unique(order):
         here = np.flatnonzero(order == level)
-        nside = 2 ** (int(level) + _CHILDREN)
-        children = (pixel[here, None] << 2 * _CHILDREN) + np.arange(4**_CHILDREN)
+        finer = min(_CHILDREN, INDEX_ORDER - int(level))
+        nside = 2 ** (int(level) + finer)
+        children = (pixel[here, None] << 2 * finer) + np.arange(4**finer)
         child_ra, child_dec = healpy.pix2ang(nside, children, nest=True, lonlat=True)
         inside = ((child_ra - ra1) % 360.0 <= width) & (child_dec >= dec1) & (child_dec <= dec2)
         edge = healpy.ang2pix(2 ** int(level), lon, lat, nest=True, lonlat=True)
@@ -304,7 +305,7 @@ def _tiles(text: str, rest: str) -> Region:
 def _flagged(text: str, rest: str, flags: Sequence[str]) -> Region:
     if not rest:
         return Region(text)
-    match = re.fullmatch(r"(\w+)>([0-9.]+(?:e-?[0-9]+)?)", rest.replace(" ", ""))
+    match = re.fullmatch(r"(\w+)>((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e-?[0-9]+)?)", rest.replace(" ", ""))
     if match is None:
         raise RegionError(f"region {text!r}: expected flagged or flagged:NAME>0.1")
     name, share = match[1], float(match[2])

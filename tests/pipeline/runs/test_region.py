@@ -112,6 +112,17 @@ def test_a_small_region_touches_the_partition_that_it_lies_in():
     assert len(touched("cone:150,2,0.001")) == 1
 
 
+def test_boxes_touch_partitions_of_the_finest_order():
+    finest = [Partition(29, 12 * 4**29 - 1), Partition(29, 0)]
+    assert touched("box:0,360,-90,90", finest) == {partition.pixel for partition in finest}
+
+
+@pytest.mark.parametrize("share", ["1.2.3", ".", "...", "", "nan"])
+def test_a_share_that_is_no_number_is_refused(share):
+    with pytest.raises(RegionError, match="expected flagged or flagged:NAME>0.1"):
+        parse_region(f"flagged:any>{share}")
+
+
 def test_tiles_touch_their_parents_and_children():
     assert touched(f"tiles:{ORDER}/17") == {17}
     assert touched(f"tiles:{ORDER - 1}/4") == {16, 17, 18, 19}
