@@ -119,7 +119,7 @@ def test_boxes_touch_partitions_of_the_finest_order():
 
 @pytest.mark.parametrize("share", ["1.2.3", ".", "...", "", "nan"])
 def test_a_share_that_is_no_number_is_refused(share):
-    with pytest.raises(RegionError, match="expected flagged or flagged:NAME>0.1"):
+    with pytest.raises(RegionError, match=r"expected flagged or flagged:NAME>0\.1"):
         parse_region(f"flagged:any>{share}")
 
 
