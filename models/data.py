@@ -12,6 +12,9 @@ import numpy as np
 ABSURD_FLUX = 1e9
 """A flux density beyond this [uJy] (AB magnitude 1.4) is not a measurement."""
 
+LEAST_ERROR = 1e-9
+"""An error below this [uJy] (AB magnitude 46.4) belongs to no measurement, but to a magnitude of 99.9."""
+
 MAX_EBV = 5.0
 """Galactic E(B-V) [mag] beyond which the dust map is not believed and no correction is made."""
 
@@ -19,11 +22,11 @@ _Array = TypeVar("_Array")
 
 
 def valid_bands(flux: _Array, error: _Array) -> _Array:
-    """Which entries are measurements: flux below 1e9 uJy in size, finite error above zero; none is NaN.
+    """Which entries are measurements: flux below 1e9 uJy in size, finite error from 1e-9 uJy on; none is NaN.
 
     Takes arrays as well as tensors, so that reading photometry needs no torch.
     """
-    valid: _Array = (abs(flux) < ABSURD_FLUX) & (error > 0) & (error < math.inf)  # type: ignore
+    valid: _Array = (abs(flux) < ABSURD_FLUX) & (error >= LEAST_ERROR) & (error < math.inf)  # type: ignore
     return valid
 
 

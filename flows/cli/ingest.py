@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.cli.errors import Commands
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
@@ -103,6 +105,14 @@ def cutouts(
     echo("\n".join(lines), facts, as_json)
 
 
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """Names of columns from words like ``ra=RA_J2000``."""
+    for word in words:
+        if not all(part.strip() for part in word.partition("=")):
+            raise InputError(f"--column {word}: expected NAME=THEIRS, such as ra=RA_J2000")
+    return {name: theirs for name, _, theirs in (word.partition("=") for word in words)}
+
+
 class Units(StrEnum):
     """Kinds of flux density in the archive's tables."""
 
@@ -119,17 +129,31 @@ def ingest(
     units: Annotated[
         Units | None, typer.Option(help="Flux table the files come from, where they do not state it.")
     ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Column to leave out; can be repeated.", metavar="NAME")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Read the files' column THEIRS as NAME; can be repeated.", metavar="NAME=THEIRS"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a photometry catalogue (HATS) from the survey's files.
 
-    Reads tables in the columns of the contract or of the archive, with array columns over its filters. Input
-    that cannot be understood is refused with file, row and column.
+    Reads tables in the columns of the contract or of the archive, with array columns over its filters, and
+    converts the units that the files state. Input that cannot be understood is refused with file, row and
+    column.
     """
     from ojala.api import ingest as ingest_files
 
     summary = ingest_files(
-        files, out, tile_rows=tile_rows, aperture=aperture, units=units.value if units else None
+        files,
+        out,
+        tile_rows=tile_rows,
+        aperture=aperture,
+        units=units.value if units else None,
+        ignore=ignore or (),
+        columns=_pairs(column or ()),
     )
     facts = {
         "out": out,

@@ -30,7 +30,7 @@ from ojala.pipeline.inference.failures import Cause, cause_of
 from ojala.pipeline.inference.join import join_auxiliary
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.healpix import Partition
-from ojala.pipeline.storage.parquet import DamagedInput, write_leaf
+from ojala.pipeline.storage.parquet import ContractError, DamagedInput, conform, write_leaf
 
 if TYPE_CHECKING:
     from ojala.pipeline.inference.model_spec import ModelSpec
@@ -255,6 +255,10 @@ def _read(task: Task) -> pa.Table:
     table = _read_leaf(path, first, task.adapter.columns)
     if table.num_rows != task.rows:
         raise DamagedInput(f"{path}: {table.num_rows} rows, its catalogue lists {task.rows}")
+    try:
+        table = conform(table, task.adapter.reads, task.adapter.columns)
+    except ContractError as problem:
+        raise DamagedInput(f"{path}: {problem}") from problem
     if not task.auxiliary or auxiliary is None:
         return table
     path = UPath(task.auxiliary) / task.partition.leaf

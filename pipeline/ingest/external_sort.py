@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,22 @@ import pyarrow.compute as pc
 from upath import UPath
 
 from ojala.pipeline.storage.hats import SKYMAP_ORDER
-from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, adaptive_partitions, pixel_at
+from ojala.pipeline.storage.healpix import (
+    INDEX_ORDER,
+    Partition,
+    adaptive_partitions,
+    partitions_of,
+    pixel_at,
+)
 
 RUN_ROWS = 65_536
 """Rows of photometry that are sorted in memory at a time (about 40 MB)."""
 
-FINEST_ORDER = 10
-"""Finest HEALPix order of a partition (pixels of 3.4 arcmin)."""
+COUNTED_ORDER = 10
+"""HEALPix order of the pixels (3.4 arcmin) whose rows are counted while files are read."""
+
+FINEST_ORDER = 18
+"""Finest HEALPix order of a partition (pixels of 0.8 arcsec), into which crowded pixels are divided."""
 
 SOURCE = "_source"
 """Column of a run with the number of a row's input file."""
@@ -123,14 +132,14 @@ class SortedRuns:
         with pa.OSFile(path.path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
         self._runs.append(_Run(path, int(index[0]), int(index[-1])))
-        pixels, counts = np.unique(pixel_at(index, FINEST_ORDER), return_counts=True)
+        pixels, counts = np.unique(pixel_at(index, COUNTED_ORDER), return_counts=True)
         self._pixels, places = np.unique(np.concatenate([self._pixels, pixels]), return_inverse=True)
         both = np.concatenate([self._counts, counts])
         self._counts = np.bincount(places, weights=both, minlength=len(self._pixels)).astype(np.int64)
 
     def skymap(self) -> np.ndarray:
         """Rows per pixel of the order of a catalogue's map, shape (12 * 4**SKYMAP_ORDER,)."""
-        pixels = self._pixels >> 2 * (FINEST_ORDER - SKYMAP_ORDER)
+        pixels = self._pixels >> 2 * (COUNTED_ORDER - SKYMAP_ORDER)
         return np.bincount(pixels, weights=self._counts, minlength=12 * 4**SKYMAP_ORDER).astype(np.int64)
 
     def partitions(self, tile_rows: int) -> list[Partition]:
@@ -141,10 +150,20 @@ class SortedRuns:
         ValueError
             If one pixel of `FINEST_ORDER` holds more.
         """
-        return adaptive_partitions(self._pixels, self._counts, FINEST_ORDER, tile_rows)
+
+        def divide(pixel: int) -> list[Partition]:
+            crowded = self._slices(Partition(COUNTED_ORDER, pixel), ["_healpix_29"])
+            index = np.concatenate([part["_healpix_29"].to_numpy() for part in crowded])
+            return partitions_of(index, FINEST_ORDER, tile_rows)
+
+        return adaptive_partitions(self._pixels, self._counts, COUNTED_ORDER, tile_rows, divide)
 
     def read(self, partition: Partition) -> pa.Table:
         """Read the rows of a partition in order of the sky, with the column `SOURCE`."""
+        return in_sky_order(pa.concat_tables(self._slices(partition)))
+
+    def _slices(self, partition: Partition, names: Sequence[str] | None = None) -> list[pa.Table]:
+        """Rows of a partition in each run that has any, with some columns or all."""
         shift = 2 * (INDEX_ORDER - partition.order)
         low, high = partition.pixel << shift, (partition.pixel + 1) << shift
         parts = []
@@ -154,8 +173,9 @@ class SortedRuns:
                 with pa.memory_map(run.path.path) as mapped:
                     table = pa.ipc.open_file(mapped).read_all()
                     start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
-                    parts.append(table.slice(start, stop - start))
-        return in_sky_order(pa.concat_tables(parts))
+                    part = table.slice(start, stop - start)
+                    parts.append(part if names is None else part.select(names))
+        return parts
 
 
 def in_sky_order(table: pa.Table) -> pa.Table:

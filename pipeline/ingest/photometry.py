@@ -12,9 +12,10 @@ their pages. VOTables in a binary serialisation are the exception: they are held
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 import pyarrow as pa
 from upath import UPath
@@ -25,7 +26,7 @@ from ojala.pipeline.ingest.build import build_catalogue, check_request
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.external_sort import Duplicate, DuplicateChecker, SortedRuns
 from ojala.pipeline.ingest.formats.detect import open_table
-from ojala.pipeline.ingest.formats.table import TableSource
+from ojala.pipeline.ingest.formats.table import TableSource, choose_columns
 from ojala.pipeline.ingest.jpas.column_mapping import APERTURE, TableMapping, map_columns
 from ojala.pipeline.ingest.jpas.convert import convert_photometry
 from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind
@@ -102,6 +103,8 @@ def ingest_photometry(
     tile_rows: int = TILE_ROWS,
     aperture: str = APERTURE,
     units: FluxDensityKind | None = None,
+    ignore: Collection[str] = (),
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> IngestSummary:
     """Make a photometry catalogue from table files of the survey.
 
@@ -118,6 +121,11 @@ def ingest_photometry(
         Aperture of the archive to read, such as ``APER_COR_3_0`` or ``AUTO``.
     units : {"fnu", "flambda"}, optional
         The archive's flux table that the files come from, where they do not state it.
+    ignore : collection of str
+        Columns of the files, in any case, to leave out.
+    columns : mapping of str to str
+        The files' name of a column, in any case, by the name under which it is read, such as
+        ``{"ra": "RA_J2000"}``.
 
     Returns
     -------
@@ -127,11 +135,12 @@ def ingest_photometry(
     ------
     IngestError
         If a file is not understood: names each faulty file with the row and the column of its first error.
+        If no file has a column of `ignore` or `columns`.
         Also if the catalogue cannot be written. Nothing stays behind.
     """
     check_request(files, out, tile_rows)
     with build_catalogue(out, PHOTOMETRY) as catalogue:
-        reader = _Reader(catalogue.scratch, aperture, units)
+        reader = _Reader(catalogue.scratch, aperture, units, ignore, columns)
         inputs = reader.read_all(files)
         catalogue.write_sorted(reader.runs, tile_rows, [one.name for one in inputs])
         summary = IngestSummary(
@@ -141,7 +150,13 @@ def ingest_photometry(
         )
         provenance = {
             "rows": summary.rows,
-            "options": {"tile_rows": tile_rows, "aperture": aperture, "units": units},
+            "options": {
+                "tile_rows": tile_rows,
+                "aperture": aperture,
+                "units": units,
+                "ignore": sorted(ignore),
+                "columns": dict(columns),
+            },
             "inputs": [asdict(one) for one in summary.inputs],
         }
         catalogue.finalise(PROVENANCE, provenance, reader.runs.skymap())
@@ -155,16 +170,27 @@ class _Reader:
     ----------
     scratch : UPath
         Local folder for scratch files.
-    aperture, units
+    aperture, units, ignore, columns
         As in `ingest_photometry`.
     """
 
-    def __init__(self, scratch: UPath, aperture: str, units: FluxDensityKind | None) -> None:
+    def __init__(
+        self,
+        scratch: UPath,
+        aperture: str,
+        units: FluxDensityKind | None,
+        ignore: Collection[str],
+        columns: Mapping[str, str],
+    ) -> None:
         self.runs = SortedRuns(scratch)
         self._keys = DuplicateChecker(scratch)
         self._scratch = scratch
         self._aperture = aperture
         self._units = units
+        self._ignore = ignore
+        self._columns = columns
+        self._named = {name.strip().lower() for name in (*ignore, *columns.values())}
+        """Names of the user's options that no file has had so far."""
 
     def read_all(self, files: Sequence[UPath]) -> list[Input]:
         """Read all files.
@@ -181,6 +207,8 @@ class _Reader:
                 inputs.append(self._read(file, number))
             except SourceError as error:
                 errors.append(error.in_file(file))
+        if self._named and not errors:
+            errors = [f"no file has a column {name}" for name in sorted(self._named)]
         if not errors:
             self.runs.flush()
             errors = _duplicates(self._keys, files)
@@ -191,6 +219,9 @@ class _Reader:
     def _read(self, file: UPath, number: int) -> Input:
         rows = 0
         with _read_errors(), open_table(file, self._scratch) as source:
+            if self._ignore or self._columns:
+                self._named -= source.columns.keys()
+                source = choose_columns(source, self._ignore, self._columns)
             mapping = map_columns(source, self._aperture, self._units)
             for table in _convert_batches(source, mapping):
                 try:

@@ -30,7 +30,7 @@ from ojala.pipeline.runs.region import Region
 from ojala.pipeline.runs.releases import ReleaseError, published_run, was_published
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import FileStat, list_files
-from ojala.pipeline.storage.hats import CatalogueError, read_leaves, read_names
+from ojala.pipeline.storage.hats import CatalogueError, check_foreign, read_leaves, read_names
 from ojala.pipeline.storage.healpix import Partition
 
 DONE = "done"
@@ -220,6 +220,7 @@ def read_inputs(resolved: ResolvedRun) -> dict[Partition, tuple[int, str]]:
     """
     source, auxiliary, contract = resolved.source, resolved.auxiliary, resolved.adapter.auxiliary
     leaves = read_leaves(source)
+    check_foreign(source, resolved.adapter.reads, resolved.adapter.columns)
     if auxiliary is None or contract is None:
         return {partition: (leaf.rows, leaf.sha256) for partition, leaf in leaves.items()}
     others = read_leaves(auxiliary)

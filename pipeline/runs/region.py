@@ -35,6 +35,16 @@ _CHILDREN = 3
 """Orders by which the pixels that are tried in a partition are finer than it."""
 
 
+MOST_CORNERS = 10_000
+"""Largest number of corners of a polygon."""
+
+_POLYGON_EFFORT = 2**25
+"""Corners times 2**order up to which the edge of a polygon is drawn: a few seconds."""
+
+_EDGES_AT_ONCE = 256
+_ROUNDING = 1e-14
+
+
 class RegionError(OjalaError, ValueError):
     """A region that cannot be understood, or that holds nothing."""
 
@@ -156,8 +166,22 @@ def _cone(text: str, rest: str) -> Region:
     _position(text, [ra], [dec])
     if not 0.0 < radius <= 180.0:
         raise RegionError(f"region {text!r}: the radius must be above 0 and at most 180 degrees")
+    return _drawn(text, lambda order: _disc(ra, dec, radius, order))
+
+
+def _disc(ra: float, dec: float, radius: float, order: int) -> MOC:
+    """Coverage of a disc [deg], with all pixels that it touches.
+
+    mocpy 0.21 leaves pixels out of discs of more than 135 degrees, so those larger than a hemisphere are
+    drawn as what the disc around the opposite point leaves, and one pixel more.
+    """
+    if radius == 180.0:
+        return MOC.from_string(f"0/0-11 {order}/")
+    if radius > 90.0:
+        opposite = _disc((ra + 180.0) % 360.0, -dec, 180.0 - radius, order)
+        return opposite.complement().add_neighbours()
     lon, lat = Longitude(ra, u.deg), Latitude(dec, u.deg)
-    return _drawn(text, lambda order: MOC.from_cone(lon=lon, lat=lat, radius=radius * u.deg, max_depth=order))
+    return MOC.from_cone(lon=lon, lat=lat, radius=radius * u.deg, max_depth=order)
 
 
 def _box(text: str, rest: str) -> Region:
@@ -188,8 +212,9 @@ def _touched_by_box(
     lat = np.concatenate([np.full_like(ra, dec1), np.full_like(ra, dec2), dec, dec])
     for level in np.unique(order):
         here = np.flatnonzero(order == level)
-        nside = 2 ** (int(level) + _CHILDREN)
-        children = (pixel[here, None] << 2 * _CHILDREN) + np.arange(4**_CHILDREN)
+        finer = min(_CHILDREN, INDEX_ORDER - int(level))
+        nside = 2 ** (int(level) + finer)
+        children = (pixel[here, None] << 2 * finer) + np.arange(4**finer)
         child_ra, child_dec = healpy.pix2ang(nside, children, nest=True, lonlat=True)
         inside = ((child_ra - ra1) % 360.0 <= width) & (child_dec >= dec1) & (child_dec <= dec2)
         edge = healpy.ang2pix(2 ** int(level), lon, lat, nest=True, lonlat=True)
@@ -205,7 +230,58 @@ def _polygon(text: str, rest: str) -> Region:
     _position(text, ra, dec)
     if len({(r % 360.0, d) for r, d in corners}) < len(corners):
         raise RegionError(f"region {text!r}: a corner is given twice; the polygon closes itself")
-    return _drawn(text, lambda order: MOC.from_polygon(lon=ra * u.deg, lat=dec * u.deg, max_depth=order))
+    if len(corners) > MOST_CORNERS:
+        raise RegionError(
+            f"region polygon of {len(corners):,} corners: at most {MOST_CORNERS:,} are drawn; give fewer, or "
+            "the region as moc:FILE"
+        )
+    if crossing := _first_crossing(healpy.ang2vec(ra, dec, lonlat=True)):
+        first, second = crossing
+        raise RegionError(
+            f"region polygon of {len(corners):,} corners: its edges {first + 1} and {second + 1} (from "
+            f"{corners[first]} and from {corners[second]}) cross; give the corners in their order around the "
+            "region"
+        )
+
+    def draw(order: int) -> MOC:
+        # The time goes with the corners and with the pixels along the edges.
+        finest = int(np.log2(_POLYGON_EFFORT / len(corners)))
+        return MOC.from_polygon(lon=ra * u.deg, lat=dec * u.deg, max_depth=min(order, finest))
+
+    return _drawn(text, draw)
+
+
+def _first_crossing(corners: np.ndarray) -> tuple[int, int] | None:
+    """Two edges of a polygon that cross, by their first corners; None for a simple polygon.
+
+    Parameters
+    ----------
+    corners : ndarray, shape (N, 3)
+        Unit vectors; edges are the great circles between neighbours, the last closes the polygon.
+    """
+    ends = np.roll(corners, -1, axis=0)
+    normals = np.cross(corners, ends)
+    number = np.arange(len(corners))
+    for begin in range(0, len(corners), _EDGES_AT_ONCE):
+        part = number[begin : begin + _EDGES_AT_ONCE]
+        # Side of each edge of the part on which the ends of every other edge lie, and the reverse.
+        sides = _opposite(normals[part] @ corners.T, normals[part] @ ends.T)
+        sides &= _opposite(corners[part] @ normals.T, ends[part] @ normals.T)
+        for one, two in zip(*np.nonzero(sides), strict=True):
+            first, second = int(part[one]), int(two)
+            if (second - first) % len(corners) in (0, 1, len(corners) - 1):
+                continue  # neighbours share a corner
+            meeting = np.cross(normals[first], normals[second])
+            middles = corners[[first, second]] + ends[[first, second]]
+            if (middles @ meeting > 0).all() or (
+                middles @ meeting < 0
+            ).all():  # else on opposite sides of the sky
+                return first, second
+    return None
+
+
+def _opposite(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.asarray((one * other < 0.0) & (np.minimum(np.abs(one), np.abs(other)) > _ROUNDING))
 
 
 def _moc(text: str, rest: str) -> Region:
@@ -231,7 +307,7 @@ def _tiles(text: str, rest: str) -> Region:
 def _flagged(text: str, rest: str, flags: Sequence[str]) -> Region:
     if not rest:
         return Region(text)
-    match = re.fullmatch(r"(\w+)>([0-9.]+(?:e-?[0-9]+)?)", rest.replace(" ", ""))
+    match = re.fullmatch(r"(\w+)>((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e-?[0-9]+)?)", rest.replace(" ", ""))
     if match is None:
         raise RegionError(f"region {text!r}: expected flagged or flagged:NAME>0.1")
     name, share = match[1], float(match[2])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from hats.catalog.dataset.collection_properties import CollectionProperties
 from hats.catalog.dataset.extension_properties import ExtensionProperties
@@ -26,8 +27,9 @@ from ojala.catalogs_schema import votable
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import InputError
 from ojala.pipeline.storage.files import sha256_of, write_whole
-from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, sky_order
+from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, pixel_at, sky_order
 from ojala.pipeline.storage.parquet import LeafRecord
+from ojala.pipeline.storage.units import scale_between, schema_units
 
 SKYMAP_ORDER = 8
 """Order of the map of row counts that lies beside each catalogue (pixels of 14 arcmin)."""
@@ -37,6 +39,9 @@ LEAVES = "leaves.csv"
 
 COLLECTION = "collection.properties"
 """The one pointer of a collection: its photometry, and the file of each published product."""
+
+_PROPERTIES = ("hats.properties", "properties")
+"""Names of the file that makes a catalogue, the second of older writers."""
 
 _LEAVES_HEADER = "order,pixel,rows,bytes,sha256"
 
@@ -115,17 +120,17 @@ def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
     Raises
     ------
     CatalogueError
-        If there is no finished catalogue at `root`.
+        If there is no finished catalogue at `root`, or its leaves are not one Parquet file each.
     """
-    if not (root / "hats.properties").exists():
+    if not any((root / name).exists() for name in _PROPERTIES):
+        if (root / COLLECTION).exists():
+            raise CatalogueError(f"{root} is a HATS collection: name the catalogue in it ({_primary(root)})")
         raise CatalogueError(
             f"{root} is no HATS catalogue: it has no hats.properties (`ojala ingest` makes one)"
         )
     listing = root / LEAVES
     if not listing.exists():
-        pixels = PartitionInfo.read_from_dir(root).get_healpix_pixels()
-        partitions = sky_order(Partition(pixel.order, pixel.pixel) for pixel in pixels)
-        return {p: _read_record(root, p) for p in partitions}
+        return _foreign_leaves(root)
     header, *lines = listing.read_text().splitlines()
     if header != _LEAVES_HEADER:
         raise CatalogueError(f"{listing}: expected the header {_LEAVES_HEADER!r}, found {header!r}")
@@ -140,16 +145,117 @@ def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
     return leaves
 
 
+def _primary(collection: UPath) -> str:
+    lines = (collection / COLLECTION).read_text(errors="replace").splitlines()
+    named = (line.partition("=")[2].strip() for line in lines if line.startswith("hats_primary_table_url"))
+    return str(collection / next(named, "its primary table"))
+
+
+def _foreign_leaves(root: UPath) -> dict[Partition, LeafRecord]:
+    try:
+        suffix = TableProperties.read_from_dir(root).npix_suffix
+        pixels = PartitionInfo.read_from_dir(root).get_healpix_pixels()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as problem:
+        raise CatalogueError(f"{root}: its HATS metadata cannot be read: {problem}") from problem
+    if suffix != ".parquet":
+        raise CatalogueError(
+            f"{root}: its leaves are not files Npix=*.parquet (hats_npix_suffix is {suffix!r}), which is the "
+            "only form read here; write it again with LSDB, or ingest its files with `ojala ingest`"
+        )
+    partitions = sky_order(Partition(pixel.order, pixel.pixel) for pixel in pixels)
+    return {p: _read_record(root, p) for p in partitions}
+
+
 def _read_record(root: UPath, partition: Partition) -> LeafRecord:
     path = root / partition.leaf
-    with path.open("rb") as file:
-        rows = int(pq.read_metadata(file).num_rows)
-    return LeafRecord(partition.leaf, rows, int(path.stat().st_size), sha256_of(path))
+    try:
+        with path.open("rb") as file:
+            rows = int(pq.read_metadata(file).num_rows)
+        return LeafRecord(partition.leaf, rows, int(path.stat().st_size), sha256_of(path))
+    except (FileNotFoundError, pa.ArrowException) as problem:
+        raise CatalogueError(
+            f"{path}, a leaf that the catalogue lists, cannot be read: {problem}; get the catalogue again"
+        ) from problem
 
 
 def read_counts(root: UPath) -> np.ndarray:
-    """Rows per HEALPix pixel of order SKYMAP_ORDER of a catalogue, shape (12 * 4**SKYMAP_ORDER,)."""
-    return np.asarray(read_skymap(read_hats(root), SKYMAP_ORDER), dtype=np.int64)
+    """Rows per HEALPix pixel of order SKYMAP_ORDER of a catalogue, shape (12 * 4**SKYMAP_ORDER,).
+
+    Where a catalogue that others made has no sky map, or a coarser one, the rows are counted.
+    """
+    try:
+        return np.asarray(read_skymap(read_hats(root), SKYMAP_ORDER), dtype=np.int64)
+    except (OSError, ValueError):
+        if (root / LEAVES).exists():
+            raise
+    counts = np.zeros(12 * 4**SKYMAP_ORDER, dtype=np.int64)
+    for partition in read_leaves(root):
+        with (root / partition.leaf).open("rb") as file:
+            index = pq.ParquetFile(file).read(columns=["_healpix_29"])["_healpix_29"].to_numpy()
+        counts += np.bincount(pixel_at(index, SKYMAP_ORDER), minlength=len(counts))
+    return counts
+
+
+def check_foreign(root: UPath, contract: Contract, names: Collection[str] | None = None) -> None:
+    """Check from its metadata that a catalogue that others made can be read as one of a contract.
+
+    Columns that may be null may also be missing: `ojala.pipeline.storage.parquet.conform` fills them.
+
+    Parameters
+    ----------
+    root : UPath
+        Root of the catalogue; one of this program is not looked at.
+    contract : Contract
+        The contract.
+    names : collection of str, optional
+        Columns that are read; default: all.
+
+    Raises
+    ------
+    CatalogueError
+        If a column is missing, or has another type or unit; names all of them.
+    """
+    if (root / LEAVES).exists():
+        return
+    schema = read_schema(root)
+    try:
+        units = schema_units(schema)
+    except ValueError as problem:
+        raise CatalogueError(f"{root}: {problem}") from problem
+    faults = []
+    for column in contract:
+        if names is not None and column.name not in names:
+            continue
+        if column.name not in schema.names:
+            if not column.nullable:
+                faults.append(f"{column.name} is missing")
+            continue
+        kind = schema.field(column.name).type
+        if not pa.types.is_dictionary(kind) and _kind(kind) != _kind(column.type):
+            faults.append(f"{column.name} holds {kind}, expected {column.type}")
+        elif not _is_unit(units.get(column.name, ""), column.unit):
+            faults.append(f"{column.name} has the unit {units[column.name]!r}, expected {column.unit!r}")
+    if faults:
+        raise CatalogueError(
+            f"{root} is no catalogue of {contract.name}: column {'; column '.join(faults)}. Make one from "
+            "its files with `ojala ingest`"
+        )
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Numbers, text, truth values or lists, whatever their width."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return "list"
+    return "text" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else str(kind)
+
+
+def _is_unit(stated: str, wanted: str) -> bool:
+    try:
+        return scale_between(stated, wanted) == 1.0
+    except ValueError:
+        return False
 
 
 def catalogue_name(root: UPath) -> str:
@@ -157,10 +263,27 @@ def catalogue_name(root: UPath) -> str:
     return str(TableProperties.read_from_dir(root).catalog_name)
 
 
+def read_schema(root: UPath) -> pa.Schema:
+    """Columns of a catalogue, from its common metadata or else from its first leaf.
+
+    Raises
+    ------
+    CatalogueError
+        If neither can be read.
+    """
+    path = root / "dataset" / "_common_metadata"
+    try:
+        if not path.exists():
+            path = root / next(iter(read_leaves(root))).leaf
+        with path.open("rb") as file:
+            return pq.read_schema(file)
+    except (OSError, pa.ArrowException, StopIteration) as problem:
+        raise CatalogueError(f"{root}: its columns cannot be read from {path}: {problem}") from problem
+
+
 def read_names(root: UPath) -> set[str]:
     """Names of a catalogue's columns."""
-    with (root / "dataset" / "_common_metadata").open("rb") as file:
-        return set(pq.read_schema(file).names)
+    return set(read_schema(root).names)
 
 
 def write_collection(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,20 +85,26 @@ def pixel_at(index: np.ndarray, order: int) -> np.ndarray:
 
 
 def adaptive_partitions(
-    pixels: np.ndarray, counts: np.ndarray, order: int, tile_rows: int
+    pixels: np.ndarray,
+    counts: np.ndarray,
+    order: int,
+    tile_rows: int,
+    divide: Callable[[int], list[Partition]] | None = None,
 ) -> list[Partition]:
     """The coarsest partitions of the sky with at most a number of rows each.
 
     Parameters
     ----------
     pixels : ndarray of int64, shape (M,)
-        Distinct pixels that hold rows, at the finest order allowed.
+        Distinct pixels that hold rows, at the finest order of the counts.
     counts : ndarray of int64, shape (M,)
         Rows in each of them.
     order : int
         That finest order.
     tile_rows : int
         Most rows a partition may hold.
+    divide : callable, optional
+        Gives the partitions within a pixel of that order that alone holds more rows.
 
     Returns
     -------
@@ -108,9 +114,9 @@ def adaptive_partitions(
     Raises
     ------
     InputError
-        If one pixel of the finest order holds more rows than `tile_rows`.
+        If one pixel of the finest order holds more rows than `tile_rows` and cannot be divided.
     """
-    if counts.max(initial=0) > tile_rows:
+    if counts.max(initial=0) > tile_rows and divide is None:
         raise InputError(
             f"HEALPix pixel {order}/{pixels[counts.argmax()]} alone holds {counts.max():,} rows, more than "
             f"the {tile_rows:,} that a partition may hold: raise --tile-rows"
@@ -123,7 +129,21 @@ def adaptive_partitions(
         taken = np.unique(member[undecided & fits[member]])
         found += [Partition(level, int(pixel)) for pixel in ancestors[taken]]
         undecided &= ~fits[member]
+    if divide is not None:
+        found += [part for pixel in pixels[undecided].tolist() for part in divide(pixel)]
     return sky_order(found)
+
+
+def partitions_of(index: np.ndarray, order: int, tile_rows: int) -> list[Partition]:
+    """The coarsest partitions with at most a number of rows each, from the spatial index of each row.
+
+    Raises
+    ------
+    InputError
+        If one pixel of `order` holds more rows than `tile_rows`.
+    """
+    pixels, counts = np.unique(pixel_at(index, order), return_counts=True)
+    return adaptive_partitions(pixels, counts, order, tile_rows)
 
 
 def sky_order(partitions: Iterable[Partition]) -> list[Partition]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,46 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     content = memoryview(sink.getvalue())
     write_whole(path, content)
     return LeafRecord(str(path), table.num_rows, len(content), hashlib.sha256(content).hexdigest())
+
+
+def conform(table: pa.Table, contract: Contract, names: Sequence[str] | None = None) -> pa.Table:
+    """Rows of a leaf that others may have written, in the types of a contract.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The rows.
+    contract : Contract
+        The contract.
+    names : sequence of str, optional
+        Columns of it that are needed; default: all.
+
+    Returns
+    -------
+    pyarrow.Table
+        The same rows; a column that is missing is null, further columns are kept.
+
+    Raises
+    ------
+    ContractError
+        If a column cannot be cast to its type, or one is missing that cannot be null.
+    """
+    for column in contract:
+        if names is not None and column.name not in names:
+            continue
+        at = table.schema.get_field_index(column.name)
+        if at < 0 and not column.nullable:
+            raise ContractError(f"column {column.name} is missing")
+        if at < 0:
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+        elif table.schema.field(at).type != column.type:
+            try:
+                # Floating-point numbers may lose digits, integers may not.
+                cells = table[column.name].cast(column.type, safe=not pa.types.is_floating(column.type))
+            except pa.ArrowException as problem:
+                raise ContractError(f"column {column.name} is no {column.type}: {problem}") from problem
+            table = table.set_column(at, column.name, cells)
+    return table
 
 
 @functools.cache

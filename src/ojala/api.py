@@ -91,13 +91,15 @@ def ingest(
     tile_rows: int | None = None,
     aperture: str | None = None,
     units: Literal["fnu", "flambda"] | None = None,
+    ignore: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> IngestSummary:
     """Make a photometry catalogue (HATS) from the files of a survey.
 
     Parameters
     ----------
     files : path or sequence of paths
-        Parquet, CSV, FITS or VOTable.
+        Parquet, CSV (also ECSV and other tables of text), FITS or VOTable.
     out : path
         Folder of the catalogue; new or empty.
     tile_rows : int, optional
@@ -106,6 +108,10 @@ def ingest(
         Aperture of the archive's tables to read; default: ``APER_COR_3_0``.
     units : str, optional
         Kind of flux density in the files, where they do not state it.
+    ignore : sequence of str, optional
+        Columns of the files to leave out.
+    columns : mapping of str to str, optional
+        The files' name of a column by the name under which it is read, such as ``{"ra": "RA_J2000"}``.
 
     Returns
     -------
@@ -126,7 +132,13 @@ def ingest(
     from ojala.pipeline.ingest import photometry
 
     sources = [files] if isinstance(files, str | os.PathLike) else files
-    given: dict[str, Any] = {"tile_rows": tile_rows, "aperture": aperture, "units": units}
+    given: dict[str, Any] = {
+        "tile_rows": tile_rows,
+        "aperture": aperture,
+        "units": units,
+        "ignore": ignore,
+        "columns": columns,
+    }
     return photometry.ingest_photometry(
         [UPath(file) for file in sources], UPath(out), **{k: v for k, v in given.items() if v is not None}
     )

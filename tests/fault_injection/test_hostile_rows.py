@@ -19,6 +19,7 @@ from ojala.pipeline.inference.adapters.dummy import DummyModel
 from ojala.pipeline.inference.process import process
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import FINEST_ORDER
+from ojala.pipeline.ingest.jpas.flux_units import LARGEST_FLUX, MISSING_FLUXES
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.storage.healpix import pixel_at, spatial_index
 from tests.helpers.survey import orders
@@ -74,7 +75,8 @@ def crowd(rows: list[dict]) -> int:
 def as_stored(value: float) -> float | None:
     with np.errstate(over="ignore"):
         stored = float(np.float32(value))
-    return None if math.isnan(stored) else stored
+    stands_for_none = value in MISSING_FLUXES or LARGEST_FLUX <= abs(value) < math.inf
+    return None if math.isnan(stored) or stands_for_none else stored
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
-"""CSV tables of the archive: ``#SELECT ...``, an upper-case header, arrays as numbers separated by spaces.
+"""Tables as text: CSV of the archive, of spreadsheets and of astropy (ECSV), and columns divided by blanks.
 
-A line ``#FILTERS uJAVA J0378 ...`` before the header gives the names of the filters of the array columns
-where they are not the 57 of J-PAS.
+The archive writes ``#SELECT ...``, an upper-case header, and arrays as numbers separated by spaces. A line
+``#FILTERS uJAVA J0378 ...`` before the header gives the names of the filters of the array columns where they
+are not the 57 of J-PAS. The divider (comma, semicolon, tab, bar or blanks) is that of the header, which may
+stand behind ``#`` (numpy, TOPCAT); ECSV states its divider and the units of its columns.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -20,12 +23,40 @@ from upath import UPath
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats import FORMAT_NAMES
 from ojala.pipeline.ingest.formats.table import BATCH_ROWS, SourceColumn, TableSource, by_lower_case, opened
+from ojala.pipeline.storage.units import yaml_units
 
 BLOCK_BYTES = 4 << 20
 """Size of the blocks that are parsed; no row may exceed it [bytes]."""
 
 _HEADER_BYTES = 1 << 20
 _WRONG_WIDTH = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+_DIVIDERS = (",", ";", "\t", "|")
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_CELLS = re.compile(rb'"(?:[^"]|"")*"|[^\s"]\S*')
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """Header of a table.
+
+    Attributes
+    ----------
+    names : list of str
+        Names of the columns.
+    divider : str
+        Character between cells; a blank for any number of blanks.
+    units, notes : dict of str to str
+        Units by column, and notes by key.
+    first : bytes
+        First line of data, where it had to be read to find the header.
+    """
+
+    names: list[str]
+    divider: str
+    units: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    first: bytes = b""
 
 
 def matches(head: bytes) -> bool:
@@ -35,7 +66,7 @@ def matches(head: bytes) -> bool:
 
 @contextmanager
 def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
-    """Open a CSV file, gzipped or not.
+    """Open a table of text, compressed or not.
 
     Raises
     ------
@@ -43,21 +74,72 @@ def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
         If it has no header, or lines that do not fit it.
     """
     with opened(path) as raw:
-        notes: dict[str, str] = {}
-        line = _line(raw).removeprefix("\ufeff")
-        while line.startswith("#") or (line and not line.strip()):
-            key, _, value = line[1:].strip().partition(" ")
-            notes.setdefault(key.lower(), value.strip())
-            line = _line(raw)
-        if not line:
-            raise SourceError("is empty: it has no header")
-        names = next(csv.reader(io.StringIO(line), skipinitialspace=True))
-        columns = by_lower_case(SourceColumn(name.strip()) for name in names)
+        head = _read_head(raw)
+        columns = by_lower_case(SourceColumn(name, head.units.get(name, "")) for name in head.names)
 
         def batches(wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
-            return _batches(raw, list(columns), wanted)
+            return _batches(raw, list(columns), wanted, head)
 
-        yield TableSource(columns, batches, notes)
+        yield TableSource(columns, batches, head.notes)
+
+
+def _read_head(raw: BinaryIO) -> _Head:
+    comments: list[str] = []
+    divider, length = "", 0
+    while (line := _line(raw)) and (not line.strip() or line.startswith("#") or _states_divider(line)):
+        if _states_divider(line):
+            divider = line[4]
+        elif line.strip():
+            comments.append(line[1:].rstrip("\r\n"))
+        length += len(line)
+        if length > _HEADER_BYTES:
+            raise SourceError(f"has no header within its first {_HEADER_BYTES >> 20} MiB")
+    if not line:
+        raise SourceError("is empty: it has no header")
+    if comments and comments[0].strip().startswith("%ECSV"):
+        return _ecsv_head(comments[1:], line)
+    pairs = [comment.strip().partition(" ") for comment in reversed(comments)]
+    notes = {key.lower(): value.strip() for key, _, value in pairs}
+    divider = divider or _divider(line)
+    names = _names(line, divider)
+    if not (comments and any(_NUMBER.fullmatch(name) for name in names)):
+        return _Head(names, divider, {}, notes)
+    # The first line holds data: the header is the last line behind "#".
+    header = _names(comments[-1], _divider(comments[-1]))
+    if len(header) != len(names) or any(_NUMBER.fullmatch(name) for name in header):
+        raise SourceError(
+            "has no header: its first line without # holds numbers, and the line with # before it does not "
+            f"name their {len(names)} columns"
+        )
+    return _Head(header, divider, {}, notes, line.encode())
+
+
+def _ecsv_head(comments: Sequence[str], line: str) -> _Head:
+    lines = [comment.removeprefix(" ") for comment in comments]
+    stated = next((text.partition(":")[2] for text in lines if text.startswith("delimiter:")), "")
+    divider = stated.strip().strip("'\"") or " "
+    try:
+        units = yaml_units(lines)
+    except ValueError as error:
+        raise SourceError(f"is a damaged ECSV file: {error}") from error
+    return _Head(_names(line, divider), divider, units)
+
+
+def _states_divider(line: str) -> bool:
+    """Whether a line is ``sep=;``, with which spreadsheets say their divider."""
+    return line.lower().startswith("sep=") and len(line.rstrip("\r\n")) == 5
+
+
+def _divider(line: str) -> str:
+    plain = _QUOTED.sub("", line)
+    found = next((mark for mark in _DIVIDERS if mark in plain), "")
+    return found or (" " if len(plain.split()) > 1 else ",")
+
+
+def _names(line: str, divider: str) -> list[str]:
+    if divider == " ":
+        return [cell.decode().strip('"') for cell in _CELLS.findall(line.encode())]
+    return [name.strip() for name in next(csv.reader([line], delimiter=divider, skipinitialspace=True))]
 
 
 def _line(raw: BinaryIO) -> str:
@@ -65,13 +147,14 @@ def _line(raw: BinaryIO) -> str:
     if b"\0" in line:
         raise SourceError(f"is none of {FORMAT_NAMES}")
     try:
-        return line.decode()
+        return line.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SourceError(f"is none of {FORMAT_NAMES}: its header is no text") from None
 
 
-def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    watched = _EndWatch(raw)
+def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str], head: _Head) -> Iterator[pa.RecordBatch]:
+    blanks = head.divider == " "
+    watched = (_Blanks if blanks else _EndWatch)(raw, head.first)
     rows = 0
 
     try:
@@ -80,7 +163,9 @@ def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator
             read_options=pyarrow.csv.ReadOptions(
                 column_names=names, block_size=BLOCK_BYTES, use_threads=False
             ),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter="\t" if blanks else head.divider, newlines_in_values=True
+            ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(wanted, pa.string()),
                 include_columns=list(wanted),
@@ -113,19 +198,44 @@ def _batches(raw: BinaryIO, names: list[str], wanted: Sequence[str]) -> Iterator
 
 
 class _EndWatch(io.RawIOBase):
-    """Stream that records the number of bytes read and the last of them."""
+    """Stream that begins with bytes that were read before, and records the number of bytes and the last.
 
-    def __init__(self, raw: BinaryIO) -> None:
+    Parameters
+    ----------
+    raw : binary file
+        The stream.
+    first : bytes
+        What was read of it before.
+    """
+
+    def __init__(self, raw: BinaryIO, first: bytes = b"") -> None:
         self.raw = raw
         self.bytes = 0
         self.last = b""
+        self._first = first
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        block = self.raw.read(size)
+        block, self._first = self._first or self.raw.read(size), b""
         if block:
             self.bytes += len(block)
             self.last = block[-1:]
         return block
+
+
+class _Blanks(_EndWatch):
+    """The same with tabs in place of blanks between cells, without blank lines and comments."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        block = bytearray()
+        while len(block) < max(size, 1):
+            line, self._first = self._first or self.raw.readline(BLOCK_BYTES), b""
+            if not line:
+                break
+            self.bytes += len(line)
+            self.last = line[-1:]
+            if cells := [] if line.startswith(b"#") else _CELLS.findall(line):
+                block += b"\t".join(cells) + b"\n"
+        return bytes(block)

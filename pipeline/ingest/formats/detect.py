@@ -23,7 +23,7 @@ def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
     Parameters
     ----------
     path : UPath
-        The file; all but Parquet may be gzipped. Its name does not matter.
+        The file; all but Parquet may be compressed (gzip, bzip2, xz). Its name does not matter.
     scratch : UPath
         Local folder for unpacked files.
 

@@ -1,4 +1,4 @@
-"""Parquet tables, with the columns of the contract or of the archive."""
+"""Parquet tables, with units as this program, astropy, VOParquet and others state them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import BATCH_ROWS, SourceColumn, TableSource, by_lower_case
+from ojala.pipeline.storage.units import schema_units
 
 _BUFFER_BYTES = 1 << 16
 
@@ -30,6 +31,9 @@ def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
         If it is damaged.
     """
     with path.open("rb") as raw:
+        if not matches(raw.read(4)):
+            raise SourceError("is a compressed file with Parquet in it: unpack it first")
+        raw.seek(0)
         try:
             # Read in small pieces: a row group as long as the file must not come into memory whole.
             file = pq.ParquetFile(
@@ -38,10 +42,11 @@ def open_table(path: UPath, scratch: UPath) -> Iterator[TableSource]:
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"is a damaged Parquet file: {error}") from error
         schema = file.schema_arrow
-        columns = by_lower_case(
-            SourceColumn(f.name, (f.metadata or {}).get(b"unit", b"").decode(errors="replace"))
-            for f in schema
-        )
+        try:
+            units = schema_units(schema)
+        except ValueError as error:
+            raise SourceError(f"is a damaged Parquet file: {error}") from error
+        columns = by_lower_case(SourceColumn(f.name, units.get(f.name, "")) for f in schema)
         notes = {
             key.decode(errors="replace").lower(): value.decode(errors="replace")
             for key, value in (schema.metadata or {}).items()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 from xml.etree import ElementTree
@@ -103,11 +103,16 @@ def _events(raw: BinaryIO) -> Iterator[_Event]:
 
 def _read_head(events: Iterator[_Event]) -> _Head:
     head = _Head()
+    within: _Field | None = None
     for event, tag, element in events:
         if event == "start" and tag == "FIELD":
-            head.fields.append(_field(element))
-        elif event == "start" and tag == "VALUES" and head.fields:
-            head.fields[-1].null = element.get("null")
+            within = _field(element)
+            head.fields.append(within)
+        elif event == "end" and tag == "FIELD":
+            within = None
+        elif event == "start" and tag == "VALUES" and within is not None:
+            # Of a FIELD; a PARAM has VALUES, too.
+            within.null = element.get("null", within.null)
         elif event == "start" and tag in ("TABLEDATA", "BINARY", "BINARY2"):
             head.serialisation, head.data = tag, element
             return head
@@ -128,7 +133,10 @@ def _field(element: ElementTree.Element) -> _Field:
     except ValueError:
         raise SourceError(f"has the arraysize {size!r}, which is not understood", column=name) from None
     return _Field(
-        SourceColumn(name, element.get("unit") or ""), element.get("datatype") or "", count, bool(size)
+        SourceColumn(name, element.get("unit") or ""),
+        element.get("datatype") or "",
+        count,
+        size not in ("", "1"),
     )
 
 
@@ -154,7 +162,7 @@ def _after_data(head: _Head, event: str, tag: str, element: ElementTree.Element)
 def _read_text(events: Iterator[_Event], head: _Head, slots: Sequence[int]) -> Iterator[list[pa.Array]]:
     row = 0
     columns: list[list[str | None]] = [[] for _ in slots]
-    nulls = [head.fields[slot].null for slot in slots]
+    missing = [_without_null(head.fields[slot]) for slot in slots]
     for event, tag, element in events:
         if event != "end" or tag != "TR":
             _after_data(head, event, tag, element)
@@ -163,9 +171,9 @@ def _read_text(events: Iterator[_Event], head: _Head, slots: Sequence[int]) -> I
         cells = [cell.text for cell in element]
         if len(cells) != len(head.fields):
             raise SourceError(f"has {len(cells)} cells, expected {len(head.fields)}", row=row)
-        for column, slot, null in zip(columns, slots, nulls, strict=True):
+        for column, slot, clean in zip(columns, slots, missing, strict=True):
             text = cells[slot]
-            column.append(None if text is None or text.strip() == null else text)
+            column.append(text if text is None or clean is None else clean(text))
         if head.data is not None:
             # Drop the rows that have been read: the tree would grow to the size of the file.
             head.data.clear()
@@ -173,6 +181,27 @@ def _read_text(events: Iterator[_Event], head: _Head, slots: Sequence[int]) -> I
             yield [pa.array(column, pa.string()) for column in columns]
             columns = [[] for _ in slots]
     yield [pa.array(column, pa.string()) for column in columns]
+
+
+def _without_null(one: _Field) -> Callable[[str], str | None] | None:
+    """Function that takes the declared null out of a cell; None where none is declared."""
+    if one.null is None:
+        return None
+    null = one.null.strip()
+
+    def is_null(word: str) -> bool:
+        return word == null or (one.datatype in _NUMBERS and _number(word) == _number(null))
+
+    if one.is_array and one.datatype in _NUMBERS:
+        return lambda text: " ".join("nan" if is_null(word) else word for word in text.split())
+    return lambda text: None if is_null(text.strip()) else text
+
+
+def _number(word: str) -> float:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return math.nan
 
 
 def _read_binary(events: Iterator[_Event], head: _Head, slots: Sequence[int]) -> Iterator[list[pa.Array]]:
@@ -237,8 +266,8 @@ def _arrow(cells: list[bytes | None], one: _Field) -> pa.Array:
     empty = b"" if one.is_array else bytes(kind.itemsize)
     flat = np.frombuffer(b"".join(empty if c is None else c for c in cells), kind)
     missing = np.array([c is None for c in cells], bool) if not one.is_array else np.zeros(len(flat), bool)
-    if one.null is not None and kind.kind in "iu":
-        missing |= flat.astype(str) == one.null.strip()
+    if one.null is not None:
+        missing |= flat == _number(one.null)
     values = pa.array(flat.astype(kind.newbyteorder("=")), mask=missing)
     if not one.is_array:
         return values

@@ -16,7 +16,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.cutouts import LETTERS
 from ojala.pipeline.ingest.errors import IngestError, SourceError
-from ojala.pipeline.ingest.images.field import Field, Plane, sky_geometry
+from ojala.pipeline.ingest.images.field import Field, Plane, require_nanomaggies, sky_geometry
 from ojala.pipeline.ingest.images.kind import ImageKind
 
 EXPECTED = (
@@ -71,6 +71,8 @@ def brick_plane(path: UPath, images: dict[int, fits.Header], header: fits.Header
     if kind not in ("image", "invvar", "psfsize", "maskbits"):
         raise SourceError(f"is a map of {kind}, which cut-outs do not need: expected {EXPECTED}")
     band = "" if kind == "maskbits" else _band(path, header)
+    if kind == "image":
+        require_nanomaggies(header)
     wcs, shape = sky_geometry(header)
     return BrickPlane(_brick(header), kind, band, Plane(path, next(iter(images))), shape, wcs)
 

@@ -11,7 +11,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.cutouts import LETTERS
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.images.field import Field, Plane, sky_geometry
+from ojala.pipeline.ingest.images.field import Field, Plane, require_nanomaggies, sky_geometry
 from ojala.pipeline.ingest.images.kind import ImageKind
 
 EXPECTED = "a cut-out of the Legacy Survey's viewer (an image of bands x rows x columns, with BANDS)"
@@ -40,6 +40,7 @@ def cutout_field(path: UPath, images: dict[int, fits.Header], header: fits.Heade
         If bands and planes do not match, there is none of g, r and z, or cut-outs cannot be made from it.
     """
     first = next(iter(images))
+    require_nanomaggies(header)
     bands = str(header["BANDS"]).strip()
     wcs, shape = sky_geometry(header)
     planes: dict[str, dict[str, Plane]] = {"IMAGE": _planes(path, first, header, bands)}

@@ -10,11 +10,12 @@ from upath import UPath
 
 from ojala.pipeline.ingest.discovery import discover_files
 from ojala.pipeline.ingest.errors import IngestError, SourceError
+from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.formats.table import opened
 from ojala.pipeline.ingest.images import bricks, cutout_files
 from ojala.pipeline.ingest.images.field import Field
 from ojala.pipeline.ingest.images.kind import ImageKind
-from ojala.pipeline.ingest.surveys.hdus import hdu_names, open_hdus
+from ojala.pipeline.ingest.surveys.hdus import hdu_names
 
 KINDS: tuple[ImageKind, ...] = (bricks.KIND, cutout_files.KIND)
 """Kinds of images, in the order in which they are tried: a kind is a module with ``KIND`` and one entry."""
@@ -68,7 +69,7 @@ def read_image(path: UPath) -> tuple[ImageKind, Any]:
         head = raw.read(6)
     if head != b"SIMPLE":
         raise SourceError(f"is no FITS file: expected {_expected()}")
-    with open_hdus(path) as hdus:
+    with open_hdus(path, verify=False) as hdus:
         images = {
             i: hdu.header for i, hdu in enumerate(hdus) if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2
         }

@@ -14,8 +14,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.cutouts import PIXEL_SCALE, SIZE
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.fits import damage_errors
-from ojala.pipeline.ingest.surveys.hdus import open_hdus
+from ojala.pipeline.ingest.formats.fits import damage_errors, open_hdus
 
 _SCALE_TOLERANCE = 0.02
 
@@ -130,6 +129,19 @@ def sky_geometry(header: fits.Header) -> tuple[WCS, tuple[int, int]]:
             f"has {columns} x {rows} pixels, but a cut-out has {SIZE} x {SIZE}: get a larger image"
         )
     return wcs, (rows, columns)
+
+
+def require_nanomaggies(header: fits.Header) -> None:
+    """Refuse an image whose header states another unit of its fluxes than nanomaggies.
+
+    Raises
+    ------
+    SourceError
+        If it does.
+    """
+    unit = str(header.get("BUNIT", "")).strip()
+    if unit.lower() not in ("", "nanomaggy", "nanomaggies", "nmgy", "nanomaggy/pixel", "nanomaggy/pix"):
+        raise SourceError(f"has fluxes in {unit!r} (BUNIT), expected nanomaggies")
 
 
 class OpenFiles:

@@ -16,12 +16,14 @@ from ojala.catalogs_schema.spectra import KEY_NAMES
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.external_sort import FINEST_ORDER, in_sky_order
 from ojala.pipeline.ingest.formats.detect import open_table
+from ojala.pipeline.ingest.formats.table import scale_to
+from ojala.pipeline.ingest.jpas import parsing
 from ojala.pipeline.ingest.surveys.spectrum import name_key
 from ojala.pipeline.storage.hats import catalogue_name, read_leaves
 from ojala.pipeline.storage.healpix import (
     INDEX_ORDER,
     Partition,
-    adaptive_partitions,
+    partitions_of,
     pixel_at,
     sky_order,
     spatial_index,
@@ -32,6 +34,9 @@ LEAF_ROWS = 10_000
 
 TABLE_ROWS = 1_000
 """Largest number of rows in a leaf of a table's objects."""
+
+_NUMBER = r"^\s*([+-]?\d{1,19}|[+-]?(\d+\.\d*|\.?\d+)([eE][+-]?\d+)|[+-]?\d+\.\d*)?\s*$"
+"""Texts that are keys, also those that a program has made floating-point numbers; longer ones are names."""
 
 _NAMES = {
     "object_id": ("object_id", "id", "targetid", "source_id"),
@@ -98,8 +103,9 @@ def read_objects(source: UPath, scratch: UPath) -> CutoutObjects:
     ----------
     source : UPath
         Folder of the catalogue, or a file in one of the formats `ojala.pipeline.ingest.formats.FORMATS` with
-        the columns ``ra`` and ``dec`` [deg] and ``object_id``, ``id``, ``targetid`` or ``source_id``. A whole
-        number is the key itself; of a text, the key is the first 63 bits of its SHA-256.
+        the columns ``ra`` and ``dec`` [deg, or the unit that the file states] and ``object_id``, ``id``,
+        ``targetid`` or ``source_id``. A whole number is the key itself; of a text, the key is the first 63
+        bits of its SHA-256.
     scratch : UPath
         Local folder for unpacked files.
 
@@ -120,10 +126,7 @@ def read_objects(source: UPath, scratch: UPath) -> CutoutObjects:
         return CutoutObjects(catalogue_name(source), rows, root=source)
     try:
         table = _table(source, scratch)
-        pixels, counts = np.unique(
-            pixel_at(table["_healpix_29"].to_numpy(), FINEST_ORDER), return_counts=True
-        )
-        partitions = adaptive_partitions(pixels, counts, FINEST_ORDER, TABLE_ROWS)
+        partitions = partitions_of(table["_healpix_29"].to_numpy(), FINEST_ORDER, TABLE_ROWS)
     except SourceError as fault:
         raise IngestError(fault.in_file(source)) from fault
     except ValueError as error:
@@ -142,55 +145,47 @@ def _table(path: UPath, scratch: UPath) -> pa.Table:
                 raise SourceError(f"is missing; one of {', '.join(spellings)} is needed", column=name)
             found[name] = spelling
         wanted = list(found.values())
-        batches = [batch.select(wanted) for batch in source.batches(wanted)]
+        batches = [batch for batch in source.batches(wanted) if batch.num_rows]
+        columns = {name: source.columns[spelling] for name, spelling in found.items()}
     if not batches:
         raise SourceError("has no rows")
-    cells = pa.Table.from_batches(batches).rename_columns(list(found))
-    ra, dec = _number(cells["ra"], "ra"), _number(cells["dec"], "dec")
-    key = _key(cells["object_id"])
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().rename_columns(list(found))
+    cells = {name: pa.concat_arrays(table[name].chunks) for name in found}
+    ra, dec = (
+        parsing.numbers(cells[name], columns[name].name)
+        * scale_to(columns[name], "deg", hour_angle=name == "ra")
+        for name in ("ra", "dec")
+    )
+    key = _key(cells["object_id"], columns["object_id"].name)
     placed = (ra >= 0.0) & (ra <= 360.0) & (np.abs(dec) <= 90.0)
     index = key % (12 * 4**INDEX_ORDER)
     index[placed] = spatial_index(ra[placed], dec[placed])
-    columns = {
+    rows = {
         "_healpix_29": pa.array(index),
         "object_id": pa.array(key),
         "primary_id": pa.array(key),
         "ra": pa.array(ra, mask=~placed),
         "dec": pa.array(dec, mask=~placed),
     }
-    return in_sky_order(pa.table({name: columns[name] for name in KEY_NAMES}))
+    return in_sky_order(pa.table({name: rows[name] for name in KEY_NAMES}))
 
 
-def _number(cells: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Numbers; NaN where a cell is empty."""
-    try:
-        return np.asarray(_trimmed(cells).cast(pa.float64()).to_numpy(), np.float64)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise SourceError(f"cannot be read as degrees: {error}", column=name) from error
-
-
-def _trimmed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts without blanks around them, null where nothing is left; others as they are."""
-    if not pa.types.is_string(cells.type):
-        return cells
-    words = pc.utf8_trim_whitespace(cells)
-    return pc.if_else(pc.equal(words, ""), pa.scalar(None, pa.string()), words)
-
-
-def _key(cells: pa.ChunkedArray) -> np.ndarray:
-    cells = _trimmed(cells)
-    if cells.null_count:
-        raise SourceError(
-            "is empty", row=int(pc.index(pc.is_null(cells), True).as_py()) + 1, column="object_id"
-        )
-    try:
-        key = np.asarray(cells.cast(pa.int64()).to_numpy(), np.int64)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        key = np.array([name_key(str(word)) for word in cells.to_pylist()], np.int64)
-    if (key < 0).any():
-        raise SourceError("is negative", row=int((key < 0).argmax()) + 1, column="object_id")
+def _key(cells: pa.Array, column: str) -> np.ndarray:
+    """Keys of objects: whole numbers themselves, hashes of names."""
+    words = None
+    if pa.types.is_dictionary(cells.type) or pa.types.is_string(cells.type) or pa.types.is_binary(cells.type):
+        words = pc.utf8_trim_whitespace(cells.cast(pa.string()))
+        if pc.all(pc.fill_null(pc.match_substring_regex(words, _NUMBER), True)).as_py():
+            words = None
+    if words is None:
+        key = parsing.keys(cells, column)
+    else:
+        missing = pc.fill_null(pc.equal(words, ""), True)
+        if (row := pc.index(missing, True).as_py()) >= 0:
+            raise SourceError("is missing", row=row + 1, column=column)
+        key = np.array([name_key(word) for word in words.to_pylist()], np.int64)
     _, first, count = np.unique(key, return_index=True, return_counts=True)
     if (count > 1).any():
         twice = cells[int(first[count > 1][0])].as_py()
-        raise SourceError(f"{twice} comes more than once: an object has one cut-out", column="object_id")
+        raise SourceError(f"{twice} comes more than once: an object has one cut-out", column=column)
     return key

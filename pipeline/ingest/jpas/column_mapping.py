@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from astropy.units import UnitBase
+import astropy.units as u
 
 from ojala.catalogs_schema.bands import (
     BANDS,
@@ -26,10 +26,11 @@ from ojala.catalogs_schema.bands import (
     System,
 )
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource
+from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource, scale_to
 from ojala.pipeline.ingest.jpas import flux_units, published_table
 from ojala.pipeline.ingest.jpas.flux_units import FluxConverter, FluxDensityKind
 from ojala.pipeline.ingest.jpas.published_table import PublishedTable
+from ojala.pipeline.storage.units import parse_unit
 
 APERTURE = "APER_COR_3_0"
 """Aperture of the published catalogue: 3 arcsec, corrected to the total flux."""
@@ -87,6 +88,8 @@ class TableMapping:
     ----------
     position : tuple of str
         Columns of right ascension and declination.
+    to_degrees : tuple of float
+        Degrees per unit of each of them.
     morph_type : str or None
         Column of the morphological type.
     filters : tuple of Band or None
@@ -100,6 +103,7 @@ class TableMapping:
     """
 
     position: tuple[str, str]
+    to_degrees: tuple[float, float]
     morph_type: str | None
     filters: tuple[Band | None, ...]
     columns: tuple[ColumnMapping, ...]
@@ -155,9 +159,9 @@ def map_columns(
         raise SourceError(
             f"has no position: neither ALPHA_J2000 and DELTA_J2000 nor ra and dec; {_present(names)}"
         )
-    for name in position:
-        if names[name].unit.strip().lower() not in ("", "deg", "degree", "degrees"):
-            raise SourceError(f"has the unit {names[name].unit!r}, expected deg", column=names[name].name)
+    to_degrees = scale_to(names[position[0]], "deg", hour_angle=True), scale_to(names[position[1]], "deg")
+    if "ebv" in names and scale_to(names["ebv"], "mag") != 1.0:
+        raise SourceError(f"has the unit {names['ebv'].unit!r}, expected mag", column=names["ebv"].name)
     morph_type = next((name for name in _MORPH_TYPE if name in names), None)
     filters = _filters(source.notes.get("filters"))
 
@@ -180,7 +184,7 @@ def map_columns(
     read = list(dict.fromkeys([*read, *(published.read if published else ())]))
     ignored = [c.name for key, c in names.items() if key not in read and key not in _COMPUTED]
     return TableMapping(
-        position, morph_type, filters, tuple(mappings), tuple(read), tuple(ignored), published
+        position, to_degrees, morph_type, filters, tuple(mappings), tuple(read), tuple(ignored), published
     )
 
 
@@ -214,7 +218,7 @@ def _split_columns(
             raise SourceError(
                 "names no known filter or aperture: fluxes are flux_<band> in uJy, arrays such as "
                 f"FLUX_{APERTURE} or MAG_{APERTURE}, or Legacy Survey fluxes such as flux_g with "
-                "flux_ivar_g; leave the column out if it is not photometry to be read",
+                f"flux_ivar_g; leave it out with --ignore {column.name} if it is not photometry to be read",
                 column=column.name,
             )
     return scalars, survey
@@ -274,10 +278,11 @@ def _legacy_columns(scalars: set[str], names: Mapping[str, SourceColumn]) -> lis
         for name, other in ((value, ivar), (ivar, value)):
             if name not in scalars:
                 raise SourceError(f"is missing beside {names[other].name}", column=name)
-        if names[value].unit.strip().lower() not in ("", "nanomaggy", "nanomaggies", "nmgy"):
-            raise SourceError(
-                f"has the unit {names[value].unit!r}, expected nanomaggies", column=names[value].name
-            )
+        for name, unit in ((value, "nanomaggy"), (ivar, "1 / nanomaggy2")):
+            if scale_to(names[name], unit) != 1.0:
+                raise SourceError(
+                    f"has the unit {names[name].unit!r}, expected {unit}", column=names[name].name
+                )
         mappings.append(ColumnMapping(value, ivar, (band,), False, flux_units.from_nanomaggies, (1.0,)))
     return mappings
 
@@ -349,8 +354,23 @@ def _aperture_columns(
         scale: tuple[float, ...] = (1.0,) * len(bands)
         if kind == "flux":
             convert, scale = flux_units.from_relative_error, _flux_scale(column, bands, source, units)
+            if scale_to(source.columns[error], "") != 1.0:
+                raise SourceError(
+                    f"has the unit {source.columns[error].unit!r}, expected relative errors without unit",
+                    column=source.columns[error].name,
+                )
+        else:
+            _require_magnitudes(column, source.columns[error])
         mappings.append(ColumnMapping(name, error, bands, match["filter"] is None, convert, scale))
     return mappings
+
+
+def _require_magnitudes(*columns: SourceColumn) -> None:
+    """Refuse magnitudes, or their errors, in another unit than AB magnitudes."""
+    for column in columns:
+        unit = _unit(column)
+        if unit is not None and unit not in (u.mag, u.ABmag):
+            raise SourceError(f"has the unit {column.unit!r}, expected AB magnitudes", column=column.name)
 
 
 def _band_of_filter(name: str, column: SourceColumn) -> Band:
@@ -392,13 +412,13 @@ def _flux_scale(
                 "(FNuDualObj, 1e-30 erg/s/cm2/Hz) or --units flambda (FLambdaDualObj, 1e-19 erg/s/cm2/A)",
                 column=column.name,
             )
-        unit = flux_units.parse_unit(flux_units.ARCHIVE_UNIT[kinds.pop()])
+        unit = parse_unit(flux_units.ARCHIVE_UNIT[kinds.pop()])
     return tuple(1.0 if band is None else flux_units.microjansky_per(unit, band.pivot) for band in bands)
 
 
-def _unit(column: SourceColumn) -> UnitBase | None:
+def _unit(column: SourceColumn) -> u.UnitBase | None:
     try:
-        return flux_units.parse_unit(column.unit)
+        return parse_unit(column.unit)
     except ValueError:
         raise SourceError(
             f"has the unit {column.unit!r}, which is not understood", column=column.name

@@ -68,16 +68,18 @@ def convert_photometry(
                 batch[name], names[name].name, low=0, high=_INT32, required=True
             ).astype(np.int64)
     sky: list[np.ndarray] = []
-    for name, low, high in zip(mapping.position, (0.0, -90.0), (360.0, 90.0), strict=True):
+    limits = zip(mapping.position, mapping.to_degrees, (0.0, -90.0), (360.0, 90.0), strict=True)
+    for name, scale, low, high in limits:
         with errors:
-            sky.append(parsing.angles(batch[name], names[name].name, low=low, high=high))
+            sky.append(parsing.angles(batch[name], names[name].name, low=low, high=high, scale=scale))
     if "ebv" in mapping.read:
         with errors:
-            columns["ebv"] = _single(parsing.numbers(batch["ebv"], names["ebv"].name))
+            found = _in_single(parsing.numbers(batch["ebv"], names["ebv"].name))
+            columns["ebv"] = pa.array(found, from_pandas=True)
     if mapping.morph_type is not None:
         with errors:
-            found = parsing.words(batch[mapping.morph_type], names[mapping.morph_type].name, MORPH_TYPES)
-            columns["morph_type"] = found.fill_null(NONE)
+            words = parsing.words(batch[mapping.morph_type], names[mapping.morph_type].name, MORPH_TYPES)
+            columns["morph_type"] = words.fill_null(NONE)
     for name in ("flags", "mask_flags"):
         if name in mapping.read:
             with errors:
@@ -88,7 +90,7 @@ def convert_photometry(
     if mapping.published is not None:
         with errors:
             fluxes = mapping.published.fluxes(batch, names)
-            columns |= {name: _single(flux) for name, flux in fluxes.items()}
+            columns |= {name: pa.array(_in_single(flux), from_pandas=True) for name, flux in fluxes.items()}
     if errors.first is not None:
         raise errors.first
 
@@ -117,12 +119,12 @@ def _fluxes(
     error = np.full_like(value, np.nan)
     if mapping.error is not None:
         error = _matrix(batch, mapping.error, mapping, names)
-    flux, sigma = mapping.convert(value, error, np.asarray(mapping.scale))
+    flux, sigma = map(_in_single, mapping.convert(value, error, np.asarray(mapping.scale)))
     columns = {}
     for slot, band in enumerate(mapping.bands):
         if band is not None:
-            columns[band.flux_column] = _single(flux[:, slot])
-            columns[band.error_column] = _single(sigma[:, slot])
+            columns[band.flux_column] = pa.array(flux[:, slot], from_pandas=True)
+            columns[band.error_column] = pa.array(sigma[:, slot], from_pandas=True)
     return columns
 
 
@@ -134,6 +136,11 @@ def _matrix(
     return parsing.numbers(batch[name], names[name].name)[:, np.newaxis]
 
 
-def _single(values: np.ndarray) -> pa.Array:
+def _in_single(values: np.ndarray) -> np.ndarray:
+    """Numbers in single precision; NaN where a finite one is too large for it, which none measures."""
     with np.errstate(over="ignore"):
-        return pa.array(values.astype(np.float32), from_pandas=True)
+        found = values.astype(np.float32)
+    infinite = np.isinf(found)
+    if infinite.any():
+        found[infinite & np.isfinite(values)] = np.nan
+    return found

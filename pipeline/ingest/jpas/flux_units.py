@@ -6,8 +6,6 @@ error)`` in uJy, with NaN where nothing was observed. Negative, infinite and imp
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,8 +15,21 @@ import numpy as np
 FluxDensityKind = Literal["fnu", "flambda"]
 """Flux density per unit frequency or per unit wavelength."""
 
-MISSING_MAGNITUDE = 99.0
-"""Value of a magnitude, and of its error, that was not measured."""
+FAINTEST = 40.0
+"""Magnitude [AB] from which on none is measured: 4e-7 uJy, 10 magnitudes below every survey. It takes in the
+values 98, 99, 99.9, 99.99, 99.999, 999 and 9999 that stand for a magnitude that was not measured."""
+
+BRIGHTEST = -30.0
+"""Magnitude [AB] down to which there is one, brighter than the Sun; -99, -999 and -9999 stand for none."""
+
+LARGEST_ERROR = 90.0
+"""Error of a magnitude from which on, or from whose negative down, it stands for none, as 99 and -99 do."""
+
+MISSING_FLUXES = (-99.0, -999.0, -9999.0, -99999.0)
+"""Values of a flux, and of its error, that stand for one that was not measured, the largest first."""
+
+LARGEST_FLUX = 1e37
+"""Size from which on a flux in its own unit stands for none: INDEF of IRAF is 1.6e38, others write 1e99."""
 
 AB_ZERO_UJY = 3631.0e6
 """Flux density of magnitude 0 in the AB system [uJy] (Oke & Gunn 1983, rounded as is usual)."""
@@ -37,15 +48,16 @@ FluxConverter = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray,
 
 
 def from_flux(flux: np.ndarray, error: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fluxes with their standard errors, both in the same unit of `scale` uJy."""
-    return flux * scale, error * scale
+    """Fluxes with their standard errors, both in the same unit of `scale` uJy; see `MISSING_FLUXES`."""
+    return _measured(flux) * scale, _measured(error) * scale
 
 
 def from_relative_error(
     flux: np.ndarray, relative: np.ndarray, scale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The archive's fluxes with their relative errors, ``error = |flux * relative|``; 0 is missing."""
-    flux = np.where(flux == 0.0, np.nan, flux) * scale
+    flux = np.where(flux == 0.0, np.nan, _measured(flux)) * scale
+    relative = _measured(relative)
     # An infinite flux with relative error 0 has no error that could be given.
     with np.errstate(invalid="ignore", over="ignore"):
         return flux, np.abs(flux * relative)
@@ -54,12 +66,12 @@ def from_relative_error(
 def from_magnitude(
     magnitude: np.ndarray, error: np.ndarray, scale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AB magnitudes and their errors, 99 where missing.
+    """AB magnitudes and their errors; missing beyond `FAINTEST`, `BRIGHTEST` and `LARGEST_ERROR`.
 
     ``F = 3631e6 uJy * 10**(-0.4 m)`` and, to first order, ``dF = F * 0.4 ln(10) * dm``.
     """
-    magnitude = np.where(magnitude == MISSING_MAGNITUDE, np.nan, magnitude)
-    error = np.where(error == MISSING_MAGNITUDE, np.nan, error)
+    magnitude = np.where((magnitude < FAINTEST) & (magnitude > BRIGHTEST), magnitude, np.nan)
+    error = np.where(np.abs(error) < LARGEST_ERROR, error, np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         flux = AB_ZERO_UJY * np.power(10.0, -0.4 * magnitude) * scale
         return flux, flux * (0.4 * np.log(10.0)) * error
@@ -75,25 +87,19 @@ def from_nanomaggies(
     return np.where(observed, flux * NANOMAGGY_UJY * scale, np.nan), np.where(observed, error, np.nan)
 
 
-def parse_unit(text: str) -> u.UnitBase | None:
-    """Parse the unit of a flux density; None for no unit.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read as a unit.
-    """
-    # A flux density has no ampere in it: the archive's A is the Angstrom.
-    plain = re.sub(r"(?<![A-Za-z])A(?![A-Za-z])", "Angstrom", text.strip())
-    if not plain:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", u.UnitsWarning)
-        return u.Unit(plain)
+def _measured(values: np.ndarray) -> np.ndarray:
+    """Numbers without those that stand for a missing one."""
+    low, high = values <= MISSING_FLUXES[0], values >= LARGEST_FLUX
+    if not (low.any() or high.any()):  # as in nearly every batch
+        return values
+    missing = np.isin(values, MISSING_FLUXES) | (np.isfinite(values) & (np.abs(values) >= LARGEST_FLUX))
+    return np.where(missing, np.nan, values)
 
 
 def kind_of(unit: u.UnitBase) -> FluxDensityKind | None:
-    """Whether a unit is one per frequency or per wavelength; None where it is neither."""
+    """Whether a unit is one per frequency or per wavelength; None where it is neither, as a magnitude."""
+    if not isinstance(unit, u.UnitBase):
+        return None
     if unit.is_equivalent(u.Jy):
         return "fnu"
     if unit.is_equivalent(u.erg / u.s / u.cm**2 / u.AA):

@@ -56,8 +56,8 @@ def whole_numbers(
     return found
 
 
-def angles(values: pa.Array, column: str, *, low: float, high: float) -> np.ndarray:
-    """Coordinates in ``low..high``, shape (N,).
+def angles(values: pa.Array, column: str, *, low: float, high: float, scale: float = 1.0) -> np.ndarray:
+    """Coordinates in ``low..high`` [deg], from numbers in units of `scale` degrees, shape (N,).
 
     Raises
     ------
@@ -65,6 +65,7 @@ def angles(values: pa.Array, column: str, *, low: float, high: float) -> np.ndar
         If a cell is missing, no finite number or outside the sky.
     """
     found, fault = _numbers_before_fault(values, column)
+    found = found * scale if scale != 1.0 else found
     missing = np.isnan(found)
     outside = ~missing & ~((found >= low) & (found <= high))
     sky = f"{{}} is outside the sky ({low:g} to {high:g} deg)"
@@ -108,10 +109,48 @@ def pick(values: pa.Array, column: str, width: int, slot: int | None) -> np.ndar
     return found
 
 
+def keys(values: pa.Array, column: str, *, low: int = 0) -> np.ndarray:
+    """Integer keys from `low` to 2**63 - 1, exact, shape (N,).
+
+    Raises
+    ------
+    SourceError
+        If a cell is missing, no whole number or out of range, or a floating-point number of 2**53 or more,
+        whose last digits may be lost.
+    """
+    if _is_text(values.type):
+        values = _words(values)
+        exact = pc.fill_null(pc.match_substring_regex(values, r"^[+-]?\d{1,37}$"), True)
+        if pc.all(exact).as_py():
+            found = values.cast(pa.decimal128(38, 0)) if len(values) else values
+        else:
+            found = pa.array(numbers(values, column), from_pandas=True)
+    elif pa.types.is_null(values.type):
+        found = values.cast(pa.int64())
+    else:
+        found = values
+    if pa.types.is_floating(found.type):
+        floats = numbers(found, column)
+        broken = np.isfinite(floats) & (floats != np.floor(floats))
+        missing, lost = np.isnan(floats), ~broken & (np.abs(floats) >= 2.0**53)
+        rounded = "{} has lost its last digits: keys of 2**53 or more have to be written as whole numbers"
+        outside = ~missing & (floats < low)
+        problems = {"is missing": missing, "{} is no whole number": broken, rounded: lost}
+        _refuse(problems | {f"{{}} is less than {low}": outside}, column, values)
+        return floats.astype(np.int64)
+    if not (pa.types.is_integer(found.type) or pa.types.is_decimal(found.type)):
+        raise SourceError(f"holds {values.type}, expected whole numbers", column=column)
+    missing = pc.is_null(found).to_numpy(zero_copy_only=False)
+    bounds = pc.or_(pc.less(found, low), pc.greater(found, pa.scalar(2**63 - 1, pa.uint64())))
+    outside = pc.fill_null(bounds, False).to_numpy(zero_copy_only=False)
+    _refuse({"is missing": missing, f"{{}} is outside {low}..2**63 - 1": outside}, column, values)
+    return np.asarray(found.cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
+
+
 def _flattened(values: pa.Array, column: str, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """All numbers of a column of arrays one after the other, and how many each cell holds."""
     if _is_text(values.type):
-        values = pc.ascii_split_whitespace(_words(values))
+        values = pc.ascii_split_whitespace(_without_brackets(_words(values)))
     elif pa.types.is_null(values.type):
         return np.empty(0), np.zeros(len(values), dtype=np.int64)
     elif not _is_list(values.type):
@@ -136,6 +175,14 @@ def _flattened(values: pa.Array, column: str, widths: Sequence[int]) -> tuple[np
             column=column,
         )
     return flat, lengths
+
+
+def _without_brackets(texts: pa.Array) -> pa.Array:
+    """Arrays as JSON writes them (``[1.0, null]``), divided by blanks like those of the archive."""
+    first = next((text for text in texts[:1].to_pylist() if text is not None), "")
+    if not first.startswith("["):
+        return texts
+    return pc.ascii_trim_whitespace(pc.replace_substring_regex(texts, r"[\[\],]", " "))
 
 
 def words(values: pa.Array, column: str, allowed: Sequence[str]) -> pa.Array:

@@ -18,6 +18,7 @@ from ojala.catalogs_schema.bands import BANDS, BY_NAME, KRON_BAND, NARROW_BANDS,
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.table import SourceColumn
 from ojala.pipeline.ingest.jpas import flux_units, parsing
+from ojala.pipeline.storage.units import parse_unit
 
 MAGNITUDES = {
     "mag_i": REFERENCE_BAND,
@@ -83,7 +84,7 @@ class PublishedTable:
 
         missing = np.full(batch.num_rows, np.nan)
         found: dict[str, np.ndarray] = {}
-        unit = flux_units.parse_unit(flux_units.ARCHIVE_UNIT["flambda"])
+        unit = parse_unit(flux_units.ARCHIVE_UNIT["flambda"])
         per_unit = {
             band.name: flux_units.microjansky_per(unit, band.pivot)
             for band in (*NARROW_BANDS, BY_NAME[REFERENCE_BAND])

@@ -8,11 +8,14 @@ import numpy as np
 RADIUS = 2.0
 """Largest separation of two positions of one object [arcsec]."""
 
+TARGET_RADIUS = 60.0
+"""Largest separation of two positions of one target [arcsec]; farther apart, its name was given twice."""
+
 _ORDER = 16  # pixels of 3.2 arcsec: no pair closer than RADIUS lies beyond a neighbouring pixel
 
 
 def cross_match(ra: np.ndarray, dec: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Group spectra by object: those within `RADIUS` of each other, or of the same target.
+    """Group spectra by object: those within `RADIUS` of each other, or of the same target (`TARGET_RADIUS`).
 
     Parameters
     ----------
@@ -28,9 +31,11 @@ def cross_match(ra: np.ndarray, dec: np.ndarray, target: np.ndarray) -> np.ndarr
     """
     order = np.argsort(target, kind="stable")
     again = np.flatnonzero(np.diff(target[order]) == 0)
+    one, other = order[again], order[again + 1]
+    apart = _chord(_vector(ra[one], dec[one]) - _vector(ra[other], dec[other])) > _chord_of(TARGET_RADIUS)
     first, second = _close_pairs(ra, dec)
     return _connected(
-        len(target), np.concatenate([order[again], first]), np.concatenate([order[again + 1], second])
+        len(target), np.concatenate([one[~apart], first]), np.concatenate([other[~apart], second])
     )
 
 
@@ -40,7 +45,7 @@ def _close_pairs(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarra
         return placed, placed
     nside = healpy.order2nside(_ORDER)
     pixel = np.asarray(healpy.ang2pix(nside, ra[placed], dec[placed], nest=True, lonlat=True))
-    vector = np.asarray(healpy.ang2vec(ra[placed], dec[placed], lonlat=True))
+    vector = _vector(ra[placed], dec[placed])
     order = np.argsort(pixel, kind="stable")
     ordered = pixel[order]
     pairs = []
@@ -50,11 +55,24 @@ def _close_pairs(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarra
         one = np.repeat(np.arange(len(pixel)), count)
         step = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
         other = order[np.repeat(begin, count) + step]
-        chord = np.linalg.norm(vector[one] - vector[other], axis=1)
-        close = (one < other) & (chord <= 2.0 * np.sin(np.radians(RADIUS / 3600.0) / 2.0))
+        close = (one < other) & (_chord(vector[one] - vector[other]) <= _chord_of(RADIUS))
         pairs.append((one[close], other[close]))
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return placed[one], placed[other]
+
+
+def _vector(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Unit vectors (N, 3) of positions [deg]; NaN where there is none."""
+    ra, dec = np.radians(ra), np.radians(dec)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+def _chord(difference: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.norm(difference, axis=1))
+
+
+def _chord_of(arcsec: float) -> float:
+    return float(2.0 * np.sin(np.radians(arcsec / 3600.0) / 2.0))
 
 
 def _connected(n: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:

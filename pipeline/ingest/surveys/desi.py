@@ -10,7 +10,9 @@ from upath import UPath
 
 from ojala.catalogs_schema.spectra import IMAGING_BANDS
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.surveys.hdus import hdu_names, open_hdus, read_columns
+from ojala.pipeline.ingest.formats.fits import open_hdus
+from ojala.pipeline.ingest.formats.table import SourceColumn, scale_to
+from ojala.pipeline.ingest.surveys.hdus import hdu_names, read_columns, whole_keys
 from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex
 from ojala.pipeline.ingest.surveys.spectrum import Labels, Spectrum, double
@@ -38,8 +40,8 @@ def read_desi(path: UPath, labels: LabelIndex) -> Iterator[Spectrum]:
     """Read all spectra of a DESI coadd, with its arms joined.
 
     Where arms overlap, pixels are averaged by inverse variance. A spectrum without a row in any table has no
-    class and no redshift. Positions come from FIBERMAP or else from the tables; fluxes of the Legacy Surveys
-    and WISE, and E(B-V), from FIBERMAP.
+    class and no redshift, nor has a fibre without a target (a negative TARGETID). Positions come from
+    FIBERMAP or else from the tables; fluxes of the Legacy Surveys and WISE, and E(B-V), from FIBERMAP.
 
     Raises
     ------
@@ -52,14 +54,14 @@ def read_desi(path: UPath, labels: LabelIndex) -> Iterator[Spectrum]:
         fibermap = read_columns(hdus["FIBERMAP"], _FIBERMAP)
         if "TARGETID" not in fibermap:
             raise SourceError("has no TARGETID in its FIBERMAP", column="TARGETID")
-        target = fibermap["TARGETID"].astype(np.int64)
+        target = whole_keys(fibermap["TARGETID"], "TARGETID")
         if "EXPID" in fibermap and len(np.unique(target)) < len(target):
             raise SourceError("holds single exposures; name the coadd of the same targets instead")
         arms = [arm for arm in (*ARMS, "BRZ") if f"{arm}_WAVELENGTH" in hdus]
         missing = [f"{a}_{what}" for a in arms for what in ("FLUX", "IVAR") if f"{a}_{what}" not in hdus]
         if missing:
             raise SourceError(f"lacks {', '.join(missing)}; it has {hdu_names(hdus)}")
-        wavelength = np.concatenate([double(hdus[f"{arm}_WAVELENGTH"].data) for arm in arms])
+        wavelength = np.concatenate([_in_angstrom(hdus[f"{arm}_WAVELENGTH"]) for arm in arms])
         flux = np.concatenate([np.asarray(hdus[f"{arm}_FLUX"].data) for arm in arms], axis=1)
         ivar = np.concatenate([np.asarray(hdus[f"{arm}_IVAR"].data) for arm in arms], axis=1)
         masked = all(f"{arm}_MASK" in hdus for arm in arms)
@@ -93,10 +95,17 @@ def read_desi(path: UPath, labels: LabelIndex) -> Iterator[Spectrum]:
             z_err=labelled.z_err,
             labels=labelled.labels,
             mask=joined_mask if masked else None,
-            target=str(targetid),
+            # A negative number is a fibre of one tile without a target; the same comes in other tiles.
+            target=str(targetid) if targetid >= 0 else "",
             ebv=float(ebv[k]),
             imaging=_imaging(fibermap, k),
         )
+
+
+def _in_angstrom(hdu: fits.ImageHDU) -> np.ndarray:
+    """Wavelengths [Angstrom], from those in the unit of BUNIT."""
+    column = SourceColumn(hdu.name, str(hdu.header.get("BUNIT", "")))
+    return double(hdu.data) * scale_to(column, "Angstrom")
 
 
 def _imaging(fibermap: dict[str, np.ndarray], row: int) -> dict[str, tuple[float, float]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.formats.table import opened
 from ojala.pipeline.ingest.surveys import desi, label_tables, lamost, parquet_spectra, sdss, templates
-from ojala.pipeline.ingest.surveys.hdus import hdu_names, open_hdus
+from ojala.pipeline.ingest.surveys.hdus import hdu_names
 from ojala.pipeline.ingest.surveys.kind import FileKind
 
 KINDS: tuple[FileKind, ...] = tuple(
@@ -36,7 +37,7 @@ def detect_kind(path: UPath) -> FileKind:
             if kind.matches_head is not None and kind.matches_head(head):
                 return kind
         raise SourceError(f"holds no spectra that are known here: expected {expected}")
-    with open_hdus(path) as hdus:
+    with open_hdus(path, verify=False) as hdus:
         for kind in KINDS:
             if kind.matches_fits is not None and kind.matches_fits(hdus):
                 return kind

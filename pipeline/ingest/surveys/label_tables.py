@@ -6,20 +6,20 @@ fibre) of LAMOST.
 
 from __future__ import annotations
 
-import io
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 from astropy.io import fits
 from upath import UPath
 
 from ojala.catalogs_schema.spectra import LABEL_NAMES
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.formats.table import opened
-from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.formats.detect import open_table
+from ojala.pipeline.ingest.formats.fits import open_hdus
+from ojala.pipeline.ingest.jpas import parsing
+from ojala.pipeline.ingest.surveys.hdus import column_names, read_columns, whole_keys
 from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.spectrum import Labels, class_word, double, name_key
 
@@ -39,8 +39,11 @@ _FASTSPEC_LINES = {
     "NII_6584": "ew_nii_6584",
 }
 _STELLAR = {"TEFF": "teff", "LOGG": "logg", "FEH": "fe_h", "ALPHAFE": "alpha_fe"}
+_TRUE = ("T", "1", "True")
+_PRIMARY = ("ZCAT_PRIMARY", "MAIN_PRIMARY", "SV_PRIMARY")
 _DESI_COLUMNS = (
     *_CLASS,
+    *_PRIMARY,
     *("TARGETID", "TARGET_RA", "TARGET_DEC", "RA", "DEC"),
     *("LOGMSTAR", "LOGMSTAR_IVAR", "SFR", "SFR_IVAR"),
     *(f"{line}_{what}" for line in _FASTSPEC_LINES for what in ("EW", "EW_IVAR")),
@@ -48,6 +51,7 @@ _DESI_COLUMNS = (
     "RVS_WARN",
 )
 _LAMOST_KEY = ("lmjd", "planid", "spid", "fiberid")
+_LAMOST_NEEDED = {*_LAMOST_KEY, "teff", "logg", "feh"}
 _LAMOST_LABELS = {"teff": "teff", "logg": "logg", "feh": "fe_h", "alpha_m": "alpha_fe"}
 
 
@@ -89,7 +93,8 @@ class LabelIndex:
     def lookup(self, survey: str, keys: Sequence[int] | np.ndarray) -> list[Labels | None]:
         """Labels of objects; None for objects without a row in any table."""
         found: list[dict[str, object]] = [{} for _ in keys]
-        for table, rows in self._rows(survey, np.asarray(keys, np.int64)):
+        keys = np.asarray(keys, np.int64)
+        for table, rows in self._rows(survey, keys):
             for here, row in enumerate(rows.tolist()):
                 if row >= 0:
                     found[here] |= {
@@ -114,7 +119,8 @@ class LabelIndex:
         for table in self._tables:
             if table.survey == survey and len(table.key):
                 at = np.minimum(np.searchsorted(table.key, keys), len(table.key) - 1)
-                yield table, np.where(table.key[at] == keys, at, -1)
+                # A negative key of DESI names a fibre without a target, in every tile another one.
+                yield table, np.where((table.key[at] == keys) & (keys >= 0), at, -1)
 
 
 def _labels(entry: Mapping[str, object]) -> Labels:
@@ -150,7 +156,9 @@ def read_desi_tables(path: UPath) -> list[LabelTable]:
 
     Stellar masses and star-formation rates of FastSpecFit come to the Planck 2018 cosmology; its rates are
     those at the time of observation. Stellar parameters are left out where RVSpecFit warns. Of a
-    target with several rows (of several surveys or programs of a release) the last counts.
+    target with several rows (of several surveys or programs of a release) the primary one counts
+    (ZCAT_PRIMARY, else MAIN_PRIMARY or SV_PRIMARY); without such columns the last of those without a
+    warning, else the last.
 
     Raises
     ------
@@ -167,8 +175,18 @@ def read_desi_tables(path: UPath) -> list[LabelTable]:
                 columns = _desi_columns(raw, is_quasar_catalogue=hdu.name == "QSO_CAT")
                 if columns:
                     rank = 1 if hdu.name == "QSO_CAT" else 0
-                    tables.append(_sorted_table("DESI", rank, raw["TARGETID"], columns))
+                    key = whole_keys(raw["TARGETID"], "TARGETID")
+                    tables.append(_sorted_table("DESI", rank, key, columns, _preference(raw)))
     return tables
+
+
+def _preference(raw: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How much each row is preferred to others of the same target."""
+    preference = (raw["ZWARN"] == 0).astype(int) if "ZWARN" in raw else np.zeros(len(raw["TARGETID"]), int)
+    for weight, name in enumerate(reversed(_PRIMARY), start=1):
+        if name in raw:
+            preference += np.isin(raw[name].astype(str), _TRUE).astype(int) << weight
+    return preference
 
 
 def _desi_columns(raw: Mapping[str, np.ndarray], *, is_quasar_catalogue: bool) -> dict[str, np.ndarray]:
@@ -233,56 +251,83 @@ def _error(ivar: np.ndarray | None, n: int) -> np.ndarray:
 
 
 def visit_of_lamost(lmjd: str, planid: str, spid: str, fiberid: str) -> int:
-    """The key of a visit of LAMOST; the same for ``6`` and ``06``."""
-    numbers = [str(int(float(part))) if part else "" for part in (lmjd, spid, fiberid)]
-    return name_key(f"{numbers[0]}-{planid}-{numbers[1]}-{numbers[2]}")
+    """The key of a visit of LAMOST; the same for ``6`` and ``06``, and -1 where a part of it is missing.
+
+    Raises
+    ------
+    ValueError
+        If night, spectrograph or fibre is no number.
+    """
+    parts = [part.strip() for part in (lmjd, planid, spid, fiberid)]
+    if not all(parts):
+        return -1
+    night, spectrograph, fibre = (str(int(float(parts[at]))) for at in (0, 2, 3))
+    return name_key(f"{night}-{parts[1]}-{spectrograph}-{fibre}")
 
 
 def is_lamost_table(head: bytes) -> bool:
     """Whether the first line of a file is the header of LAMOST's stellar parameters."""
     first = head.partition(b"\n")[0].decode(errors="replace")
-    names = {name.strip().lower() for name in first.replace("|", ",").split(",")}
-    return {*_LAMOST_KEY, "teff", "logg", "feh"} <= names
+    return {name.strip().lower() for name in first.replace("|", ",").split(",")} >= _LAMOST_NEEDED
+
+
+def is_lamost_fits_table(hdus: fits.HDUList) -> bool:
+    """Whether a file holds a binary table of LAMOST's stellar parameters."""
+    tables = (hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU))
+    return any({name.lower() for name in column_names(hdu)} >= _LAMOST_NEEDED for hdu in tables)
 
 
 def read_lamost_table(path: UPath) -> LabelTable:
-    """Read stellar parameters of LAMOST, separated by commas or, as in its releases, by bars.
+    """Read stellar parameters of LAMOST: FITS, or text separated by commas or bars, as in its releases.
+
+    Rows without a night, plan, spectrograph or fibre belong to no spectrum and are left out.
 
     Raises
     ------
     SourceError
         The file is cut off or has other columns.
     """
-    with opened(path) as raw:
-        content = raw.read()
-    if not is_lamost_table(content):
-        raise SourceError(f"is no table of LAMOST's stellar parameters: expected {EXPECTED}")
-    try:
-        table = pa_csv.read_csv(
-            io.BytesIO(content),
-            parse_options=pa_csv.ParseOptions(delimiter="|" if b"|" in content.partition(b"\n")[0] else ","),
-        )
-    except pa.ArrowInvalid as error:
-        raise SourceError(f"is a damaged table: {error}") from error
-    by_name = {name.strip().lower(): table[name] for name in table.column_names}
-    key = [
-        visit_of_lamost(*map(str, row))
-        for row in zip(*(by_name[k].to_pylist() for k in _LAMOST_KEY), strict=True)
-    ]
-    columns = {}
-    for theirs, ours in _LAMOST_LABELS.items():
-        for suffix in ("", "_err"):
-            if f"{theirs}{suffix}" in by_name:
-                values = by_name[f"{theirs}{suffix}"].cast(pa.float64()).to_numpy(zero_copy_only=False)
-                columns[f"{ours}{suffix}"] = np.where(values > -999.0, values, np.nan)  # -9999: not measured
-    return _sorted_table("LAMOST", 0, np.array(key, np.int64), columns)
+    with tempfile.TemporaryDirectory() as scratch, open_table(path, UPath(scratch)) as source:
+        if not set(source.columns) >= _LAMOST_NEEDED:
+            raise SourceError(f"is no table of LAMOST's stellar parameters: expected {EXPECTED}")
+        labels = {
+            f"{theirs}{end}": f"{ours}{end}"
+            for theirs, ours in _LAMOST_LABELS.items()
+            for end in ("", "_err")
+            if f"{theirs}{end}" in source.columns
+        }
+        keys: list[int] = []
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in labels.values()}
+        for batch in source.batches([*_LAMOST_KEY, *labels]):
+            for row in zip(*(batch[name].to_pylist() for name in _LAMOST_KEY), strict=True):
+                try:
+                    keys.append(visit_of_lamost(*("" if part is None else str(part) for part in row)))
+                except ValueError:
+                    raise SourceError(
+                        f"{', '.join(map(str, row))} is no visit: night, spectrograph and fibre are numbers",
+                        row=len(keys) + 1,
+                        column=", ".join(_LAMOST_KEY),
+                    ) from None
+            for theirs, ours in labels.items():
+                values = parsing.numbers(batch[theirs], source.columns[theirs].name)
+                parts[ours].append(np.where(values > -999.0, values, np.nan))  # -9999: not measured
+    key = np.array(keys, np.int64)
+    columns = {name: np.concatenate(values)[key >= 0] for name, values in parts.items() if values}
+    return _sorted_table("LAMOST", 0, key[key >= 0], columns)
 
 
-def _sorted_table(survey: str, rank: int, key: np.ndarray, columns: Mapping[str, np.ndarray]) -> LabelTable:
-    # The last of equal keys stays.
-    unique, first_from_end = np.unique(key[::-1], return_index=True)
-    rows = len(key) - 1 - first_from_end
-    return LabelTable(survey, rank, unique, {name: values[rows] for name, values in columns.items()})
+def _sorted_table(
+    survey: str,
+    rank: int,
+    key: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    preference: np.ndarray | None = None,
+) -> LabelTable:
+    """Table with one row per key: of equal keys the last of those with the highest preference."""
+    order = np.lexsort((np.zeros(len(key)) if preference is None else preference, key))
+    last = np.r_[key[order][1:] != key[order][:-1], True][: len(key)]
+    rows = order[last]
+    return LabelTable(survey, rank, key[rows], {name: values[rows] for name, values in columns.items()})
 
 
 KINDS = (
@@ -290,6 +335,7 @@ KINDS = (
     FileKind(
         "table of LAMOST stars",
         EXPECTED,
+        is_lamost_fits_table,
         matches_head=is_lamost_table,
         read_labels=lambda path: [read_lamost_table(path)],
     ),

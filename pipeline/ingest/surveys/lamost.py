@@ -7,7 +7,8 @@ from astropy.io import fits
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.surveys.hdus import open_hdus, read_columns
+from ojala.pipeline.ingest.formats.fits import open_hdus
+from ojala.pipeline.ingest.surveys.hdus import read_columns
 from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, visit_of_lamost
 from ojala.pipeline.ingest.surveys.spectrum import Labels, Spectrum, class_word, double

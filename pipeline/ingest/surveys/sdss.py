@@ -9,7 +9,8 @@ from astropy.io import fits
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
-from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.formats.fits import open_hdus
+from ojala.pipeline.ingest.surveys.hdus import column_names, read_columns
 from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, class_word, double
 
@@ -21,7 +22,11 @@ _LINES = {
     "H_alpha": "ew_halpha",
     "[N_II] 6583": "ew_nii_6584",
 }
-_BEST = ("CLASS", "SUBCLASS", "Z", "Z_ERR", "ZWARNING", "PLUG_RA", "PLUG_DEC", "RA", "DEC")
+_POSITIONS = (("PLUG_RA", "PLUG_DEC"), ("RACAT", "DECCAT"), ("FIBER_RA", "FIBER_DEC"), ("RA", "DEC"))
+_BEST = (
+    *("CLASS", "SUBCLASS", "Z", "Z_ERR", "ZWARNING"),
+    *(name for position in _POSITIONS for name in position),
+)
 
 
 def is_sdss(hdus: fits.HDUList) -> bool:
@@ -48,10 +53,7 @@ def read_sdss(path: UPath) -> Spectrum:
         z = float(best["Z"])
         lines = hdus[3] if len(hdus) > 3 and isinstance(hdus[3], fits.BinTableHDU) else None
         labels = _equivalent_widths(lines, z) if lines is not None else {}
-    ra, dec = (
-        float(best.get(f"PLUG_{name}", header.get(f"PLUG_{name}", header.get(name, np.nan))))
-        for name in ("RA", "DEC")
-    )
+    ra, dec = _position(best, header)
     mask = coadd.get("AND_MASK")
     return Spectrum(
         source=path.name.split(".fits")[0],
@@ -69,6 +71,18 @@ def read_sdss(path: UPath) -> Spectrum:
         labels=labels,
         mask=None if mask is None else mask.astype(np.int32),
     )
+
+
+def _position(best: Mapping[str, np.ndarray], header: fits.Header) -> tuple[float, float]:
+    """Position of the object [deg]; NaN where the file has none.
+
+    RA and DEC of the primary header are those of the plate or field, the same for all its spectra.
+    """
+    for names, found in (*((names, best) for names in _POSITIONS), (_POSITIONS[0], header)):
+        ra, dec = (float(found.get(name, np.nan)) for name in names)
+        if 0.0 <= ra <= 360.0 and abs(dec) <= 90.0:  # else -999 or the like: not known
+            return ra, dec
+    return np.nan, np.nan
 
 
 def _equivalent_widths(table: fits.BinTableHDU, z: float) -> Mapping[str, tuple[float, float]]:

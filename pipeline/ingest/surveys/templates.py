@@ -15,8 +15,9 @@ from upath import UPath
 
 from ojala.models.simulation.wavelength_grid import to_vacuum
 from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.formats.table import opened
-from ojala.pipeline.ingest.surveys.hdus import column_names, open_hdus, read_columns
+from ojala.pipeline.ingest.surveys.hdus import column_names, read_columns
 from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, double
 

@@ -155,7 +155,7 @@ def _rows_of(leaf: UPath, columns: list[str], object_ids: np.ndarray) -> pa.Tabl
 def _magnitudes(object_ids: np.ndarray, measured: pa.Table | None, flux: str) -> pa.Array:
     """AB magnitude of each object, null where its flux is missing or not positive."""
     values = np.full(len(object_ids), np.nan)
-    if measured is not None:
+    if measured is not None and flux in measured.column_names:
         order = np.argsort(object_ids)
         place = order[np.searchsorted(object_ids[order], measured["object_id"].to_numpy())]
         values[place] = measured[flux].to_numpy(zero_copy_only=False)

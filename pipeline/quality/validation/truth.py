@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.contract import NONE
@@ -17,6 +17,11 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import CLASSES, OJALA
 from ojala.catalogs_schema.photometry import KEY_SHIFT
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
+from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.formats.detect import open_table
+from ojala.pipeline.ingest.formats.table import SourceColumn, TableSource, scale_to
+from ojala.pipeline.ingest.jpas import parsing
+from ojala.pipeline.ingest.jpas.flux_units import FAINTEST
 
 LABELS: tuple[str, ...] = tuple(
     column.name
@@ -41,6 +46,15 @@ MAGNITUDE = "i_mag"
 
 LEAST_REDSHIFT = -0.1
 """A lower redshift is no star's velocity, but a number that stands for none."""
+
+MOST_REDSHIFT = 20.0
+"""A higher redshift than that of every object known is a number that stands for none, such as 99."""
+
+UNKNOWN_REDSHIFTS = (9.99, 9.999, 9.9999)
+"""Further redshifts that stand for none in catalogues of spectra."""
+
+UNKNOWN_LABELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -9999.0, -99999.0)
+"""Values of labels, their errors and magnitudes that stand for none; so does a magnitude of 40 or more."""
 
 LEFT_OUT = "left_out"
 """Column of a truth file that marks kinds of objects which were left out of the training on purpose."""
@@ -151,46 +165,60 @@ def read_truth(path: UPath) -> Truth:
     Parameters
     ----------
     path : UPath
-        Parquet or CSV with ``object_id`` (or ``tile_id`` and ``number``), ``class`` (one of the catalogue's,
-        empty or NONE where not known), ``z`` (empty where not known), and any of `LABELS` (in the catalogue's
-        units) with their ``_err``, of `REMARKS`, `MAGNITUDE` and `LEFT_OUT` (true or false, or 1 or 0).
+        Table in one of the formats `ojala.pipeline.ingest.formats.FORMATS` with ``object_id`` (or ``tile_id``
+        and ``number``), ``class`` (one of the catalogue's, empty or NONE where not known), ``z`` (empty where
+        not known), and any of `LABELS` (in the catalogue's units, or with a unit that converts to them) with
+        their ``_err``, of `REMARKS`, `MAGNITUDE` and `LEFT_OUT` (true or false, or 1 or 0). Names are read
+        without regard to case.
 
     Raises
     ------
     TruthError
         If it is malformed; names the file, the column and, where one is at fault, the first row.
     """
-    table = _read_table(path)
-    doubled = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if doubled:
-        raise TruthError(f"{path}: column {doubled[0]} stands there twice")
+    try:
+        with tempfile.TemporaryDirectory() as scratch, open_table(path, UPath(scratch)) as source:
+            return _truth(path, source)
+    except SourceError as fault:
+        raise TruthError(fault.in_file(path)) from fault
+    except OSError as error:
+        raise TruthError(f"{path} cannot be read: {error}") from error
+
+
+def _truth(path: UPath, source: TableSource) -> Truth:
+    columns = source.columns
     for name in ("class", "z"):
-        if name not in table.column_names:
-            raise TruthError(
-                f"{path}: column {name} is missing; a truth file has object_id (or tile_id and number), "
-                f"class and z, this one has {', '.join(table.column_names) or 'no columns'}"
+        if name not in columns:
+            raise SourceError(
+                "is missing; a truth file has object_id (or tile_id and number), class and z, this one has "
+                f"{', '.join(column.name for column in columns.values())}",
+                column=name,
             )
-    key, key_names = _key(path, table)
+    key_names = ["object_id"] if "object_id" in columns else ["tile_id", "number"]
+    for name in key_names:
+        if name not in columns:
+            raise SourceError("is missing; objects are named by tile_id and number", column=name)
+    numeric = {"z", MAGNITUDE, *LABELS, *(f"{name}_err" for name in LABELS)}
+    read = [name for name in columns if name in {*key_names, "class", *numeric, *REMARKS, LEFT_OUT}]
+    cells = _cells(source, read)
+    key = _key(key_names, cells, columns)
     order = np.argsort(key, kind="stable")
     twice = np.flatnonzero(np.diff(key[order]) == 0)
     if len(twice):
         first, second = sorted(order[twice[0] : twice[0] + 2])
-        where = " and ".join(key_names)
-        raise TruthError(f"{path}: column {where}: rows {first + 1} and {second + 1} are the same object")
-    known = {"object_id": pa.array(key), "class": _classes(path, table["class"])}
-    numeric = {"z", MAGNITUDE, *LABELS, *(f"{name}_err" for name in LABELS)}
-    known |= {name: _numbers(path, name, table[name]) for name in table.column_names if name in numeric}
-    strange = pc.fill_null(pc.less(known["z"], LEAST_REDSHIFT), False)
-    if pc.any(strange).as_py():
-        row = _first(strange)
-        raise TruthError(
-            f"{path}: column z, row {row}: {known['z'][row - 1].as_py():g} is no redshift; leave it empty "
-            "where it is not known"
+        raise SourceError(
+            f"rows {first + 1} and {second + 1} are the same object", column=" and ".join(key_names)
         )
-    known |= {name: _remarks(path, name, table[name]) for name in table.column_names if name in REMARKS}
-    if LEFT_OUT in table.column_names:
-        known[LEFT_OUT] = _marks(path, LEFT_OUT, table[LEFT_OUT])
-    ignored = [name for name in table.column_names if name not in (*known, "tile_id", "number")]
+    known: dict[str, pa.Array] = {"object_id": pa.array(key)}
+    known["class"] = parsing.words(cells["class"], columns["class"].name, (NONE, *CLASSES)).fill_null(NONE)
+    for name in read:
+        if name in numeric:
+            known[name] = _numbers(name, cells[name], columns[name])
+        elif name in REMARKS:
+            known[name] = _remarks(cells[name], columns[name].name)
+        elif name == LEFT_OUT:
+            known[name] = _marks(cells[name], columns[name].name)
+    ignored = [column.name for name, column in columns.items() if name not in (*read, "tile_id", "number")]
     return Truth(str(path), pa.table(known).take(pa.array(order)), tuple(ignored))
 
 
@@ -230,98 +258,80 @@ def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: Pdfs 
     )
 
 
-def _read_table(path: UPath) -> pa.Table:
-    try:
-        with path.open("rb") as file:
-            if path.suffix == ".parquet":
-                return pq.read_table(file)
-            if path.suffix == ".csv":
-                return pyarrow.csv.read_csv(file)
-    except FileNotFoundError:
-        raise TruthError(f"{path}: there is no such file") from None
-    except pa.ArrowInvalid as error:
-        raise TruthError(f"{path}: cannot be read: {error}") from error
-    raise TruthError(f"{path}: a truth file is .parquet or .csv")
+def _cells(source: TableSource, read: Sequence[str]) -> dict[str, pa.Array]:
+    """All cells of the columns that are read."""
+    batches = [batch for batch in source.batches(read) if batch.num_rows]
+    if not batches:
+        raise SourceError("has no rows")
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    return {name: pa.concat_arrays(table[name].chunks) for name in read}
 
 
-def _key(path: UPath, table: pa.Table) -> tuple[np.ndarray, list[str]]:
-    if "object_id" in table.column_names:
-        return _integers(path, "object_id", table["object_id"]), ["object_id"]
-    for name in ("tile_id", "number"):
-        if name not in table.column_names:
-            raise TruthError(f"{path}: column {name} is missing; objects are named by tile_id and number")
-    tile = _integers(path, "tile_id", table["tile_id"])
-    number = _integers(path, "number", table["number"])
-    return tile << KEY_SHIFT | number, ["tile_id", "number"]
-
-
-def _integers(path: UPath, name: str, values: pa.ChunkedArray) -> np.ndarray:
-    if not pa.types.is_integer(values.type):
-        raise TruthError(f"{path}: column {name} holds {values.type}, expected whole numbers")
-    if values.null_count:
-        raise TruthError(f"{path}: column {name}, row {_first(pc.is_null(values))}: is empty")
-    return np.asarray(values.cast(pa.int64()).to_numpy())
-
-
-def _remarks(path: UPath, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text, NONE where empty."""
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or _is_empty(values)):
-        raise TruthError(f"{path}: column {name} holds {values.type}, expected text")
-    words = values.cast(pa.string()).fill_null(NONE)
-    return pc.if_else(pc.equal(words, ""), NONE, words)
-
-
-def _classes(path: UPath, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    words = _remarks(path, "class", values)
-    strange = pc.invert(pc.is_in(words, pa.array([NONE, *CLASSES])))
-    if pc.any(strange).as_py():
-        row = _first(strange)
-        raise TruthError(
-            f"{path}: column class, row {row}: {words[row - 1].as_py()!r} is none of "
-            f"{', '.join(CLASSES)} or {NONE}"
+def _key(
+    names: Sequence[str], cells: Mapping[str, pa.Array], columns: Mapping[str, SourceColumn]
+) -> np.ndarray:
+    if names == ["object_id"]:
+        return parsing.keys(cells["object_id"], columns["object_id"].name)
+    tile, number = (
+        parsing.whole_numbers(cells[name], columns[name].name, low=0, high=2**31 - 1, required=True).astype(
+            np.int64
         )
-    return words
+        for name in names
+    )
+    return np.asarray(tile << KEY_SHIFT | number)
 
 
-def _marks(path: UPath, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+def _remarks(values: pa.Array, column: str) -> pa.Array:
+    """Text, NONE where empty."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or values.null_count == len(values)):
+        raise SourceError(f"holds {values.type}, expected text", column=column)
+    words = values.cast(pa.string()).fill_null(NONE)
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(words), ""), NONE, words)
+
+
+def _marks(values: pa.Array, column: str) -> pa.Array:
     """True or false; false where empty."""
-    kind = values.type
-    if pa.types.is_integer(kind):
-        strange = pc.fill_null(pc.invert(pc.is_in(values, pa.array([0, 1], kind))), False)
-        if pc.any(strange).as_py():
-            row = _first(strange)
-            raise TruthError(
-                f"{path}: column {name}, row {row}: {values[row - 1].as_py()} is neither 0 nor 1"
-            )
-    elif not (pa.types.is_boolean(kind) or _is_empty(values)):
-        raise TruthError(f"{path}: column {name} holds {kind}, expected true or false{_example(values)}")
-    return pc.fill_null(values.cast(pa.bool_()), False)
+    if pa.types.is_boolean(values.type):
+        return pc.fill_null(values, False)
+    if pa.types.is_integer(values.type):
+        values = values.cast(pa.string())
+    found = parsing.words(values, column, ("TRUE", "FALSE", "1", "0"))
+    return pc.fill_null(pc.is_in(found, pa.array(["TRUE", "1"])), False)
 
 
-def _numbers(path: UPath, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = values.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_empty(values)):
-        raise TruthError(f"{path}: column {name} holds {kind}, expected numbers{_example(values)}")
-    numbers = values.cast(pa.float64())
-    return pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+def _numbers(name: str, values: pa.Array, column: SourceColumn) -> pa.Array:
+    """Numbers in the catalogue's unit, null where not known.
+
+    Raises
+    ------
+    SourceError
+        If a cell is no number, or one that stands for none.
+    """
+    found = parsing.numbers(values, column.name)
+    if name == "z":
+        unknown = (found < LEAST_REDSHIFT) | (found > MOST_REDSHIFT) | np.isin(found, UNKNOWN_REDSHIFTS)
+    else:
+        unknown = np.isin(found, UNKNOWN_LABELS) | ((name == MAGNITUDE) & (found >= FAINTEST))
+    unknown &= np.isfinite(found)
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        what = {"z": "redshift", MAGNITUDE: "magnitude"}.get(name, "value")
+        raise SourceError(
+            f"{found[row]:g} is no {what}; leave it empty where it is not known",
+            row=row + 1,
+            column=column.name,
+        )
+    scale = _scale(name, column)
+    return pa.array(np.where(np.isfinite(found), found * scale, np.nan), pa.float64(), from_pandas=True)
 
 
-def _is_empty(values: pa.ChunkedArray) -> bool:
-    return int(values.null_count) == len(values)
-
-
-def _example(values: pa.ChunkedArray) -> str:
-    """The first text that is no number, with its row, for the message of an error."""
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        return ""
-    for row, word in enumerate(values.to_pylist()):
-        try:
-            float(word or "nan")
-        except ValueError:
-            return f"; row {row + 1} is {word!r}"
-    return ""
-
-
-def _first(mask: pa.ChunkedArray) -> int:
-    """Number of the first true row, counted from 1 as a reader of the file counts."""
-    return int(pc.index(mask, pa.scalar(True)).as_py()) + 1
+def _scale(name: str, column: SourceColumn) -> float:
+    if name == MAGNITUDE:
+        return (
+            1.0 if column.unit.strip().lower() in ("", "mag", "mag(ab)", "abmag") else scale_to(column, "mag")
+        )
+    unit = OJALA[name].unit if name in OJALA.names else ""
+    # Logarithms have no unit in the catalogue; tables write dex, or dex of something.
+    is_logarithm = not unit and column.unit.strip().lower().startswith(("dex", "log", "[-]"))
+    return 1.0 if is_logarithm else scale_to(column, unit)

@@ -63,10 +63,10 @@ def test_magnitudes_come_from_the_photometry_that_the_run_names(finished: Finish
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("tile_id,number,class,z\n7,1,AGN,0.5\n", "column class, row 1: 'AGN' is none of"),
+        ("tile_id,number,class,z\n7,1,AGN,0.5\n", "row 1, column class: 'AGN' is none of"),
         ("tile_id,number,class,z\n7,1,STAR,\n7,1,STAR,\n", "rows 1 and 2 are the same object"),
-        ("tile_id,number,class,z,left_out\n7,1,STAR,,2\n", "column left_out, row 1: 2 is neither 0 nor 1"),
-        ("tile_id,number,class,z,log_mass\n7,1,STAR,,heavy\n", "column log_mass holds string"),
+        ("tile_id,number,class,z,left_out\n7,1,STAR,,2\n", "row 1, column left_out: '2' is none of"),
+        ("tile_id,number,class,z,log_mass\n7,1,STAR,,heavy\n", "column log_mass: 'heavy' is no number"),
         ("tile_id,number,class,z\n8,1,STAR,\n", "none of its rows is an object of"),
     ],
 )

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 from upath import UPath
 
 from ojala.catalogs_schema.cutouts import CUTOUTS, MEANING, NOT_MEASURED, CutoutFlag
@@ -240,10 +242,13 @@ def test_the_estimated_inverse_variance_is_that_of_the_noise_and_not_of_the_sour
     [
         ("id,ra\n1,150.0\n", "objects.csv, column dec: is missing; one of dec, target_dec is needed"),
         ("name,ra,dec\n1,150.0,2.0\n", "column object_id: is missing; one of object_id, id, targetid"),
-        ("id,ra,dec\n1,150.0,2.0\n1,151.0,2.0\n", "object_id: 1 comes more than once: an object has one"),
-        ("id,ra,dec\n1,150.0,2.0\n,151.0,2.0\n", "row 2, column object_id: is empty"),
-        ("id,ra,dec\n1,10h,2.0\n", "column ra: cannot be read as degrees"),
+        ("id,ra,dec\n1,150.0,2.0\n1,151.0,2.0\n", "column id: 1 comes more than once: an object has one"),
+        ("id,ra,dec\n1,150.0,2.0\n,151.0,2.0\n", "row 2, column id: is missing"),
+        ("id,ra,dec\n1,10h,2.0\n", "row 1, column ra: '10h' is no number"),
         ("id,ra,dec\n", "objects.csv has no rows"),
+        ("id,ra,dec\n3.96e+16,150.0,2.0\n5.0,151.0,2.0\n", "row 1, column id: '3.96e.16' has lost its last"),
+        ("id,ra,dec\n5.5,150.0,2.0\n", "row 1, column id: '5.5' is no whole number"),
+        ("id,ra,dec\n-5,150.0,2.0\n", "row 1, column id: '-5' is outside 0"),
     ],
 )
 def test_a_table_that_is_not_understood_is_refused_and_nothing_is_written(tmp_path, text, problem):
@@ -261,6 +266,52 @@ def test_names_become_keys_and_an_object_without_position_keeps_its_row(tmp_path
     rows = sorted(rows_of(UPath(tmp_path / "out")).values(), key=lambda row: row["flags"] & 1)
     assert [row["ra"] for row in rows] == [150.0, None]
     assert rows[1]["flags"] == CutoutFlag.NO_IMAGE | CutoutFlag.NO_POSITION
+
+
+def test_right_ascension_in_hours_comes_to_degrees_and_other_units_are_refused(tmp_path):
+    image_files.make_cutout(tmp_path / "a.fits")
+    table = Table({"id": [1], "ra": [10.0], "dec": [2.0]})
+    for unit, form in (("h", "fits"), ("hourangle", "ecsv"), ("h", "parquet")):
+        table["ra"].unit = unit
+        table.write(tmp_path / f"o.{form}")
+        out = UPath(tmp_path / form)
+        ingest_cutouts([UPath(tmp_path / "a.fits")], UPath(tmp_path / f"o.{form}"), out)
+        assert rows_of(out)["1"]["ra"] == 150.0
+        assert rows_of(out)["1"]["bands"] == "grz"
+    table["dec"].unit = "K"
+    table.write(tmp_path / "kelvin.fits")
+    with pytest.raises(IngestError, match="column dec: has the unit 'K', expected deg"):
+        ingest_cutouts([UPath(tmp_path / "a.fits")], UPath(tmp_path / "kelvin.fits"), UPath(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_whose_bits_are_not_those_of_its_checksum_is_refused(tmp_path, packed):
+    path = image_files.write_plane(tmp_path, "image", "r", image_files.pixels("r"), packed=packed)
+    objects = UPath(image_files.write_objects(tmp_path / "objects.csv", {"1": (100.0, 100.0)}))
+    with fits.open(path, mode="update", disable_image_compression=packed) as file:
+        for hdu in file:
+            hdu.add_checksum()
+    ingest_cutouts([UPath(path)], objects, UPath(tmp_path / "whole"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(IngestError, match=rf"{path.name} is a damaged FITS file: the checksum of HDU"):
+        ingest_cutouts([UPath(path)], objects, UPath(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_odd_headers_are_no_damage_and_other_units_of_fluxes_are_refused(tmp_path):
+    path = image_files.write_plane(tmp_path, "image", "r", image_files.pixels("r"), packed=False)
+    objects = UPath(image_files.write_objects(tmp_path / "objects.csv", {"1": (100.0, 100.0)}))
+    with fits.open(path, mode="update", output_verify="ignore") as file:
+        file[0].header["BLANK"] = -32768  # of a floating-point image
+        file[0].header["BUNIT"] = "nanomaggy"
+    path.write_bytes(path.read_bytes() + bytes(2880))
+    ingest_cutouts([UPath(path)], objects, UPath(tmp_path / "out"))
+    assert rows_of(UPath(tmp_path / "out"))["1"]["bands"] == "r"
+    path.write_bytes(path.read_bytes().replace(b"'nanomaggy'", b"'uJy'      "))
+    with pytest.raises(IngestError, match=r"has fluxes in 'uJy' \(BUNIT\), expected nanomaggies"):
+        ingest_cutouts([UPath(path)], objects, UPath(tmp_path / "again"))
 
 
 def test_a_damaged_image_is_named_and_nothing_stays(tmp_path):

@@ -36,7 +36,7 @@ def test_crowds_that_cannot_be_divided_are_refused(tmp_path):
     runs = SortedRuns(UPath(tmp_path))
     runs.add(pa.table({"_healpix_29": np.zeros(5, np.int64), "object_id": np.arange(5)}), 0)
     runs.flush()
-    with pytest.raises(ValueError, match="10/0 alone holds 5 rows"):
+    with pytest.raises(ValueError, match="18/0 alone holds 5 rows"):
         runs.partitions(4)
 
 

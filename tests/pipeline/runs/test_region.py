@@ -1,5 +1,7 @@
 """Regions as people name them, against the sky drawn pixel by pixel."""
 
+import time
+
 import healpy
 import numpy as np
 import pytest
@@ -39,6 +41,11 @@ def within(ra, dec, radius):
         ("cone:0.5,-3,4", within(0.5, -3, 4)),
         ("cone:77,90,6", within(0, 90, 6)),
         ("cone:200,-88,5", within(200, -88, 5)),
+        *(
+            (f"cone:{ra},{dec},{radius}", within(ra, dec, radius))
+            for ra, dec in ((10, 20), (200, -85), (0, 90))
+            for radius in (89, 91, 120, 150, 165, 175, 179, 179.99, 180)
+        ),
         ("box:150,160,40,50", (RA >= 150) & (RA <= 160) & (DEC >= 40) & (DEC <= 50)),
         ("box:350,10,-5,5", ((RA >= 350) | (RA <= 10)) & (np.abs(DEC) <= 5)),
         ("box:0,360,80,90", DEC >= 80),
@@ -75,11 +82,45 @@ def test_polygons_are_drawn_with_great_circles_over_ra_0_and_around_the_poles(co
     assert len(found) < 1.2 * len(drawn(inside)) + 4
 
 
+STAR = ";".join(f"{200 + i * 40 / 5000},{30 + (i % 2) * 10}" for i in range(5000))
+FOLDED = ";".join(f"{200 + (i * 2003 % 5000) * 40 / 5000},{30 + i / 500}" for i in range(5000))
+
+
+@pytest.mark.parametrize("corners", ["0,0;10,10;10,0;0,10", "350,0;10,10;10,0;350,10", STAR, FOLDED])
+def test_a_polygon_that_crosses_itself_is_refused_soon(corners):
+    begin = time.process_time()
+    with pytest.raises(RegionError, match=r"edges \d+ and \d+ .* cross; give the corners in their order"):
+        parse_region(f"polygon:{corners}")
+    assert time.process_time() - begin < 20
+
+
+def test_polygons_of_many_corners_are_drawn_or_refused():
+    angle = np.linspace(0, 2 * np.pi, 1000, endpoint=False)
+    corners = [f"{200 + 8 * np.cos(a):.6f},{30 + 6 * np.sin(a):.6f}" for a in angle]
+    inside = ((RA - 200) / 8) ** 2 + ((DEC - 30) / 6) ** 2 < 1
+    found = touched("polygon:" + ";".join(corners))
+    assert drawn(inside) <= found
+    assert len(found) < 1.5 * len(drawn(inside))
+    with pytest.raises(RegionError, match=r"10,001 corners: at most 10,000 are drawn"):
+        parse_region("polygon:" + ";".join(f"{i / 100},{(i % 7) / 10}" for i in range(10_001)))
+
+
 def test_a_small_region_touches_the_partition_that_it_lies_in():
     assert touched("box:150.00,150.01,2.00,2.01") == {
         int(healpy.ang2pix(2**ORDER, 150.005, 2.005, nest=True, lonlat=True))
     }
     assert len(touched("cone:150,2,0.001")) == 1
+
+
+def test_boxes_touch_partitions_of_the_finest_order():
+    finest = [Partition(29, 12 * 4**29 - 1), Partition(29, 0)]
+    assert touched("box:0,360,-90,90", finest) == {partition.pixel for partition in finest}
+
+
+@pytest.mark.parametrize("share", ["1.2.3", ".", "...", "", "nan"])
+def test_a_share_that_is_no_number_is_refused(share):
+    with pytest.raises(RegionError, match=r"expected flagged or flagged:NAME>0\.1"):
+        parse_region(f"flagged:any>{share}")
 
 
 def test_tiles_touch_their_parents_and_children():

@@ -1,5 +1,6 @@
 """What the columns of a file mean, told from their names, units and the query that made them."""
 
+import numpy as np
 import pytest
 
 from ojala.pipeline.ingest.errors import SourceError
@@ -116,7 +117,34 @@ def test_what_only_begins_like_a_flux_is_left_out():
     assert mapping.ignored == ("FLUX_RADIUS", "fracflux_g", "magnification")
 
 
-def test_degrees_are_the_only_unit_of_positions():
-    map_columns(table("flux_j0660", units={"ALPHA_J2000": "deg", "DELTA_J2000": "Degrees"}))
-    with pytest.raises(SourceError, match="column ALPHA_J2000: has the unit 'rad', expected deg"):
-        map_columns(table("flux_j0660", units={"ALPHA_J2000": "rad"}))
+def test_positions_in_any_unit_of_angle_come_to_degrees():
+    units = {"ALPHA_J2000": "h", "DELTA_J2000": "Degrees"}
+    assert map_columns(table("flux_j0660", units=units)).to_degrees == (15.0, 1.0)
+    units = {"ALPHA_J2000": "rad", "DELTA_J2000": "arcsec"}
+    to_degrees = map_columns(table("flux_j0660", units=units)).to_degrees
+    assert to_degrees == pytest.approx((180 / np.pi, 1 / 3600))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("ALPHA_J2000", "K"),
+        ("ALPHA_J2000", "h:m:s"),
+        ("DELTA_J2000", "h"),
+        ("EBV", "K"),
+        ("MAG_APER_COR_3_0", "Jy"),
+        ("MAG_ERR_APER_COR_3_0", "%"),
+        ("FLUX_G", "mJy"),
+        ("FLUX_IVAR_G", "nanomaggy"),
+    ],
+)
+def test_a_unit_that_cannot_be_converted_is_refused_by_name(name, unit):
+    photometry = ("MAG_APER_COR_3_0", "MAG_ERR_APER_COR_3_0", "EBV", "FLUX_G", "FLUX_IVAR_G")
+    with pytest.raises(SourceError, match=f"column {name}: has the unit '{unit}', expected"):
+        map_columns(table(*photometry, units={name: unit}))
+
+
+def test_units_of_magnitudes_and_nanomaggies_are_read_as_tables_spell_them():
+    photometry = ("MAG_APER_COR_3_0", "MAG_ERR_APER_COR_3_0", "FLUX_G", "FLUX_IVAR_G")
+    units = {"MAG_APER_COR_3_0": "ABmag", "MAG_ERR_APER_COR_3_0": "mag", "FLUX_G": "nanomaggies"}
+    assert map_columns(table(*photometry, units=units)).bands[-1] == "ls_g"

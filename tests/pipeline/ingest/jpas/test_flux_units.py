@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ojala.pipeline.ingest.jpas import flux_units
+from ojala.pipeline.storage.units import parse_unit
 
 ONE = np.ones(1)
 NOTHING = np.array([np.nan])
@@ -16,11 +17,21 @@ def test_ab_magnitude_23_9_is_a_microjansky():
     assert error / flux == pytest.approx(0.1 * np.log(10) / 2.5)
 
 
-def test_magnitude_99_is_missing_and_so_is_error_99():
-    assert np.isnan(flux_units.from_magnitude(np.array([99.0]), np.array([0.1]), ONE)).all()
-    flux, error = flux_units.from_magnitude(np.array([20.0]), np.array([99.0]), ONE)
-    assert flux == pytest.approx(36.31)
-    assert np.isnan(error)
+@pytest.mark.parametrize("value", [99, 99.9, 99.99, 99.999, 98, 999, 9999, 50, -99, -9999, 1e30, np.inf])
+def test_a_magnitude_or_an_error_that_none_measures_is_missing(value):
+    assert np.isnan(flux_units.from_magnitude(np.array([value]), np.array([0.1]), ONE)).all()
+    if abs(value) > 90:
+        flux, error = flux_units.from_magnitude(np.array([20.0]), np.array([value]), ONE)
+        assert flux == pytest.approx(36.31)
+        assert np.isnan(error)
+
+
+@pytest.mark.parametrize("value", [-99.0, -999.0, -9999.0, 1.6e38, 1e99, -1e99])
+def test_a_flux_or_an_error_that_stands_for_none_is_missing(value):
+    flux, error = flux_units.from_flux(np.array([value, 5.0, -98.5]), np.array([0.5, value, 2.0]), ONE)
+    np.testing.assert_array_equal(flux, [np.nan, 5.0, -98.5])
+    np.testing.assert_array_equal(error, [0.5, np.nan, 2.0])
+    assert np.isnan(flux_units.from_relative_error(np.array([value]), np.array([0.1]), ONE)).all()
 
 
 def test_flux_zero_is_missing_in_the_archives_tables():
@@ -57,19 +68,19 @@ def test_inverse_variance_zero_is_not_observed():
     ],
 )
 def test_units_are_read_as_archives_spell_them(text, family, ujy):
-    unit = flux_units.parse_unit(text)
+    unit = parse_unit(text)
     assert flux_units.kind_of(unit) == family
     assert flux_units.microjansky_per(unit, 5000.0) == pytest.approx(ujy)
 
 
 def test_a_unit_that_is_no_flux_density_belongs_to_no_family():
     assert flux_units.kind_of(u.mag) is None
-    assert flux_units.parse_unit("  ") is None
+    assert parse_unit("  ") is None
     with pytest.raises(ValueError, match="furlong"):
-        flux_units.parse_unit("furlong")
+        parse_unit("furlong")
 
 
 def test_bare_cgs_units_are_told_from_scaled_ones():
-    assert flux_units.is_bare_cgs(flux_units.parse_unit("erg/s/cm2/A"))
-    assert flux_units.is_bare_cgs(flux_units.parse_unit("erg/s/cm2/Hz"))
-    assert not flux_units.is_bare_cgs(flux_units.parse_unit("1e-19 erg/s/cm2/A"))
+    assert flux_units.is_bare_cgs(parse_unit("erg/s/cm2/A"))
+    assert flux_units.is_bare_cgs(parse_unit("erg/s/cm2/Hz"))
+    assert not flux_units.is_bare_cgs(parse_unit("1e-19 erg/s/cm2/A"))

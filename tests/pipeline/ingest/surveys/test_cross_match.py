@@ -36,3 +36,9 @@ def test_pairs_are_those_of_a_search_through_all():
         expected = np.array([expected[row].min() for row in linked])
     np.testing.assert_array_equal(cross_match(ra, dec, np.arange(400)), expected)
     assert len(set(expected.tolist())) < 390
+
+
+def test_a_name_that_was_given_in_two_places_is_two_objects():
+    ra, dec = np.array([10.0, 180.0, 10.001]), np.array([0.0, 30.0, 0.0])
+    np.testing.assert_array_equal(cross_match(ra, dec, np.array([7, 7, 9])), [0, 1, 2])
+    np.testing.assert_array_equal(cross_match(ra[[0, 2]], dec[[0, 2]], np.array([7, 7])), [0, 0])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
@@ -108,3 +109,60 @@ def test_a_table_of_something_else_is_refused(tmp_path):
     fits.HDUList([fits.PrimaryHDU()]).writeto(tmp_path / "other.fits")
     with pytest.raises(SourceError, match="is no table of DESI objects"):
         read_desi_tables(UPath(tmp_path / "other.fits"))
+
+
+def write_redshifts(path, key, z, name="ZCATALOG", **columns):
+    n = len(z)
+    table = {"TARGETID": key, "Z": z, "SPECTYPE": ["GALAXY"] * n, "ZWARN": np.zeros(n, int)} | columns
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(Table(table), name=name)]).writeto(path)
+    return LabelIndex(read_desi_tables(UPath(path)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "z"),
+    [
+        ({"ZCAT_PRIMARY": [False, True, False], "SV_PRIMARY": [False, False, True]}, 0.2),
+        ({"MAIN_PRIMARY": [True, False, False], "SV_PRIMARY": [False, False, True]}, 0.1),
+        ({"ZCAT_PRIMARY": [0, 1, 0]}, 0.2),
+        ({"ZWARN": [0, 0, 4]}, 0.2),
+        ({}, 0.3),
+    ],
+)
+def test_of_several_rows_of_a_target_the_primary_one_counts(tmp_path, columns, z):
+    labels = write_redshifts(tmp_path / "zall.fits", [7, 7, 7], [0.1, 0.2, 0.3], **columns)
+    assert labels.lookup("DESI", [7])[0].z == z
+
+
+def test_unsigned_and_scaled_keys_are_exact_and_floats_are_refused(tmp_path):
+    key = 39627652595614901
+    unsigned = np.array([key], np.uint64)
+    assert write_redshifts(tmp_path / "unsigned.fits", unsigned, [0.5]).lookup("DESI", [key])[0].z == 0.5
+    with pytest.raises(SourceError, match=r"row 1, column TARGETID: .* is no exact key"):
+        write_redshifts(tmp_path / "float.fits", np.array([float(key)]), [0.5])
+    table = fits.BinTableHDU(
+        Table({"TARGETID": [7, 8], "Z": np.array([100, -32768], "i2"), "SPECTYPE": ["QSO"] * 2})
+    )
+    table.header["TSCAL2"], table.header["TZERO2"], table.header["TNULL2"] = 0.01, 1.0, -32768
+    table.name = "ZCATALOG"
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "scaled.fits")
+    known, unknown = LabelIndex(read_desi_tables(UPath(tmp_path / "scaled.fits"))).lookup("DESI", [7, 8])
+    assert known.z == 2.0
+    assert np.isnan(unknown.z)
+
+
+def test_fibres_without_a_target_are_no_objects_and_have_no_labels(tmp_path):
+    make_desi(tmp_path / "coadd-main-dark-1.fits", targets=(-21, 8))
+    labels = write_redshifts(tmp_path / "z.fits", [-21, 8], [0.1, 0.2])
+    fibre, target = read_desi(UPath(tmp_path / "coadd-main-dark-1.fits"), labels)
+    assert (fibre.target, fibre.object_class) == ("", "")
+    assert (target.target, target.object_class) == ("8", "GALAXY")
+
+
+def test_wavelengths_come_from_the_unit_that_the_file_states(tmp_path):
+    make_desi(tmp_path / "coadd-main-dark-1.fits")
+    with fits.open(tmp_path / "coadd-main-dark-1.fits", mode="update") as file:
+        for arm in "BRZ":
+            file[f"{arm}_WAVELENGTH"].data /= 10.0
+            file[f"{arm}_WAVELENGTH"].header["BUNIT"] = "nm"
+    (first, _) = read_desi(UPath(tmp_path / "coadd-main-dark-1.fits"), LabelIndex())
+    assert first.wavelength[0] == pytest.approx(5000.0)

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.surveys.detect import detect_kind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, read_lamost_table
 from ojala.pipeline.ingest.surveys.lamost import read_lamost
 from tests.helpers.spectra_files import make_lamost, make_lamost_table
@@ -49,6 +51,36 @@ def test_stellar_parameters_are_joined_by_visit(tmp_path):
     assert set(labels) == {"teff", "logg"}  # [Fe/H] stands as -9999: not measured
     assert labels["teff"] == pytest.approx((4945.4, 142.5))
     assert read_lamost(UPath(tmp_path / "other.fits"), known).labels == {}
+
+
+@pytest.mark.parametrize("form", ["fits", "fits.gz"])
+def test_stellar_parameters_are_read_from_fits(tmp_path, form):
+    make_lamost(tmp_path / NAME)
+    star = {"obsid": [1], "lmjd": [55862], "planid": ["B6212"], "spid": [6], "fiberid": [7]}
+    labels = {"teff": [4945.4], "teff_err": [142.5], "logg": [4.775], "feh": [-9999.0]}
+    Table(star | labels).write(tmp_path / f"stars.{form}")
+    kind = detect_kind(UPath(tmp_path / f"stars.{form}"))
+    assert kind.name == "table of LAMOST stars"
+    assert kind.read_labels is not None
+    found = read_lamost(
+        UPath(tmp_path / NAME), LabelIndex(kind.read_labels(UPath(tmp_path / f"stars.{form}")))
+    )
+    assert found.labels["teff"] == pytest.approx((4945.4, 142.5))
+    assert set(found.labels) == {"teff", "logg"}
+
+
+def test_a_row_without_a_key_labels_nothing_and_one_that_is_no_key_is_named(tmp_path):
+    make_lamost(tmp_path / NAME)
+    head = "obsid|lmjd|planid|spid|fiberid|teff|logg|feh"
+    rows = ["1||B6212|6|7|9999.0|1.0|1.0", "2|55862|B6212|6|7|4945.4|4.7|0.1", "3||||8|5000.0|4.0|0.0"]
+    path = UPath(tmp_path / "stars.csv")
+    path.write_text("\n".join([head, *rows]) + "\n")
+    table = read_lamost_table(path)
+    assert len(table.key) == 1
+    assert read_lamost(UPath(tmp_path / NAME), LabelIndex([table])).labels["teff"][0] == 4945.4
+    path.write_text("\n".join([head, rows[1], rows[0].replace("||", "|night|", 1)]) + "\n")
+    with pytest.raises(SourceError, match=r"row 2, column lmjd, .*: night, B6212, 6, 7 is no visit"):
+        read_lamost_table(path)
 
 
 def test_another_file_is_refused(tmp_path):
