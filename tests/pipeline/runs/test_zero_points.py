@@ -85,7 +85,7 @@ def receipts():
 
 def judged(receipts):
     gate, limits = GATES["zero_points"], GateLimits()
-    found = gate.check(RunEvidence(UPath("run"), None, receipts, {}))
+    found = gate.check(RunEvidence(UPath("run"), None, receipts, {}, {}))
     warn, fail = limits.of(gate.name)
     return found, "fail" if found.value > fail else "warn" if found.value > warn else "pass"
 
