@@ -15,6 +15,9 @@ ABSURD_FLUX = 1e9
 LEAST_ERROR = 1e-9
 """An error below this [uJy] (AB magnitude 46.4) belongs to no measurement, but to a magnitude of 99.9."""
 
+CALIBRATION_FLOOR = 0.003
+"""No band is calibrated better than this fraction of its flux; smaller errors are raised to it."""
+
 MAX_EBV = 5.0
 """Galactic E(B-V) [mag] beyond which the dust map is not believed and no correction is made."""
 

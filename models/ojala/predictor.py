@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, PDF_MASS
 from ojala.models.checkpoint import NetworkInfo
-from ojala.models.data import valid_bands
+from ojala.models.data import CALIBRATION_FLOOR, valid_bands
 from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import RedshiftSummary, most_probable_bins, summarise
 from ojala.models.ojala.calibration import Calibration
@@ -26,7 +26,6 @@ from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala
 from ojala.models.ojala.novelty import raw_vector
 from ojala.models.ojala.outputs import leave_one_out, snr_level
 from ojala.models.ojala.tokens import (
-    CALIBRATION_FLOOR,
     N_BANDS,
     Tokens,
     expand,
@@ -173,7 +172,7 @@ class OjalaPredictor(BasePredictor):
               central 68.3 % interval of the predictive distribution. For bands that were observed and for
               those that were not; NaN where no band was left to predict from.
             * ``band_sigma`` float32 (N, 63): (measured - predicted) / sqrt(error^2 + predicted error^2); NaN
-              where not observed. The error is at least `ojala.models.ojala.tokens.CALIBRATION_FLOOR` of the
+              where not observed. The error is at least `ojala.models.data.CALIBRATION_FLOOR` of the
               flux.
             * ``chi2_bands`` float32: sum of its squares, and ``n_chi2_bands`` int16: their number.
             * ``worst_band`` int16: index of the band that is farthest off, -1 without any; and

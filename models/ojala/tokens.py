@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.models.data import MAX_EBV, valid_bands
+from ojala.models.data import CALIBRATION_FLOOR, MAX_EBV, valid_bands
 
 N_BANDS = len(MODEL_BANDS)
 N_FEATURES = 3
@@ -22,9 +22,6 @@ N_FEATURES = 3
 
 WAVELENGTH_RANK = np.argsort(np.argsort([band.pivot for band in MODEL_BANDS]))
 """Place of each band in the order of wavelengths."""
-
-CALIBRATION_FLOOR = 0.003
-"""No band is calibrated better than this fraction of its flux; smaller errors are raised to it."""
 
 
 @functools.cache

@@ -7,10 +7,10 @@ vocabulary and standardisation, so that workers need neither pickle nor a second
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -235,7 +235,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     """Tensors of ``torch.save``'s file by the authors' names, contiguous, on the CPU."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(
             f"{path}: cannot be read as weights of torch ({str(error).splitlines()[0]}); fetch it again from "
             f"{SOURCE}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -242,10 +243,12 @@ def _leaf(path: UPath, contract: Contract, rows: int) -> Iterator[Damage]:
 
 
 def _contract_version(leaf: pq.ParquetFile, contract: Contract) -> str:
-    """Version of the contract that a leaf was written to; the present one where it does not say."""
-    words = (leaf.metadata.metadata or {}).get(b"ojala.contract_version", b"").decode().split()
-    versions: dict[str, str] = dict(zip(words[::2], words[1::2], strict=False))
-    return versions.get(contract.name, contract.version)
+    """Version of the contract that a leaf was written to, by its VOTable header; else the present one."""
+    header = (leaf.metadata.metadata or {}).get(b"IVOA.VOTable-Parquet.content", b"").decode()
+    for info in re.findall(r"<INFO\b[^>]*>", header):
+        if 'name="contract_version"' in info and (value := re.search(r'value="([^"]*)"', info)):
+            return value[1]
+    return contract.version
 
 
 def _is_hats(root: UPath) -> bool:

@@ -18,8 +18,8 @@ PACKAGES = ("catalogs_schema", "models", "pipeline", "flows", "deploy", "src/oja
 EXECUTING_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNPACKING_MODULES = {"tarfile", "zipfile"}
 """Paths inside of archives can lead anywhere; none is ever unpacked (gzip holds one stream and no paths)."""
-HARMLESS = {"zipfile.BadZipFile"}
-"""An exception, by which a damaged file of arrays is recognised."""
+HARMLESS = {"zipfile.BadZipFile", "pickle.UnpicklingError"}
+"""Exceptions, by which damaged files of arrays and of tensors are recognised."""
 EXECUTING_CALLS = {
     "eval", "exec", "__import__", "os.system", "os.popen", "torch.load", "yaml.load", "yaml.load_all",
     "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "pandas.read_pickle", "runpy.run_path",
@@ -39,7 +39,9 @@ def names_in(tree):
             if names:
                 yield module.split(".")[0], node.lineno
         elif isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node.lineno
+            safe = any(ast.unparse(keyword) == "weights_only=True" for keyword in node.keywords)
+            if not (safe and ast.unparse(node.func) == "torch.load"):
+                yield ast.unparse(node.func), node.lineno
             for argument in node.keywords:
                 if argument.arg in ("shell", "allow_pickle") and ast.unparse(argument.value) != "False":
                     yield argument.arg, node.lineno

@@ -225,7 +225,10 @@ def test_a_report_is_made(finished):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model = 'other'", "model: there is no model 'other': choose from ojala, empty"),
+        (
+            "model = 'other'",
+            "model: there is no model 'other': choose from ojala, ojala-published, ojala-published-bias",
+        ),
         ("modell = 'ojala'", "modell: Extra inputs are not permitted"),
         ("workers = 0", "workers: Input should be greater than or equal to 1"),
         ("workers = ", "Invalid value"),

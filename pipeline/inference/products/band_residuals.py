@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ojala.catalogs_schema.receipt import BandResiduals
+from ojala.models.data import CALIBRATION_FLOOR
 from ojala.models.evaluation.metrics import NMAD
-from ojala.models.ojala.tokens import CALIBRATION_FLOOR
 from ojala.pipeline.inference.photometry import Photometry
 
 MIN_SIGNAL = 3.0

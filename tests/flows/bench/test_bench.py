@@ -76,7 +76,7 @@ def test_the_cost_of_bands_is_stated_where_the_weights_can_be_asked_for_them(rep
     rates = {}
     for bands in (False, True):
         rows, seconds = bench_network.predict(root, 32, "fp32", bands)
-        rates[bands] = MedianRange.of([rows / seconds])
+        rates[bands] = MedianRange.from_values([rows / seconds])
     assert bench_network.predicts_bands()
     assert rates[True].median < rates[False].median
     asked = replace(network, predict={"fp32": rates[False]}, predict_with_bands={"fp32": rates[True]})

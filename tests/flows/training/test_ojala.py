@@ -12,6 +12,7 @@ import pytest
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.library import save_library
 from ojala.flows.train import train
+from ojala.flows.training.avis import train_from as train_avis
 from ojala.flows.training.ojala import ObservedPhotometry, learning_curve, train_from
 from ojala.models.ojala.network import PRESETS
 from ojala.models.ojala.training import OjalaTraining
@@ -50,7 +51,8 @@ def test_a_mistake_in_the_settings_is_named_with_the_file(text, complaint, tmp_p
 
 def test_a_server_is_told_of_a_training_all_that_a_command_is():
     told = train.parameters.properties
-    assert set(told) == set(inspect.signature(train_from).parameters) - {"report"} | {"model"}
+    inputs = [set(inspect.signature(training).parameters) for training in (train_from, train_avis)]
+    assert set(told) == set.union(*inputs) - {"report"} | {"model"}
     assert all(parameter["description"] for parameter in told.values())
     assert train.parameters.required == ["settings", "library", "folder"]
 

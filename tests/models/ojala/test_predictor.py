@@ -9,11 +9,12 @@ from scipy import stats
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
+from ojala.models.data import CALIBRATION_FLOOR
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.ojala.checkpoint import save
 from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala, OjalaConfig
 from ojala.models.ojala.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, OjalaPredictor
-from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, tokenise
+from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.quantities import SCALARS
 
 pytestmark = pytest.mark.processor

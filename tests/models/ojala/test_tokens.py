@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.models.ojala.tokens import CALIBRATION_FLOOR, N_BANDS, compress, expand, pack, tokenise
+from ojala.models.data import CALIBRATION_FLOOR
+from ojala.models.ojala.tokens import N_BANDS, compress, expand, pack, tokenise
 
 pytestmark = pytest.mark.processor
 

@@ -78,7 +78,7 @@ def test_another_catalogue_does_not_agree_and_the_command_says_so(weights, files
         10,
     ]
     done = CliRunner().invoke(app, ["check-published", *map(str, options), "--json"])
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     facts = json.loads(done.output)
     assert (facts["rows"], facts["agrees"]) == (10, "")
     wrong = [one["column"] for one in facts["columns"][VARIANTS[0]] if not one["agrees"]]
@@ -112,7 +112,7 @@ def test_weights_are_converted_by_the_command(weights, tmp_path):
     assert done.exit_code == 0, done.output
     assert "106 tensors, 4,699,665 numbers" in done.output
     refused = CliRunner().invoke(app, ["convert-weights", str(weights), "--out", str(tmp_path / "w.pt")])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 3
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"there are no golden data at {GOLDEN}")

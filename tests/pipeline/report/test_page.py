@@ -140,7 +140,7 @@ def test_wrong_answers_are_listed_by_object_and_sample(small_run: SmallRun, repo
 def test_a_malformed_truth_leaves_no_page_behind(small_run: SmallRun, tmp_path: Path) -> None:
     bad = UPath(tmp_path / "bad.csv")
     bad.write_text("tile_id,number,class\n1,1,STAR\n")
-    with pytest.raises(TruthError, match=r"bad\.csv: column z is missing"):
+    with pytest.raises(TruthError, match=r"bad\.csv, column z: is missing"):
         report(UPath(tmp_path / "out"), small_run.photometry, small_run.receipts, bad)
     assert not (tmp_path / "out").exists()
 

@@ -11,9 +11,10 @@ import torch
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.ojala import OJALA, OJALA_BANDS, predicted_flux
+from ojala.models.data import CALIBRATION_FLOOR
 from ojala.models.ojala.checkpoint import save
 from ojala.models.ojala.network import PRESETS, Ojala
-from ojala.models.ojala.tokens import CALIBRATION_FLOOR, tokenise
+from ojala.models.ojala.tokens import tokenise
 from ojala.pipeline.inference.adapters.base import ModelError
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
