@@ -399,6 +399,7 @@ def publish_run(
     gates = _report_for(out, folder, record, again)
     if gates.failed() and not was_published(out, run_id):
         write_gates(folder, gates)  # where leaves differ, the next plan trusts none of them unread
+        write_checksums(folder, all_receipts(folder))
     raise_for_failed(gates, forced)
     overruled = [gate.name for gate in gates.failed() if gate.name in forced]
     set_published(out, record, gates=gates.outcomes(), forced=overruled)
