@@ -129,7 +129,8 @@ def test_best_gives_the_pdf_of_the_most_probable_class_and_no_star(run, tables, 
         ensemble.ancil["object_id"], catalogue["object_id"].to_numpy()[words != "STAR"]
     )
     median = catalogue["z_q50"].to_numpy(zero_copy_only=False)[words != "STAR"]
-    assert np.abs(ensemble.ppf(0.5)[:, 0] - median) / (1 + median) == pytest.approx(0.0, abs=0.002)
+    # Where a PDF has two modes of equal mass, its median may lie anywhere between them.
+    assert ensemble.cdf(median[:, np.newaxis])[:, 0] == pytest.approx(0.5, abs=0.002)
 
 
 def test_the_command_exports_the_published_run_and_says_what_it_wrote(run, tmp_path):
