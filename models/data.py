@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ABSURD_FLUX = 1e9
 """A flux density beyond this [uJy] (AB magnitude 1.4) is not a measurement."""
@@ -21,7 +24,7 @@ CALIBRATION_FLOOR = 0.003
 MAX_EBV = 5.0
 """Galactic E(B-V) [mag] beyond which the dust map is not believed and no correction is made."""
 
-_Array = TypeVar("_Array")
+_Array = TypeVar("_Array", np.ndarray, "Tensor")
 
 
 def valid_bands(flux: _Array, error: _Array) -> _Array:
@@ -29,8 +32,7 @@ def valid_bands(flux: _Array, error: _Array) -> _Array:
 
     Takes arrays as well as tensors, so that reading photometry needs no torch.
     """
-    valid: _Array = (abs(flux) < ABSURD_FLUX) & (error >= LEAST_ERROR) & (error < math.inf)  # type: ignore
-    return valid
+    return (abs(flux) < ABSURD_FLUX) & (error >= LEAST_ERROR) & (error < math.inf)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def run_app(words: Sequence[str]) -> None:
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
     except usage_error as problem:
-        message = problem.format_message()  # type: ignore[attr-defined]
+        message = problem.format_message()  # type: ignore[attr-defined]  # its class is not public
         warn(message)
         print(error_as_json(ExitCode.USAGE, "UsageError", message))
         sys.exit(ExitCode.USAGE)

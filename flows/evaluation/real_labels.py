@@ -24,7 +24,7 @@ from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.real_objects import SURVEY_DEPTH, observe_spectra
 from ojala.flows.mocks.stellar_corrections import fold_of
 from ojala.models import WEIGHTS_FOLDER
-from ojala.models.evaluation.metrics import NMAD
+from ojala.models.evaluation.metrics import redshift_metrics, scatter_metrics, within
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.photometry import noise
@@ -51,17 +51,14 @@ Rows = dict[str, dict[str, float]]
 
 def residual_measures(value: np.ndarray, truth: np.ndarray, error: np.ndarray) -> dict[str, float]:
     """Median, sigma_NMAD and share within the error of value - truth, over the finite ones."""
-    difference = value - truth
-    known = np.isfinite(difference) & np.isfinite(error)
-    difference, error = difference[known], error[known]
-    if not len(difference):
-        return {"n": 0.0, "bias": np.nan, "sigma_nmad": np.nan, "within": np.nan}
-    bias = float(np.median(difference))
+    finite = np.isfinite([value, truth, error]).all(axis=0)
+    value, truth, error = value[finite], truth[finite], error[finite]
+    scatter = scatter_metrics(value, truth)
     return {
-        "n": float(len(difference)),
-        "bias": bias,
-        "sigma_nmad": float(NMAD * np.median(np.abs(difference - bias))),
-        "within": float(np.mean(np.abs(difference) < error)),
+        "n": scatter["n"],
+        "bias": scatter["bias"],
+        "sigma_nmad": scatter["nmad"],
+        "within": float(within(value, error, truth)) if len(value) else np.nan,
     }
 
 
@@ -71,15 +68,15 @@ def stars(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
     chosen = chosen.dropna(subset=["logg", "feh"])
     flux = np.where(_NARROW & (_PIVOT < _RED_END), _fluxes(chosen), np.nan)
     left_out = np.array([fold_of(star) == 0 for star in chosen["id"]])
-    found: Rows = {}
+    measures: Rows = {}
     for magnitude in STAR_MAGNITUDES:
         answers = _predict(model, _at(flux, _STAR_LEVEL, magnitude + 0.2))
         for sample, rows in (("all", np.ones_like(left_out)), ("left out", left_out)):
             for name, label in (("teff", "teff"), ("logg", "logg"), ("fe_h", "feh")):
-                found[f"stars, i = {magnitude:g}, {sample}: {name}"] = residual_measures(
+                measures[f"stars, i = {magnitude:g}, {sample}: {name}"] = residual_measures(
                     answers[name][rows], chosen[label].to_numpy()[rows], answers[f"{name}_err"][rows]
                 )
-    return found
+    return measures
 
 
 def blue_galaxies(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
@@ -89,16 +86,15 @@ def blue_galaxies(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
     level = np.isfinite(flux[:, (_GALAXY_LEVEL[0] < _PIVOT) & (_GALAXY_LEVEL[1] > _PIVOT)]).any(axis=1)
     usable = level & (np.isfinite(flux[:, _NARROW]).sum(axis=1) >= _MIN_NARROW)
     flux, z = flux[usable], chosen["z"].to_numpy()[usable]
-    found: Rows = {}
+    measures: Rows = {}
     for magnitude in GALAXY_MAGNITUDES:
         answers = _predict(model, _at(flux, _GALAXY_LEVEL, magnitude))
-        offset = (answers["z_gal"] - z) / (1.0 + z)
-        found[f"galaxies, i = {magnitude:g}"] = {
+        measures[f"galaxies, i = {magnitude:g}"] = {
             "n": float(len(z)),
             "taken for quasars": float(np.mean(answers["class_code"] == CLASSES.index("QSO"))),
-            "beyond 0.15": float(np.mean(np.abs(offset) > 0.15)),
+            "beyond 0.15": redshift_metrics(answers["z_gal"], z)["outliers_15"],
         }
-    return found
+    return measures
 
 
 def masses(model: OjalaPredictor, spectra: Path, curves: Path, published: Path) -> Rows:
@@ -146,11 +142,11 @@ def _predict(model: OjalaPredictor, flux: np.ndarray) -> dict[str, np.ndarray]:
     return model.predict(measured, error, np.zeros(len(flux), np.float32))
 
 
-def table_text(found: Rows) -> str:
+def table_text(measures: Rows) -> str:
     """Measures as Markdown."""
-    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    names = list(dict.fromkeys(name for row in measures.values() for name in row))
     lines = [f"| sample | {' | '.join(names)} |", f"|{'---|' * (len(names) + 1)}"]
-    for sample, row in found.items():
+    for sample, row in measures.items():
         cells = [f"{row[name]:.4g}" if name in row else "" for name in names]
         lines.append(f"| {sample} | {' | '.join(cells)} |")
     return "\n".join(lines)

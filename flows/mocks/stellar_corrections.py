@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ojala.models.simulation.populations.stars import Atmospheres
 from ojala.models.simulation.populations.stellar_corrections import TABLE, TERMS, design
+from ojala.models.simulation.wavelength_grid import to_vacuum
 from ojala.pipeline.ingest.reference.templates import read_atmospheres
 
 FOLDS = 4
@@ -65,14 +66,6 @@ def fold_of(star: str) -> int:
     return zlib.crc32(star.encode()) % FOLDS
 
 
-def vacuum(air: np.ndarray) -> np.ndarray:
-    """Vacuum wavelengths of wavelengths in air [Angstrom] (Ciddor 1996, without the term for dispersion)."""
-    wavenumber2 = (1e4 / air) ** 2
-    return np.asarray(
-        air * (1.0 + 8.34254e-5 + 2.406147e-2 / (130.0 - wavenumber2) + 1.5998e-4 / (38.9 - wavenumber2))
-    )
-
-
 def residuals(stars: Path, atmospheres: Atmospheres) -> Residuals:
     """Compare spectra of real stars with the grid at their parameters; stars that lack one are left out."""
     table = pq.read_table(stars, columns=["id", "teff", "logg", "feh", "wavelength", "flux"]).to_pandas()
@@ -81,7 +74,7 @@ def residuals(stars: Path, atmospheres: Atmospheres) -> Residuals:
     bins = len(BIN_EDGES) - 1
     ratio = np.full((len(table), bins), np.nan)
     for row, star in zip(ratio, table.itertuples(), strict=True):
-        wavelength, flux = vacuum(np.asarray(star.wavelength, float)), np.asarray(star.flux, float)
+        wavelength, flux = to_vacuum(np.asarray(star.wavelength, float)), np.asarray(star.flux, float)
         model = np.interp(
             wavelength, atmospheres.wavelength, atmospheres.spectrum(star.feh, star.teff, star.logg)
         )

@@ -15,34 +15,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.catalogs_schema.files import atomic_file
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.calibrate import calibrate_weights
-from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, learning_curve
+from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, write_curve_and_card
 from ojala.models.data import LabelledPhotometry
-from ojala.models.evaluation.card import write_card
 from ojala.models.evaluation.metrics import catalogue_metrics
 from ojala.models.ojala.calibration import Calibration, fit_calibration
-from ojala.models.ojala.checkpoint import WeightsInfo, load, save
-from ojala.models.ojala.network import PRESETS, Ojala
+from ojala.models.ojala.checkpoint import load, save_again
+from ojala.models.ojala.network import PRESETS
 from ojala.models.ojala.outputs import RawAnswers, ask
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.quantities import CLASSES
 from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
-from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
-from ojala.models.training.trainer import METRICS_FILE, Report, ignore
+from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS
+from ojala.models.training.trainer import Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
+from ojala.pipeline.quality.validation.samples import code_of
 from ojala.pipeline.quality.validation.truth import Truth, read_truth
-from ojala.pipeline.storage.hats import read_leaves
+from ojala.pipeline.storage.hats import read_objects
 
 LABELLED_SHARE = 0.4
 """Share of the draws that are labelled objects."""
@@ -105,16 +102,10 @@ def labelled_rows(photometry: UPath, truth: Truth) -> LabelledPhotometry:
     InputError
         Fewer than `FEWEST_LABELS` objects of known class are in the catalogue.
     """
-    known = truth.rows["object_id"].to_numpy()
-    tables = []
-    for partition in read_leaves(photometry):
-        with (photometry / partition.leaf).open("rb") as file:
-            table = pq.ParquetFile(file).read()
-        tables.append(table.filter(pa.array(np.isin(table["object_id"].to_numpy(), known))))
-    rows = pa.concat_tables(tables)
-    place = np.searchsorted(known, rows["object_id"].to_numpy())
-    words = truth.rows["class"].to_pylist()
-    code = np.array([CLASSES.index(word) if word in CLASSES else -1 for word in words])[place]
+    labelled = truth.rows["object_id"].to_numpy()
+    rows = read_objects(photometry, labelled)
+    place = np.searchsorted(labelled, rows["object_id"].to_numpy())
+    code = code_of(np.array(truth.rows["class"].to_pylist(), dtype=object), CLASSES)[place]
     usable = np.flatnonzero(code >= 0)
     if len(usable) < FEWEST_LABELS:
         raise InputError(
@@ -126,10 +117,7 @@ def labelled_rows(photometry: UPath, truth: Truth) -> LabelledPhotometry:
         name: np.where(code == CLASSES.index(word), z, np.nan).astype(np.float32)
         for name, word in (("z_gal", "GALAXY"), ("z_qso", "QSO"))
     }
-    flux, error = (
-        np.where(measured.usable, part, np.float32(np.nan)) for part in (measured.flux, measured.error)
-    )
-    return LabelledPhotometry(flux, error, measured.ebv, code, labels).rows(usable)
+    return LabelledPhotometry(measured.flux, measured.error, measured.ebv, code, labels).rows(usable)
 
 
 def adapt(
@@ -177,15 +165,13 @@ def adapt(
     order = np.random.default_rng(config.seed).permutation(len(objects))
     ends = (np.cumsum([LEARN_SHARE, CALIBRATE_SHARE]) * len(objects)).astype(int)
     learn, fit, test = (objects.rows(rows) for rows in np.split(order, ends))
-    galaxy, star, qso = (float(share) for share in np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES))
-    class_weights = (galaxy, star, qso)
-    sky = MixedSky(mock, LabelledSky(learn, class_weights), LABELLED_SHARE)
+    sky = MixedSky(mock, LabelledSky(learn, CLASS_WEIGHTS), LABELLED_SHARE)
     shape = load(weights)[1].config
     config = replace(
         config,
         preset=next((name for name, preset in PRESETS.items() if preset == shape), config.preset),
         start=str(weights),
-        class_weights=class_weights,
+        class_weights=CLASS_WEIGHTS,
         note=f"{config.note} {LABELLED_SHARE:.0%} of the draws are {len(learn):,} labelled objects of "
         f"{photometry.name}; the parts trained are {', '.join(config.parts) or 'all'}.".strip(),
     )
@@ -196,7 +182,7 @@ def adapt(
     model, info = load(adapted)
     assert info.calibration is not None  # it was just made
     info = replace(info, calibration=_calibrate(info.calibration, ask(model, fit)))
-    _save(adapted, model, info)
+    save_again(adapted, model, info)
     mocks = HeldOutSky(mock).draw(MOCKS_TO_MEASURE, np.random.default_rng([config.seed, 1]))
     samples = {f"{len(test):,} labelled objects": test, f"{len(mocks):,} mocks": mocks}
     measures = {
@@ -204,10 +190,8 @@ def adapt(
         for name, rows in samples.items()
         for when, file in (("before", weights), ("after", adapted))
     }
-    _save(adapted, model, replace(info, training=info.training | {"adapted": measures}))
-    with atomic_file(adapted.with_suffix(".svg")) as file:
-        file.write(learning_curve(folder / METRICS_FILE, config.batch_size))
-    write_card(adapted)
+    save_again(adapted, model, replace(info, training=info.training | {"adapted": measures}))
+    write_curve_and_card(adapted, config.batch_size)
     return adapted
 
 
@@ -229,18 +213,6 @@ def _calibrate(mocks: Calibration, labelled: RawAnswers) -> Calibration:
         redshift_log_temperature=chosen("redshift_log_temperature"),
         redshift_floor=chosen("redshift_floor"),
         redshift_population=chosen("redshift_population"),
-    )
-
-
-def _save(path: Path, model: Ojala, info: WeightsInfo) -> None:
-    save(
-        path,
-        model,
-        name=info.name,
-        version=info.version,
-        training=info.training,
-        calibration=info.calibration,
-        novelty=info.novelty,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import write_card
 from ojala.models.ojala.calibration import Calibration, calibration_measures, fit_calibration
-from ojala.models.ojala.checkpoint import load, save
+from ojala.models.ojala.checkpoint import load, save_again
 from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
 from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands
@@ -73,15 +73,8 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
         "after": calibration_measures(test, calibration, to_survey, test_bands),
         "novel": _share_novel(novelty, test),
     }
-    save(
-        weights,
-        model,
-        name=info.name,
-        version=info.version,
-        training=info.training | {"calibrated": measures},
-        calibration=calibration,
-        novelty=novelty,
-    )
+    training = info.training | {"calibrated": measures}
+    save_again(weights, model, replace(info, training=training, calibration=calibration, novelty=novelty))
     if weights.with_suffix(".md").exists():  # it states the hash
         write_card(weights)
     return measures

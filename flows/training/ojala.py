@@ -28,7 +28,7 @@ from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import FOLDS
-from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
+from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS, SURVEY_SHARES, MockSky
 from ojala.models.training.trainer import METRICS_FILE, Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
@@ -148,18 +148,22 @@ def train_from(
         Fold of its objects, 0 to 3, to leave out for cross-validation.
     """
     config = read_settings(OjalaTraining, settings)
-    galaxy, star, qso = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
-    config = replace(config, class_weights=(float(galaxy), float(star), float(qso)))
+    config = replace(config, class_weights=CLASS_WEIGHTS)
     mock = load_sky(library)
     sky, sky_note = sky_to_train_on(mock, spectra, curves, without_fold)
     config = replace(config, note=f"{config.note} {sky_note}".strip())
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
     weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
-    curve = learning_curve(folder / METRICS_FILE, config.batch_size)
+    write_curve_and_card(weights, config.batch_size)
+    return weights
+
+
+def write_curve_and_card(weights: Path, batch_size: int) -> None:
+    """Write the learning curve ``<name>.svg`` and the card of weights in the folder of their training."""
+    curve = learning_curve(weights.with_name(METRICS_FILE), batch_size)
     with atomic_file(weights.with_suffix(".svg")) as file:
         file.write(curve)
     write_card(weights)
-    return weights
 
 
 _POINTS = 40

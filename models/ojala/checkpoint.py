@@ -36,6 +36,19 @@ FORMAT = CheckpointFormat(
 save, load = FORMAT.save, FORMAT.load
 
 
+def save_again(path: Path, network: Ojala, info: WeightsInfo) -> None:
+    """Write weights with the name, version, training and parts of ``info``."""
+    save(
+        path,
+        network,
+        name=info.name,
+        version=info.version,
+        training=info.training,
+        calibration=info.calibration,
+        novelty=info.novelty,
+    )
+
+
 def has_band_requests(path: Path) -> bool:
     """Whether weights can be asked for bands, by the header of their file.
 

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
@@ -27,7 +25,7 @@ from ojala.models.ojala_published.inputs import OPTIONS, as_read
 from ojala.models.ojala_published.network import INPUTS, NARROW, SCALARS, PublishedOjala
 from ojala.models.ojala_published.predictor import PublishedPredictor
 from ojala.pipeline.inference.adapters.ojala_published import PublishedAdapter
-from ojala.pipeline.storage.hats import read_leaves
+from ojala.pipeline.storage.hats import read_objects
 
 LIMIT = 1e-5
 """Largest median |difference| / scale of a column that agrees."""
@@ -283,12 +281,7 @@ def _settled(
 
 def _archive(archive: UPath, network: PublishedOjala, keys: np.ndarray, expected: np.ndarray) -> list[str]:
     """How the authors' inputs came from the archive: options by the median difference of inputs."""
-    parts = []
-    for leaf in read_leaves(archive):
-        with (archive / leaf.leaf).open("rb") as file:
-            rows = pq.ParquetFile(file).read()
-        parts.append(rows.filter(pa.array(np.isin(rows["object_id"].to_numpy(), keys))))
-    rows = pa.concat_tables(parts)
+    rows = read_objects(archive, keys)
     if not rows.num_rows:
         raise InputError(f"{archive}: has none of the objects of the photometry: do both belong together?")
     order = np.argsort(keys)

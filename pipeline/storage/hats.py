@@ -178,6 +178,28 @@ def _read_record(root: UPath, partition: Partition) -> LeafRecord:
         ) from problem
 
 
+def rows_of(leaf: UPath, object_id: np.ndarray, columns: Collection[str] | None = None) -> pa.Table | None:
+    """Rows of these objects in a leaf, in its order; None where it has none of them.
+
+    Of ``columns`` (all, where None) those that the leaf has are read.
+    """
+    with leaf.open("rb") as file:
+        parquet = pq.ParquetFile(file)
+        hit = np.isin(parquet.read(columns=["object_id"])["object_id"].to_numpy(), object_id)
+        if not hit.any():
+            return None
+        names = parquet.schema_arrow.names if columns is None else columns
+        there = [name for name in names if name in parquet.schema_arrow.names]
+        return parquet.read(columns=there).filter(pa.array(hit))
+
+
+def read_objects(root: UPath, object_id: np.ndarray) -> pa.Table:
+    """Rows of these objects in a catalogue, in its order, with all columns; without any where it has none."""
+    parts = [rows_of(root / partition.leaf, object_id) for partition in read_leaves(root)]
+    there = [part for part in parts if part is not None]
+    return pa.concat_tables(there) if there else read_schema(root).empty_table()
+
+
 def read_counts(root: UPath) -> np.ndarray:
     """Rows per HEALPix pixel of order SKYMAP_ORDER of a catalogue, shape (12 * 4**SKYMAP_ORDER,).
 

@@ -32,7 +32,7 @@ from ojala.models.ojala.network import PRESETS, Ojala, OjalaConfig
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.settings import from_mapping
-from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
+from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.storage.files import write_whole
 
@@ -72,14 +72,13 @@ size; `published` has the published shape, redshift and losses."""
 DRAWS = 51_200
 """Draws of each training by default."""
 
-_shares = np.array(SURVEY_SHARES) / np.array(TRAINING_SHARES)
 SETTINGS = OjalaTraining(
     warm_up=40,
     ema_decay=0.99,
     seed=1,
     held_out=4096,
     checkpoint_minutes=10.0,
-    class_weights=(float(_shares[0]), float(_shares[1]), float(_shares[2])),
+    class_weights=CLASS_WEIGHTS,
 )
 """Settings of all trainings."""
 

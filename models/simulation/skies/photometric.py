@@ -34,6 +34,13 @@ TRAINING_SHARES = (0.60, 0.20, 0.20)
 SURVEY_SHARES = (0.67, 0.28, 0.05)
 """Shares of galaxies, stars and quasars as in a survey to i = 22.5."""
 
+CLASS_WEIGHTS = (
+    SURVEY_SHARES[0] / TRAINING_SHARES[0],
+    SURVEY_SHARES[1] / TRAINING_SHARES[1],
+    SURVEY_SHARES[2] / TRAINING_SHARES[2],
+)
+"""Weights of galaxies, stars and quasars in a loss by which training draws count as a survey's objects."""
+
 I_RANGE = (15.0, 22.8)
 """Default range of the i magnitudes drawn."""
 

@@ -263,7 +263,7 @@ class ModelAdapter(ABC, Generic[Inputs]):
             If a file is not of its kind, or belongs to other weights.
         """
         try:
-            content = Path(spec.weights).read_bytes() if self.weights_file else b""
+            content = Path(spec.weights).read_bytes() if spec.weights else b""
         except FileNotFoundError:
             raise ModelError(f"there are no weights at {spec.weights}: give those of {self.name}") from None
         return (Asset(WEIGHTS, spec.weights, hashlib.sha256(content).hexdigest()),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,10 +93,8 @@ class PublishedAdapter(ModelAdapter[PublishedInputs]):
             )
         path = Path(spec.weights)
         config_sha256 = read_published(path)[2]
-        weights = Asset(WEIGHTS, spec.weights, hashlib.sha256(path.read_bytes()).hexdigest())
-        if not config_sha256:
-            return (weights,)
-        return (weights, Asset(CONFIG, str(path.with_name("config.json")), config_sha256))
+        configs = (Asset(CONFIG, str(path.with_name("config.json")), config_sha256),) if config_sha256 else ()
+        return (*super().assets(spec), *configs)
 
     def load(self, spec: ModelSpec) -> Model:
         """See `ModelAdapter`."""

@@ -111,7 +111,7 @@ def _opened(path: UPath, scratch: UPath | None, *, verify: bool) -> Iterator[fit
 
 @contextmanager
 def _checked(file: str | io.BytesIO, verify: bool) -> Iterator[fits.HDUList]:
-    raw = open(file, "rb") if isinstance(file, str) else file  # noqa: SIM115
+    raw = open(file, "rb") if isinstance(file, str) else file  # noqa: SIM115  # closed below, where it is a path
     try:
         extents = hdu_extents(raw)
         if verify:

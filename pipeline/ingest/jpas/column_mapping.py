@@ -296,9 +296,8 @@ def _survey_columns(
 ) -> list[ColumnMapping]:
     if not survey:
         return []
-    values = {name: match for name, match in survey.items() if match["kind"] in _ERROR_KIND}
-    apertures = sorted({match["aperture"].upper() for match in values.values()})
-    if all(match["aperture"] != aperture for match in values.values()):
+    apertures = sorted({m["aperture"].upper() for m in survey.values() if m["kind"] in _ERROR_KIND})
+    if aperture.upper() not in apertures:
         raise SourceError(
             f"has no aperture {aperture.upper()}; those it has, to be asked for with --aperture, are: "
             f"{', '.join(apertures) or 'none'}"
@@ -337,8 +336,11 @@ def _aperture_columns(
     units: FluxDensityKind | None,
 ) -> list[ColumnMapping]:
     """Mappings of one aperture's columns."""
-    values = {name: match for name, match in survey.items() if match["kind"] in _ERROR_KIND}
-    chosen = {name: match for name, match in values.items() if match["aperture"] == aperture}
+    chosen = {
+        name: match
+        for name, match in survey.items()
+        if match["kind"] in _ERROR_KIND and match["aperture"] == aperture
+    }
     # Fluxes say more than magnitudes, which cannot be negative.
     kind = "flux" if any(match["kind"] == "flux" for match in chosen.values()) else "mag"
     mappings = []

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BY_NAME, REFERENCE_BAND
@@ -17,7 +16,7 @@ from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
 from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.products.table import with_common_names
 from ojala.pipeline.quality.validation.truth import LUMINOSITY, Pdfs, Truth
-from ojala.pipeline.storage.hats import CatalogueError
+from ojala.pipeline.storage.hats import CatalogueError, rows_of
 from ojala.pipeline.storage.healpix import Partition
 
 AB_ZERO = 23.9
@@ -85,14 +84,14 @@ def predictions_for(
     stored = [names.get(name, name) for name in columns]
     parts = [_empty(columns)]
     for partition in partitions:
-        rows = _rows_of(catalogue / partition.leaf, stored, wanted)
+        rows = rows_of(catalogue / partition.leaf, wanted, stored)
         if rows is None:
             continue
         rows = with_common_names(rows, names)
         magnitudes = pa.nulls(rows.num_rows, pa.float64())
         if photometry is not None:
             own = rows["object_id"].to_numpy()
-            measured = _rows_of(photometry / partition.leaf, ["object_id", flux], own)
+            measured = rows_of(photometry / partition.leaf, own, ["object_id", flux])
             magnitudes = _magnitudes(own, measured, flux)
         parts.append(rows.append_column("i_mag", magnitudes))
     return pa.concat_tables(parts, promote_options="permissive")
@@ -126,7 +125,7 @@ def pdfs_for(rows: pa.Table, product: UPath, partitions: Iterable[Partition]) ->
     parts = [
         part
         for partition in partitions
-        if (part := _rows_of(product / partition.leaf, ["object_id", *columns], wanted)) is not None
+        if (part := rows_of(product / partition.leaf, wanted, ["object_id", *columns])) is not None
     ]
     if any(not set(columns) <= set(part.column_names) for part in parts):
         return None
@@ -140,16 +139,6 @@ def pdfs_for(rows: pa.Table, product: UPath, partitions: Iterable[Partition]) ->
         objects: RedshiftPdfs.from_table(table, name).take(order[index])
         for objects, name in PDF_COLUMNS.items()
     }
-
-
-def _rows_of(leaf: UPath, columns: list[str], object_ids: np.ndarray) -> pa.Table | None:
-    with leaf.open("rb") as file:
-        parquet = pq.ParquetFile(file)
-        hit = np.isin(parquet.read(columns=["object_id"])["object_id"].to_numpy(), object_ids)
-        if not hit.any():
-            return None
-        there = [name for name in columns if name in parquet.schema_arrow.names]
-        return parquet.read(columns=there).filter(pa.array(hit))
 
 
 def _magnitudes(object_ids: np.ndarray, measured: pa.Table | None, flux: str) -> pa.Array:

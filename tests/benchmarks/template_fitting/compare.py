@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from upath import UPath
 
@@ -37,7 +35,7 @@ from ojala.pipeline.quality.validation.scores import classification, redshift_sc
 from ojala.pipeline.quality.validation.text import number
 from ojala.pipeline.quality.validation.truth import Truth, read_truth
 from ojala.pipeline.storage.files import write_whole
-from ojala.pipeline.storage.hats import read_leaves
+from ojala.pipeline.storage.hats import read_objects
 from tests.benchmarks.template_fitting.fit import TemplateFit, fit_single, fit_sums
 from tests.benchmarks.template_fitting.templates import (
     QUASARS,
@@ -104,12 +102,7 @@ class Method:
 def read_labelled_rows(photometry: UPath, truth: Truth) -> LabelledRows:
     """Read the rows of a photometry catalogue with a truth, in the order of the catalogue."""
     known = truth.rows["object_id"].to_numpy()
-    tables = []
-    for partition in read_leaves(photometry):
-        with (photometry / partition.leaf).open("rb") as file:
-            table = pq.ParquetFile(file).read()
-        tables.append(table.filter(pa.array(np.isin(table["object_id"].to_numpy(), known))))
-    rows = pa.concat_tables(tables)
+    rows = read_objects(photometry, known)
     place = np.searchsorted(known, rows["object_id"].to_numpy())
     words = np.array(truth.rows["class"].to_pylist(), dtype=object)[place]
     z = truth.rows["z"].to_numpy(zero_copy_only=False)[place]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ojala.flows.mocks.stellar_corrections import FOLDS, Residuals, check, fit, fold_of, vacuum
+from ojala.flows.mocks.stellar_corrections import FOLDS, Residuals, check, fit, fold_of
 from ojala.models.simulation.populations.stellar_corrections import TERMS, correction, design
 
 WAVELENGTH = np.array([3300.0, 3900.0, 4300.0, 4340.0, 5500.0, 6500.0, 8400.0, 9500.0, 40000.0])
@@ -45,8 +45,3 @@ def test_a_fit_finds_the_polynomial_in_noise_and_in_spite_of_outliers():
     assert np.sqrt(np.mean(left**2)) < 0.004
     assert set(fold) == set(range(FOLDS))
     assert len(check(stars).splitlines()) == 11
-
-
-def test_wavelengths_in_air_become_those_in_vacuum():
-    # Sodium D2 and H alpha, air and vacuum (NIST).
-    np.testing.assert_allclose(vacuum(np.array([5889.951, 6562.79])), [5891.583, 6564.60], atol=0.02)

@@ -38,3 +38,8 @@ def test_vacuum_wavelengths_of_known_lines():
     np.testing.assert_allclose(
         to_vacuum(np.array([6562.79, 5006.84, 1215.67])), [6564.61, 5008.24, 1215.67], atol=0.02
     )
+
+
+def test_wavelengths_in_air_become_those_in_vacuum():
+    # Sodium D2 and H alpha, air and vacuum (NIST).
+    np.testing.assert_allclose(to_vacuum(np.array([5889.951, 6562.79])), [5891.583, 6564.60], atol=0.02)
