@@ -51,6 +51,10 @@ def synthesise(
         bool,
         typer.Option("--held-out", help="Draw from the objects and cells that are excluded from trainings."),
     ] = False,
+    fold: Annotated[
+        int | None,
+        typer.Option(help="Draw from one fold of the objects, as `ojala train --without-fold` leaves out."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 1,
     magnitude: Annotated[float, typer.Option(help="Of a folder: iSDSS magnitude of all objects.")] = 20.0,
     moved: Annotated[
@@ -74,6 +78,7 @@ def synthesise(
         UPath(out),
         draws=draws,
         held_out=held_out,
+        fold=fold,
         seed=seed,
         report=lambda done: None if as_json else print(f"{done:,} draws", flush=True),
     )
@@ -191,18 +196,31 @@ def calibrate(
         Path, typer.Argument(help="Weights; replaced by a file that also holds the calibration.")
     ],
     library: Library,
+    photometry: Annotated[
+        str | None,
+        typer.Option(help="Photometry catalogue of observed objects, which the training did not see ..."),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="... whose class, z and labels are in this file, by key.")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Held-out mock objects.", min=1000)] = 18_000,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate probabilities, errors and the novelty score.
 
-    The calibration is stored in the weights, whose hash changes: heads for them have to be made again.
+    Observed objects tell how far errors are from the truth beyond what mocks know. The calibration is stored
+    in the weights, whose hash changes: heads for them have to be made again.
     """
     from ojala.flows.mocks.library import load_sky
     from ojala.flows.training.calibrate import calibrate_weights
+    from ojala.flows.training.labelled import labelled_rows
     from ojala.models.evaluation.card import render
+    from ojala.pipeline.quality.validation.truth import read_truth
 
-    measures = calibrate_weights(weights, load_sky(library), draws=draws)
+    if (photometry is None) != (truth is None):
+        raise InputError("observed objects need both --photometry and --truth")
+    observed = labelled_rows(UPath(photometry), read_truth(UPath(truth))) if photometry and truth else None
+    measures = calibrate_weights(weights, load_sky(library), observed=observed, draws=draws)
     table = render("ojala/calibration.md.j2", measures=measures)
     echo(f"{table}weights: {weights}", measures, as_json)
 

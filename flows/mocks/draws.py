@@ -17,7 +17,7 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import photometry_table, truth_table
 from ojala.flows.mocks.observed import open_observed_sky, positions_of
 from ojala.models.data import LabelledPhotometry
-from ojala.models.simulation.skies.observed import ObservedSky
+from ojala.models.simulation.skies.observed import FOLDS, ObservedSky
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES
 from ojala.pipeline.ingest.reference.filter_curves import read_curves
 from ojala.pipeline.storage.files import sha256_of, write_whole
@@ -44,6 +44,8 @@ class DrawSettings:
         Number of draws and their seed.
     held_out : bool
         Side of the split.
+    fold : int, optional
+        Fold of the objects; default: all.
     shard_rows : int
         Draws per file.
     """
@@ -53,6 +55,7 @@ class DrawSettings:
     draws: int
     seed: int
     held_out: bool
+    fold: int | None = None
     shard_rows: int = SHARD_ROWS
 
 
@@ -63,6 +66,7 @@ def write_draws(
     *,
     draws: int,
     held_out: bool = False,
+    fold: int | None = None,
     seed: int = 1,
     shard_rows: int = SHARD_ROWS,
     report: Callable[[int], None] = lambda done: None,
@@ -84,6 +88,8 @@ def write_draws(
         Number of objects.
     held_out : bool
         Draw held-out objects in the mix of a survey; else training objects in the mix of trainings.
+    fold : int, optional
+        Draw from this fold of the objects alone; see `ojala.models.simulation.skies.observed.fold_of`.
     seed : int
         Seed of the draws.
     shard_rows : int
@@ -107,6 +113,7 @@ def write_draws(
         draws=draws,
         seed=seed,
         held_out=held_out,
+        fold=fold,
         shard_rows=shard_rows,
     )
     _claim(out, settings)
@@ -115,7 +122,8 @@ def write_draws(
     if not missing:
         return 0
     shares = SURVEY_SHARES if held_out else TRAINING_SHARES
-    sky = open_observed_sky(root, curves, held_out=held_out)
+    folds = range(FOLDS) if fold is None else (fold,)
+    sky = open_observed_sky(root, curves, held_out=held_out, folds=folds)
     ra, dec = positions_of(root, sky.members.object_id)
     for k in missing:
         rows = min(shard_rows, draws - k * shard_rows)
@@ -131,7 +139,7 @@ def write_draws(
 def _claim(out: UPath, settings: DrawSettings) -> None:
     path = out / SETTINGS
     if path.exists():
-        stored = json.loads(path.read_text())
+        stored = {"fold": None} | json.loads(path.read_text())
         if stored != asdict(settings):
             changed = ", ".join(name for name, value in asdict(settings).items() if stored.get(name) != value)
             raise InputError(f"{out} holds draws with another {changed}; name another folder")

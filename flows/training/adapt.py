@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from upath import UPath
 
-from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.calibrate import calibrate_weights
+from ojala.flows.training.labelled import labelled_rows
 from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, write_curve_and_card
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.metrics import catalogue_metrics
@@ -31,15 +31,11 @@ from ojala.models.ojala.network import PRESETS
 from ojala.models.ojala.outputs import RawAnswers, ask
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.training import OjalaTraining, train
-from ojala.models.quantities import CLASSES
 from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS
 from ojala.models.training.trainer import Report, ignore
-from ojala.pipeline.inference.photometry import read_photometry
-from ojala.pipeline.quality.validation.samples import code_of
-from ojala.pipeline.quality.validation.truth import Truth, read_truth
-from ojala.pipeline.storage.hats import read_objects
+from ojala.pipeline.quality.validation.truth import read_truth
 
 LABELLED_SHARE = 0.4
 """Share of the draws that are labelled objects."""
@@ -50,9 +46,6 @@ came of it is measured on the rest."""
 
 ADDED_NOISE = 0.3
 """Noise that is added to a labelled object each time it is drawn, in units of its errors."""
-
-FEWEST_LABELS = 100
-"""Labelled objects that an adaptation needs."""
 
 FEWEST_REDSHIFTS = 50
 """Labelled objects with a redshift that its calibration needs."""
@@ -85,39 +78,6 @@ class LabelledSky:
         return replace(
             drawn, flux=drawn.flux + noise, error=drawn.error * np.float32(np.hypot(1.0, ADDED_NOISE))
         )
-
-
-def labelled_rows(photometry: UPath, truth: Truth) -> LabelledPhotometry:
-    """Photometry of the objects of a catalogue whose class is known.
-
-    Parameters
-    ----------
-    photometry : UPath
-        Made by `ojala ingest`.
-    truth : Truth
-        Known objects; redshifts are those of the class.
-
-    Raises
-    ------
-    InputError
-        Fewer than `FEWEST_LABELS` objects of known class are in the catalogue.
-    """
-    labelled = truth.rows["object_id"].to_numpy()
-    rows = read_objects(photometry, labelled)
-    place = np.searchsorted(labelled, rows["object_id"].to_numpy())
-    code = code_of(np.array(truth.rows["class"].to_pylist(), dtype=object), CLASSES)[place]
-    usable = np.flatnonzero(code >= 0)
-    if len(usable) < FEWEST_LABELS:
-        raise InputError(
-            f"{truth.path}: {len(usable)} objects of known class are in {photometry}, an adaptation needs at "
-            f"least {FEWEST_LABELS}"
-        )
-    measured, z = read_photometry(rows), truth.rows["z"].to_numpy(zero_copy_only=False)[place]
-    labels = {
-        name: np.where(code == CLASSES.index(word), z, np.nan).astype(np.float32)
-        for name, word in (("z_gal", "GALAXY"), ("z_qso", "QSO"))
-    }
-    return LabelledPhotometry(measured.flux, measured.error, measured.ebv, code, labels).rows(usable)
 
 
 def adapt(

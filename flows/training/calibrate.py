@@ -14,7 +14,7 @@ import torch
 
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import write_card
-from ojala.models.ojala.calibration import Calibration, calibration_measures, fit_calibration
+from ojala.models.ojala.calibration import Calibration, calibration_measures, fit_calibration, fit_floors
 from ojala.models.ojala.checkpoint import load, save_again
 from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
@@ -31,7 +31,14 @@ FIT_SHARE = 2.0 / 3.0
 """Fraction of the held-out draws for the fit; the rest is for the measures."""
 
 
-def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed: int = 0) -> dict[str, Any]:
+def calibrate_weights(
+    weights: Path,
+    sky: MockSky,
+    *,
+    observed: LabelledPhotometry | None = None,
+    draws: int = 18_000,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Fit calibration and novelty and store both in the file of weights, and renew its model card.
 
     Parameters
@@ -41,6 +48,9 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
         again.
     sky : MockSky
         Sky of the training. The calibration is fitted to its held-out members.
+    observed : LabelledPhotometry, optional
+        Observed objects that the network was not trained on, for the floors of the errors; those of one
+        object or place side by side.
     draws : int
         Held-out objects; half as many training objects are drawn for the novelty.
     seed : int
@@ -51,7 +61,8 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
     dict
         ``before``, ``fitted`` (without the broadening by `ojala.models.ojala.calibration.MISMATCH`) and
         ``after``: `ojala.models.ojala.calibration.calibration_measures` on draws outside of the fit;
-        ``novel``, their fraction with a novelty above 1.
+        ``novel``, their fraction with a novelty above 1; ``observed``, with observed objects: the same
+        measures of these ``without`` and ``with`` floors, by twofold cross-validation.
     """
     model, info = load(weights)
     held_out = sky.draw(draws, np.random.default_rng([seed, 0]), shares=DRAWN_SHARES, held_out=True)
@@ -63,21 +74,52 @@ def calibrate_weights(weights: Path, sky: MockSky, *, draws: int = 18_000, seed:
     fit_bands, test_bands = _bands(model, held_out)
     calibration = fit_calibration(fit, to_survey, fit_bands)
 
-    known = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
-    novelty = fit_novelty(ask(model, known), fit)
+    trained = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
+    novelty = fit_novelty(ask(model, trained), fit)
     fitted = replace(calibration, redshift_kernel=torch.ones(1))
+    floors = {}
+    if observed is not None:
+        known = ask(model, observed)
+        floors = {"observed": _cross_validate(calibration, known)}
+        calibration = fit_floors(calibration, known)
     measures = {
         "draws": draws,
         "before": calibration_measures(test, Calibration.none(), to_survey, test_bands),
         "fitted": calibration_measures(test, fitted, to_survey, test_bands),
         "after": calibration_measures(test, calibration, to_survey, test_bands),
         "novel": _share_novel(novelty, test),
-    }
+    } | floors
     training = info.training | {"calibrated": measures}
     save_again(weights, model, replace(info, training=training, calibration=calibration, novelty=novelty))
     if weights.with_suffix(".md").exists():  # it states the hash
         write_card(weights)
     return measures
+
+
+def _cross_validate(calibration: Calibration, observed: RawAnswers) -> dict[str, dict[str, dict[str, float]]]:
+    """Measures of each half of the observed objects with the floors of the other half, averaged."""
+    first = torch.arange(len(observed.depth)) < len(observed.depth) // 2
+    halves = observed.rows(first), observed.rows(~first)
+    found = {
+        "without": [calibration_measures(half, calibration, (1.0, 1.0, 1.0)) for half in halves],
+        "with": [
+            calibration_measures(half, fit_floors(calibration, other), (1.0, 1.0, 1.0))
+            for half, other in (halves, halves[::-1])
+        ],
+    }
+    return {
+        how: {
+            quantity: {
+                name: sum(half[quantity]["n"] * half[quantity][name] for half in both) / n
+                for name in both[0][quantity]
+                if name != "n"
+            }
+            | {"n": n}
+            for quantity in both[0]
+            if (n := sum(half.get(quantity, {}).get("n", 0.0) for half in both)) and quantity in both[1]
+        }
+        for how, both in found.items()
+    }
 
 
 def _bands(model: Ojala, drawn: LabelledPhotometry) -> tuple[RawBands, RawBands] | tuple[None, None]:

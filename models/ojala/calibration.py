@@ -8,19 +8,19 @@ objects after the training, correct that:
   that differ from mocks do not.
 * redshift PDFs: p -> (1 - f) p^(1/T) + f q, with a temperature T and a share f of catastrophic errors that
   are spread as the population's redshifts q, both by maximum likelihood of the true redshifts. What comes
-  out is broadened by `MISMATCH`.
+  out is broadened by `MISMATCH`, or by what observed objects say (`fit_floors`).
 * scalars, fluxes in bands: a factor on the scale of each, so that 68.3 % of the truths lie within the stated
-  error.
+  error; for scalars of observed objects also a floor of the scale.
 
-All but the biases are piecewise-linear functions of the object's depth: arcsinh of its median
-signal-to-noise ratio.
+All but biases, broadening and floors are piecewise-linear functions of the object's depth: arcsinh of its
+median signal-to-noise ratio.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -40,12 +40,15 @@ ClassWeights = tuple[float, float, float]
 MISMATCH = 0.001
 """Standard deviation in ln(1 + z) by which redshift PDFs are broadened for what mocks leave out: the bands'
 central wavelengths, which vary with place and angle on the filter, are taken to be known to 0.1 %. This is an
-assumption, not a fit."""
+assumption, which `fit_floors` replaces by a fit to observed objects."""
+_BROADENINGS = (0.0, *(0.2 * 1.15**step for step in range(33)))  # bins, up to 17.5
+FEWEST = 100
+"""Objects that a correction needs: around a knot, below which the whole sample speaks for it, or in all."""
+
 _ONE_SIGMA, _TWO_SIGMA = (0.158655, 0.841345), (0.022750, 0.977250)
 _KNOT_QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
 _NEVER = -30.0  # log-odds of a share that is nil
 _RIDGE = 10.0  # in nats over the whole sample, per squared step between knots; ten times that for a bias
-_FEWEST = 100  # objects around a knot, below which the whole sample speaks for it
 _POPULATION_SIGMA = 20.0  # bins over which the population's redshifts are smoothed
 
 
@@ -65,10 +68,12 @@ class Calibration:
         ln T, and the log-odds of f, for z_gal and z_qso.
     redshift_population : Tensor, shape (2, 1825)
         The redshifts' distribution q over the bins.
-    redshift_kernel : Tensor, shape (2 R + 1,)
-        What the PDFs are convolved with.
+    redshift_kernel : Tensor, shape (2 R + 1,) or (2, 2 R + 1)
+        What the PDFs are convolved with, or those of z_gal and z_qso are.
     scalar_log_factor : Tensor, shape (12, K)
         ln of the factor on the scale of each of `SCALARS`.
+    scalar_log_floor : Tensor, shape (12,)
+        ln of what is then added in quadrature to the scale, in the units of the network's target.
     band_log_factor : Tensor, shape (63, K)
         ln of the factor on the scale of the flux in each band.
     """
@@ -81,6 +86,7 @@ class Calibration:
     redshift_population: Tensor
     redshift_kernel: Tensor
     scalar_log_factor: Tensor
+    scalar_log_floor: Tensor
     band_log_factor: Tensor
 
     @classmethod
@@ -98,6 +104,7 @@ class Calibration:
             redshift_population=population,
             redshift_kernel=torch.ones(1),
             scalar_log_factor=torch.zeros(len(SCALARS), k),
+            scalar_log_floor=torch.full((len(SCALARS),), _NEVER),
             band_log_factor=torch.zeros(N_BANDS, k),
         )
 
@@ -107,7 +114,7 @@ class Calibration:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Calibration:
-        """The inverse of `tensors`; without factors of bands, as weights before 0.4 store it, these are 1.
+        """The inverse of `tensors`; factors of bands and floors, which older weights lack, do nothing then.
 
         Raises
         ------
@@ -115,12 +122,14 @@ class Calibration:
             A field is missing, unknown, of another shape or not finite.
         """
         expected = cls.none(tensors.get("knots", torch.arange(2.0))).tensors()
-        tensors = {"band_log_factor": expected["band_log_factor"]} | tensors
+        tensors = {name: expected[name] for name in ("band_log_factor", "scalar_log_floor")} | tensors
         if set(tensors) != set(expected):
             raise ValueError("the calibration lacks a tensor or has one too many")
         for name, tensor in tensors.items():
             # The kernel may be of any length, the rest follows from the number of knots.
-            fits = tensor.shape == expected[name].shape or (name == "redshift_kernel" and tensor.ndim == 1)
+            fits = tensor.shape == expected[name].shape or (
+                name == "redshift_kernel" and tensor.shape[:-1] in ((), (len(REDSHIFTS),))
+            )
             if not fits or not bool(tensor.isfinite().all()):
                 raise ValueError(f"{name} of the calibration has another shape, or is not finite")
         return cls(**tensors)
@@ -141,13 +150,12 @@ class Calibration:
         temperature = (self.redshift_log_temperature @ near).exp()[..., None]
         floor = (self.redshift_floor @ near).sigmoid()[..., None]
         p = torch.lerp(F.softmax(logits / temperature, dim=-1), self.redshift_population[:, None], floor)
-        if len(self.redshift_kernel) > 1:
-            p = smooth(p, self.redshift_kernel)
-        return p
+        return p if self.redshift_kernel.shape[-1] == 1 else smooth(p, self.redshift_kernel)
 
-    def scalar_log_factors(self, depth: Tensor) -> Tensor:
-        """What is added to the log-scale of each of `SCALARS`: (12, N)."""
-        return self.scalar_log_factor @ interpolation_weights(depth, self.knots).T
+    def scalar_log_scales(self, log_scale: Tensor, depth: Tensor) -> Tensor:
+        """Calibrated log-scales (12, N) of `SCALARS`, from those of the network."""
+        scaled = log_scale + self.scalar_log_factor @ interpolation_weights(depth, self.knots).T
+        return 0.5 * torch.logaddexp(2.0 * scaled, 2.0 * self.scalar_log_floor[:, None])
 
     def band_log_factors(self, depth: Tensor) -> Tensor:
         """What is added to the log-scale of the flux in each band: (N, 63)."""
@@ -155,9 +163,12 @@ class Calibration:
 
 
 def smooth(p: Tensor, kernel: Tensor) -> Tensor:
-    """Probabilities (..., B) convolved with a symmetric kernel (2 R + 1,), reflected at the grid's ends."""
-    reach = len(kernel) // 2
-    size = p.shape[-1]
+    """Probabilities (..., B) convolved with a symmetric kernel, reflected at the grid's ends.
+
+    The kernel is one for all (2 R + 1,) or one for each row (C, 2 R + 1) of the first axis of p.
+    """
+    reach, size = kernel.shape[-1] // 2, p.shape[-1]
+    kernel = kernel.movedim(-1, 0).reshape(-1, *kernel.shape[:-1], *([1] * (p.ndim - kernel.ndim + 1)))
     padded = torch.cat([p[..., :reach].flip(-1), p, p[..., -reach:].flip(-1)], dim=-1)
     # The kernel has some seven values: adding rows is several times as fast as a convolution of one channel.
     out = kernel[reach] * p
@@ -170,7 +181,7 @@ def smooth(p: Tensor, kernel: Tensor) -> Tensor:
 def gaussian(sigma: float) -> Tensor:
     """A Gaussian of this standard deviation [bins] over the bins within three of them, of sum 1."""
     reach = math.ceil(3.0 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / max(sigma, 1e-3)) ** 2)
     return kernel / kernel.sum()
 
 
@@ -225,6 +236,7 @@ def fit_calibration(
         redshift_floor=torch.stack([found[1] for found in redshifts]),
         redshift_population=torch.stack([found[2] for found in redshifts]),
         redshift_kernel=gaussian(MISMATCH / LOG1PZ_STEP),
+        scalar_log_floor=torch.full((len(SCALARS),), _NEVER),
         scalar_log_factor=torch.stack(
             [
                 _scale_factor((target - mean) * torch.exp(-log_scale), raw.depth, knots)
@@ -239,6 +251,46 @@ def fit_calibration(
             else torch.stack([_scale_factor(pull, bands.depth, knots) for pull in bands.pull.T])
         ),
     )
+
+
+def fit_floors(calibration: Calibration, observed: RawAnswers) -> Calibration:
+    """Measure on observed objects what mocks leave out.
+
+    PDFs of z_gal and z_qso are broadened by the Gaussian under which the known redshifts are most likely,
+    and the scale of each scalar gets the floor with which 68.3 % of the known values lie within the stated
+    error, which therefore holds the errors of the labels, too. What fewer than `FEWEST` objects tell stays
+    as it is.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Fitted to mocks.
+    observed : RawAnswers
+        As from `ask`, of observed objects that the network was not trained on.
+    """
+    kernels = list(calibration.redshift_kernel.expand(len(REDSHIFTS), -1))
+    sharp = replace(calibration, redshift_kernel=torch.ones(1))
+    for which, truth in enumerate(observed.targets.redshift):
+        known = torch.isfinite(truth)
+        if int(known.sum()) >= FEWEST:
+            logits, bins = observed.redshift_logits[which], truth[known].long()[:, None]
+            p = sharp.redshift_pdfs(torch.stack([logits, logits]), observed.depth[known])[which]
+            kernels[which] = max(
+                (gaussian(sigma) for sigma in _BROADENINGS),
+                key=lambda kernel, p=p, bins=bins: float(smooth(p, kernel).gather(-1, bins).log().sum()),
+            )
+    reach = max(len(kernel) // 2 for kernel in kernels)
+    kernels = [F.pad(kernel, [reach - len(kernel) // 2] * 2) for kernel in kernels]
+    log_floor = calibration.scalar_log_floor.clone()
+    mean, log_scale = observed.scalars.unbind(-1)
+    bare = replace(calibration, scalar_log_floor=torch.full_like(log_floor, _NEVER))
+    scale = bare.scalar_log_scales(log_scale, observed.depth).exp()
+    lacking = ((observed.targets.scalars - mean) / STUDENT_T3_HALF_WIDTH).square() - scale.square()
+    for index, square in enumerate(lacking):
+        square = square[torch.isfinite(square)]
+        if len(square) >= FEWEST:
+            log_floor[index] = 0.5 * square.quantile(0.6827).clamp_min(math.exp(2.0 * _NEVER)).log()
+    return replace(calibration, redshift_kernel=torch.stack(kernels), scalar_log_floor=log_floor)
 
 
 def _fit_classes(raw: RawAnswers, knots: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,13 +342,13 @@ def _scale_factor(pull: Tensor, depth: Tensor, knots: Tensor) -> Tensor:
     ``pull`` (N,) are the truths' distances over the scale, NaN where not known; ``depth`` (N,).
     """
     known = torch.isfinite(pull)
-    if int(known.sum()) < _FEWEST:
+    if int(known.sum()) < FEWEST:
         return torch.zeros(len(knots))
     pull = pull[known].abs() / STUDENT_T3_HALF_WIDTH
     near = interpolation_weights(depth[known], knots)
     everywhere = weighted_quantile(pull, torch.ones_like(pull), 0.6827)
     factors = [
-        weighted_quantile(pull, weight, 0.6827) if float(weight.sum()) >= _FEWEST else everywhere
+        weighted_quantile(pull, weight, 0.6827) if float(weight.sum()) >= FEWEST else everywhere
         for weight in near.T
     ]
     return torch.stack(factors).clamp(0.1, 10.0).log()
@@ -353,10 +405,12 @@ def calibration_measures(
             both = torch.stack([raw.redshift_logits[which]] * len(REDSHIFTS))
             p = calibration.redshift_pdfs(both, raw.depth[known])[which]
             found[name] = _redshift_measures(p, bins[known])
-    factors = calibration.scalar_log_factors(raw.depth)
-    for index, quantity in enumerate(SCALARS):
-        target, (mean, log_scale) = raw.targets.scalars[index], raw.scalars[index].unbind(-1)
-        pull = ((target - mean).abs() * torch.exp(-log_scale - factors[index]))[torch.isfinite(target)]
+    mean, log_scale = raw.scalars.unbind(-1)
+    pulls = (raw.targets.scalars - mean).abs() * torch.exp(
+        -calibration.scalar_log_scales(log_scale, raw.depth)
+    )
+    for quantity, pull in zip(SCALARS, pulls, strict=True):
+        pull = pull[torch.isfinite(pull)]
         if len(pull):
             found[quantity.name] = _within(pull)
     if bands is not None:

@@ -226,7 +226,7 @@ class OjalaPredictor(BasePredictor):
         if self._novelty is not None:
             raw = raw_vector(answers["class"], scalars)
             found["novelty"] = self._novelty.score(embedding, raw, depth)
-        scalars[..., 1] += self._calibration.scalar_log_factors(depth)
+        scalars[..., 1] = self._calibration.scalar_log_scales(scalars[..., 1], depth)
         found |= {q.name: scalar for q, scalar in zip(SCALARS, scalars, strict=True)}
         found["embedding"] = embedding.half()
         return found | {f"head.{head.quantity.name}": head.mlp(embedding.float()) for head in self._heads}

@@ -13,8 +13,9 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.flows.cli.app import app
 from ojala.flows.mocks.library import load_sky, photometry_table, save_library, truth_table
 from ojala.flows.training import adapt as adaptation
-from ojala.flows.training.adapt import ADDED_NOISE, LabelledSky, adapt, labelled_rows
+from ojala.flows.training.adapt import ADDED_NOISE, LabelledSky, adapt
 from ojala.flows.training.calibrate import calibrate_weights
+from ojala.flows.training.labelled import labelled_rows
 from ojala.models.data import LabelledPhotometry
 from ojala.models.ojala.checkpoint import load, save
 from ojala.models.ojala.network import PRESETS, Ojala

@@ -19,6 +19,7 @@ from ojala.models.ojala.heads import FineTuning
 from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
+from ojala.models.quantities import SCALARS
 from ojala.models.settings import read_settings
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.storage.hats import read_leaves
@@ -90,6 +91,20 @@ def test_calibrated_weights_are_one_file_that_says_how_novel_an_object_is(weight
     strange = toy.flux * np.where(np.arange(N_BANDS) % 2, 5.0, 0.2).astype(np.float32)
     odd = OjalaPredictor.load(weights).predict(strange, toy.error, toy.ebv)["novelty"]
     assert np.median(odd) > np.median(answers["novelty"])
+
+
+def test_floors_of_observed_objects_are_measured_and_stored(weights):
+    observed = Slopes().draw(900, np.random.default_rng(8), shares=(0.4, 0.4, 0.2))
+    rng = np.random.default_rng(9)
+    observed.labels["teff"] *= 10.0 ** rng.normal(0.0, 0.3, len(observed)).astype(np.float32)
+    measures = calibrate_weights(weights, Slopes(), observed=observed, draws=900)
+    without, floored = (measures["observed"][how]["teff"] for how in ("without", "with"))
+    assert without["within_68"] < 0.5
+    assert floored["within_68"] == pytest.approx(0.683, abs=0.06)
+    calibration = load(weights)[1].calibration
+    assert calibration.scalar_log_floor.exp()[[q.name for q in SCALARS].index("teff")] > 1.0
+    assert calibration.redshift_kernel.shape[0] == 2
+    assert "| teff |" in render("ojala/calibration.md.j2", measures=measures)
 
 
 def test_a_head_beside_the_weights_predictions_for_its_quantity(weights, settings):

@@ -1,5 +1,6 @@
 """What is said with a probability comes true as often, after the calibration."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from ojala.models.ojala.calibration import (
     Calibration,
     calibration_measures,
     fit_calibration,
+    fit_floors,
     gaussian,
     interpolation_weights,
     smooth,
@@ -109,12 +111,35 @@ def test_the_errors_of_scalars_hold_two_thirds_of_the_truths():
         assert found[quantity.name]["within_68"] == pytest.approx(0.683, abs=0.02)
 
 
+def test_floors_are_what_observed_objects_show_beyond_the_stated_errors():
+    mocks = fit_calibration(simulated(), EVEN)
+    observed, rng = simulated(), np.random.default_rng(5)
+    astray = torch.as_tensor(rng.normal(0.0, 3.0, (len(SCALARS), N)), dtype=torch.float32)
+    code, redshift, scalars = observed.targets
+    moved = redshift.clone()
+    moved[1] += torch.as_tensor(rng.normal(0.0, 12.0, N), dtype=torch.float32)
+    observed = dataclasses.replace(observed, targets=Targets(code, moved, scalars + astray))
+    found = fit_floors(mocks, observed)
+    for quantity, measures in calibration_measures(observed, found, EVEN).items():
+        if quantity not in ("class", "z_gal"):
+            assert measures["within_68"] == pytest.approx(0.683, abs=0.05), quantity
+    away = torch.arange(found.redshift_kernel.shape[1]) - found.redshift_kernel.shape[1] // 2
+    galaxy, quasar = (found.redshift_kernel @ away.square().float()).sqrt()
+    assert galaxy < 5.0
+    assert quasar == pytest.approx(12.0, rel=0.3)
+    few = torch.arange(N) < 90
+    kept = fit_floors(mocks, observed.rows(few))
+    assert torch.equal(kept.scalar_log_floor, mocks.scalar_log_floor)
+    assert torch.equal(kept.redshift_kernel[0], mocks.redshift_kernel)
+
+
 def test_no_calibration_changes_nothing():
     raw, none = simulated(), Calibration.none()
     assert torch.equal(none.class_logits(raw.class_logits, raw.depth), raw.class_logits)
     logits = torch.stack([raw.redshift_logits[0][:50]] * 2)
     torch.testing.assert_close(none.redshift_pdfs(logits, raw.depth[:50]), logits.softmax(dim=-1))
-    assert (none.scalar_log_factors(raw.depth) == 0).all()
+    log_scale = raw.scalars[..., 1]
+    assert torch.equal(none.scalar_log_scales(log_scale, raw.depth), log_scale)
 
 
 def test_a_calibrated_pdf_is_still_a_probability():
