@@ -32,6 +32,7 @@ from ojala.models.avis.predictor import AvisPredictor
 from ojala.models.data import Images, Pairs, Spectra
 from ojala.models.evaluation.card import write_card
 from ojala.models.quantities import CLASSES
+from ojala.models.serving.precision import fastest_precision
 from ojala.models.simulation.photometry.noise import to_flux
 from ojala.models.simulation.skies.imaging import DEPTH
 from ojala.models.spectral_tokenizer.evaluation import retrieval
@@ -194,10 +195,10 @@ def evaluate(
     """
     samples = Samples.drawn(sky, neighbours, queries)
     rng = np.random.default_rng(8)
-    predictor = AvisPredictor.load(weights, precision="bf16", batch_size=32)
+    predictor = AvisPredictor.load(weights, precision=fastest_precision(), batch_size=32)
     there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.queries))
     kinds = {side: (there[side], here[side]) for side in SIDES}
-    alone = AvisPredictor.load(towers, precision="bf16", batch_size=32)
+    alone = AvisPredictor.load(towers, precision=fastest_precision(), batch_size=32)
     before = [embed(alone, one.pairs) for one in (samples.neighbours, samples.queries)]
     for side in ("spectrum", "image"):
         kinds[f"{side} tower alone"] = (before[0][side], before[1][side])
@@ -222,7 +223,7 @@ def compare(tried: Mapping[str, Path], sky: PairSky, few: int) -> Report:
     """Compare objectives on the same pairs."""
     samples, report = Samples.drawn(sky, few, max(AMONG, few // 3), seed=11), {}
     for name, path in tried.items():
-        predictor = AvisPredictor.load(path, precision="bf16", batch_size=32)
+        predictor = AvisPredictor.load(path, precision=fastest_precision(), batch_size=32)
         there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.queries))
         for side in SIDES:
             report[f"{name}, {side}"] = measure(samples, there[side], here[side])

@@ -23,6 +23,7 @@ from ojala.flows.training.specpt import TARGETS
 from ojala.models.data import Spectra
 from ojala.models.evaluation.card import write_card
 from ojala.models.evaluation.metrics import redshift_metrics
+from ojala.models.serving.precision import fastest_precision
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
 from ojala.models.simulation.spectroscopy.night_sky import SKY_LINES
 from ojala.models.specpt.losses import nmad_loss
@@ -146,7 +147,7 @@ if __name__ == "__main__":
     parser.add_argument("--objects", type=int, default=2000, help="held-out objects of each kind")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    predictor = SpecPTPredictor.load(arguments.weights, precision="bf16", batch_size=32)
+    predictor = SpecPTPredictor.load(arguments.weights, precision=fastest_precision(), batch_size=32)
     report = on_mock_spectra(predictor, SpectraSky(load_sky(arguments.library).population), arguments.objects)
     if arguments.spectra:
         report |= on_real_spectra(predictor, read_folder(arguments.spectra))

@@ -21,6 +21,7 @@ from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
 from ojala.models.data import LabelledSpectra, Spectra
 from ojala.models.evaluation.card import write_card
 from ojala.models.quantities import CLASSES
+from ojala.models.serving.precision import fastest_precision
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, SpectraSky
 from ojala.models.spectral_tokenizer.evaluation import crop, quality, reconstruction_quality, retrieval
 from ojala.models.spectral_tokenizer.heads import STELLAR
@@ -132,7 +133,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="folder for the measures and the card")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    predictor = SpectralTokenizerPredictor.load(arguments.weights, precision="bf16")
+    predictor = SpectralTokenizerPredictor.load(arguments.weights, precision=fastest_precision())
     mock = SpectraSky(load_sky(arguments.library).population)
     measured = on_mock_spectra(predictor, mock, arguments.objects)
     measured |= same_objects(predictor, mock, arguments.objects)

@@ -23,6 +23,7 @@ from ojala.models.avis.predictor import AvisPredictor
 from ojala.models.avis.training import AvisTraining, Draw, train
 from ojala.models.data import Pairs
 from ojala.models.evaluation.card import write_card
+from ojala.models.serving.precision import fastest_precision
 from ojala.models.settings import from_mapping, read_toml
 from ojala.models.spectral_tokenizer.evaluation import retrieval
 from ojala.models.training.trainer import Report, ignore
@@ -41,7 +42,9 @@ class HeldOutCheck:
         """Ranks of the right image among all for a spectrum."""
         info = AvisInfo("in training", "", model.config, {}, "")
         device = next(model.parameters()).device.type
-        predictor = AvisPredictor(model, info, device=device, precision="bf16", batch_size=32)
+        predictor = AvisPredictor(
+            model, info, device=device, precision=fastest_precision(device), batch_size=32
+        )
         predictions = predictor.predict(self._pairs)
         ranks = retrieval(predictions["embedding_spectrum"], predictions["embedding_image"])
         return {name: round(value, 4) for name, value in ranks.items()}

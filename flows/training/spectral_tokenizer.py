@@ -19,6 +19,7 @@ from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
 from ojala.models.data import LabelledSpectra
 from ojala.models.evaluation.card import write_card
+from ojala.models.serving.precision import fastest_precision
 from ojala.models.settings import from_mapping, read_toml
 from ojala.models.simulation.skies.spectroscopic import SpectraSky
 from ojala.models.spectral_tokenizer.calibration import coverage, fit_error_scales
@@ -53,7 +54,9 @@ def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
     """
     model, info = load(weights)
     unscaled = replace(info, error_scales=None)
-    predictor = SpectralTokenizerPredictor(model, unscaled, device="cpu", precision="bf16", batch_size=16)
+    predictor = SpectralTokenizerPredictor(
+        model, unscaled, device="cpu", precision=fastest_precision(), batch_size=16
+    )
     rng = np.random.default_rng(_SEED)
     fitted, measured = (
         LabelledSpectra.joined(
@@ -96,7 +99,9 @@ class HeldOutCheck:
         """Compute `evaluation.quality` and the median residual by instrument."""
         info = TokenizerInfo("in training", "", model.config, {}, "")
         device = next(model.parameters()).device.type
-        predictor = SpectralTokenizerPredictor(model, info, device=device, precision="bf16", batch_size=16)
+        predictor = SpectralTokenizerPredictor(
+            model, info, device=device, precision=fastest_precision(device), batch_size=16
+        )
         by_instrument: dict[str, float] = {}
         for name, drawn in self._drawn.items():
             predictions = predictor.predict(drawn.spectra)

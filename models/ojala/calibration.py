@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -275,10 +276,9 @@ def fit_floors(calibration: Calibration, observed: RawAnswers) -> Calibration:
         if int(known.sum()) >= FEWEST:
             logits, bins = observed.redshift_logits[which], truth[known].long()[:, None]
             p = sharp.redshift_pdfs(torch.stack([logits, logits]), observed.depth[known])[which]
-            kernels[which] = max(
-                (gaussian(sigma) for sigma in _BROADENINGS),
-                key=lambda kernel, p=p, bins=bins: float(smooth(p, kernel).gather(-1, bins).log().sum()),
-            )
+            found = [gaussian(sigma) for sigma in _BROADENINGS]
+            likelihood = [float(smooth(p, kernel).gather(-1, bins).log().sum()) for kernel in found]
+            kernels[which] = found[int(np.argmax(likelihood))]
     reach = max(len(kernel) // 2 for kernel in kernels)
     kernels = [F.pad(kernel, [reach - len(kernel) // 2] * 2) for kernel in kernels]
     log_floor = calibration.scalar_log_floor.clone()

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from ojala.models.ojala.losses import (
 from ojala.models.ojala.network import BANDS, PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import WAVELENGTH_RANK, Packed, Tokens, compress, pack, tokenise
+from ojala.models.serving.precision import Precision, fastest_precision
 from ojala.models.training.prefetch import prefetch
 from ojala.models.training.settings import TrainingSettings
 from ojala.models.training.trainer import Report, Steps, Trainer, ignore
@@ -72,8 +73,9 @@ class OjalaTraining(TrainingSettings):
     class_weights : tuple of float
         Weights of galaxies, stars and quasars in the loss of the class: the shares that the probabilities
         shall assume over the shares of the draws.
-    bf16, compiled : bool
-        Mixed precision; torch.compile (a minute at the start, some ten times the rate on a CPU).
+    bf16, compiled : bool or None
+        Mixed precision; torch.compile, which takes minutes at the start. None: mixed precision where the
+        device has instructions for bfloat16, compilation on a GPU.
     held_out : int
         Held-out objects of a check.
     discrepancy : float
@@ -95,8 +97,8 @@ class OjalaTraining(TrainingSettings):
     learning_rate: float = 2e-3
     warm_up: int = 200
     class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    bf16: bool = True
-    compiled: bool = True
+    bf16: bool | None = None
+    compiled: bool | None = None
     held_out: int = 4096
     discrepancy: float = 0.0
     start: str = ""
@@ -104,7 +106,7 @@ class OjalaTraining(TrainingSettings):
     note: str = ""
 
     SHAPES: ClassVar = PRESETS
-    MAY_CHANGE: ClassVar = (*TrainingSettings.MAY_CHANGE, "compiled")
+    MAY_CHANGE: ClassVar = (*TrainingSettings.MAY_CHANGE, "bf16", "compiled")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -332,13 +334,19 @@ def train(
     """
     if (config.discrepancy > 0) != (unlabelled is not None):
         raise InputError("a discrepancy needs observed photometry without labels, and that needs its weight")
+    on_gpu = config.device.startswith("cuda")
+    config = replace(
+        config,
+        bf16=fastest_precision(config.device) == "bf16" if config.bf16 is None else config.bf16,
+        compiled=on_gpu if config.compiled is None else config.compiled,
+    )
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
     trainer = _start(config, tokenise(first.flux, first.error, first.ebv))
     drawn = held_out.draw(config.held_out, np.random.default_rng([config.seed, _HELD_OUT_DRAW]))
     origin = f"{Path(config.start).name} (SHA-256 {file_sha256(Path(config.start))})" if config.start else ""
 
     def check(model: Ojala) -> dict[str, dict[str, float]]:
-        return evaluate(model, drawn, bf16=config.bf16)
+        return evaluate(model, drawn, precision="bf16" if config.bf16 else "fp32")
 
     def write(path: Path, model: Ojala, training: dict[str, Any]) -> None:
         training["config"] |= {"start": origin}
@@ -347,11 +355,12 @@ def train(
     return trainer.run(folder, _steps(trainer, config, sky, unlabelled), check, write, report=report)
 
 
-def evaluate(model: Ojala, photometry: LabelledPhotometry, *, bf16: bool) -> dict[str, dict[str, float]]:
+def evaluate(
+    model: Ojala, photometry: LabelledPhotometry, *, precision: Precision
+) -> dict[str, dict[str, float]]:
     """Measures of a network's answers on labelled photometry, as the pipeline would get them."""
     device = next(model.parameters()).device.type
     info = WeightsInfo("in training", "", model.config, {}, "")
-    precision: Literal["fp32", "bf16"] = "bf16" if bf16 else "fp32"
     predictor = OjalaPredictor(model, info, device=device, precision=precision, batch_size=128)
     answers = predictor.predict(photometry.flux, photometry.error, photometry.ebv)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -393,7 +402,7 @@ def _steps(trainer: Trainer[Ojala], config: OjalaTraining, sky: Sky, unlabelled:
 
         def terms(batch: Batch, values: dict[str, float]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
             for part in batch.parts:
-                with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+                with torch.autocast(weights.device.type, dtype=torch.bfloat16, enabled=bool(config.bf16)):
                     total, parts = losses_of(
                         trainer.model, part, batch.counts, weights, batch.observed, config.discrepancy
                     )

@@ -26,5 +26,10 @@ def has_native_bf16() -> bool:
     )
 
 
+def fastest_precision(device: str = "cpu") -> Precision:
+    """Precision in which the device computes fastest: bf16, but on processors that emulate it."""
+    return "bf16" if device.startswith("cuda") or has_native_bf16() else "fp32"
+
+
 _WITH_BF16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
 """Prefixes of oneDNN's names of instruction sets with bfloat16 products."""

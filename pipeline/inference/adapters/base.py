@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -241,12 +241,11 @@ class ModelAdapter(ABC, Generic[Inputs]):
         """Default ``precision`` and ``batch_size`` on a device, ``cpu`` or ``cuda``."""
         if device == "cuda":
             return {"precision": "bf16", "batch_size": self.gpu_batch}
-        precision: Literal["fp32", "bf16"] = "fp32"
-        if self.bf16_on_cpu:
-            from ojala.models.serving.precision import has_native_bf16
+        if not self.bf16_on_cpu:
+            return {"precision": "fp32", "batch_size": self.cpu_batch}
+        from ojala.models.serving.precision import fastest_precision
 
-            precision = "bf16" if has_native_bf16() else "fp32"
-        return {"precision": precision, "batch_size": self.cpu_batch}
+        return {"precision": fastest_precision(), "batch_size": self.cpu_batch}
 
     def companions(self, weights: str) -> dict[str, str]:
         """Settings of `accepts` that follow from files next to the weights, such as ``{"atlas": PATH}``."""

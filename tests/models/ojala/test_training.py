@@ -76,7 +76,7 @@ def test_a_check_in_short_numbers_leaves_the_network_as_it_is():
     torch.manual_seed(0)
     model = Ojala(TINY)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    evaluate(model, TwoColours().draw(20, np.random.default_rng(1)), bf16=True)
+    evaluate(model, TwoColours().draw(20, np.random.default_rng(1)), precision="bf16")
     after = model.state_dict()
     assert {tensor.dtype for tensor in after.values() if tensor.is_floating_point()} == {torch.float32}
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
