@@ -8,6 +8,7 @@ That of a running scheduler is Dask's own: the settings ``distributed.comm.tls.*
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import dask
 from distributed import Client, LocalCluster, Security, Status, WorkerPlugin
@@ -237,7 +240,7 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
     """
     engine = system or "jobqueue"
     try:
-        import dask_jobqueue
+        dask_jobqueue = import_jobqueue()
     except ImportError:
         raise ClusterError(
             f"engine {engine}: dask-jobqueue is missing; pip install 'ojala[jobqueue]'"
@@ -273,6 +276,16 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
         with cluster, Client(cluster, set_as_default=False) as client:
             cluster.scale(jobs=workers)
             yield Cluster(client, elsewhere=True, first_worker_timeout=QUEUE_TIMEOUT)
+
+
+def import_jobqueue() -> ModuleType:
+    """Import dask-jobqueue without the handler of Ctrl-C that its import installs.
+
+    With it Ctrl-C would end the program with exit code 0; outside of the main thread, where no handler can be
+    installed, the import would fail.
+    """
+    with patch("signal.signal"):
+        return importlib.import_module("dask_jobqueue")
 
 
 @contextmanager

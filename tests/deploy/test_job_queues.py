@@ -2,22 +2,25 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import dask
-import dask_jobqueue  # noqa: F401 - makes its settings known to Dask
 import psutil
 import pytest
 import yaml
 
 from ojala.pipeline.execution import run_tasks
-from ojala.pipeline.execution.clusters import ClusterError, queue_jobs, slurm_jobs
+from ojala.pipeline.execution.clusters import ClusterError, import_jobqueue, queue_jobs, slurm_jobs
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.deploy.processes import ROOT
 from tests.helpers.pace import until
 from tests.helpers.survey import orders
 
 pytestmark = pytest.mark.integration
+
+import_jobqueue()  # makes its settings known to Dask
 
 PROFILE = yaml.safe_load((ROOT / "deploy" / "slurm" / "jobqueue.yaml").read_text())["jobqueue"]["slurm"]
 PBS = {"name": "ojala", "cores": 1, "processes": 1, "memory": "8GiB", "walltime": "08:00:00"}
@@ -70,6 +73,18 @@ def commands(tmp_path, monkeypatch):
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
+
+
+def test_ctrl_c_is_left_to_the_program_and_a_thread_may_be_first():
+    code = (
+        "import signal, sys, threading\n"
+        "from ojala.pipeline.execution.clusters import import_jobqueue\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        "thread = threading.Thread(target=import_jobqueue); thread.start(); thread.join()\n"
+        "assert hasattr(sys.modules['dask_jobqueue'], 'SLURMCluster')\n"
+        "assert signal.getsignal(signal.SIGINT) is before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_job_asks_for_what_the_profile_says(profile):
