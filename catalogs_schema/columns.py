@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import pyarrow as pa
 
 from ojala.catalogs_schema.contract import NONE, Column
@@ -42,13 +45,13 @@ def words(name: str, what: str, allowed: tuple[str, ...]) -> Column:
     return Column(name, pa.string(), "", "src.class", what, nullable=False, allowed=allowed)
 
 
-def class_columns(classes: tuple[str, ...]) -> tuple[Column, ...]:
-    """Most probable class, and the probabilities of galaxy, star and quasar."""
+def class_columns(classes: tuple[str, ...], name: str = "class", prefix: str = "") -> tuple[Column, ...]:
+    """Most probable class, under a name, and the probabilities of galaxy, star and quasar."""
     return (
-        words("class", f"most probable class; {NONE} where not predicted", (NONE, *classes)),
-        probability("p_galaxy", "probability of being a galaxy"),
-        probability("p_star", "probability of being a star"),
-        probability("p_qso", "probability of being a quasar"),
+        words(name, f"most probable class; {NONE} where not predicted", (NONE, *classes)),
+        probability(f"{prefix}p_galaxy", "probability of being a galaxy"),
+        probability(f"{prefix}p_star", "probability of being a star"),
+        probability(f"{prefix}p_qso", "probability of being a quasar"),
     )
 
 
@@ -72,3 +75,13 @@ FLAGS = Column(
     minimum=0,
 )
 """Flags of a row; `Contract.remarks` has the meaning of each bit."""
+
+
+def flags(product: str) -> Column:
+    """Flags of the rows of a product, ``PRODUCT_flags``."""
+    return replace(FLAGS, name=f"{product}_flags")
+
+
+def without_prefix(prefix: str, columns: Iterable[Column]) -> dict[str, str]:
+    """Names of the columns that begin with a prefix, by the rest of the name, for `Contract.column_names`."""
+    return {c.name.removeprefix(prefix): c.name for c in columns if c.name.startswith(prefix)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -101,7 +102,10 @@ class Contract:
     columns : tuple of Column
         The columns in their order on disk.
     remarks : mapping of IntFlag to str
-        What each bit of the column ``flags`` says; empty where there is none.
+        What each bit of the column of flags says; empty where there is none.
+    column_names : mapping of str to str
+        Columns by the names that predictions of models have, which were those of the columns in contract 1,
+        where the two differ: ``{"flags": "ojala_flags"}``.
     """
 
     name: str
@@ -110,6 +114,7 @@ class Contract:
     description: str
     columns: tuple[Column, ...]
     remarks: Mapping[enum.IntFlag, str] = field(default_factory=dict, hash=False)
+    column_names: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)
@@ -118,7 +123,17 @@ class Contract:
         for column in self.columns:
             if column.name == name:
                 return column
-        raise KeyError(f"{self.name} {self.version} has no column {name!r}")
+        raise KeyError(self.unknown(name))
+
+    def unknown(self, name: str) -> str:
+        """Message about a column that is not there; tells the present name of a column of contract 1."""
+        present = self.column_names.get(name)
+        hint = f": its name was changed to {present!r} in contract 2" if present else ""
+        return f"{self.name} {self.version} has no column {name!r}{hint}"
+
+    def name_of(self, common: str) -> str:
+        """Name of the column for a prediction, see `column_names`."""
+        return self.column_names.get(common, common)
 
     @property
     def names(self) -> list[str]:
@@ -126,10 +141,23 @@ class Contract:
         return [column.name for column in self.columns]
 
     def schema(self) -> pa.Schema:
-        """The Arrow schema; its fields have the metadata of their columns, the whole has none."""
+        """The Arrow schema; its fields have `field_metadata`, the whole has no metadata."""
         return pa.schema(
-            [pa.field(c.name, c.type, c.nullable, metadata=dict(c.metadata) or None) for c in self.columns]
+            [pa.field(c.name, c.type, c.nullable, metadata=self.field_metadata(c)) for c in self.columns]
         )
+
+    def field_metadata(self, column: Column) -> dict[str, str]:
+        """Unit, UCD and description of a column, its further facts, and the bits of the flags.
+
+        The key ``bits`` is a JSON object of ``NAME: meaning`` by the value of each bit.
+        """
+        found = {"unit": column.unit} if column.unit else {}
+        found |= {"ucd": column.ucd, "description": column.description, **column.metadata}
+        if self.remarks and column.name == self.name_of("flags"):
+            found["bits"] = json.dumps(
+                {int(bit): f"{bit.name}: {text}" for bit, text in self.remarks.items()}
+            )
+        return found
 
     def metadata(self) -> dict[str, str]:
         """The metadata of all columns, under ``COLUMN.KEY``, as they stand in the footer of a leaf."""

@@ -39,6 +39,7 @@ def page() -> str:
     ]
     parts += [_section(contract) for contract in CONTRACTS]
     parts += [_flags(contract) for contract in CONTRACTS if contract.remarks]
+    parts.append(_renamed())
     parts.append(_receipt())
     parts.append(_published())
     return "\n".join(parts)
@@ -83,6 +84,23 @@ def _receipt() -> str:
     )
     rows = [(f"`{name}`", field.description or "") for name, field in Receipt.model_fields.items()]
     return head + "\n" + _table(("field", "meaning"), rows)
+
+
+def _renamed() -> str:
+    head = (
+        "## Names of contract 1\n\nContract 2.0 gave those columns of the products new names that a reader "
+        "could trip over: names that the photometry, the spectra or another product also has (`flags`, `z`, "
+        "`snr`), and attributes of data frames or words of a language (`flags`, `class`). Catalogues of "
+        "contract 1 keep their names; they still open, verify and export.\n"
+    )
+    rows = [
+        (f"`{contract.name}`", f"`{old}`", f"`{new}`")
+        for contract in CONTRACTS
+        if contract is not OJALA_PUBLISHED
+        for old, new in contract.column_names.items()
+    ]
+    rows.append((f"`{OJALA_PUBLISHED.name}`", "`flags`", f"`{OJALA_PUBLISHED.name_of('flags')}`"))
+    return head + "\n" + _table(("product", "contract 1", "contract 2"), rows)
 
 
 def _published() -> str:

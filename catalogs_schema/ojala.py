@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, Band, System
 from ojala.catalogs_schema.columns import (
-    FLAGS,
     class_columns,
     count,
+    flags,
     measured,
     number,
     probability,
@@ -205,12 +205,12 @@ def _band_comparison() -> tuple[Column, ...]:
 
 OJALA = Contract(
     name="ojala",
-    version="1.2.0",
+    version="2.0.0",
     title="OJALA value-added catalogue",
     description=(
         "One row per row of the photometry, in a partition of the same name, whatever is wrong with the "
-        "object; `flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted or "
-        "without meaning for the object. Errors are half-widths of the central 68.3 % interval of the "
+        "object; `ojala_flags` says what is. Null (NONE in text columns, NaN in vectors) means not predicted "
+        "or without meaning for the object. Errors are half-widths of the central 68.3 % interval of the "
         "predictive distribution: one standard deviation where that is Gaussian. Probabilities and errors "
         "are calibrated on held-out mock objects where the weights hold a calibration. Quantities of a class "
         "are given where the probability of the class is at least 0.01, as if the object were of that class: "
@@ -218,7 +218,7 @@ OJALA = Contract(
     ),
     columns=(
         *KEY_COLUMNS,
-        *class_columns(CLASSES),
+        *class_columns(CLASSES, "ojala_class"),
         _redshift("z", "redshift of the most probable class: mean of the PDF's highest mode; null for stars"),
         _redshift("z_err", "half of the difference of z_q84 and z_q16", "stat.error;src.redshift.phot"),
         *(
@@ -317,9 +317,10 @@ OJALA = Contract(
         ),
         *_band_comparison(),
         count("n_bands", pa.int16(), "number of usable bands, of 63", 63),
-        FLAGS,
+        flags("ojala"),
     ),
     remarks=MEANING,
+    column_names={"class": "ojala_class", "flags": "ojala_flags"},
 )
 """The value-added catalogue."""
 
@@ -385,7 +386,7 @@ PUBLISHED_NAMES: dict[str, str] = {
     "NUMBER": "number",
     "ALPHA_J2000": "ra",
     "DELTA_J2000": "dec",
-    "CLASS": "class",
+    "CLASS": "ojala_class",
     "P_GALAXY": "p_galaxy",
     "P_STAR": "p_star",
     "P_QSO": "p_qso",

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ojala.catalogs_schema.columns import FLAGS, words
+from ojala.catalogs_schema.columns import flags, words
 from ojala.catalogs_schema.contract import Column, Contract
-from ojala.catalogs_schema.ojala import CLASSES
+from ojala.catalogs_schema.ojala import CLASSES, PUBLISHED_NAMES
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
 
@@ -204,15 +204,27 @@ _DESCRIPTION = (
     "FNuDualObj). WISE magnitudes are AB magnitudes of the photometry's W1 and W2."
 )
 
+_COMMON_NAMES: Mapping[str, str] = {
+    "class": "CLASS",
+    "flags": "published_flags",
+    **{
+        ours: theirs
+        for published, name in PUBLISHED_NAMES.items()
+        for theirs, ours in ((published, name), (f"{published}_ERR", f"{name}_err"))
+        if theirs in DISTINCT and published not in ("CLASS", "L_HALPHA_CORR")  # ours is the logarithm
+    },
+}
+
 OJALA_PUBLISHED = Contract(
     name="ojala_published",
-    version="1.0.0",
+    version="2.0.0",
     title="Published OJALA",
     description=_DESCRIPTION.format(
         bias="the wavelength bias of the training is left out at inference (ojala_published_bias has it)"
     ),
-    columns=(*KEY_COLUMNS, *_columns(), FLAGS),
+    columns=(*KEY_COLUMNS, *_columns(), flags("published")),
     remarks=MEANING,
+    column_names=_COMMON_NAMES,
 )
 """The published catalogue's columns as the published inference makes them."""
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from ojala.catalogs_schema.columns import FLAGS, count, number, probability, vector
-from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.columns import count, flags, number, probability, vector, without_prefix
+from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.spectra import SPECTRA_KEYS
 
 SPECPT_Z_MAX = 1.72
@@ -42,9 +42,9 @@ MEANING: Mapping[enum.IntFlag, str] = {
     SpecPTFlag.MEDIAN_NOT_POSITIVE: "the median flux is zero or negative: nothing is predicted, every "
     "prediction is null",
     SpecPTFlag.Z_MULTIMODAL: "a second redshift holds at least 10 % of the PDF",
-    SpecPTFlag.Z_UNCERTAIN: "z_odds below 0.5",
-    SpecPTFlag.POOR_RECONSTRUCTION: "reconstruction_chi2 above 2.5 (1 + (0.05 snr)^2), more than noise and "
-    "an error of 5 % of the network explain: perhaps no galaxy, or a faulty spectrum",
+    SpecPTFlag.Z_UNCERTAIN: "specpt_z_odds below 0.5",
+    SpecPTFlag.POOR_RECONSTRUCTION: "specpt_reconstruction_chi2 above 2.5 (1 + (0.05 specpt_snr)^2), more "
+    "than noise and an error of 5 % of the network explain: perhaps no galaxy, or a faulty spectrum",
     SpecPTFlag.OUT_OF_RANGE: "a prediction fell outside its column's range and was set to null",
     SpecPTFlag.OUT_OF_GRID: "more than a tenth of the usable pixels lie outside 3600 to 9864 Angstrom and "
     "were not read",
@@ -53,63 +53,68 @@ MEANING: Mapping[enum.IntFlag, str] = {
 """One sentence per bit."""
 
 
+_COLUMNS: tuple[Column, ...] = (
+    number(
+        "specpt_z",
+        "",
+        "src.redshift",
+        "redshift: mean of the PDF within 0.01 (1 + z) of its highest mode",
+        0.0,
+        SPECPT_Z_MAX,
+    ),
+    number(
+        "specpt_z_err",
+        "",
+        "stat.error;src.redshift",
+        "half of the central 68.3 % interval of the redshift PDF, less in quadrature the width that the "
+        "training's labels had; at least 0.0001 (1 + z)",
+        0.0,
+    ),
+    probability("specpt_z_odds", "part of the redshift PDF within 0.03 (1 + z) of z", "src.redshift"),
+    number(
+        "specpt_z_mode2",
+        "",
+        "src.redshift",
+        "second solution: redshift of the PDF's second mode; null where there is none",
+        0.0,
+        SPECPT_Z_MAX,
+    ),
+    probability("specpt_z_mode2_p", "part of the redshift PDF in its second mode", "src.redshift"),
+    number(
+        "specpt_reconstruction_chi2",
+        "",
+        "stat.fit.chi2",
+        "mean over the read pixels of the squared residual of the reconstruction over its variance",
+        0.0,
+    ),
+    number(
+        "specpt_reconstruction_nmad",
+        "",
+        "stat.fit.residual",
+        "mean modulus of the residual of the reconstruction over the spectrum's median absolute "
+        "deviation, noisy pixels counting less: the loss that the network was trained with",
+        0.0,
+    ),
+    number("specpt_snr", "", "stat.snr", "median signal to noise of the usable pixels"),
+    count("specpt_n_pixels", pa.int32(), "number of usable pixels"),
+    flags("specpt"),
+)
+
 SPECPT = Contract(
     name="specpt",
-    version="1.0.0",
+    version="2.0.0",
     title="SpecPT redshifts",
     description=(
         "One row per row of the spectra catalogue, in a partition of the same name, whatever is wrong with "
-        "the spectrum; `flags` says what is. Null means not predicted. The network was trained on galaxies "
-        "at z < 1.28 alone: a star or a quasar is given the redshift of some galaxy."
+        "the spectrum; `specpt_flags` says what is. Null means not predicted. The network was trained on "
+        "galaxies at z < 1.28 alone: a star or a quasar is given the redshift of some galaxy."
     ),
     columns=(
         *SPECTRA_KEYS,
-        number(
-            "z",
-            "",
-            "src.redshift",
-            "redshift: mean of the PDF within 0.01 (1 + z) of its highest mode",
-            0.0,
-            SPECPT_Z_MAX,
-        ),
-        number(
-            "z_err",
-            "",
-            "stat.error;src.redshift",
-            "half of the central 68.3 % interval of the redshift PDF, less in quadrature the width that the "
-            "training's labels had; at least 0.0001 (1 + z)",
-            0.0,
-        ),
-        probability("z_odds", "part of the redshift PDF within 0.03 (1 + z) of z", "src.redshift"),
-        number(
-            "z_mode2",
-            "",
-            "src.redshift",
-            "second solution: redshift of the PDF's second mode; null where there is none",
-            0.0,
-            SPECPT_Z_MAX,
-        ),
-        probability("z_mode2_p", "part of the redshift PDF in its second mode", "src.redshift"),
-        number(
-            "reconstruction_chi2",
-            "",
-            "stat.fit.chi2",
-            "mean over the read pixels of the squared residual of the reconstruction over its variance",
-            0.0,
-        ),
-        number(
-            "reconstruction_nmad",
-            "",
-            "stat.fit.residual",
-            "mean modulus of the residual of the reconstruction over the spectrum's median absolute "
-            "deviation, noisy pixels counting less: the loss that the network was trained with",
-            0.0,
-        ),
-        number("snr", "", "stat.snr", "median signal to noise of the usable pixels"),
-        count("n_pixels", pa.int32(), "number of usable pixels"),
-        FLAGS,
+        *_COLUMNS,
     ),
     remarks=MEANING,
+    column_names=without_prefix("specpt_", _COLUMNS),
 )
 """The catalogue of redshifts."""
 

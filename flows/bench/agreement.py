@@ -104,8 +104,8 @@ def agreement(table: pa.Table, exact: pa.Table) -> Agreement:
             columns.append(
                 Deviation(column.name, error in OJALA.names, median, p999, float(deviation.max()), one_sided)
             )
-    classes = [np.asarray(part["class"].to_pylist()) for part in (table, exact)]
-    flags = [part["flags"].to_numpy() for part in (table, exact)]
+    classes = [np.asarray(part[OJALA.name_of("class")].to_pylist()) for part in (table, exact)]
+    flags = [part[OJALA.name_of("flags")].to_numpy() for part in (table, exact)]
     return Agreement(
         table.num_rows, int((classes[0] != classes[1]).sum()), int((flags[0] != flags[1]).sum()), columns
     )

@@ -90,7 +90,7 @@ _TEXT = """
 Open the catalogue:
 
   LSDB     lsdb.open_catalog("{catalogue}").load_extension("ojala")
-  DuckDB   SELECT class, count(*), avg(z) FROM '{leaves}/**/*.parquet' GROUP BY class
+  DuckDB   SELECT ojala_class, count(*), avg(z) FROM '{leaves}/**/*.parquet' GROUP BY ojala_class
   Polars   polars.scan_parquet("{leaves}/**/*.parquet")
   pandas   pandas.read_parquet("{leaves}")
   astropy  Table.read(LEAF, format="parquet.votable")    TOPCAT opens the leaves too

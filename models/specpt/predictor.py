@@ -80,8 +80,9 @@ class SpecPTPredictor(BasePredictor):
         Returns
         -------
         dict of str to ndarray, N rows each
-            By the names of `ojala.catalogs_schema.specpt.SPECPT` and `SPECPT_SPECTRA` besides the key
-            columns: ``n_pixels`` and ``flags`` int32, ``reconstruction`` float16 (N, 1008), all else float32.
+            By the names of `ojala.catalogs_schema.specpt.SPECPT`, without their prefix ``specpt_``, and of
+            `SPECPT_SPECTRA` besides the key columns: ``n_pixels`` and ``flags`` int32, ``reconstruction``
+            float16 (N, 1008), all else float32.
             NaN where there is no prediction: in all but ``snr``, ``n_pixels`` and ``flags`` of a spectrum
             without a positive median of usable pixels.
         """

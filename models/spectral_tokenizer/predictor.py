@@ -79,11 +79,11 @@ class SpectralTokenizerPredictor(BasePredictor):
         Returns
         -------
         dict of str to ndarray, N rows each
-            By the names of `ojala.catalogs_schema.spectral_tokenizer.SPECTRAL_TOKENIZER` besides the key
-            columns: ``class`` as text, ``n_pixels`` and ``flags`` int32, ``embedding`` float16 (N, width),
-            all else float32. Errors are calibrated if the weights hold factors. NaN (NONE in ``class``) where
-            there is no prediction: in all columns without a readable patch, in the redshift of stars, in
-            stellar parameters where ``p_star`` is below 0.01.
+            By the names of `ojala.catalogs_schema.spectral_tokenizer.SPECTRAL_TOKENIZER` without their prefix
+            ``tokenizer_``, besides the key columns: ``class`` as text, ``n_pixels`` and ``flags`` int32,
+            ``embedding`` float16 (N, width), all else float32. Errors are calibrated if the weights hold
+            factors. NaN (NONE in ``class``) where there is no prediction: in all columns without a readable
+            patch, in the redshift of stars, in stellar parameters where ``p_star`` is below 0.01.
         """
         patched = patchify(spectra, self._config.patch, self._config.width)
         columns = {name: np.full(len(patched), np.nan, np.float32) for name in _NUMBERS}

@@ -93,7 +93,7 @@ def write_report(
     pdfs = _pdfs_of(run, folder)
     if truth:
         rows = int(totals.rows_out[totals.done].sum())
-        names = record.adapter.column_names
+        names = record.adapter.main.column_names
         predictions = predictions_for(truth, folder / record.main, run.source, done, names)
         pdf = pdfs_for(predictions, pdfs, done) if pdfs else None
         matched = match_truth(truth, predictions, rows, pdf)
@@ -143,12 +143,17 @@ def _expected(
     matched: Matched | None,
 ) -> tuple[Expected, ...]:
     """Accuracy to expect of the redshifts; none of a model without their columns."""
-    if run.adapter.validation is None or not set(COLUMNS) <= set(run.contracts[0].names) or not done:
+    contract = run.contracts[0]
+    if (
+        run.adapter.validation is None
+        or not {contract.name_of(name) for name in COLUMNS} <= set(contract.names)
+        or not done
+    ):
         return ()
     place = np.unique(np.linspace(0, len(done) - 1, PARTITIONS_READ).astype(int))
-    main = folder / run.contracts[0].name
+    main, names = folder / contract.name, contract.column_names
     some = [done[i] for i in place]
-    return expected_redshifts(main, pdfs, run.source, some, matched, total=len(done))
+    return expected_redshifts(main, pdfs, run.source, some, matched, total=len(done), names=names)
 
 
 @dataclass(frozen=True, slots=True)

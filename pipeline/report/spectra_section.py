@@ -15,6 +15,7 @@ from ojala.catalogs_schema.contract import NONE, Contract
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.specpt import SPECPT_SPECTRA
 from ojala.models.evaluation.metrics import redshift_metrics
+from ojala.pipeline.inference.products.table import with_common_names
 from ojala.pipeline.report.spectra_figures import embedding_drawing, reconstruction_drawing, survey_drawing
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.healpix import Partition
@@ -100,10 +101,11 @@ def _spread(done: Sequence[Partition]) -> list[Partition]:
 
 
 def _rows(product: UPath, source: UPath, chosen: Sequence[Partition], contract: Contract) -> SpectralRows:
-    redshift = "z" if "z" in contract.names else "z_nn"
+    redshift = "z" if contract.name_of("z") in contract.names else "z_nn"
     names = (redshift, "class", "embedding", *_POSITION)
-    wanted = [name for name in names if name in contract.names]
+    wanted = [name for name in map(contract.name_of, names) if name in contract.names]
     predicted = pa.concat_tables(_read(product / partition.leaf, [_KEY, *wanted]) for partition in chosen)
+    predicted = with_common_names(predicted, contract.column_names)
     survey = pa.concat_tables(
         _read(source / partition.leaf, [_KEY, "z", "class", "trusted"]) for partition in chosen
     )
@@ -113,18 +115,20 @@ def _rows(product: UPath, source: UPath, chosen: Sequence[Partition], contract: 
     survey_z = np.asarray(survey["z"].to_numpy(zero_copy_only=False), float)
     none = np.full(len(take), NONE, dtype=object)
     embedding = None
-    if "embedding" in wanted:
-        width = contract["embedding"].type.list_size
+    if "embedding" in predicted.column_names:
+        width = contract[contract.name_of("embedding")].type.list_size
         flat = predicted["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         embedding = np.asarray(flat, np.float32).reshape(-1, width)
     position = None
-    if _POSITION[0] in wanted:
+    if _POSITION[0] in predicted.column_names:
         position = np.stack([np.asarray(predicted[name].to_numpy(), float) for name in _POSITION], axis=1)
     return SpectralRows(
         z=np.asarray(predicted[redshift].to_numpy(zero_copy_only=False), float),
         survey_z=np.where(trusted, survey_z, np.nan),
         survey_class=np.where(trusted, survey["class"].to_numpy(zero_copy_only=False), none),
-        predicted_class=predicted["class"].to_numpy(zero_copy_only=False) if "class" in wanted else none,
+        predicted_class=predicted["class"].to_numpy(zero_copy_only=False)
+        if "class" in predicted.column_names
+        else none,
         embedding=embedding,
         position=position,
     )

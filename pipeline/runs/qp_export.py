@@ -118,7 +118,7 @@ def export_qp(
     return Exported(run.name, rows, total - rows, to.stat().st_size)
 
 
-_MAIN = [*_KEYS, "class", *_PROBABILITY.values()]
+_MAIN = [*_KEYS, OJALA.name_of("class"), *_PROBABILITY.values()]
 
 
 def _run(out: UPath, run_id: str | None) -> UPath:
@@ -141,17 +141,20 @@ def _read(run: UPath, product: str, leaf: Partition, columns: list[str]) -> pa.T
     path = run / product / leaf.leaf
     with path.open("rb") as file:
         parquet = pq.ParquetFile(file)
-        if missing := set(columns) - set(parquet.schema_arrow.names):
+        common = {theirs: ours for ours, theirs in OJALA.column_names.items()}
+        names = parquet.schema_arrow.names
+        stored = [name if name in names else common.get(name, name) for name in columns]
+        if missing := set(stored) - set(names):
             raise ExportError(
                 f"{path} has no column {min(missing)}: it is of an older contract; run again with --vectors"
             )
-        return parquet.read(columns=columns)
+        return parquet.read(columns=stored).rename_columns(columns)
 
 
 def _chosen(main: pa.Table, which: WhichPdf) -> tuple[np.ndarray, np.ndarray]:
     """Rows (N,) whose PDF is wanted, and the class (N,) of which it is."""
     if which == "best":
-        words = np.asarray(main["class"].to_pylist(), dtype=object)
+        words = np.asarray(main[OJALA.name_of("class")].to_pylist(), dtype=object)
         return np.isin(words, list(PDF_COLUMNS)), words
     objects = {"galaxy": "GALAXY", "quasar": "QSO"}[which]
     probability = main[_PROBABILITY[objects]].to_numpy(zero_copy_only=False).astype(np.float64)

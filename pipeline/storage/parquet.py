@@ -93,12 +93,11 @@ def write_leaf(path: UPath, table: pa.Table, contract: Contract, metadata: dict[
     settings = copy.deepcopy(writer_settings(contract))  # pyarrow writes into the dictionaries it is given
     if table.num_rows < FEW_ROWS:
         settings["compression"] = "none"
-    if settings["store_schema"]:
-        schema = schema.with_metadata(footer)
-    sink = pa.BufferOutputStream()
+    # The long header apart: what the Arrow schema holds is in the footer once more, in base64.
+    header = {votable.CONTENT_KEY: footer.pop(votable.CONTENT_KEY)}
+    schema, sink = schema.with_metadata(footer), pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, **settings) as writer:
-        if not settings["store_schema"]:
-            writer.add_key_value_metadata(footer)
+        writer.add_key_value_metadata(header)
         columns = [table[name] for name in contract.names]
         writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=_group_rows(contract))
     content = memoryview(sink.getvalue())
@@ -157,9 +156,7 @@ def writer_settings(contract: Contract) -> dict[str, Any]:
         # None instead of an empty mapping, with which pyarrow refuses the other settings.
         "column_encoding": _encodings(contract) or None,
         "write_page_index": True,
-        # Parquet's own types tell the schema, but for lists of a fixed size. Where they do, the Arrow
-        # schema is left out: it would hold the footer once more, in base64.
-        "store_schema": any(pa.types.is_fixed_size_list(column.type) for column in contract),
+        "store_schema": True,  # lists of a fixed size; units and descriptions as metadata of the fields
     }
 
 

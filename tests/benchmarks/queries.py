@@ -34,8 +34,8 @@ RADIUS = 1.0
 """Of the cone [deg]."""
 
 READS: Mapping[str, tuple[str, ...]] = {
-    CONE: ("ra", "dec", "object_id", "z", "class"),
-    CUT: ("class", "z", "object_id", "z_err"),
+    CONE: ("ra", "dec", "object_id", "z", "ojala_class"),
+    CUT: ("ojala_class", "z", "object_id", "z_err"),
     STATISTIC: ("z",),
 }
 """Question -> columns that it needs; of the cut the last three and of the cone all are returned."""
@@ -98,7 +98,7 @@ def ask_duckdb(question: str, target: Target) -> Answer:
     where = {
         CONE: f"dec BETWEEN {dec - RADIUS} AND {dec + RADIUS} AND ra BETWEEN {ra - width} AND {ra + width} "
         f"AND {separation} > {cosine}",
-        CUT: "class = 'QSO' AND z BETWEEN 2 AND 3",
+        CUT: "ojala_class = 'QSO' AND z BETWEEN 2 AND 3",
     }
     with duckdb.connect() as database:
         if question == STATISTIC:
@@ -131,7 +131,7 @@ def ask_polars(question: str, target: Target) -> Answer:
             separation > cosine,
         )
     else:
-        rows = rows.filter(pl.col("class") == "QSO", pl.col("z").is_between(2, 3))
+        rows = rows.filter(pl.col("ojala_class") == "QSO", pl.col("z").is_between(2, 3))
     found = rows.select(READS[question]).collect()
     return float(found.height), float(found["z"].cast(pl.Float64).sum())
 
@@ -144,7 +144,7 @@ def ask_lsdb(question: str, target: Target) -> Answer:
     if question == CONE:
         catalog = catalog.cone_search(target.ra, target.dec, 3600 * RADIUS)
     elif question == CUT:
-        catalog = catalog.query("`class` == 'QSO' and 2 <= z <= 3")
+        catalog = catalog.query("ojala_class == 'QSO' and 2 <= z <= 3")
     z = catalog.compute(progress_bar=False)["z"].astype("float64")
     if question == STATISTIC:
         return float(z.mean()), float(z.std(ddof=0))
@@ -245,9 +245,9 @@ def needed_bytes(question: str, target: Target) -> int:
                     here = healpy.ang2vec(rows["ra"].to_numpy(), rows["dec"].to_numpy(), lonlat=True)
                     holds = bool((here @ healpy.ang2vec(ra, dec, lonlat=True) > cosine).any())
                 elif question == CUT:
-                    rows = leaf.read_row_group(number, columns=["class", "z"], use_threads=False)
+                    rows = leaf.read_row_group(number, columns=["ojala_class", "z"], use_threads=False)
                     z = rows["z"].to_numpy()
-                    holds = bool(((z >= 2) & (z <= 3) & (rows["class"].to_numpy() == "QSO")).any())
+                    holds = bool(((z >= 2) & (z <= 3) & (rows["ojala_class"].to_numpy() == "QSO")).any())
                 else:
                     holds = True
                 if holds:

@@ -36,7 +36,9 @@ def answers(tmp_path_factory):
     few = answers_for_the_mock_sky(tmp_path_factory.mktemp("sky"), rows=50, model="empty")
     words = pa.array(["QSO", "GALAXY"] * 25)
     z = pa.array(np.linspace(0.01, 4.0, 50), pa.float32())
-    few = few.set_column(few.schema.get_field_index("class"), OJALA.schema().field("class"), words)
+    few = few.set_column(
+        few.schema.get_field_index("ojala_class"), OJALA.schema().field("ojala_class"), words
+    )
     return few.set_column(few.schema.get_field_index("z"), OJALA.schema().field("z"), z)
 
 
@@ -79,7 +81,7 @@ def test_engines_find_what_the_rows_hold(target, question):
     cosine = np.sin(dec) * np.sin(centre[1]) + np.cos(dec) * np.cos(centre[1]) * np.cos(ra - centre[0])
     chosen = {
         CONE: cosine > np.cos(np.radians(1.0)),
-        CUT: (rows["class"] == "QSO") & z.between(2, 3),
+        CUT: (rows["ojala_class"] == "QSO") & z.between(2, 3),
         STATISTIC: z > 0,
     }[question]
     found = z[chosen]

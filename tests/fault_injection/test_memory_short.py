@@ -58,7 +58,7 @@ def test_where_the_kernel_gives_no_more_memory_all_rows_are_answered_in_smaller_
     tables = [
         pq.ParquetFile(run / r.leaves[0].path).read() for run, r in ((plenty, unhindered), (little, hindered))
     ]
-    for column in ("object_id", "class", "n_bands"):
+    for column in ("object_id", "ojala_class", "n_bands"):
         assert tables[0][column].equals(tables[1][column])
     fault.partitions, fault.rows = 1, tables[1].num_rows
     fault.rows_lost = ROWS - tables[1].num_rows

@@ -96,7 +96,7 @@ class AvisAdapter(ModelAdapter["Pairs"]):
         """See `ModelAdapter`."""
         from ojala.pipeline.inference.products.table import summarise
 
-        embedded = (main["flags"].to_numpy() & AvisFlag.NOT_EMBEDDED) == 0
+        embedded = (main[AVIS.name_of("flags")].to_numpy() & AvisFlag.NOT_EMBEDDED) == 0
         return summarise(AVIS, main, redshift="z_nn", answered=embedded)
 
     def example(self, n: int) -> Pairs:

@@ -144,13 +144,10 @@ class ModelAdapter(ABC, Generic[Inputs]):
         Whether bfloat16 is the default on processors that multiply it; only where its cost in each column
         was measured.
     validation : tuple of str or None
-        Columns of the main product that a table of true values can judge (``class``, ``z``, ...); None where
-        none can, and ``--truth`` is refused before the run.
+        Columns of the main product that a table of true values can judge (``class``, ``z``, ...), by their
+        names in `Contract.column_names`; None where none can, and ``--truth`` is refused before the run.
     options : mapping of str to tuple of str
         Choices of a run that are this model's own (``--option NAME=VALUE``), the default of each first.
-    column_names : mapping of str to str
-        Names in the main product of ``class``, ``p_galaxy``, ``z_gal`` and whatever else `validation` names,
-        where they are others.
     report_sections : tuple of str
         Sections of the report besides those of every run, in order: of ``spectra`` (redshifts beside those
         of the surveys), ``reconstructions`` and ``atlas``.
@@ -172,7 +169,6 @@ class ModelAdapter(ABC, Generic[Inputs]):
     bf16_on_cpu: ClassVar[bool] = False
     validation: ClassVar[tuple[str, ...] | None] = None
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    column_names: ClassVar[Mapping[str, str]] = {}
     report_sections: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -182,7 +178,7 @@ class ModelAdapter(ABC, Generic[Inputs]):
 
     @property
     def flags(self) -> type[enum.IntFlag]:
-        """Bits of the column ``flags`` of the main product; `Contract.remarks` has their meanings."""
+        """Bits of the column of flags of the main product; `Contract.remarks` has their meanings."""
         return next((type(flag) for flag in self.main.remarks), enum.IntFlag)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -14,7 +13,7 @@ import pyarrow.compute as pc
 from ojala.catalogs_schema.bands import KRON_BAND, MODEL_BANDS, REFERENCE_BAND
 from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.finetuned import FinetunedHead
-from ojala.catalogs_schema.ojala import CLASSES, PUBLISHED_NAMES
+from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.ojala_published import (
     OJALA_PUBLISHED,
     OJALA_PUBLISHED_BIAS,
@@ -56,14 +55,6 @@ _OF_CLASS = {
 }
 
 
-_COLUMN_NAMES: Mapping[str, str] = {
-    ours: theirs
-    for published, name in PUBLISHED_NAMES.items()
-    for theirs, ours in ((published, name), (f"{published}_ERR", f"{name}_err"))
-    if theirs in OJALA_PUBLISHED.names and published != "L_HALPHA_CORR"  # ours is the logarithm
-}
-
-
 class PublishedAdapter(ModelAdapter[PublishedInputs]):
     """The published OJALÁ as its authors run it."""
 
@@ -74,8 +65,10 @@ class PublishedAdapter(ModelAdapter[PublishedInputs]):
     cpu_batch = 128
     gpu_batch = 8_192
     options = OPTIONS
-    column_names = _COLUMN_NAMES
-    validation = ("class", *(name for name in _COLUMN_NAMES if f"{name}_err" in _COLUMN_NAMES))
+    validation = (
+        "class",
+        *(name for name in OJALA_PUBLISHED.column_names if f"{name}_err" in OJALA_PUBLISHED.column_names),
+    )
     wavelength_bias: ClassVar[bool] = False
 
     def device_defaults(self, device: str) -> dict[str, Any]:
@@ -147,14 +140,9 @@ class PublishedAdapter(ModelAdapter[PublishedInputs]):
 
     def summarise(self, main: pa.Table, inputs: PublishedInputs) -> Summary:
         """See `ModelAdapter`; the redshift is that of the most probable class."""
-        from ojala.pipeline.inference.products.table import summarise, with_common_names
+        from ojala.pipeline.inference.products.table import summarise
 
-        common = {theirs: ours for ours, theirs in self.column_names.items()}
-        columns = tuple(replace(column, name=common.get(column.name, column.name)) for column in self.main)
-        usable = np.isfinite(inputs.flux).sum(axis=0).tolist()
-        return summarise(
-            replace(self.main, columns=columns), with_common_names(main, self.column_names), usable
-        )
+        return summarise(self.main, main, np.isfinite(inputs.flux).sum(axis=0).tolist())
 
     def example(self, n: int) -> PublishedInputs:
         """See `ModelAdapter`."""

@@ -35,8 +35,8 @@ def build_table(
     table : pyarrow.Table
         Input with keys and positions, N rows.
     predictions : mapping of str to ndarray or pyarrow.Array
-        By column: N numbers, or (N, width) for a list of that size; words for text. NaN where there is no
-        prediction. Names that are no column are left out.
+        By column, or its name in `Contract.column_names`: N numbers, or (N, width) for a list of that size;
+        words for text. NaN where there is no prediction. Names that are no column are left out.
 
     Returns
     -------
@@ -49,6 +49,7 @@ def build_table(
     KeyError
         If a column is neither predicted nor a key.
     """
+    predictions = {contract.name_of(name): values for name, values in predictions.items()}
     values, outside = _bounded(contract, predictions)
     for column in contract:
         if column.name in predictions:
@@ -60,8 +61,9 @@ def build_table(
             raise KeyError(f"the model does not predict {column.name}, a column of {contract.name}")
     bits = {flag.name: int(flag) for flag in contract.remarks}
     if OUT_OF_RANGE in bits:
-        flags = np.asarray(predictions["flags"], np.int32)
-        values["flags"] = pa.array(np.where(outside, flags | np.int32(bits[OUT_OF_RANGE]), flags))
+        name = contract.name_of("flags")
+        flags = np.asarray(predictions[name], np.int32)
+        values[name] = pa.array(np.where(outside, flags | np.int32(bits[OUT_OF_RANGE]), flags))
     return pa.table([values[name] for name in contract.names], schema=contract.schema())
 
 
@@ -107,13 +109,14 @@ def with_common_names(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
     table : pyarrow.Table
         N rows of a main product, or some of its columns.
     names : mapping of str to str
-        `ModelAdapter.column_names`; empty for a product that has the common names.
+        `Contract.column_names`; empty for a product that has the common names.
 
     Returns
     -------
     pyarrow.Table
-        The same rows. Where the product has redshifts for each class alone, ``z`` and ``z_err`` are those of
-        the most probable class, null for stars.
+        The same rows; those of contract 1, which had the common names, as they are. Where the product has
+        redshifts for each class alone, ``z`` and ``z_err`` are those of the most probable class, null for
+        stars.
     """
     common = {theirs: ours for ours, theirs in names.items()}
     table = table.rename_columns([common.get(name, name) for name in table.column_names])
@@ -145,14 +148,16 @@ def summarise(
     bands : sequence of int
         Rows with a usable value in each model band; empty for a model that reads no photometry.
     redshift : str
-        Column of redshifts.
+        Column of redshifts, by its common name.
     answered : ndarray of bool, shape (N,), optional
         Rows with a prediction where the product has no ``class``; those with a redshift by default.
     """
+    main = with_common_names(main, contract.column_names)
     z = np.asarray(main[redshift].to_numpy(zero_copy_only=False), np.float64)
     flags = main["flags"].to_numpy()
-    if "class" in contract.names:
-        names: tuple[str, ...] = tuple(word for word in contract["class"].allowed if word != NONE)
+    if "class" in main.column_names:
+        class_column = contract[contract.name_of("class")]
+        names: tuple[str, ...] = tuple(word for word in class_column.allowed if word != NONE)
         words = main["class"].to_numpy(zero_copy_only=False)
     else:
         names = (ANSWERED,)
@@ -163,7 +168,7 @@ def summarise(
         expected={
             name: float(np.nansum(main[f"p_{name.lower()}"].to_numpy(zero_copy_only=False), dtype=np.float64))
             for name in names
-            if f"p_{name.lower()}" in contract.names
+            if f"p_{name.lower()}" in main.column_names
         },
         flagged=int((flags != 0).sum()),
         flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in contract.remarks},

@@ -7,7 +7,7 @@ They hold as far as the PDFs and classes are right, which the objects with true 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
@@ -22,6 +22,7 @@ from ojala.catalogs_schema.ojala import PDF_COLUMNS, PDF_STEP
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
 from ojala.models.evaluation.bootstrap import bootstrap_objects
 from ojala.models.evaluation.metrics import IQR, NMAD, redshift_measures
+from ojala.pipeline.inference.products.table import with_common_names
 from ojala.pipeline.quality.validation.predictions import ab_magnitude
 from ojala.pipeline.quality.validation.result import (
     Achieved,
@@ -37,7 +38,7 @@ from ojala.pipeline.storage.hats import CatalogueError
 from ojala.pipeline.storage.healpix import Partition
 
 COLUMNS = ("class", "z", "z_err", "z_odds")
-"""Columns of a main product from which the accuracy of its redshifts can be predicted."""
+"""Columns, by their common names, from which the accuracy of redshifts can be predicted."""
 
 ODDS_CUTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Least odds of the cumulative samples."""
@@ -150,6 +151,7 @@ def expected_redshifts(
     matched: Matched | None = None,
     *,
     total: int | None = None,
+    names: Mapping[str, str] = {},
 ) -> tuple[Expected, ...]:
     """Predict the accuracy of the redshifts of all rows of a catalogue, against odds and magnitude.
 
@@ -169,6 +171,8 @@ def expected_redshifts(
         Objects with true values, whose achieved accuracy is put beside.
     total : int, optional
         Partitions of the catalogue, where only some of them are read.
+    names : mapping of str to str
+        `Contract.column_names` of the main product.
 
     Returns
     -------
@@ -182,7 +186,7 @@ def expected_redshifts(
     """
     read, predicted, source = 0, _Errors(), "z_err"
     for partition in partitions:
-        some = _read(partition, catalogue, pdfs, photometry)
+        some = _read(partition, catalogue, pdfs, photometry, names)
         source = source if some.pdf is None else "pdf"
         predicted.add(some)
         read += 1
@@ -255,8 +259,16 @@ def _known(matched: Matched) -> tuple[Redshifts, np.ndarray]:
     return some, matched.z_true[there]
 
 
-def _read(partition: Partition, catalogue: UPath, pdfs: UPath | None, photometry: UPath | None) -> Redshifts:
-    main = _leaf(catalogue / partition.leaf, ["object_id", *COLUMNS])
+def _read(
+    partition: Partition,
+    catalogue: UPath,
+    pdfs: UPath | None,
+    photometry: UPath | None,
+    names: Mapping[str, str],
+) -> Redshifts:
+    stored = [names[name] for name in COLUMNS if name in names]  # contract 1 has the common names
+    main = _leaf(catalogue / partition.leaf, ["object_id", *COLUMNS, *stored])
+    main = with_common_names(main, names)
     words = np.asarray(main["class"].to_pylist(), dtype=object)
     columns = {name: main[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in COLUMNS[1:]}
     i_mag = np.full(len(words), np.nan)
@@ -265,10 +277,10 @@ def _read(partition: Partition, catalogue: UPath, pdfs: UPath | None, photometry
         measured = _aligned(photometry / partition.leaf, ["object_id", flux], main)
         i_mag = ab_magnitude(measured[flux].to_numpy(zero_copy_only=False))
     pdf = None
-    names = [part for name in PDF_COLUMNS.values() for part in (name, f"{name}_bin")]
+    bins = [part for name in PDF_COLUMNS.values() for part in (name, f"{name}_bin")]
     if pdfs is not None:
-        vectors = _aligned(pdfs / partition.leaf, ["object_id", *names], main)
-        if set(names) <= set(vectors.column_names):  # contract 1 has other columns
+        vectors = _aligned(pdfs / partition.leaf, ["object_id", *bins], main)
+        if set(bins) <= set(vectors.column_names):  # contract 1 has other columns
             pdf = {objects: RedshiftPdfs.from_table(vectors, name) for objects, name in PDF_COLUMNS.items()}
     return Redshifts.from_columns(words, columns, i_mag, pdf)
 

@@ -31,7 +31,7 @@ class Location:
     source : UPath or None
         Root of the input that it was made from, as its run names it; None where no run does.
     names : mapping of str to str
-        `ModelAdapter.column_names` of its model.
+        `Contract.column_names` of its main product.
     """
 
     product: UPath
@@ -114,7 +114,7 @@ def expected(location: Location, photometry: UPath | None, matched: Matched) -> 
     if source is not None and not (source / "hats.properties").exists():
         source = None
     leaves = read_leaves(location.product)
-    return expected_redshifts(location.product, location.pdfs, source, leaves, matched)
+    return expected_redshifts(location.product, location.pdfs, source, leaves, matched, names=location.names)
 
 
 def _of_collection(root: UPath) -> Location:
@@ -151,5 +151,5 @@ def _of_run(run: UPath) -> Location:
         run / record.main,
         run / pdfs.name if pdfs and has_pdfs else None,
         UPath(record.source),
-        record.adapter.column_names,
+        record.adapter.main.column_names,
     )

@@ -65,7 +65,7 @@ def predictions_for(
     partitions : iterable of Partition
         Partitions to read.
     names : mapping of str to str, optional
-        `ModelAdapter.column_names` of the product's model.
+        `Contract.column_names` of the product.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def predictions_for(
     columns += [name for name in _LUMINOSITY if name not in columns]
     flux = BY_NAME[REFERENCE_BAND].flux_column
     names = names or {}
-    stored = [names.get(name, name) for name in columns]
+    stored = {*columns, *(names.get(name, name) for name in columns)}  # contract 1 has the common names
     parts = [_empty(columns)]
     for partition in partitions:
         rows = rows_of(catalogue / partition.leaf, wanted, stored)
@@ -160,5 +160,5 @@ def ab_magnitude(flux: np.ndarray) -> np.ndarray:
 
 def _empty(columns: list[str]) -> pa.Table:
     """Table without rows, the result where no leaf has a wanted object."""
-    schema = pa.schema([pa.field(name, OJALA[name].type) for name in columns])
+    schema = pa.schema([pa.field(name, OJALA[OJALA.name_of(name)].type) for name in columns])
     return schema.append(pa.field("i_mag", pa.float64())).empty_table()

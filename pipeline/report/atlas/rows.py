@@ -30,7 +30,8 @@ _SPECTRA = (
     "ivar",
 )
 _CUTOUTS = (KEY, "image", "ivar", "mask", "psf_fwhm_g", "psf_fwhm_r", "psf_fwhm_z", "x", "y")
-_AVIS = tuple(name for name in AVIS.names if not name.startswith("embedding"))
+_COMMON = {theirs: ours for ours, theirs in AVIS.column_names.items()}
+_AVIS = tuple(name for name in (_COMMON.get(name, name) for name in AVIS.names) if "embedding" not in name)
 
 
 def read_rows(
@@ -54,12 +55,12 @@ def read_rows(
     Returns
     -------
     pyarrow.Table
-        The product's columns but the embeddings, the spectra's as ``spectra.column``, the cut-outs' as
-        ``cutouts.column``, null where there is none.
+        The product's columns but the embeddings, by their common names, the spectra's as ``spectra.column``,
+        the cut-outs' as ``cutouts.column``, null where there is none.
     """
     parts = []
     for partition in chosen:
-        rows = _read(product / partition.leaf, _AVIS, None)
+        rows = read_avis(product / partition.leaf, _AVIS)
         rows = rows.filter(pc.is_valid(rows["map_x"]))
         take = np.linspace(0, rows.num_rows - 1, min(most // len(chosen) + 1, rows.num_rows)).astype(int)
         rows = rows.take(take)
@@ -71,11 +72,18 @@ def read_rows(
     return pa.concat_tables(parts).slice(0, most)
 
 
-def _read(path: UPath, columns: Sequence[str], keys: pa.Array | None) -> pa.Table:
-    """Columns of a leaf, of the rows with these keys or of all."""
+def read_avis(path: UPath, columns: Sequence[str]) -> pa.Table:
+    """Columns of a leaf of AVIS, by their common names, which those of contract 1 had."""
     with path.open("rb") as raw, pq.ParquetFile(raw) as file:
-        if keys is None:
-            return file.read(columns=list(columns))
+        there = file.schema_arrow.names
+        return file.read(
+            columns=[name if name in there else AVIS.name_of(name) for name in columns]
+        ).rename_columns(list(columns))
+
+
+def _read(path: UPath, columns: Sequence[str], keys: pa.Array) -> pa.Table:
+    """Columns of a leaf, of the rows with these keys."""
+    with path.open("rb") as raw, pq.ParquetFile(raw) as file:
         at = pc.index_in(keys, file.read(columns=[KEY])[KEY].combine_chunks()).drop_null().to_numpy()
         sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
         ends = np.cumsum(sizes)

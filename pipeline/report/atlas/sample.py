@@ -13,6 +13,7 @@ from ojala.catalogs_schema.avis import AVIS, EMBEDDING_SIZE, AvisFlag
 from ojala.models.avis.atlas import SIDES, Sides
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.inference.join import KEY, join_auxiliary
+from ojala.pipeline.report.atlas.rows import read_avis
 from ojala.pipeline.runs.record import RecordError, RunRecord, read_record
 from ojala.pipeline.storage.hats import read_leaves
 
@@ -84,7 +85,7 @@ def draw_sample(run: UPath, most: int, seed: int) -> AtlasSample:
     source, leaves = UPath(record.source), read_leaves(run / AVIS.name)
     rng, seen, chance = np.random.default_rng(seed), [], []
     for partition in leaves:
-        rows = _read(run / AVIS.name / partition.leaf, [KEY, "primary_id", "flags"])
+        rows = read_avis(run / AVIS.name / partition.leaf, [KEY, "primary_id", "flags"])
         flags = rows["flags"].to_numpy()
         fits = ((flags & AvisFlag.NOT_EMBEDDED) == 0) & (
             rows[KEY].to_numpy() == rows["primary_id"].to_numpy()
@@ -101,7 +102,7 @@ def draw_sample(run: UPath, most: int, seed: int) -> AtlasSample:
         take = np.flatnonzero((of_leaf == kind) & (drawn <= limit))
         if not len(take):
             continue
-        rows = _read(run / AVIS.name / partition.leaf, [KEY, "embedding"]).take(take)
+        rows = read_avis(run / AVIS.name / partition.leaf, [KEY, "embedding"]).take(take)
         rows = join_auxiliary(rows, _read(source / partition.leaf, [KEY, "z", "trusted"]), "spectra")
         flat = rows["embedding"].combine_chunks().flatten().to_numpy()
         embedding.append(flat.reshape(-1, EMBEDDING_SIZE))

@@ -61,12 +61,12 @@ def test_a_sample_is_of_objects_that_are_seen_with_redshifts_that_are_sure(finis
     every = draw_sample(finished.run, 100, seed=1)
     assert (len(every.embedding), every.sides, product.num_rows) == (3, "both", 5)
     given = dict(zip(spectra["object_id"].to_pylist(), spectra["z"].to_pylist(), strict=True))
-    own = np.asarray(product["embedding"].combine_chunks().flatten()).reshape(5, -1)
+    own = np.asarray(product["avis_embedding"].combine_chunks().flatten()).reshape(5, -1)
     for vector, z in zip(every.embedding, every.z, strict=True):
         key = product["object_id"][int(np.linalg.norm(own - vector, axis=1).argmin())].as_py()
         assert z == pytest.approx(given[key])
     assert every.weights_sha256 == finished.record.weights_sha256
-    seen = own[(product["flags"].to_numpy() & AvisFlag.NO_IMAGE) == 0]
+    seen = own[(product["avis_flags"].to_numpy() & AvisFlag.NO_IMAGE) == 0]
     assert {tuple(v) for v in every.embedding.tolist()} == {tuple(v) for v in seen.tolist()}
     same = draw_sample(finished.run, 2, seed=4)
     np.testing.assert_array_equal(same.embedding, draw_sample(finished.run, 2, seed=4).embedding)

@@ -123,7 +123,7 @@ def test_best_gives_the_pdf_of_the_most_probable_class_and_no_star(run, tables, 
     to = UPath(tmp_path / "best.hdf5")
     export_qp(run.out, to, run.plan.run_id)
     ensemble = qp.read(to.path)
-    words = np.array(catalogue["class"].to_pylist())
+    words = np.array(catalogue["ojala_class"].to_pylist())
     assert ensemble.npdf == (words != "STAR").sum()
     np.testing.assert_array_equal(
         ensemble.ancil["object_id"], catalogue["object_id"].to_numpy()[words != "STAR"]

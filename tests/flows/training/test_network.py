@@ -62,21 +62,21 @@ def test_every_hostile_row_comes_out_once_in_a_valid_catalogue(hostile):
 
 def test_hostile_rows_are_answered_and_say_what_is_wrong(hostile):
     _, frame, empty_row = hostile
-    flags = frame["flags"].to_numpy()
+    flags = frame["ojala_flags"].to_numpy()
     # NaN becomes null on the way in: half a measurement, which is rejected like the others. So do 3e38 and an
     # error without size; a flux of 3e38 stands for no measurement and takes its error with it.
     assert [row for row in range(12) if not flags[row] & Flag.BAND_REJECTED] == [5]
     assert all(flags[row] & Flag.NO_EBV for row in range(12, 15))
     answered = frame.drop(index=empty_row)
-    assert answered["class"].isin(["GALAXY", "STAR", "QSO"]).all()
+    assert answered["ojala_class"].isin(["GALAXY", "STAR", "QSO"]).all()
     assert answered[["p_galaxy", "p_star", "p_qso"]].notna().all(axis=None)
 
 
 def test_the_row_without_any_band_has_nulls_and_its_flag(hostile):
     _, frame, empty_row = hostile
     row = frame.loc[empty_row]
-    assert row["flags"] & Flag.NO_BANDS
-    assert (row["class"], row["n_bands"]) == ("NONE", 0)
+    assert row["ojala_flags"] & Flag.NO_BANDS
+    assert (row["ojala_class"], row["n_bands"]) == ("NONE", 0)
     assert row[["z", "z_gal", "log_mass", "teff", "p_galaxy"]].isna().all()
 
 
@@ -95,7 +95,7 @@ def test_an_answer_does_not_depend_on_the_partition(hostile, tmp_path):
     assert len(result.plan.entries) > 5
     numbers = coarse.select_dtypes("number").columns
     pd.testing.assert_frame_equal(fine[numbers], coarse[numbers], check_exact=False, rtol=1e-5, atol=1e-6)
-    assert (fine["class"] == coarse["class"]).all()
+    assert (fine["ojala_class"] == coarse["ojala_class"]).all()
 
 
 def test_vectors_of_the_network_agree_with_its_catalogue(tmp_path):
@@ -108,10 +108,10 @@ def test_vectors_of_the_network_agree_with_its_catalogue(tmp_path):
     np.testing.assert_array_equal(pdfs["z_gal_pdf"].count > 0, frame["z_gal"].notna())
     np.testing.assert_array_equal(pdfs["z_qso_pdf"].count > 0, frame["z_qso"].notna())
     for objects, name in (("GALAXY", "z_gal_pdf"), ("QSO", "z_qso_pdf")):
-        chosen = (frame["class"] == objects).to_numpy()
+        chosen = (frame["ojala_class"] == objects).to_numpy()
         dense = pdfs[name].take(chosen).dense()
         at = np.arange(chosen.sum()), bin_position(frame["z_q84"].to_numpy()[chosen]).astype(int)
         below = np.cumsum(dense, axis=1)[at]
         assert np.all(below > 0.8413 - 0.002), "the quantile's bin ends beyond it"
         assert np.all(below - dense[at] < 0.8413 + 0.002), "and begins before it"
-    assert (frame["class"] == "GALAXY").any()
+    assert (frame["ojala_class"] == "GALAXY").any()

@@ -129,7 +129,7 @@ def make_run(folder: Path) -> SmallRun:
         np.int32
     )
     answers = keys | {
-        "class": class_given,
+        "ojala_class": class_given,
         **{f"p_{name.lower()}": np.where(empty, np.nan, probability[:, i]) for i, name in enumerate(CLASSES)},
         "z": np.where(empty | (class_given == "STAR"), np.nan, z),
         "z_err": np.where(empty | (class_given == "STAR"), np.nan, blur * (1 + z)),
@@ -148,7 +148,7 @@ def make_run(folder: Path) -> SmallRun:
         "whan_class": np.full(ROWS, "NONE", dtype=object),
         "worst_band": np.full(ROWS, "NONE", dtype=object),
         "n_bands": np.where(empty, 0, 60).astype(np.int16),
-        "flags": flags,
+        "ojala_flags": flags,
     }
     measured = keys | {
         "morph_type": np.full(ROWS, "NONE", dtype=object),
@@ -205,7 +205,7 @@ def _table(columns: dict[str, np.ndarray], members: np.ndarray, contract: Contra
 
 
 def _receipt(partition: Partition, written: LeafRecord, table: pa.Table, seen: np.ndarray, i: int) -> Receipt:
-    words, flags = np.array(table["class"].to_pylist()), table["flags"].to_numpy()
+    words, flags = np.array(table["ojala_class"].to_pylist()), table["ojala_flags"].to_numpy()
     z = table["z"].to_numpy()
     expected = {n: float(np.nansum(table[f"p_{n.lower()}"].to_numpy(zero_copy_only=False))) for n in CLASSES}
     seconds = {"read": 0.05 + 0.01 * i, "predict": 0.002 * written.rows + 0.1, "derive": 0.03, "write": 0.09}

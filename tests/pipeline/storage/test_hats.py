@@ -42,7 +42,7 @@ def test_lsdb_joins_the_products_to_the_photometry_object_by_object(finished):
     frame = catalog.load_extension("ojala").compute(progress_bar=False)
     assert len(frame) == 300
     assert frame["object_id"].is_unique
-    assert {"flux_isdss", "z_gal", "class", "flags_ojala"} <= set(frame.columns)
+    assert {"flux_isdss", "z_gal", "ojala_class", "ojala_flags", "flags"} <= set(frame.columns)
     assert (frame["tile_id"] * 2**32 + frame["number"] == frame["object_id"]).all()
     assert (frame["tile_id_ojala"] == frame["tile_id"]).all()
 
@@ -58,7 +58,9 @@ def test_lsdb_searches_a_cone(finished):
 
 
 def test_duckdb_queries_all_leaves(finished):
-    query = f"SELECT class, count(*), avg(z) FROM '{dataset(finished)}/**/*.parquet' GROUP BY class"
+    query = (
+        f"SELECT ojala_class, count(*), avg(z) FROM '{dataset(finished)}/**/*.parquet' GROUP BY ojala_class"
+    )
     assert duckdb.connect().execute(query).fetchall() == [("GALAXY", 300, 0.5)]
 
 
@@ -87,7 +89,7 @@ def test_astropy_reads_a_leaf_with_units_and_descriptions(finished):
     assert table["z"].description.startswith("redshift of the most probable class")
     assert table["z"].meta["ucd"] == "src.redshift.phot"
     assert len(table) == pq.ParquetFile(leaf(finished)).metadata.num_rows
-    assert set(table["class"]) == {"GALAXY"}
+    assert set(table["ojala_class"]) == {"GALAXY"}
 
 
 def test_astropy_reads_vectors_with_their_shape(finished):

@@ -26,9 +26,10 @@ def test_a_leaf_carries_its_rows_its_header_and_its_provenance(tmp_path):
     record = write_leaf(UPath(tmp_path / "a" / "leaf.parquet"), TABLE, CONTRACT, {"ojala.run_id": "r1"})
     file = pq.ParquetFile(record.path)
     assert file.read().equals(TABLE)
-    assert b"ARROW:schema" not in file.metadata.metadata
-    assert file.schema_arrow.metadata[b"ojala.run_id"] == b"r1"
-    assert CONTENT_KEY.encode() in file.schema_arrow.metadata
+    assert file.schema_arrow.metadata[b"ojala.run_id"] == file.metadata.metadata[b"ojala.run_id"] == b"r1"
+    assert CONTENT_KEY.encode() in file.metadata.metadata
+    assert CONTENT_KEY.encode() not in file.schema_arrow.metadata, "it would be in the footer twice"
+    assert file.schema_arrow.field("x").metadata[b"unit"] == b"uJy"
     assert record.rows == 3
     assert record.bytes == os.path.getsize(record.path)
     assert record.sha256 == hashlib.sha256(UPath(record.path).read_bytes()).hexdigest()

@@ -71,10 +71,10 @@ def test_every_spectrum_has_a_row_with_what_could_be_seen_of_it(finished, survey
     assert not AVIS.violations(made)
     with_image = np.array([bands != "NONE" for bands in cutouts["bands"].to_pylist()])
     assert with_image.sum() == 3
-    flags = made["flags"].to_numpy()
+    flags = made["avis_flags"].to_numpy()
     np.testing.assert_array_equal((flags & AvisFlag.NO_IMAGE) == 0, with_image)
-    np.testing.assert_array_equal(np.isfinite(vectors(made, "embedding_image")).all(axis=1), with_image)
-    joint, of_spectrum = vectors(made, "embedding"), vectors(made, "embedding_spectrum")
+    np.testing.assert_array_equal(np.isfinite(vectors(made, "avis_embedding_image")).all(axis=1), with_image)
+    joint, of_spectrum = vectors(made, "avis_embedding"), vectors(made, "avis_embedding_spectrum")
     np.testing.assert_allclose(np.linalg.norm(joint, axis=1), 1.0, atol=1e-5)
     np.testing.assert_array_equal(joint[~with_image], of_spectrum[~with_image])
     assert not (flags & (AvisFlag.NO_CUTOUT | AvisFlag.NOT_EMBEDDED)).any()
@@ -82,18 +82,19 @@ def test_every_spectrum_has_a_row_with_what_could_be_seen_of_it(finished, survey
 
 def test_places_are_those_of_the_atlas(finished):
     made = table_of(finished.run / "avis")
-    both = np.isfinite(vectors(made, "embedding_image")).all(axis=1)
-    places = read_atlas(Path(finished.config.atlas)).place(vectors(made, "embedding")[both])
+    both = np.isfinite(vectors(made, "avis_embedding_image")).all(axis=1)
+    places = read_atlas(Path(finished.config.atlas)).place(vectors(made, "avis_embedding")[both])
     for name, expected in places.items():
         # Of another batch than in the run: equal within rounding.
-        np.testing.assert_allclose(made[name].to_numpy()[both], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+        found = made[AVIS.name_of(name)].to_numpy()[both]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(np.isfinite(made["map3_z"].to_numpy()), both)
 
 
 def test_an_atlas_of_pairs_does_not_place_what_has_no_image(finished):
     made = table_of(finished.run / "avis")
-    alone = (made["flags"].to_numpy() & AvisFlag.NO_IMAGE) != 0
-    np.testing.assert_array_equal((made["flags"].to_numpy() & AvisFlag.NOT_PLACED) != 0, alone)
+    alone = (made["avis_flags"].to_numpy() & AvisFlag.NO_IMAGE) != 0
+    np.testing.assert_array_equal((made["avis_flags"].to_numpy() & AvisFlag.NOT_PLACED) != 0, alone)
     assert (made["cluster"].to_numpy()[alone] == -1).all()
     assert np.isnan(made["z_nn"].to_numpy()[alone]).all()
 
@@ -117,7 +118,7 @@ def test_a_release_is_verified_and_opened_with_its_spectra(finished):
     assert list(verify(finished.out)) == []
     found = lsdb.open_catalog(str(finished.out)).load_extension("avis").compute()
     assert len(found) == 5
-    assert {"flux", "embedding", "z_nn"} <= set(found.columns)
+    assert {"flux", "avis_embedding", "z_nn"} <= set(found.columns)
 
 
 def test_another_cutout_makes_only_its_partition_stale(finished, survey, tmp_path):
@@ -186,10 +187,10 @@ def test_spectra_alone_are_embedded_and_say_so(survey, tmp_path, monkeypatch):
     without_report(monkeypatch)
     alone = carry_through(survey.config(tmp_path / "out", cutouts=None))
     made = table_of(alone.run / "avis")
-    flags = made["flags"].to_numpy()
+    flags = made["avis_flags"].to_numpy()
     assert (flags & AvisFlag.NO_CUTOUT != 0).all()
     assert (flags & AvisFlag.NO_IMAGE != 0).all()
-    np.testing.assert_array_equal(vectors(made, "embedding"), vectors(made, "embedding_spectrum"))
+    np.testing.assert_array_equal(vectors(made, "avis_embedding"), vectors(made, "avis_embedding_spectrum"))
     assert set(made["cluster"].to_pylist()) == {-1}
     assert made["z_nn"].null_count == made["map_x"].null_count == len(made)
 
@@ -222,8 +223,9 @@ def test_rows_join_by_key_whatever_their_order(survey):
     np.testing.assert_array_equal(same.images.flux[rows], given.images.flux[rows])
     assert given.images.ivar.any()
     assert not same.images.ivar[1].any()
-    answers = {name: np.ones((5, EMBEDDING_SIZE), np.float32) for name in AVIS.names if "embed" in name}
-    flags = avis_table(joined, answers, None)["flags"].to_numpy()
+    names = [name for name in AVIS.column_names if "embed" in name]
+    answers = {name: np.ones((5, EMBEDDING_SIZE), np.float32) for name in names}
+    flags = avis_table(joined, answers, None)["avis_flags"].to_numpy()
     np.testing.assert_array_equal((flags & AvisFlag.NO_CUTOUT) != 0, np.arange(5) == 1)
 
 
@@ -242,7 +244,7 @@ def test_rows_in_doubt_are_flagged(survey):
     embedding[1] = -middle / np.linalg.norm(middle)
     embedding[2] = middle / np.linalg.norm(middle)
     answers = dict.fromkeys(("embedding", "embedding_image", "embedding_spectrum"), embedding)
-    flags = avis_table(spectra, answers, atlas)["flags"].to_numpy()
+    flags = avis_table(spectra, answers, atlas)["avis_flags"].to_numpy()
     assert not flags[0] & (AvisFlag.NOVEL | AvisFlag.Z_SCATTERED | AvisFlag.NOT_EMBEDDED)
     assert flags[1] & AvisFlag.NOVEL
     assert flags[2] & AvisFlag.Z_SCATTERED

@@ -93,7 +93,7 @@ def test_a_run_writes_the_published_columns_of_every_row(finished, photometry, w
 
 
 def test_flags_tell_the_rows_that_should_not_be_trusted(finished):
-    flags = rows_of(finished.run / "ojala_published")["flags"].to_numpy()
+    flags = rows_of(finished.run / "ojala_published")["published_flags"].to_numpy()
     names = [{flag.name for flag in PublishedFlag if mask & flag} for mask in flags]
     assert {"NO_BANDS", "NO_REFERENCE_BAND"} <= names[20]
     assert "BAND_REJECTED" in names[21]
@@ -213,4 +213,4 @@ def test_tables_in_memory_are_predicted_also_those_of_the_older_contract(photome
     made, stored = predictor.predict(source), rows_of(finished.run / "ojala_published")
     np.testing.assert_allclose(made["Z_GAL"].to_numpy(), stored["Z_GAL"].to_numpy(), rtol=1e-3, atol=1e-4)
     older = predictor.predict(source.drop_columns(["flux_isdss_auto", "flux_isdss_auto_err"]))
-    assert (older["flags"].to_numpy() & PublishedFlag.NO_KRON_FLUX).all()
+    assert (older["published_flags"].to_numpy() & PublishedFlag.NO_KRON_FLUX).all()

@@ -47,7 +47,7 @@ def answers(table, **changed):
 
 
 def flagged(table, flag):
-    return [bool(mask & flag) for mask in table["flags"].to_pylist()]
+    return [bool(mask & flag) for mask in table["ojala_flags"].to_pylist()]
 
 
 def good():
@@ -58,7 +58,7 @@ def test_good_rows_have_no_flag_and_keep_key_and_place():
     table = contract_table(*good())
     result = answers(table)
     assert OJALA.violations(result) == []
-    assert result["flags"].to_pylist() == [0] * N
+    assert result["ojala_flags"].to_pylist() == [0] * N
     assert result["n_bands"].to_pylist() == [63] * N
     for name in ("_healpix_29", "object_id", "tile_id", "number", "ra", "dec"):
         assert result[name].equals(table[name])
@@ -95,8 +95,8 @@ def test_a_row_without_any_band_is_written_with_nulls_and_its_flag():
     assert flagged(result, Flag.NO_BANDS) == [row == 5 for row in range(N)]
     row = result.slice(5, 1).to_pylist()[0]
     predicted = set(OJALA.names) - {"_healpix_29", "object_id", "tile_id", "number", "ra", "dec"}
-    texts = {"class", "bpt_class", "whan_class", "worst_band"}
-    assert all(row[name] is None for name in predicted - texts - {"n_bands", "flags"})
+    texts = {"ojala_class", "bpt_class", "whan_class", "worst_band"}
+    assert all(row[name] is None for name in predicted - texts - {"n_bands", "ojala_flags"})
     assert {row[name] for name in texts} == {"NONE"}
     assert row["n_bands"] == 0
 
@@ -144,7 +144,7 @@ def test_quantities_of_a_class_are_given_where_the_class_is_possible():
     assert None not in galaxy["log_mass"].to_pylist()
     assert set(galaxy["teff"].to_pylist()) == {None}
     star = answers(contract_table(*good()), class_code=1, p_star=0.995, p_galaxy=0.005)
-    assert set(star["class"].to_pylist()) == {"STAR"}
+    assert set(star["ojala_class"].to_pylist()) == {"STAR"}
     for name in ("z", "z_q50", "z_odds", "log_mass", "f_halpha", "log_l_halpha_corr"):
         assert set(star[name].to_pylist()) == {None}, name
     assert set(star["whan_class"].to_pylist()) == {"NONE"}
@@ -170,7 +170,7 @@ def test_a_model_that_answers_nonsense_leaves_a_flag_and_no_numbers():
     result = answers(contract_table(*good()), p_galaxy=np.nan)
     assert OJALA.violations(result) == []
     assert flagged(result, Flag.NOT_PREDICTED) == [True] * N
-    assert set(result["class"].to_pylist()) == {"NONE"}
+    assert set(result["ojala_class"].to_pylist()) == {"NONE"}
     assert set(result["z_gal"].to_pylist()) == {None}
 
 

@@ -16,6 +16,7 @@ from astropy.visualization import make_lupton_rgb
 from PIL import Image
 from upath import UPath
 
+from ojala.catalogs_schema.avis import AVIS
 from ojala.flows.mocks.pairs import PairSky
 from ojala.models.avis.atlas import write_atlas
 from ojala.models.checkpoint import file_sha256
@@ -90,7 +91,7 @@ def test_every_object_has_the_values_of_its_rows(data, catalogues):
         assert objects["cluster"][i] == (None if row["cluster"] < 0 else str(row["cluster"]))
         assert objects["image"][i] == (cutout["bands"] != "NONE")
         for column in ("map_x", "map_y", "map3_x", "map3_y", "map3_z", "z_nn", "novelty"):
-            assert objects[column][i] == pytest.approx(row[column], abs=1e-3)
+            assert objects[column][i] == pytest.approx(row[AVIS.name_of(column)], abs=1e-3)
 
 
 def test_spectra_are_means_in_bins(data, catalogues):
