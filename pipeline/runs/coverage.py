@@ -8,17 +8,14 @@ import numpy as np
 from upath import UPath
 
 from ojala.pipeline.runs.record import read_record
-from ojala.pipeline.storage.hats import SKYMAP_ORDER, read_counts, read_leaves
 from ojala.pipeline.storage.healpix import Partition
-
-_PIXEL_AREA = Partition(SKYMAP_ORDER, 0).area
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
     """Rows and sky of a published release that a catalogue does not have.
 
-    Rows are counted in pixels of `SKYMAP_ORDER`: rows gained in one do not make up for rows lost in another.
+    Rows are counted in pixels of 14 arcmin: rows gained in one do not make up for rows lost in another.
 
     Attributes
     ----------
@@ -32,6 +29,8 @@ class Loss:
         Area of the pixels that have lost all their rows [deg2].
     partitions_before, partitions : int
         Partitions of the release, and those of them that have lost all their rows.
+    withdrawn : int
+        Rows of tiles that were withdrawn on purpose since.
     """
 
     release: str
@@ -41,11 +40,12 @@ class Loss:
     area: float
     partitions_before: int
     partitions: int
+    withdrawn: int = 0
 
     @property
     def share(self) -> float:
-        """Lost rows as a share of the release's."""
-        return self.rows / max(self.rows_before, 1)
+        """Rows that are lost and were not withdrawn, as a share of the release's."""
+        return max(self.rows - self.withdrawn, 0) / max(self.rows_before, 1)
 
     @property
     def text(self) -> str:
@@ -56,6 +56,7 @@ class Loss:
             f"{self.rows:,} of {self.rows_before:,} rows of release {self.release} (made from {self.source}) "
             f"are lost, {self.area:,.2f} deg2 of its sky and {self.partitions:,} of its "
             f"{self.partitions_before:,} partitions have none left"
+            + (f"; {self.withdrawn:,} rows were withdrawn on purpose" if self.withdrawn else "")
         )
 
     def numbers(self) -> dict[str, float]:
@@ -63,6 +64,7 @@ class Loss:
         return {
             "rows_before": float(self.rows_before),
             "rows_lost": float(self.rows),
+            "rows_withdrawn": float(self.withdrawn),
             "area_lost": self.area,
             "partitions_before": float(self.partitions_before),
             "partitions_lost": float(self.partitions),
@@ -86,6 +88,10 @@ def find_loss(release: UPath, catalogue: UPath) -> Loss:
     OSError, ValueError
         If their maps of row counts cannot be read.
     """
+    # Late: every command imports the gates for their limits, and hats takes a second.
+    from ojala.pipeline.ingest.lineage import withdrawn_rows
+    from ojala.pipeline.storage.hats import SKYMAP_ORDER, read_counts, read_leaves
+
     record = read_record(release)
     before, now = read_counts(release / record.main), read_counts(catalogue)
     emptied = (before > 0) & (now == 0)
@@ -96,15 +102,16 @@ def find_loss(release: UPath, catalogue: UPath) -> Loss:
         source=record.source,
         rows_before=int(before.sum()),
         rows=int((before - now).clip(0).sum()),
-        area=float(emptied.sum() * _PIXEL_AREA),
+        area=float(emptied.sum() * Partition(SKYMAP_ORDER, 0).area),
         partitions_before=len(partitions),
-        partitions=sum(not _cells(partition, kept).any() for partition in partitions),
+        partitions=sum(not _cells(partition, kept, SKYMAP_ORDER).any() for partition in partitions),
+        withdrawn=withdrawn_rows(catalogue, UPath(record.source)),
     )
 
 
-def _cells(partition: Partition, pixels: np.ndarray) -> np.ndarray:
-    """Pixels of `SKYMAP_ORDER` that a partition covers, or the one that holds it."""
-    shift = 2 * (SKYMAP_ORDER - partition.order)
+def _cells(partition: Partition, pixels: np.ndarray, order: int) -> np.ndarray:
+    """Those of all pixels of an order that a partition covers, or the one that holds it."""
+    shift = 2 * (order - partition.order)
     if shift < 0:
         return pixels[partition.pixel >> -shift :][:1]
     return pixels[partition.pixel << shift : (partition.pixel + 1) << shift]
