@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from upath import UPath
 
-from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.errors import ExitCode, InputError
 from ojala.flows.cli.errors import Commands
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 from ojala.pipeline.ingest.formats import FORMAT_NAMES
 
+if TYPE_CHECKING:
+    from ojala.pipeline.ingest.reader import Input
+
 app = Commands()
+
+
+class UsageError(InputError):
+    """Options that do not go together."""
+
+    exit_code = ExitCode.USAGE
 
 
 @app.command()
@@ -120,12 +129,37 @@ class Units(StrEnum):
     FLAMBDA = "flambda"
 
 
+def _tiles(text: str) -> tuple[int, ...]:
+    """Numbers of tiles from a text like ``9611,9612``."""
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise InputError(f"--withdraw {text}: expected numbers of tiles, such as 9611,9612") from None
+
+
 @app.command()
 def ingest(
-    files: Annotated[list[str], typer.Argument(help=f"{FORMAT_NAMES} files.")],
-    out: Annotated[str, typer.Option(help="Folder of the photometry catalogue; must be new or empty.")],
-    tile_rows: Annotated[int, typer.Option(help="Most rows of a partition.", min=1)] = 100_000,
-    aperture: Annotated[str, typer.Option(help="The archive's aperture to read.")] = "APER_COR_3_0",
+    files: Annotated[list[str] | None, typer.Argument(help=f"{FORMAT_NAMES} files.")] = None,
+    out: Annotated[
+        str, typer.Option(help="Folder of a new photometry catalogue; must be new or empty.")
+    ] = "",
+    to: Annotated[
+        str, typer.Option(help="Catalogue to update, with --add, --replace, --withdraw or --rollback.")
+    ] = "",
+    add: Annotated[bool, typer.Option("--add", help="Add the files' rows to it.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the files' rows in the place of the tiles' present ones.")
+    ] = False,
+    withdraw: Annotated[str, typer.Option(help="Tiles to take out of it.", metavar="TILE,...")] = "",
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Point it at its release before the current one.")
+    ] = False,
+    tile_rows: Annotated[
+        int | None, typer.Option(help="Most rows of a partition; default: 100,000.", min=1)
+    ] = None,
+    aperture: Annotated[
+        str | None, typer.Option(help="The archive's aperture to read; default: APER_COR_3_0.")
+    ] = None,
     units: Annotated[
         Units | None, typer.Option(help="Flux table the files come from, where they do not state it.")
     ] = None,
@@ -138,23 +172,39 @@ def ingest(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a photometry catalogue (HATS) from the survey's files.
+    """Make a photometry catalogue (HATS) from the survey's files, or add, replace and withdraw tiles.
 
     Reads tables in the columns of the contract or of the archive, with array columns over its filters, and
     converts the units that the files state. Input that cannot be understood is refused with file, row and
     column.
     """
+    if bool(out) == bool(to):
+        raise UsageError("give either --out for a new catalogue or --to for one that is updated")
+    update = add or replace or withdraw or rollback
+    if bool(to) != bool(update):
+        raise UsageError(
+            "--add, --replace, --withdraw and --rollback say what to do with the catalogue --to"
+            + ("; none of them was given" if to else ", which was not given")
+        )
+    if to and tile_rows is not None:
+        raise UsageError("--tile-rows is fixed when a catalogue is made: leave it out with --to")
+    if rollback:
+        if files or add or replace or withdraw:
+            raise UsageError("--rollback takes no files and no other change")
+        _roll_back(to, as_json)
+        return
+    options: dict[str, Any] = {
+        "aperture": aperture,
+        "units": units.value if units else None,
+        "ignore": ignore or (),
+        "columns": _pairs(column or ()),
+    }
+    if to:
+        _update(files or [], to, add, replace, _tiles(withdraw), options, as_json)
+        return
     from ojala.api import ingest as ingest_files
 
-    summary = ingest_files(
-        files,
-        out,
-        tile_rows=tile_rows,
-        aperture=aperture,
-        units=units.value if units else None,
-        ignore=ignore or (),
-        columns=_pairs(column or ()),
-    )
+    summary = ingest_files(files or [], out, tile_rows=tile_rows, **options)
     facts = {
         "out": out,
         "rows": summary.rows,
@@ -162,10 +212,62 @@ def ingest(
         "bands": list(summary.bands),
         "inputs": [asdict(one) for one in summary.inputs],
     }
-    ignored = sorted({column for one in summary.inputs for column in one.ignored})
     text = (
         f"{summary.rows:,} rows in {len(summary.partitions):,} partitions, {len(summary.bands)} bands: {out}"
     )
-    if ignored:
-        text += f"\ncolumns that were not read: {', '.join(ignored)}"
-    echo(text, facts, as_json)
+    echo(text + _ignored(summary.inputs), facts, as_json)
+
+
+def _ignored(inputs: Sequence[Input]) -> str:
+    """A line with the columns that were not read, where there are any."""
+    names = sorted({column for one in inputs for column in one.ignored})
+    return f"\ncolumns that were not read: {', '.join(names)}" if names else ""
+
+
+def _update(
+    files: Sequence[str],
+    to: str,
+    add: bool,
+    replace: bool,
+    withdraw: Sequence[int],
+    options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    from ojala.pipeline.ingest.update import update_photometry
+
+    summary = update_photometry(
+        UPath(to), [UPath(file) for file in files], add=add, replace=replace, withdraw=withdraw, **options
+    )
+    facts = {
+        "to": to,
+        "release": str(summary.release),
+        "before": None if summary.before is None else str(summary.before),
+        "rows": summary.rows,
+        "partitions": len(summary.partitions),
+        "partitions_written": [partition.name for partition in summary.written],
+        "added": summary.added,
+        "replaced": summary.replaced,
+        "withdrawn": summary.withdrawn,
+        "inputs": [asdict(one) for one in summary.inputs],
+    }
+    changes = [
+        f"{sum(tiles.values()):,} rows of {len(tiles):,} tiles {verb}"
+        for verb, tiles in (
+            ("added", summary.added),
+            ("taken out for their successors", summary.replaced),
+            ("withdrawn", summary.withdrawn),
+        )
+        if tiles
+    ]
+    text = (
+        f"{', '.join(changes)}; {summary.rows:,} rows in {len(summary.partitions):,} partitions, "
+        f"{len(summary.written):,} of them written, the others linked\nrelease: {summary.release}"
+    )
+    echo(text + _ignored(summary.inputs), facts, as_json)
+
+
+def _roll_back(to: str, as_json: bool) -> None:
+    from ojala.pipeline.ingest.update import roll_back
+
+    release = roll_back(UPath(to))
+    echo(f"{to} is {release} again", {"to": to, "release": str(release)}, as_json)

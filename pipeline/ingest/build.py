@@ -20,7 +20,7 @@ from ojala.catalogs_schema.contract import Contract
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import SOURCE, SortedRuns
 from ojala.pipeline.storage.files import is_local, write_whole
-from ojala.pipeline.storage.hats import finalise_catalogue
+from ojala.pipeline.storage.hats import RELEASES, finalise_catalogue
 from ojala.pipeline.storage.healpix import Partition
 from ojala.pipeline.storage.lock import LOCKS, hold
 from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
@@ -65,16 +65,18 @@ class CatalogueBuilder:
         """Rows of each leaf."""
         return {partition: leaf.rows for partition, leaf in self.leaves.items()}
 
-    def write_leaf(self, partition: Partition, table: pa.Table, sources: Sequence[dict[str, object]]) -> None:
-        """Write the leaf of a partition, with its input files in the footer."""
-        metadata = {SOURCES_KEY: json.dumps(sources)}
+    def write_leaf(
+        self, partition: Partition, table: pa.Table, sources: Sequence[dict[str, object]] | None = None
+    ) -> None:
+        """Write the leaf of a partition, with its input files, where they are given, in the footer."""
+        metadata = {} if sources is None else {SOURCES_KEY: json.dumps(sources)}
         self.leaves[partition] = write_leaf(self.root / partition.leaf, table, self.contract, metadata)
 
     def write_sorted(
         self,
         runs: SortedRuns,
         tile_rows: int,
-        names: Sequence[str],
+        names: Sequence[str] | None,
         complete: Callable[[pa.Table], pa.Table] = lambda table: table,
     ) -> None:
         """Write all leaves from sorted runs.
@@ -85,8 +87,9 @@ class CatalogueBuilder:
             All rows.
         tile_rows : int
             Most rows of a leaf.
-        names : sequence of str
-            Names of the input files, by the numbers under which their rows were added.
+        names : sequence of str or None
+            Names of the input files, by the numbers under which their rows were added; None for leaves that
+            depend on their rows alone.
         complete : callable, optional
             Adds columns to the rows of a partition that are known only when all rows are read.
 
@@ -101,6 +104,9 @@ class CatalogueBuilder:
             raise IngestError(str(error)) from error
         for partition in partitions:
             table = runs.read(partition)
+            if names is None:
+                self.write_leaf(partition, complete(table.drop_columns([SOURCE])))
+                continue
             numbers, counts = np.unique(table[SOURCE].to_numpy(), return_counts=True)
             sources = sorted((names[n], int(count)) for n, count in zip(numbers, counts, strict=True))
             listing: list[dict[str, object]] = [{"name": name, "rows": rows} for name, rows in sources]
@@ -130,7 +136,7 @@ class CatalogueBuilder:
 
 
 @contextmanager
-def build_catalogue(out: UPath, contract: Contract) -> Iterator[CatalogueBuilder]:
+def build_catalogue(out: UPath, contract: Contract, name: str = "") -> Iterator[CatalogueBuilder]:
     """Build a catalogue inside the block; it appears at `out` at the end, or nothing does.
 
     On a local file system the catalogue is built in a scratch folder beside `out` and renamed. On an object
@@ -143,6 +149,8 @@ def build_catalogue(out: UPath, contract: Contract) -> Iterator[CatalogueBuilder
         Folder of the catalogue; see `check_request`.
     contract : Contract
         Contract of its leaves.
+    name : str, optional
+        Name of the catalogue; default: that of its folder.
 
     Raises
     ------
@@ -153,7 +161,7 @@ def build_catalogue(out: UPath, contract: Contract) -> Iterator[CatalogueBuilder
     """
     try:
         with _scratch_folders(out.absolute()) if is_local(out) else _in_place(out) as (root, scratch):
-            yield CatalogueBuilder(root, scratch, out.name, contract)
+            yield CatalogueBuilder(root, scratch, name or out.name, contract)
     except OSError as error:
         raise IngestError(f"{out} cannot be written: {error}") from error
 
@@ -166,18 +174,29 @@ def check_request(files: Sequence[UPath], out: UPath, tile_rows: int = 1) -> Non
     IngestError
         If no file is named or one twice, `tile_rows` is less than 1, or `out` is not new or empty.
     """
-    if not files:
-        raise IngestError("no files were named")
+    check_files(files)
     if tile_rows < 1:
         raise IngestError(f"a leaf cannot have {tile_rows} rows at most: ask for 1 or more")
-    paths = [str(file.absolute()) for file in files]
-    twice = next((path for path in paths if paths.count(path) > 1), None)
-    if twice is not None:
-        raise IngestError(f"{twice} is named twice")
     if out.is_file():
         raise IngestError(f"{out} is a file; name a folder for the catalogue")
     if out.is_dir() and any(entry.name != LOCKS for entry in out.iterdir()) and not _unfinished(out):
         raise IngestError(f"{out} is not empty; name a new folder, or remove it first")
+
+
+def check_files(files: Sequence[UPath]) -> None:
+    """Check that files are named, and none twice.
+
+    Raises
+    ------
+    IngestError
+        If none is, or one is named twice.
+    """
+    if not files:
+        raise IngestError("no files were named")
+    paths = [str(file.absolute()) for file in files]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise IngestError(f"{twice} is named twice")
 
 
 @contextmanager
@@ -198,9 +217,10 @@ def _scratch_folders(out: UPath) -> Iterator[tuple[UPath, UPath]]:
 
 
 def _remove_abandoned(out: UPath) -> None:
-    """Remove the scratch folders of killed processes that built a catalogue for `out`."""
+    """Remove the scratch folders of killed processes that built a catalogue for `out`, or any release."""
+    prefix = "." if out.parent.name == RELEASES else f".{out.name}."
     for folder in Path(out.parent.path).iterdir():
-        if not folder.name.startswith(f".{out.name}."):
+        if not folder.name.startswith(prefix):
             continue
         with suppress(FileNotFoundError, BlockingIOError), (folder / _OWNER).open("rb") as owner:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -137,6 +137,14 @@ class SortedRuns:
         both = np.concatenate([self._counts, counts])
         self._counts = np.bincount(places, weights=both, minlength=len(self._pixels)).astype(np.int64)
 
+    def index(self) -> np.ndarray:
+        """Positions of all rows, sorted, shape (rows,)."""
+        parts = [np.empty(0, dtype=np.int64)]
+        for run in self._runs:
+            with pa.memory_map(run.path.path) as mapped:
+                parts.append(pa.ipc.open_file(mapped).read_all()["_healpix_29"].to_numpy().copy())
+        return np.sort(np.concatenate(parts))
+
     def skymap(self) -> np.ndarray:
         """Rows per pixel of the order of a catalogue's map, shape (12 * 4**SKYMAP_ORDER,)."""
         pixels = self._pixels >> 2 * (COUNTED_ORDER - SKYMAP_ORDER)

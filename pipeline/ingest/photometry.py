@@ -11,64 +11,25 @@ their pages. VOTables in a binary serialisation are the exception: they are held
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
-import pyarrow as pa
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BANDS
-from ojala.catalogs_schema.photometry import KEY_SHIFT, PHOTOMETRY
+from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.pipeline.ingest.build import build_catalogue, check_request
-from ojala.pipeline.ingest.errors import IngestError, SourceError
-from ojala.pipeline.ingest.external_sort import Duplicate, DuplicateChecker, SortedRuns
-from ojala.pipeline.ingest.formats.detect import open_table
-from ojala.pipeline.ingest.formats.table import TableSource, choose_columns
-from ojala.pipeline.ingest.jpas.column_mapping import APERTURE, TableMapping, map_columns
-from ojala.pipeline.ingest.jpas.convert import convert_photometry
+from ojala.pipeline.ingest.jpas.column_mapping import APERTURE
 from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind
-from ojala.pipeline.storage.files import sha256_of
+from ojala.pipeline.ingest.lineage import PROVENANCE
+from ojala.pipeline.ingest.reader import Input, PhotometryReader
 from ojala.pipeline.storage.healpix import Partition
+
+__all__ = ["PROVENANCE", "TILE_ROWS", "IngestSummary", "Input", "ingest_photometry"]
 
 TILE_ROWS = 100_000
 """Default of the largest number of rows in a leaf."""
-
-PROVENANCE = "ingest.json"
-"""Provenance file of a photometry catalogue: input files, options and versions."""
-
-_SHOWN_DUPLICATES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """An input file.
-
-    Attributes
-    ----------
-    name : str
-        Name, without the folder.
-    sha256 : str
-        Hash of its content.
-    bytes, rows : int
-        Size.
-    form : str
-        Table format, one of `ojala.pipeline.ingest.formats.FORMATS`.
-    bands : tuple of str
-        Bands with fluxes.
-    ignored : tuple of str
-        Columns that were not read.
-    """
-
-    name: str
-    sha256: str
-    bytes: int
-    rows: int
-    form: str
-    bands: tuple[str, ...]
-    ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +66,7 @@ def ingest_photometry(
     units: FluxDensityKind | None = None,
     ignore: Collection[str] = (),
     columns: Mapping[str, str] = MappingProxyType({}),
+    name: str = "",
 ) -> IngestSummary:
     """Make a photometry catalogue from table files of the survey.
 
@@ -126,6 +88,8 @@ def ingest_photometry(
     columns : mapping of str to str
         The files' name of a column, in any case, by the name under which it is read, such as
         ``{"ra": "RA_J2000"}``.
+    name : str, optional
+        Name of the catalogue; default: that of its folder.
 
     Returns
     -------
@@ -139,10 +103,11 @@ def ingest_photometry(
         Also if the catalogue cannot be written. Nothing stays behind.
     """
     check_request(files, out, tile_rows)
-    with build_catalogue(out, PHOTOMETRY) as catalogue:
-        reader = _Reader(catalogue.scratch, aperture, units, ignore, columns)
-        inputs = reader.read_all(files)
-        catalogue.write_sorted(reader.runs, tile_rows, [one.name for one in inputs])
+    with build_catalogue(out, PHOTOMETRY, name) as catalogue:
+        reader = PhotometryReader(catalogue.scratch, aperture, units, ignore, columns)
+        inputs = reader.read_rows(files)
+        reader.check_keys(files)
+        catalogue.write_sorted(reader.runs, tile_rows, None)
         summary = IngestSummary(
             reader.runs.rows,
             catalogue.rows,
@@ -161,118 +126,3 @@ def ingest_photometry(
         }
         catalogue.finalise(PROVENANCE, provenance, reader.runs.skymap())
     return summary
-
-
-class _Reader:
-    """Reader of table files into sorted runs.
-
-    Parameters
-    ----------
-    scratch : UPath
-        Local folder for scratch files.
-    aperture, units, ignore, columns
-        As in `ingest_photometry`.
-    """
-
-    def __init__(
-        self,
-        scratch: UPath,
-        aperture: str,
-        units: FluxDensityKind | None,
-        ignore: Collection[str],
-        columns: Mapping[str, str],
-    ) -> None:
-        self.runs = SortedRuns(scratch)
-        self._keys = DuplicateChecker(scratch)
-        self._scratch = scratch
-        self._aperture = aperture
-        self._units = units
-        self._ignore = ignore
-        self._columns = columns
-        self._named = {name.strip().lower() for name in (*ignore, *columns.values())}
-        """Names of the user's options that no file has had so far."""
-
-    def read_all(self, files: Sequence[UPath]) -> list[Input]:
-        """Read all files.
-
-        Raises
-        ------
-        IngestError
-            With the first error of each faulty file, or the duplicate keys.
-        """
-        inputs: list[Input] = []
-        errors: list[str] = []
-        for number, file in enumerate(files):
-            try:
-                inputs.append(self._read(file, number))
-            except SourceError as error:
-                errors.append(error.in_file(file))
-        if self._named and not errors:
-            errors = [f"no file has a column {name}" for name in sorted(self._named)]
-        if not errors:
-            self.runs.flush()
-            errors = _duplicates(self._keys, files)
-        if errors:
-            raise IngestError("\n".join(errors))
-        return inputs
-
-    def _read(self, file: UPath, number: int) -> Input:
-        rows = 0
-        with _read_errors(), open_table(file, self._scratch) as source:
-            if self._ignore or self._columns:
-                self._named -= source.columns.keys()
-                source = choose_columns(source, self._ignore, self._columns)
-            mapping = map_columns(source, self._aperture, self._units)
-            for table in _convert_batches(source, mapping):
-                try:
-                    self._keys.add(table["object_id"].to_numpy(), number, rows + 1)
-                    self.runs.add(table, number)
-                except OSError as error:
-                    raise IngestError(f"rows cannot be sorted in {self._scratch.parent}: {error}") from error
-                rows += table.num_rows
-        if not rows:
-            raise SourceError("has no rows")
-        with _read_errors():
-            sha256, size = sha256_of(file), file.stat().st_size
-        return Input(file.name, sha256, size, rows, source.form, mapping.bands, mapping.ignored)
-
-
-def _convert_batches(source: TableSource, mapping: TableMapping) -> Iterator[pa.Table]:
-    rows = 0
-    with _read_errors():
-        for batch in source.batches(mapping.read):
-            try:
-                table = convert_photometry(batch, mapping, source.columns)
-            except SourceError as error:
-                raise error.after(rows) from None
-            rows += batch.num_rows
-            yield table
-
-
-@contextmanager
-def _read_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SourceError(f"cannot be read: {error}") from error
-
-
-def _duplicates(keys: DuplicateChecker, files: Sequence[UPath]) -> list[str]:
-    count = 0
-
-    def counted() -> Iterator[Duplicate]:
-        nonlocal count
-        for duplicate in keys.duplicates():
-            count += 1
-            yield duplicate
-
-    first = heapq.nsmallest(_SHOWN_DUPLICATES, counted(), key=lambda d: (d.second, d.object_id))
-    lines = [
-        f"{files[d.second[0]]}, row {d.second[1]}, columns tile_id and number: the key "
-        f"({d.object_id >> KEY_SHIFT}, {d.object_id % 2**KEY_SHIFT}) has come before, in "
-        f"{files[d.first[0]]}, row {d.first[1]}"
-        for d in first
-    ]
-    if count > len(lines):
-        lines.append(f"and {count - len(lines):,} more rows with a key that has come before")
-    return lines

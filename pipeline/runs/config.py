@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.catalogs_schema.urls import without_credentials
@@ -244,6 +245,12 @@ class RunConfig(BaseModel):
         """The same with absolute paths, which hold in whatever folder a later command is given."""
         changed = {name: _absolute(getattr(self, name)) for name in _PATHS}
         return self.model_copy(update=changed | {"heads": tuple(map(_absolute, self.heads))})
+
+    def pinned(self) -> RunConfig:
+        """The same with the current release of an input that grows, which a run keeps to until its end."""
+        from ojala.pipeline.storage.hats import current_release  # a second, which `--help` does not need
+
+        return self.model_copy(update={self.adapter.reads.name: str(current_release(UPath(self.source)))})
 
     def to_record(self) -> dict[str, str | int | float | bool | None]:
         """All settings by name, nested ones as ``gates.few_rows`` and ``heads.0``: the form in records."""

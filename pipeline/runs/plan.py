@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from upath import UPath
@@ -15,6 +15,7 @@ from upath import UPath
 from ojala.catalogs_schema.receipt import Fingerprint
 from ojala.pipeline.inference.adapters.base import ModelError
 from ojala.pipeline.inference.model_spec import ModelSpec, require_device
+from ojala.pipeline.runs.coverage import find_loss
 from ojala.pipeline.runs.gates import read_gates
 from ojala.pipeline.runs.receipts import PartitionStatus, load_partition_status
 from ojala.pipeline.runs.record import (
@@ -27,7 +28,7 @@ from ojala.pipeline.runs.record import (
     run_folder,
 )
 from ojala.pipeline.runs.region import Region
-from ojala.pipeline.runs.releases import ReleaseError, published_run, was_published
+from ojala.pipeline.runs.releases import ReleaseError, pointers, published_run, was_published
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import FileStat, list_files
 from ojala.pipeline.storage.hats import CatalogueError, check_foreign, read_leaves, read_names
@@ -205,9 +206,30 @@ def make_plan(resolved: ResolvedRun, region: Region | None = None, *, check: boo
     """
     inputs = read_inputs(resolved)
     wanted = {p: (rows, resolved.fingerprint(sha256)) for p, (rows, sha256) in inputs.items()}
-    if region is None:
-        return _plan_all(resolved, wanted, check)
-    return _plan_region(resolved, wanted, region, check)
+    plan = (
+        _plan_all(resolved, wanted, check)
+        if region is None
+        else _plan_region(resolved, wanted, region, check)
+    )
+    return replace(plan, remarks=(*plan.remarks, *_losses(resolved)))
+
+
+def _losses(resolved: ResolvedRun) -> list[str]:
+    """A remark where the input has lost rows of the published release, so that a gate will refuse the run."""
+    published = pointers(resolved.out).get(resolved.products[0])
+    if published is None:
+        return []
+    try:
+        loss = find_loss(resolved.folder(published), resolved.source)
+    except (OSError, ValueError):
+        return []  # damage of the release is no matter of the plan; the gate says so
+    if loss.share <= resolved.config.gates.of("coverage")[1]:
+        return []
+    return [
+        f"the run will not be published, the gate coverage refuses it: {loss.text}. {resolved.source} has to "
+        f"hold the whole survey; new rows are added to a catalogue with `ojala ingest --add FILE... --to "
+        f"{loss.source}`"
+    ]
 
 
 def read_inputs(resolved: ResolvedRun) -> dict[Partition, tuple[int, str]]:

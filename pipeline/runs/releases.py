@@ -35,7 +35,7 @@ from ojala.pipeline.runs.record import (
     run_folder,
 )
 from ojala.pipeline.storage.files import is_local, utc_now, write_whole
-from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, read_leaves, write_collection
+from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, read_leaves, survey_of, write_collection
 from ojala.pipeline.storage.lock import POINTER, hold, living_holder
 
 HISTORY = "publications.jsonl"
@@ -336,7 +336,7 @@ def _check_same_input(out: UPath, source: UPath, keep: Mapping[str, str]) -> Non
     """Refuse a collection of products that were made from different catalogues."""
     for product in keep:
         other = read_record(run_folder(out, pointers(out)[product])).source
-        if UPath(other).absolute() != source.absolute():
+        if survey_of(UPath(other).absolute()) != survey_of(source.absolute()):
             raise ReleaseError(
                 f"{out} publishes {product}, made from {other}; a run over {source} belongs into a "
                 "collection of its own"

@@ -117,7 +117,7 @@ def resolve_run(config: RunConfig) -> ResolvedRun:
     OjalaError
         If a file is missing, not of its kind or not the one wanted.
     """
-    config = config.absolute()
+    config = config.absolute().pinned()
     files = [Path(path) for path in (config.weights, config.atlas, *config.heads) if path]
     beside = Path(config.weights).parent
     kinds = ("*.safetensors", "*.json") if config.weights else ()

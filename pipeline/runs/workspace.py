@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from upath import UPath
@@ -14,12 +11,9 @@ from upath import UPath
 from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.runs.plan import Plan
 from ojala.pipeline.runs.record import RECORD
-from ojala.pipeline.storage.files import READERS, is_local, list_files, write_whole
+from ojala.pipeline.storage.files import is_local, link_files, list_files
 from ojala.pipeline.storage.healpix import Partition
 from ojala.pipeline.storage.progress import RUN_LOG
-
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
-"""Errors of file systems that cannot link these two names."""
 
 
 def prune(plan: Plan) -> None:
@@ -56,20 +50,7 @@ def link_from(base: UPath, run: UPath, partitions: Iterable[Partition], products
     stays when the other run is removed. Where that is impossible, and on an object store, they are copied. A
     receipt comes after its leaves, so that the leaves of any receipt are there.
     """
-    chosen = list(partitions)
-    if is_local(run):
-        for partition in chosen:
-            for name in _names(partition, products):
-                _link_file(Path(base.path, name), Path(run.path, name))
-        return
-
-    def copy(partition: Partition) -> None:
-        for name in _names(partition, products):
-            run.fs.cp_file((base / name).path, (run / name).path)
-
-    with ThreadPoolExecutor(READERS) as pool:
-        for _ in pool.map(copy, chosen):
-            pass
+    link_files(base, run, (_names(partition, products) for partition in partitions))
 
 
 def _names(partition: Partition, products: tuple[str, ...]) -> list[str]:
@@ -78,15 +59,3 @@ def _names(partition: Partition, products: tuple[str, ...]) -> list[str]:
 
 def _receipt_name(partition: Partition) -> str:
     return receipt_path(UPath("run"), partition).relative_to("run").as_posix()
-
-
-def _link_file(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError as problem:
-        if problem.errno not in _NO_LINKS:
-            raise
-        write_whole(UPath(target), source.read_bytes())
-        shutil.copystat(source, target)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -184,6 +186,49 @@ def hash_files(run: UPath, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         return
     with ThreadPoolExecutor(READERS) as pool:
         yield from zip(names, pool.map(lambda name: sha256_of(run / name), names), strict=True)
+
+
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+"""Errors of file systems that cannot link these two names."""
+
+
+def link_files(source: UPath, target: UPath, groups: Iterable[Sequence[str]]) -> None:
+    """Link files of a folder into another one, under the same paths.
+
+    On a local file system they are hard links: the same file under a second name, which costs nothing and
+    stays when the other one is removed. Where that is impossible, and on an object store, they are copied.
+
+    Parameters
+    ----------
+    source, target : UPath
+        The folders, on the same store.
+    groups : iterable of sequences of str
+        Paths in the folder; those of a group in their order, groups side by side.
+    """
+    if is_local(target):
+        for name in itertools.chain.from_iterable(groups):
+            _link_file(Path(source.path, name), Path(target.path, name))
+        return
+
+    def copy(names: Sequence[str]) -> None:
+        for name in names:
+            target.fs.cp_file((source / name).path, (target / name).path)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for _ in pool.map(copy, groups):
+            pass
+
+
+def _link_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as problem:
+        if problem.errno not in _NO_LINKS:
+            raise
+        write_whole(UPath(target), source.read_bytes())
+        shutil.copystat(source, target)
 
 
 def utc_now() -> str:

@@ -40,6 +40,9 @@ LEAVES = "leaves.csv"
 COLLECTION = "collection.properties"
 """The one pointer of a collection: its photometry, and the file of each published product."""
 
+RELEASES = "releases"
+"""Folder of the releases of an input catalogue that grows."""
+
 _PROPERTIES = ("hats.properties", "properties")
 """Names of the file that makes a catalogue, the second of older writers."""
 
@@ -143,6 +146,21 @@ def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
         except ValueError as problem:
             raise CatalogueError(f"{listing}: {line!r} is no leaf: {problem}") from problem
     return leaves
+
+
+def current_release(root: UPath) -> UPath:
+    """The catalogue that a folder stands for: its current release where it holds `RELEASES`, else itself."""
+    if not (root / COLLECTION).exists():
+        return root
+    reference = str(CollectionProperties.read_from_file(root / COLLECTION).hats_primary_table_url)
+    release = UPath(reference) if "://" in reference else root / reference
+    return release if release.parent == root / RELEASES else root
+
+
+def survey_of(catalogue: UPath) -> UPath:
+    """The folder of which a catalogue is a release; a catalogue of its own is its own folder."""
+    holds = catalogue.parent.name == RELEASES and (catalogue.parent.parent / COLLECTION).exists()
+    return catalogue.parent.parent if holds else catalogue
 
 
 def _primary(collection: UPath) -> str:

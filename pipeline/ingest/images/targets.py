@@ -19,7 +19,7 @@ from ojala.pipeline.ingest.formats.detect import open_table
 from ojala.pipeline.ingest.formats.table import scale_to
 from ojala.pipeline.ingest.jpas import parsing
 from ojala.pipeline.ingest.surveys.spectrum import name_key
-from ojala.pipeline.storage.hats import catalogue_name, read_leaves
+from ojala.pipeline.storage.hats import catalogue_name, current_release, read_leaves
 from ojala.pipeline.storage.healpix import (
     INDEX_ORDER,
     Partition,
@@ -116,6 +116,7 @@ def read_objects(source: UPath, scratch: UPath) -> CutoutObjects:
         is too large.
     """
     if source.is_dir():
+        source = current_release(source)
         rows = {partition: leaf.rows for partition, leaf in read_leaves(source).items()}
         largest = max(rows, key=lambda p: rows[p], default=None)
         if largest is not None and rows[largest] > LEAF_ROWS:

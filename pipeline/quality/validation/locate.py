@@ -15,7 +15,7 @@ from ojala.pipeline.quality.validation.result import Expected
 from ojala.pipeline.quality.validation.truth import MAGNITUDE, Matched, Truth, match_truth
 from ojala.pipeline.runs.record import RECORD, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
-from ojala.pipeline.storage.hats import COLLECTION, CatalogueError, read_leaves
+from ojala.pipeline.storage.hats import COLLECTION, CatalogueError, current_release, read_leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def match(truth: Truth, location: Location, photometry: UPath | None) -> Matched
     leaves = read_leaves(location.product)
     source = None
     if MAGNITUDE not in truth.rows.column_names:
-        source = photometry or location.source
+        source = current_release(photometry) if photometry else location.source
         if source is None or not (source / "hats.properties").exists():
             why = f"there is no catalogue at {source}" if source else "no run names its photometry"
             raise CatalogueError(
@@ -110,7 +110,7 @@ def expected(location: Location, photometry: UPath | None, matched: Matched) -> 
 
     Magnitudes are not known where neither ``photometry`` nor the input of the run is there.
     """
-    source = photometry or location.source
+    source = current_release(photometry) if photometry else location.source
     if source is not None and not (source / "hats.properties").exists():
         source = None
     leaves = read_leaves(location.product)

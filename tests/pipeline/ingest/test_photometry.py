@@ -25,7 +25,6 @@ from hats.io.validation import is_valid_catalog
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BY_NAME, JPAS_BANDS
-from ojala.pipeline.ingest.build import SOURCES_KEY
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import PROVENANCE, ingest_photometry
 from ojala.pipeline.storage.hats import read_leaves
@@ -308,11 +307,10 @@ def test_result_is_a_valid_hats_catalogue_that_lsdb_opens(folder):
     assert len(summary.partitions) > 1
 
 
-def test_leaves_hold_their_part_of_the_sky_in_order_and_say_where_it_came_from(folder):
+def test_leaves_hold_their_part_of_the_sky_in_order_and_inputs_say_their_tiles(folder):
     one = write_csv(folder / "one.csv", archive_columns(OBJECTS[:20], "mag"))
     two = write_fits(folder / "two.fits", archive_columns(OBJECTS[20:], "mag"))
     summary = ingest_photometry([one, two], folder / "out", tile_rows=15)
-    rows_of = {"one.csv": 0, "two.fits": 0}
     for partition, rows in summary.partitions.items():
         leaf = pq.read_table((folder / "out" / partition.leaf).path, partitioning=None)
         index = leaf["_healpix_29"].to_numpy()
@@ -323,10 +321,9 @@ def test_leaves_hold_their_part_of_the_sky_in_order_and_say_where_it_came_from(f
             tile << 32 | number
             for tile, number in zip(leaf["tile_id"].to_pylist(), leaf["number"].to_pylist(), strict=True)
         ]
-        footer = pq.read_metadata((folder / "out" / partition.leaf).path).metadata
-        for source in json.loads(footer[SOURCES_KEY.encode()]):
-            rows_of[source["name"]] += source["rows"]
-    assert rows_of == {"one.csv": 20, "two.fits": 20}
+    record = json.loads((folder / "out" / PROVENANCE).read_text())
+    tiles = {one["name"]: one["tiles"] for one in record["inputs"]}
+    assert tiles == {"one.csv": {"9611": 10, "9612": 10}, "two.fits": {"9611": 10, "9612": 10}}
 
 
 def test_catalogue_says_what_it_was_made_from(folder):

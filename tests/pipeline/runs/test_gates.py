@@ -1,7 +1,13 @@
 """Quality gates: which runs may be published, by their receipts and leaves."""
 
-import pytest
+import shutil
 
+import numpy as np
+import pyarrow as pa
+import pytest
+from upath import UPath
+
+from ojala.pipeline.runs.coverage import find_loss
 from ojala.pipeline.runs.gates import (
     GATES,
     GateError,
@@ -13,6 +19,8 @@ from ojala.pipeline.runs.gates import (
 )
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status
+from ojala.pipeline.runs.releases import pointers
+from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -179,7 +187,9 @@ def test_settings_follow_from_the_gates_and_take_former_names():
 
 
 def test_a_new_gate_is_one_function_with_its_limits(finished, receipts, rows, monkeypatch):
-    monkeypatch.setattr("ojala.pipeline.runs.gates.GATES", dict(GATES))
+    registry = dict(GATES)
+    monkeypatch.setattr("ojala.pipeline.runs.gate.GATES", registry)
+    monkeypatch.setattr("ojala.pipeline.runs.gates.GATES", registry)
     from ojala.pipeline.runs.gates import Finding, gate
 
     @gate()
@@ -188,3 +198,37 @@ def test_a_new_gate_is_one_function_with_its_limits(finished, receipts, rows, mo
         return Finding(f"{len(run.done)} partitions", "pass" if len(run.done) >= 1000 else "warn")
 
     assert judged(finished, receipts, rows)["few_partitions"].outcome == "warn"
+
+
+@pytest.fixture
+def new_night(finished, tmp_path):
+    """The configuration of a run over a night of its own, into the collection of a published survey."""
+    out = tmp_path / "out"
+    shutil.copytree(finished.out.path, out)
+    night = ingest_table(photometry_table(40, seed=9, tile_id=8), tmp_path / "night")
+    return finished.config.model_copy(update={"photometry": str(night), "out": str(out)})
+
+
+def test_a_new_night_alone_does_not_replace_the_survey(finished, new_night, monkeypatch):
+    without_report(monkeypatch)
+    plan = plan_run(new_night)
+    (remark,) = plan.remarks
+    assert "the gate coverage refuses it" in remark
+    assert f"ojala ingest --add FILE... --to {finished.photometry}" in remark
+    with pytest.raises(GateError, match=r"coverage: 2\d\d of 300 rows of release .* are lost"):
+        carry_through(new_night)
+    assert pointers(UPath(new_night.out)) == pointers(finished.out)
+    (gate,) = [one for one in read_gates(plan_run(new_night).folder).gates if one.name == "coverage"]
+    assert gate.outcome == "fail", "few rows are no excuse"
+    assert gate.numbers["rows_before"] == 300
+    assert gate.numbers["area_lost"] > 0.1
+
+
+def test_rows_gained_elsewhere_do_not_make_up_for_lost_ones(finished, tmp_path):
+    elsewhere = photometry_table(400, seed=4, tile_id=9)
+    elsewhere = elsewhere.set_column(2, "ra", pa.array(np.linspace(10, 12, 400)))
+    loss = find_loss(finished.run, ingest_table(elsewhere, tmp_path))
+    assert (loss.rows, loss.rows_before, loss.share) == (300, 300, 1.0)
+    assert loss.partitions == loss.partitions_before == len(finished.plan.entries)
+    same = find_loss(finished.run, finished.photometry)
+    assert (same.rows, same.area, same.partitions) == (0, 0.0, 0)
