@@ -16,6 +16,7 @@ _WITH_PORTS = ("http", "https", "tcp", "tls", "ws", "wss", "ftp", "sftp", "ssh",
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "OJALA_TAP_PASSWORD",
     "PREFECT_API_AUTH_STRING",
     "PREFECT_API_KEY",
     "PREFECT_SERVER_API_AUTH_STRING",

@@ -39,3 +39,7 @@ class SourceError(InputError):
         """The same error with a number of preceding rows added to its row."""
         row = None if self.row is None else self.row + rows
         return SourceError(self.problem, row=row, column=self.column)
+
+
+class QueryOverflow(SourceError):
+    """The result of a query that the service has cut off at its limit of rows."""

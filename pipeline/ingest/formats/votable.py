@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
-from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.errors import QueryOverflow, SourceError
 from ojala.pipeline.ingest.formats.table import BATCH_ROWS, SourceColumn, TableSource, by_lower_case, opened
 
 _Event = tuple[str, str, ElementTree.Element]
@@ -143,7 +143,9 @@ def _field(element: ElementTree.Element) -> _Field:
 def _note(head: _Head, element: ElementTree.Element) -> None:
     name, value = (element.get("name") or "").lower(), element.get("value") or ""
     if name == "query_status" and value.upper() == "OVERFLOW":
-        raise SourceError("was cut off at the service's limit of rows (QUERY_STATUS OVERFLOW): ask for less")
+        raise QueryOverflow(
+            "was cut off at the service's limit of rows (QUERY_STATUS OVERFLOW): ask for less"
+        )
     if name == "query_status" and value.upper() == "ERROR":
         raise SourceError(f"is a query that failed (QUERY_STATUS ERROR): {(element.text or '').strip()}")
     if name in ("query", "select"):
