@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A file's tests run in one process, as they share what they made; tests/conftest.py sorts the files.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo check test test-processor soak lint data-model clean
+.PHONY: help demo check test test-processor soak lint audit data-model clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -60,6 +60,9 @@ test-processor: $(VENV)/.test  ## the tests of networks as a processor without A
 soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/fault_injection/RESULTS.md
 	rm -f tests/fault_injection/RESULTS.md
 	$(PYTEST) --soak --timeout 7200 tests/fault_injection
+
+audit: $(VENV)/.base  ## known vulnerabilities of the pinned packages, by pip-audit
+	$(BIN)/python .ci/audit $(VENV)/audit
 
 data-model: $(VENV)/.base  ## make catalogs_schema/DATA_MODEL.md anew
 	$(BIN)/python -m ojala.catalogs_schema.data_model > catalogs_schema/DATA_MODEL.md

@@ -90,13 +90,18 @@ def access_errors() -> Iterator[None]:
     ------
     AccessError
         In place of an `OSError` that names a missing file, a missing permission, a full disk or a failed
-        connection, and of the exceptions of botocore and aiohttp (endpoint, credentials, bucket, timeouts).
-        Other exceptions pass.
+        connection, of the exceptions of botocore and aiohttp (endpoint, credentials, bucket, timeouts), and
+        of a `MemoryError`. Other exceptions pass.
     """
     try:
         yield
     except OjalaError:
         raise
+    except MemoryError as problem:
+        raise AccessError(
+            f"this process gets no more memory ({_text(problem)}): raise its limit, take fewer workers or a "
+            "smaller batch, then give the same command again"
+        ) from problem
     except Exception as problem:
         refused = isinstance(problem, _REFUSALS) or getattr(problem, "errno", None) in _REFUSAL_NUMBERS
         libraries = {kind.__module__.partition(".")[0] for kind in type(problem).__mro__}

@@ -7,7 +7,9 @@ import re
 from urllib.parse import unquote
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])([0-9+.-]*)([A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+)")
+"""Begins where a word does: from each letter of a long word its end would be looked for again."""
+
 _START = re.compile(r"(?<![A-Za-z0-9+.-])(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 _WITH_PORTS = ("http", "https", "tcp", "tls", "ws", "wss", "ftp", "sftp", "ssh", "postgresql+asyncpg")
@@ -42,7 +44,7 @@ def redact(text: str) -> str:
         secret = os.environ.get(name, "")
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
-    return _URL_IN_TEXT.sub(lambda match: without_credentials(match[0]), text)
+    return _URL_IN_TEXT.sub(lambda match: match[1] + without_credentials(match[2]), text)
 
 
 def _clean(url: str) -> str:

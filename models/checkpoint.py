@@ -231,7 +231,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises
     ------
     WeightsError
-        The file is missing, truncated or no safetensors file.
+        The file is missing, cannot be opened, is truncated or no safetensors file.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; train weights first or give the path of existing ones")
@@ -241,6 +241,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+    except RuntimeError as error:  # torch maps the file: no more files or memory for this process
+        raise WeightsError(f"{path}: cannot be opened ({error}); see `ulimit -a` for limits") from error
 
 
 def take_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -21,6 +21,9 @@ RUN_LOG = "run.log"
 INTERVAL = 30.0
 """Longest time without a message while a command is at work [s]."""
 
+OBJECT_LOG_BYTES = 1 << 20
+"""Most that is kept of a log on an object store, where each change writes all of it [bytes]."""
+
 Listener = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
@@ -96,32 +99,67 @@ def heartbeat(first: str) -> Iterator[None]:
 def log_to(path: UPath) -> Iterator[None]:
     """Append messages and warnings inside the block to a file, each line with its UTC time.
 
-    A file that cannot be written is left as it is: the log is no reason to stop.
+    An object of a store can only be written as a whole: it is at the first line, then at most every
+    `INTERVAL`, and at the end, with its last `OBJECT_LOG_BYTES`. A file that cannot be written is left as it
+    is: the log is no reason to stop.
     """
-    earlier = ""
-    if not is_local(path):  # an object is written as a whole
-        with suppress(OSError):
-            earlier = path.read_text()
-    lines = [earlier]
-
-    def append(text: str) -> None:
-        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {redact(text)}\n"
-        with suppress(OSError):
-            if is_local(path):
-                with Path(path.path).open("a") as file:
-                    file.write(line)
-            else:
-                lines.append(line)
-                write_whole(path, "".join(lines).encode())
-
-    handler = _Warnings(append)
+    log = _FileLog(path) if is_local(path) else _ObjectLog(path)
+    handler = _Warnings(log.append)
     logger = logging.getLogger("ojala")
     logger.addHandler(handler)
     try:
-        with listening(append):
+        with listening(log.append):
             yield
     finally:
         logger.removeHandler(handler)
+        log.flush()
+
+
+class _FileLog:
+    """A log on a disk."""
+
+    def __init__(self, path: UPath) -> None:
+        self._path = Path(path.path)
+
+    def append(self, text: str) -> None:
+        with suppress(OSError), self._path.open("a") as file:
+            file.write(_line(text))
+
+    def flush(self) -> None:
+        """Every line is in the file."""
+
+
+class _ObjectLog:
+    """A log on an object store; `append` may be called by several threads."""
+
+    def __init__(self, path: UPath) -> None:
+        self._path = path
+        self._content = b""
+        self._is_written = True
+        self._due = 0.0
+        self._writing = threading.Lock()
+        with suppress(Exception):  # stores' libraries have exceptions of their own
+            self._content = path.read_bytes()
+
+    def append(self, text: str) -> None:
+        with self._writing:
+            content = self._content + _line(text).encode()
+            self._content = content[-OBJECT_LOG_BYTES:]
+            self._is_written = False
+        if time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        with self._writing:
+            if not self._is_written:
+                self._due = time.monotonic() + INTERVAL
+                self._is_written = True
+                with suppress(Exception):
+                    write_whole(self._path, self._content)
+
+
+def _line(text: str) -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {redact(text)}\n"
 
 
 class _Warnings(logging.Handler):

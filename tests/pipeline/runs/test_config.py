@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import pytest
 
@@ -43,6 +44,13 @@ def test_no_secret_is_in_a_text_that_is_shown(monkeypatch):
     text = "FileNotFoundError: 's3://AKIA:12/34@bucket/a' and (simplecache::s3://AKIA:a@b@bucket/c)"
     assert redact(text) == "FileNotFoundError: 's3://bucket/a' and (simplecache::s3://bucket/c)"
     assert redact("signature of of the environment is wrong") == "signature of *** is wrong"
+    assert redact("7zs3://k:s@bucket") == "7zs3://bucket"
+
+
+def test_a_long_word_is_searched_for_urls_in_no_time():
+    begin = time.process_time()
+    assert redact("x" * 200_000) == "x" * 200_000
+    assert time.process_time() - begin < 1.0
 
 
 def test_credentials_go_to_the_environment_and_nowhere_else(monkeypatch):
