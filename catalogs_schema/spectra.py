@@ -18,8 +18,12 @@ from ojala.catalogs_schema.contract import NONE, Column, Contract
 from ojala.catalogs_schema.ojala import CLASSES, LINES, Z_MAX
 from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
-SURVEYS: tuple[str, ...] = ("SDSS", "DESI", "LAMOST", "GALAH", "APOGEE", "TEMPLATE")
-"""Where spectra come from; TEMPLATE stands for models and libraries of templates."""
+SURVEYS: tuple[str, ...] = (
+    *("SDSS", "DESI", "LAMOST", "GALAH", "APOGEE", "VIPERS"),
+    *("ESO", "TEMPLATE", "OTHER"),
+)
+"""Where spectra come from; ESO stands for phase-3 spectra of its archive, TEMPLATE for models and libraries
+of templates, OTHER for what readers outside of this program read."""
 
 SPECTRUM_CLASSES: tuple[str, ...] = (NONE, *CLASSES)
 """Classes of spectra; NONE where the survey gives none."""
@@ -86,7 +90,7 @@ LABEL_NAMES: tuple[str, ...] = tuple(c.name for c in LABELS if not c.name.endswi
 
 SPECTRA = Contract(
     name="spectra",
-    version="1.1.0",
+    version="1.2.0",
     title="Spectra",
     description=(
         "One row is one spectrum as its survey coadded it, on its own wavelengths, not corrected for "

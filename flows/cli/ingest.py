@@ -30,15 +30,20 @@ class UsageError(InputError):
 
 @app.command()
 def spectra(
-    sources: Annotated[list[str], typer.Argument(help="Files, or folders with them.", metavar="SOURCE...")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders or HATS catalogues; here, s3:// or hf://.", metavar="SOURCE..."),
+    ],
     out: Annotated[str, typer.Option(help="Folder of the spectra catalogue; must be new or empty.")],
     tile_rows: Annotated[int, typer.Option(help="Most spectra of a partition.", min=1)] = 1_000,
     as_json: AsJson = False,
 ) -> None:
-    """Make a spectra catalogue (HATS) from files of DESI, SDSS/BOSS, LAMOST and templates.
+    """Make a spectra catalogue (HATS) from the surveys' files or the Multimodal Universe.
 
-    The kind of a file is detected from its content. Redshifts and properties are taken from the surveys'
-    tables among the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB; LAMOST's stellar parameters.
+    Reads files of DESI, SDSS, BOSS and SDSS-V, LAMOST and templates, the Multimodal Universe (HATS or HDF5)
+    and LSDB's catalogue of DESI. The kind of a file is detected from its content. Redshifts and properties
+    are taken from the surveys' tables among the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB;
+    LAMOST's stellar parameters. Wavelengths in air are converted to vacuum.
     """
     from ojala.pipeline.ingest.spectra import ingest_spectra
 
@@ -61,6 +66,8 @@ def spectra(
         lines.append(f"{survey}: " + ", ".join(f"{count:,} {name}" for name, count in classes.items()))
     if summary.without_redshift:
         lines.append(f"without redshift: {summary.without_redshift:,}")
+    if from_air := sum(one.from_air for one in summary.inputs):
+        lines.append(f"wavelengths converted from air to vacuum: {from_air:,}")
     if summary.not_read:
         lines.append("not read:")
         lines += [f"  {line}" for line in summary.not_read]

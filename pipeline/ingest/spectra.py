@@ -11,7 +11,8 @@ spectrum for the cross-match of visits of the same object.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice
 
@@ -22,13 +23,13 @@ from upath import UPath
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.spectra import SPECTRA
 from ojala.pipeline.ingest.build import build_catalogue, check_request
-from ojala.pipeline.ingest.discovery import discover_files
+from ojala.pipeline.ingest.discovery import discover_files, local_copy
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.external_sort import SortedRuns
 from ojala.pipeline.ingest.surveys.cross_match import cross_match
 from ojala.pipeline.ingest.surveys.detect import detect_kind
-from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, LabelTable
+from ojala.pipeline.ingest.surveys.reader import FileKind
 from ojala.pipeline.ingest.surveys.rows import spectra_table, target_key
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 from ojala.pipeline.storage.files import sha256_of
@@ -62,13 +63,16 @@ class SpectraInput:
     sha256 : str
         Hash of its content.
     spectra : int
-        Number of spectra; 0 for a table.
+        Number of spectra; 0 for a table, and for further files of a spectrum that is counted with the first.
+    from_air : int
+        Number of them whose wavelengths are in air in the file; all are converted to vacuum.
     """
 
     name: str
     kind: str
     sha256: str
     spectra: int
+    from_air: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,13 @@ def ingest_spectra(sources: Sequence[UPath], out: UPath, *, tile_rows: int = TIL
         objects = reader.match_objects(files)
         catalogue.write_sorted(reader.runs, tile_rows, [path.name for path in files], objects.add_columns)
         inputs = [
-            SpectraInput(path.name, kinds[path].name, sha256_of(path), reader.per_file[number])
+            SpectraInput(
+                path.name,
+                kinds[path].name,
+                reader.sha256[number],
+                reader.per_file[number],
+                reader.from_air[number],
+            )
             for number, path in enumerate(files)
         ]
         summary = SpectraSummary(
@@ -199,6 +209,9 @@ class _Reader:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.without_redshift = 0
         self.per_file: Counter[int] = Counter()
+        self.from_air: Counter[int] = Counter()
+        self.sha256: dict[int, str] = {}
+        self._scratch = scratch
         self._objects: list[np.ndarray] = []
 
     def read_all(self, files: Sequence[UPath], kinds: dict[UPath, FileKind]) -> None:
@@ -210,18 +223,20 @@ class _Reader:
             With the first error of each faulty file.
         """
         tables: list[LabelTable] = []
-        labels = LabelIndex()
         errors = []
-        for number, path in enumerate(files):
-            kind = kinds[path]
+        for numbers in _groups(files, kinds):
+            first = files[numbers[0]]
+            kind = kinds[first]
             try:
-                if kind.read_labels is not None:
-                    tables += kind.read_labels(path)
-                    labels = LabelIndex(tables)
-                if kind.read_spectra is not None:
-                    self._add(kind.read_spectra(path, labels), number)
+                with ExitStack() as stack:
+                    paths = [stack.enter_context(local_copy(files[n], self._scratch)) for n in numbers]
+                    self.sha256 |= {n: sha256_of(path) for n, path in zip(numbers, paths, strict=True)}
+                    if kind.read_labels is not None:
+                        tables += kind.read_labels(paths[0])
+                    if kind.read_spectra is not None:
+                        self._add(kind.read_spectra(paths, LabelIndex(tables)), numbers[0])
             except SourceError as error:
-                errors.append(error.in_file(path))
+                errors.append(error.in_file(first))
         if errors:
             raise IngestError("\n".join(errors))
         self.runs.flush()
@@ -240,6 +255,7 @@ class _Reader:
             self._objects.append(objects)
             self.counts.update((spectrum.survey, spectrum.object_class or NONE) for spectrum in batch)
             self.per_file[number] += len(batch)
+            self.from_air[number] += sum(spectrum.from_air for spectrum in batch)
 
     def match_objects(self, files: Sequence[UPath]) -> _Objects:
         """Find the spectra of the same object.
@@ -263,3 +279,13 @@ class _Reader:
         best = np.r_[np.flatnonzero(np.diff(group[order])), len(order) - 1]
         _, member, count = np.unique(group, return_inverse=True, return_counts=True)
         return _Objects(objects["id"].copy(), objects["id"][order[best]][member], count[member])
+
+
+def _groups(files: Sequence[UPath], kinds: dict[UPath, FileKind]) -> Iterator[list[int]]:
+    """Numbers of the files that are read together, in the order of their first."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, path in enumerate(files):
+        kind = kinds[path]
+        key = str(path) if kind.group is None else kind.group(path)
+        groups.setdefault((kind.name, key), []).append(number)
+    yield from groups.values()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from upath import UPath
@@ -29,6 +28,7 @@ from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage.hats import finalise_catalogue, read_counts, read_leaves
 from ojala.pipeline.storage.parquet import write_leaf
 from tests.helpers import image_files, spectra_files
+from tests.helpers.mmu_files import plain_row, struct_table
 
 NEAR = (150.0, 150.004, 149.996)
 """Right ascensions of the spectra that lie on the brick."""
@@ -110,20 +110,20 @@ def make_mock_catalogues(folder: Path, drawn: MockPairs, seed: int = 1) -> tuple
     names = [CLASSES[code] for code in drawn.objects.class_code]
     position = {"ra": 150.0 + rng.uniform(-1.0, 1.0, n), "dec": 2.0 + rng.uniform(-1.0, 1.0, n)}
     rows = [
-        {
-            "id": f"mock/{i:05d}",
-            "class": names[i],
-            "subclass": "",
-            "z": float(drawn.objects.z[i]),
+        plain_row(
+            "SDSS",
+            f"mock/{i:05d}",
+            *spectrum,
+            CLASS=names[i],
+            Z=float(drawn.objects.z[i]),
             **{axis: float(values[i]) for axis, values in position.items()},
-            **dict(zip(("wavelength", "flux", "ivar"), spectrum, strict=True)),
-        }
+        )
         for i, spectrum in enumerate(drawn.pairs.spectra)
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "collection.parquet")
+    pq.write_table(struct_table(rows), folder / "mocks.parquet")
     spectra, cutouts = UPath(folder / "spectra"), UPath(folder / "cutouts")
-    ingest_spectra([UPath(folder / "collection.parquet")], spectra, tile_rows=max(20, n // 4))
+    ingest_spectra([UPath(folder / "mocks.parquet")], spectra, tile_rows=max(20, n // 4))
     leaves = {}
     for partition in read_leaves(spectra):
         keys = pq.read_table((spectra / partition.leaf).path, columns=[*KEY_NAMES, "source_id"])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from astropy.io import fits
 
 
@@ -155,31 +153,3 @@ def make_atmosphere(path: Path) -> None:
         ]
     )
     fits.HDUList([primary, table]).writeto(path)
-
-
-def make_collection(path: Path, n: int, seed: int = 1) -> None:
-    """A collection of bright galaxies, stars and quasars all over the sky, each galaxy visited twice."""
-    rng = np.random.default_rng(seed)
-    wavelength = np.arange(3700.0, 9600.0, 2.0)
-    ra, dec = rng.uniform(0, 360, n), rng.uniform(-80, 80, n)
-    rows = []
-    for k in range(n):
-        kind = ("GALAXY", "STAR", "QSO")[k % 3]
-        for visit in range(2 if kind == "GALAXY" else 1):
-            flux = 10.0 * (wavelength / 6000.0) ** rng.uniform(-1, 1)
-            rows.append(
-                {
-                    "id": f"survey/{k}-{visit}",
-                    "class": kind,
-                    "subclass": "",
-                    "z": 0.0 if kind == "STAR" else 0.1 + 0.01 * k,
-                    "ra": ra[k] + visit * 0.5 / 3600.0,
-                    "dec": dec[k],
-                    "wavelength": wavelength.astype(np.float32),
-                    "flux": flux.astype(np.float32),
-                    "ivar": ((40.0 / flux) ** 2).astype(np.float32),
-                    "ew_Ha": 11.0 * (1.1 + 0.01 * k),
-                    "ew_Ha_err": 0.1,
-                }
-            )
-    pq.write_table(pa.Table.from_pylist(rows), path)

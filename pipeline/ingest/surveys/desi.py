@@ -1,4 +1,7 @@
-"""DESI coadds, HEALPix or tile, with the arms of the spectrograph joined."""
+"""DESI coadds, HEALPix or tile, with the arms of the spectrograph joined.
+
+The columns of FIBERMAP differ between releases; all but TARGETID may be missing.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.formats.table import SourceColumn, scale_to
 from ojala.pipeline.ingest.surveys.hdus import hdu_names, read_columns, whole_keys
-from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex
+from ojala.pipeline.ingest.surveys.reader import reader
 from ojala.pipeline.ingest.surveys.spectrum import Labels, Spectrum, double
 
 ARMS = ("B", "R", "Z")
@@ -24,8 +27,10 @@ EXPECTED = "a DESI coadd (FIBERMAP, and WAVELENGTH, FLUX and IVAR of the arms B,
 
 _NANOMAGGY = 3.631  # uJy
 _IMAGING = {band.name: band.name.removeprefix("ls_").upper() for band in IMAGING_BANDS}
+_POSITIONS = (("TARGET_RA", "TARGET_DEC"), ("RA_TARGET", "DEC_TARGET"), ("MEAN_FIBER_RA", "MEAN_FIBER_DEC"))
 _FIBERMAP = (
-    *("TARGETID", "TARGET_RA", "TARGET_DEC", "EBV", "EXPID"),
+    *("TARGETID", "OBJTYPE", "EBV", "EXPID"),
+    *(name for position in _POSITIONS for name in position),
     *(f"FLUX_{short}" for short in _IMAGING.values()),
     *(f"FLUX_IVAR_{short}" for short in _IMAGING.values()),
 )
@@ -36,11 +41,13 @@ def is_desi(hdus: fits.HDUList) -> bool:
     return "FIBERMAP" in hdus and any(f"{arm}_WAVELENGTH" in hdus for arm in (*ARMS, "BRZ"))
 
 
+@reader("DESI coadd", EXPECTED, fits=is_desi)
 def read_desi(path: UPath, labels: LabelIndex) -> Iterator[Spectrum]:
     """Read all spectra of a DESI coadd, with its arms joined.
 
     Where arms overlap, pixels are averaged by inverse variance. A spectrum without a row in any table has no
-    class and no redshift, nor has a fibre without a target (a negative TARGETID). Positions come from
+    class and no redshift, nor has a fibre on the sky (OBJTYPE SKY, which is its subclass) or without a target
+    (a negative TARGETID). A target without data is a row whose pixels have no weight. Positions come from
     FIBERMAP or else from the tables; fluxes of the Legacy Surveys and WISE, and E(B-V), from FIBERMAP.
 
     Raises
@@ -73,12 +80,15 @@ def read_desi(path: UPath, labels: LabelIndex) -> Iterator[Spectrum]:
         if len(flux) != len(target):
             raise SourceError(f"has {len(flux)} spectra but {len(target)} rows in its FIBERMAP")
     ra, dec = labels.positions("DESI", target)
-    if "TARGET_RA" in fibermap and "TARGET_DEC" in fibermap:
-        ra, dec = double(fibermap["TARGET_RA"]), double(fibermap["TARGET_DEC"])
+    for names in _POSITIONS:
+        if all(name in fibermap for name in names):
+            ra, dec = (double(fibermap[name]) for name in names)
+            break
+    sky = fibermap.get("OBJTYPE", np.full(len(target), "")) == "SKY"
     ebv = double(fibermap["EBV"]) if "EBV" in fibermap else np.full(len(target), np.nan)
-    join = _Joint(wavelength)
+    join = JoinedArms(wavelength)
     for k, (targetid, found) in enumerate(zip(target.tolist(), labels.lookup("DESI", target), strict=True)):
-        labelled = found or Labels()
+        labelled = Labels(subclass="SKY") if sky[k] else found or Labels()
         joined_flux, joined_ivar, joined_mask = join(flux[k], ivar[k], mask[k])
         yield Spectrum(
             source=f"{path.name.split('.fits')[0]}-{targetid}",
@@ -119,11 +129,22 @@ def _imaging(fibermap: dict[str, np.ndarray], row: int) -> dict[str, tuple[float
     return found
 
 
-class _Joint:
-    """Averages pixels of equal wavelength (to 0.01 A) by inverse variance."""
+class JoinedArms:
+    """Averages pixels of equal wavelength (to 0.01 A) by inverse variance.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (P,)
+        Wavelengths of the arms, one after the other [Angstrom].
+    """
 
     def __init__(self, wavelength: np.ndarray) -> None:
+        self._of = wavelength
         self.wavelength, self._pixel = np.unique(np.round(wavelength, 2), return_inverse=True)
+
+    def is_of(self, wavelength: np.ndarray) -> bool:
+        """Whether these are the wavelengths that it joins."""
+        return np.array_equal(wavelength, self._of)
 
     def __call__(
         self, flux: np.ndarray, ivar: np.ndarray, mask: np.ndarray
@@ -138,6 +159,3 @@ class _Joint:
         bits = np.zeros(size, np.int32)
         np.bitwise_or.at(bits, self._pixel, mask.astype(np.int32))
         return mean, weights, np.where(weights > 0.0, 0, bits).astype(np.int32)
-
-
-KINDS = (FileKind("DESI coadd", EXPECTED, is_desi, read_spectra=read_desi),)

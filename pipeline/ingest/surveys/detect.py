@@ -1,22 +1,18 @@
-"""Registry of the surveys' file kinds, and detection of a file's kind by its content."""
+"""Detection of a file's kind by its content."""
 
 from __future__ import annotations
 
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.ingest.formats.columnar import column_names_of, is_columnar
 from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.formats.table import opened
-from ojala.pipeline.ingest.surveys import desi, label_tables, lamost, parquet_spectra, sdss, templates
 from ojala.pipeline.ingest.surveys.hdus import hdu_names
-from ojala.pipeline.ingest.surveys.kind import FileKind
-
-KINDS: tuple[FileKind, ...] = tuple(
-    kind for survey in (desi, sdss, lamost, label_tables, templates, parquet_spectra) for kind in survey.KINDS
-)
-"""Kinds of files, in the order in which they are tried: a survey is a module with ``KINDS`` and one entry."""
+from ojala.pipeline.ingest.surveys.reader import FileKind, file_kinds
 
 _HEAD_BYTES = 4096
+_MOST_NAMES = 12
 
 
 def detect_kind(path: UPath) -> FileKind:
@@ -29,16 +25,24 @@ def detect_kind(path: UPath) -> FileKind:
     """
     if not path.exists():
         raise SourceError("does not exist")
-    expected = "; ".join(dict.fromkeys(kind.expected for kind in KINDS))
+    kinds = file_kinds()
+    expected = "; ".join(dict.fromkeys(kind.expected for kind in kinds))
     with opened(path) as raw:
         head = raw.read(_HEAD_BYTES)
+    if is_columnar(head):
+        names = column_names_of(path)
+        for kind in kinds:
+            if kind.matches_columns is not None and kind.matches_columns(names):
+                return kind
+        some = ", ".join(sorted(names)[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        raise SourceError(f"has the columns {some}, which are not of spectra known here: expected {expected}")
     if not head.startswith(b"SIMPLE"):
-        for kind in KINDS:
+        for kind in kinds:
             if kind.matches_head is not None and kind.matches_head(head):
                 return kind
         raise SourceError(f"holds no spectra that are known here: expected {expected}")
     with open_hdus(path, verify=False) as hdus:
-        for kind in KINDS:
+        for kind in kinds:
             if kind.matches_fits is not None and kind.matches_fits(hdus):
                 return kind
         raise SourceError(

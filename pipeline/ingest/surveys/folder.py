@@ -8,16 +8,22 @@ from pathlib import Path
 import numpy as np
 from upath import UPath
 
+from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.surveys.detect import detect_kind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, LabelTable
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 
 _TABLES = ("desi/**/QSO_cat_*.fits*", "desi/**/redrock-*.fits*")
-_SPECTRA = ("sdss/spec-*.fits*", "lamost/spec-*.fits*", "desi/**/coadd-*.fits*", "more_spectra.parquet")
+_SPECTRA = (
+    *("sdss/spec-*.fits*", "lamost/spec-*.fits*", "desi/**/coadd-*.fits*"),
+    *("*.parquet", "mmu/**/*.parquet", "mmu/**/*.hdf5"),
+)
 
 
 def read_folder(directory: Path) -> list[Spectrum]:
-    """Read every spectrum under a folder with ``sdss``, ``lamost``, ``desi`` and ``more_spectra.parquet``.
+    """Read every spectrum under a folder with ``sdss``, ``lamost``, ``desi`` and ``mmu``.
+
+    The latter has Parquet and HDF5 files of the Multimodal Universe; Parquet files in the folder are read.
 
     Returns
     -------
@@ -36,8 +42,12 @@ def read_folder(directory: Path) -> list[Spectrum]:
     labels = LabelIndex(tables)
     spectra: list[Spectrum] = []
     for path in files(_SPECTRA):
-        if (read_spectra := detect_kind(path).read_spectra) is not None:
-            spectra += read_spectra(path, labels)
+        try:
+            kind = detect_kind(path)
+        except SourceError as error:
+            raise IngestError(error.in_file(path)) from error
+        if (read_spectra := kind.read_spectra) is not None:
+            spectra += read_spectra([path], labels)
     return _one_per_object([s for s in spectra if s.trusted and s.object_class and np.isfinite(s.z)])
 
 

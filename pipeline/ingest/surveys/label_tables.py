@@ -20,7 +20,7 @@ from ojala.pipeline.ingest.formats.detect import open_table
 from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.jpas import parsing
 from ojala.pipeline.ingest.surveys.hdus import column_names, read_columns, whole_keys
-from ojala.pipeline.ingest.surveys.kind import FileKind
+from ojala.pipeline.ingest.surveys.reader import label_reader
 from ojala.pipeline.ingest.surveys.spectrum import Labels, class_word, double, name_key
 
 EXPECTED = (
@@ -151,6 +151,7 @@ def is_desi_table(hdus: fits.HDUList) -> bool:
     return False
 
 
+@label_reader("table of DESI objects", EXPECTED, fits=is_desi_table)
 def read_desi_tables(path: UPath) -> list[LabelTable]:
     """Read the labels of a DESI file: all its tables with TARGETID.
 
@@ -176,7 +177,7 @@ def read_desi_tables(path: UPath) -> list[LabelTable]:
                 if columns:
                     rank = 1 if hdu.name == "QSO_CAT" else 0
                     key = whole_keys(raw["TARGETID"], "TARGETID")
-                    tables.append(_sorted_table("DESI", rank, key, columns, _preference(raw)))
+                    tables.append(sorted_table("DESI", rank, key, columns, _preference(raw)))
     return tables
 
 
@@ -277,6 +278,7 @@ def is_lamost_fits_table(hdus: fits.HDUList) -> bool:
     return any({name.lower() for name in column_names(hdu)} >= _LAMOST_NEEDED for hdu in tables)
 
 
+@label_reader("table of LAMOST stars", EXPECTED, fits=is_lamost_fits_table, head=is_lamost_table)
 def read_lamost_table(path: UPath) -> LabelTable:
     """Read stellar parameters of LAMOST: FITS, or text separated by commas or bars, as in its releases.
 
@@ -313,10 +315,10 @@ def read_lamost_table(path: UPath) -> LabelTable:
                 parts[ours].append(np.where(values > -999.0, values, np.nan))  # -9999: not measured
     key = np.array(keys, np.int64)
     columns = {name: np.concatenate(values)[key >= 0] for name, values in parts.items() if values}
-    return _sorted_table("LAMOST", 0, key[key >= 0], columns)
+    return sorted_table("LAMOST", 0, key[key >= 0], columns)
 
 
-def _sorted_table(
+def sorted_table(
     survey: str,
     rank: int,
     key: np.ndarray,
@@ -328,15 +330,3 @@ def _sorted_table(
     last = np.r_[key[order][1:] != key[order][:-1], True][: len(key)]
     rows = order[last]
     return LabelTable(survey, rank, key[rows], {name: values[rows] for name, values in columns.items()})
-
-
-KINDS = (
-    FileKind("table of DESI objects", EXPECTED, is_desi_table, read_labels=read_desi_tables),
-    FileKind(
-        "table of LAMOST stars",
-        EXPECTED,
-        is_lamost_fits_table,
-        matches_head=is_lamost_table,
-        read_labels=lambda path: [read_lamost_table(path)],
-    ),
-)

@@ -9,8 +9,8 @@ from upath import UPath
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.surveys.hdus import read_columns
-from ojala.pipeline.ingest.surveys.kind import FileKind
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, visit_of_lamost
+from ojala.pipeline.ingest.surveys.reader import reader
 from ojala.pipeline.ingest.surveys.spectrum import Labels, Spectrum, class_word, double
 
 EXPECTED = (
@@ -27,6 +27,7 @@ def is_lamost(hdus: fits.HDUList) -> bool:
     )
 
 
+@reader("LAMOST spectrum", EXPECTED, fits=is_lamost)
 def read_lamost(path: UPath, labels: LabelIndex | None = None) -> Spectrum:
     """Read a LAMOST low-resolution spectrum, of the early releases (image) or from DR8 on (table).
 
@@ -79,10 +80,3 @@ def read_lamost(path: UPath, labels: LabelIndex | None = None) -> Spectrum:
         target=str(header.get("DESIG", "")).removeprefix("LAMOST").strip(),
         relative=True,
     )
-
-
-KINDS = (
-    FileKind(
-        "LAMOST spectrum", EXPECTED, is_lamost, read_spectra=lambda path, labels: [read_lamost(path, labels)]
-    ),
-)

@@ -1,4 +1,4 @@
-"""SDSS and BOSS spectra: ``spec-PLATE-MJD-FIBER.fits``."""
+"""SDSS, BOSS and SDSS-V spectra: ``spec-PLATE-MJD-FIBER.fits`` or ``spec-FIELD-MJD-CATALOGID.fits``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from upath import UPath
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.surveys.hdus import column_names, read_columns
-from ojala.pipeline.ingest.surveys.kind import FileKind
+from ojala.pipeline.ingest.surveys.label_tables import LabelIndex
+from ojala.pipeline.ingest.surveys.reader import reader
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, class_word, double
 
 EXPECTED = "an SDSS spectrum (a table with FLUX, LOGLAM and IVAR, and one with CLASS and Z)"
@@ -36,8 +37,9 @@ def is_sdss(hdus: fits.HDUList) -> bool:
     return {"FLUX", "LOGLAM", "IVAR"} <= set(column_names(hdus[1])) and "CLASS" in column_names(hdus[2])
 
 
-def read_sdss(path: UPath) -> Spectrum:
-    """Read an SDSS or BOSS ``spec-PLATE-MJD-FIBER.fits``, with equivalent widths where it lists lines.
+@reader("SDSS spectrum", EXPECTED, fits=is_sdss)
+def read_sdss(path: UPath, labels: LabelIndex | None = None) -> Spectrum:
+    """Read the coadd of an SDSS, BOSS or SDSS-V spectrum, with equivalent widths where it lists lines.
 
     Raises
     ------
@@ -51,8 +53,9 @@ def read_sdss(path: UPath) -> Spectrum:
         best = {name: values[0] for name, values in read_columns(hdus[2], _BEST).items()}
         header = hdus[0].header
         z = float(best["Z"])
-        lines = hdus[3] if len(hdus) > 3 and isinstance(hdus[3], fits.BinTableHDU) else None
-        labels = _equivalent_widths(lines, z) if lines is not None else {}
+        # SDSS-V has the redshifts of all templates (ZALL) before the lines.
+        lines = next((hdu for hdu in hdus[3:5] if _lists_lines(hdu)), None)
+        widths = _equivalent_widths(lines, z) if lines is not None else {}
     ra, dec = _position(best, header)
     mask = coadd.get("AND_MASK")
     return Spectrum(
@@ -68,7 +71,7 @@ def read_sdss(path: UPath) -> Spectrum:
         ra=ra,
         dec=dec,
         z_err=float(best.get("Z_ERR", np.nan)),
-        labels=labels,
+        labels=widths,
         mask=None if mask is None else mask.astype(np.int32),
     )
 
@@ -85,6 +88,10 @@ def _position(best: Mapping[str, np.ndarray], header: fits.Header) -> tuple[floa
     return np.nan, np.nan
 
 
+def _lists_lines(hdu: fits.hdu.base.ExtensionHDU) -> bool:
+    return isinstance(hdu, fits.BinTableHDU) and "LINENAME" in column_names(hdu)
+
+
 def _equivalent_widths(table: fits.BinTableHDU, z: float) -> Mapping[str, tuple[float, float]]:
     """Rest-frame EWs [A], positive in emission; the pipeline's are in the observed frame."""
     columns = read_columns(table, ("LINENAME", "LINEEW", "LINEEW_ERR"))
@@ -95,6 +102,3 @@ def _equivalent_widths(table: fits.BinTableHDU, z: float) -> Mapping[str, tuple[
         if name in _LINES and error > 0.0:  # a negative error stands for no measurement
             found[_LINES[name]] = (float(ew) / (1.0 + z), float(error) / (1.0 + z))
     return found
-
-
-KINDS = (FileKind("SDSS spectrum", EXPECTED, is_sdss, read_spectra=lambda path, labels: [read_sdss(path)]),)

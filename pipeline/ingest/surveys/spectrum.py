@@ -70,6 +70,8 @@ class Spectrum:
         Galactic E(B-V) [mag], NaN where not known.
     imaging : mapping of str to (float, float)
         Flux density f_nu of the target and its error [uJy] by band.
+    from_air : bool
+        Whether the wavelengths of the file are in air and were converted.
     """
 
     source: str
@@ -90,6 +92,7 @@ class Spectrum:
     relative: bool = False
     ebv: float = np.nan
     imaging: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    from_air: bool = False
 
     @property
     def valid(self) -> np.ndarray:

@@ -18,7 +18,8 @@ from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.formats.table import opened
 from ojala.pipeline.ingest.surveys.hdus import column_names, read_columns
-from ojala.pipeline.ingest.surveys.kind import FileKind
+from ojala.pipeline.ingest.surveys.label_tables import LabelIndex
+from ojala.pipeline.ingest.surveys.reader import reader
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum, double
 
 EXPECTED = (
@@ -42,7 +43,8 @@ def is_atmosphere(hdus: fits.HDUList) -> bool:
     return "WAVELENGTH" in names and any(_GRAVITY.fullmatch(name) for name in names)
 
 
-def read_atmosphere(path: UPath) -> Iterator[Spectrum]:
+@reader("ck04 atmosphere", EXPECTED, fits=is_atmosphere)
+def read_atmosphere(path: UPath, labels: LabelIndex | None = None) -> Iterator[Spectrum]:
     """Read the spectra of a node of the Castelli & Kurucz (2004) grid, one for each gravity it has.
 
     Raises
@@ -60,8 +62,8 @@ def read_atmosphere(path: UPath) -> Iterator[Spectrum]:
     stem = path.name.split(".fits")[0]
     for name in gravities:
         if columns[name].any():  # gravities outside the grid stand as zeros
-            labels = {"teff": (teff, np.nan), "logg": (int(name[1:]) / 10.0, np.nan), "fe_h": (m_h, np.nan)}
-            yield _template(f"{stem}-{name.lower()}", columns["WAVELENGTH"], columns[name], "STAR", labels)
+            known = {"teff": (teff, np.nan), "logg": (int(name[1:]) / 10.0, np.nan), "fe_h": (m_h, np.nan)}
+            yield _template(f"{stem}-{name.lower()}", columns["WAVELENGTH"], columns[name], "STAR", known)
 
 
 def is_template_text(head: bytes) -> bool:
@@ -77,7 +79,8 @@ def is_template_text(head: bytes) -> bool:
         return False
 
 
-def read_template_text(path: UPath) -> Spectrum:
+@reader("template", EXPECTED, head=is_template_text)
+def read_template_text(path: UPath, labels: LabelIndex | None = None) -> Spectrum:
     """Read a template from text: wavelength in air [Angstrom] and f_lambda.
 
     A name that is a spectral type (``g2v``, ``wdgd71``) makes it a star; others have no class.
@@ -144,16 +147,3 @@ def _template(
         target=target or source,
         relative=True,
     )
-
-
-KINDS = (
-    FileKind(
-        "ck04 atmosphere", EXPECTED, is_atmosphere, read_spectra=lambda path, labels: read_atmosphere(path)
-    ),
-    FileKind(
-        "template",
-        EXPECTED,
-        matches_head=is_template_text,
-        read_spectra=lambda path, labels: [read_template_text(path)],
-    ),
-)

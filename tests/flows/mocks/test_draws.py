@@ -25,7 +25,7 @@ from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.ingest.spectra import ingest_spectra
 from ojala.pipeline.storage.hats import CatalogueError
 from ojala.pipeline.storage.healpix import pixel_at, spatial_index
-from tests.helpers.spectra_files import make_collection
+from tests.helpers.mmu_files import make_catalogue
 from tests.models.simulation.small_library import box_curves
 
 pytestmark = pytest.mark.integration
@@ -36,7 +36,7 @@ DATA = Path(__file__).parents[3].parent / "shared" / "data"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> UPath:
     folder = tmp_path_factory.mktemp("spectra")
-    make_collection(folder / "in.parquet", 240)
+    make_catalogue(folder / "in.parquet", 240)
     ingest_spectra([UPath(folder / "in.parquet")], UPath(folder / "spectra"))
     return UPath(folder / "spectra")
 

@@ -4,12 +4,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ojala.pipeline.ingest.surveys.folder import read_folder
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
+from tests.helpers.mmu_files import convert_collection, plain_row, struct_table
 from tests.helpers.spectra_files import make_sdss
 
 DATA = Path(__file__).parents[4].parent / "shared" / "data" / "spectra"
@@ -21,20 +21,8 @@ def test_a_folder_gives_each_trusted_object_once(tmp_path):
     make_sdss(tmp_path / "sdss" / "spec-1-2-1.fits")  # the same object, seen again
     make_sdss(tmp_path / "sdss" / "spec-1-1-2.fits", ra=151.0, zwarning=4)
     make_sdss(tmp_path / "sdss" / "spec-1-1-3.fits", ra=152.0)
-    row = {
-        "id": ["somewhere/1"],
-        "class": ["QSO"],
-        "subclass": [None],
-        "z": [1.5],
-        "ra": [None],
-        "dec": [None],
-        "wavelength": [[4000.0, 4001.0]],
-        "flux": [[1.0, 2.0]],
-        "ivar": [[1.0, 1.0]],
-    }
-    schema = {"subclass": pa.string(), "ra": pa.float64(), "dec": pa.float64()}
-    table = pa.table({name: pa.array(values, type=schema.get(name)) for name, values in row.items()})
-    pq.write_table(table, tmp_path / "more_spectra.parquet")
+    quasar = plain_row("SDSS", "somewhere/1", *np.ones((3, 2)) * [4000.0, 4001.0], CLASS="QSO", Z=1.5)
+    pq.write_table(struct_table([quasar]), tmp_path / "more.parquet")
     read = read_folder(tmp_path)
     assert [(s.object_class, s.ra if np.isfinite(s.ra) else None) for s in read] == [
         ("QSO", None),
@@ -55,8 +43,9 @@ def test_moving_an_object_stretches_its_wavelengths():
 
 @pytest.mark.skipif(not DATA.exists(), reason="the observed spectra are not part of the repository")
 def test_the_real_spectra_are_read(tmp_path):
-    for name in ("lamost", "desi", "more_spectra.parquet"):
+    for name in ("lamost", "desi"):
         (tmp_path / name).symlink_to(DATA / name)
+    convert_collection(DATA / "more_spectra.parquet", tmp_path / "mmu")
     (tmp_path / "sdss").mkdir()
     for path in sorted((DATA / "sdss").glob("spec-*"))[::6]:
         (tmp_path / "sdss" / path.name).symlink_to(path)
