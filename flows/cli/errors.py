@@ -11,11 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from ojala.catalogs_schema.errors import ExitCode, InputError, OjalaError, access_errors
 from ojala.catalogs_schema.urls import redact
@@ -28,14 +30,65 @@ NOTHING_WRITTEN = "nothing was written"
 RESUMABLE = "finished work is kept, and the same command resumes it"
 
 
+class Panel(StrEnum):
+    """Groups of commands in the help, in its order."""
+
+    DATA = "Data: make catalogues of the survey's files"
+    RUN = "Run: predict, check, recompute"
+    RELEASES = "Releases: what readers see"
+    MODELS = "Models: train, adapt, calibrate"
+    TOOLS = "Tools"
+
+
+class _Flags:
+    """Help that shows no type behind options without a value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - a context of typer's own copy of click
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the class beside this one
+        for param in params:
+            if getattr(param, "is_flag", False) or getattr(param, "count", False):
+                param.metavar = ""
+        return params
+
+
+class _Command(_Flags, TyperCommand):
+    pass
+
+
+class _Group(_Flags, TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """Names of the commands, by panel."""
+        order = {panel.value: k for k, panel in enumerate(Panel)}
+        place = {name: order.get(str(one.rich_help_panel), 0) for name, one in self.commands.items()}
+        return sorted(super().list_commands(ctx), key=lambda name: place[name])
+
+
 class Commands(typer.Typer):
-    """A group of commands that run inside `errors` and show their progress on stderr."""
+    """A group of commands that run inside `errors` and show their progress on stderr.
+
+    Parameters
+    ----------
+    panel : Panel
+        Group in the help of commands that name none.
+    **options
+        Those of `typer.Typer`.
+    """
+
+    def __init__(self, panel: Panel = Panel.TOOLS, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(cls=_Group, **options)
+        self._panel = panel
 
     def command(  # type: ignore[override]
-        self, name: str | None = None, *, resumable: bool = False, hidden: bool = False
+        self,
+        name: str | None = None,
+        *,
+        resumable: bool = False,
+        hidden: bool = False,
+        panel: Panel | None = None,
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Register a command; a resumable one keeps finished work when it is interrupted."""
-        register = super().command(name, hidden=hidden)
+        shown = (panel or self._panel).value
+        register = super().command(name, cls=_Command, hidden=hidden, rich_help_panel=shown)
 
         def decorate(function: Callable[..., None]) -> Callable[..., None]:
             @functools.wraps(function)

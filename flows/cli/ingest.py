@@ -11,12 +11,12 @@ import typer
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 from ojala.pipeline.ingest.formats import FORMAT_NAMES
 
-app = Commands()
+app = Commands(Panel.DATA)
 
 
 @app.command()

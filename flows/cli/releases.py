@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson, Collection
 from ojala.flows.cli.output import echo
 
 if TYPE_CHECKING:
     from ojala.pipeline.runs.gates import GateReport
 
-app = Commands()
+app = Commands(Panel.RELEASES)
 
 _COLUMNS = ("run", "product", "status", "published", "date", "rows", "partitions", "weights", "MiB", "notes")
 

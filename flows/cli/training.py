@@ -9,12 +9,12 @@ import typer
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 from ojala.flows.training.registry import DEFAULT, TRAININGS, start_training
 
-app = Commands()
+app = Commands(Panel.MODELS)
 
 Curves = Annotated[Path, typer.Option(help="Folder with the transmission curves.")]
 Library = Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")]
