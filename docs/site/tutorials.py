@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
@@ -104,6 +105,8 @@ def _hash_of_code() -> str:
 def _start(code: str) -> KernelManager:
     """A kernel in a folder with the demo's catalogue, which is made where the code has changed."""
     work = WORK / f"work-{code[:16]}"
+    for old in set(WORK.glob("work-*")) - {work}:
+        shutil.rmtree(old)
     work.mkdir(parents=True, exist_ok=True)
     kernel = KernelManager(
         kernel_name="python3", transport="ipc", connection_file=str(Path(mkdtemp()) / "kernel.json")

@@ -149,7 +149,7 @@ def reprocess(
 
     planned = make_plan(resolve_run(config), parse_region(region, config.adapter.flags))
     if not execute:
-        show_plan(planned, as_json, "this would be done; give --yes to do it")
+        show_plan(planned, as_json, "dry run: add --yes to run it")
         return
     from ojala.flows.release import make_release
 
@@ -168,7 +168,8 @@ def verify(
 
     damages = list(islice(find_damages(UPath(directory)), MAX_NAMED))
     echo(
-        "\n".join(str(damage) for damage in damages) or f"{directory} is whole",
+        "\n".join(str(damage) for damage in damages)
+        or f"{directory}: OK, every file was read: contract, row counts, checksums",
         {"directory": directory, "whole": not damages, "damages": [asdict(damage) for damage in damages]},
         as_json,
     )
@@ -190,7 +191,9 @@ def demo(
 
 @app.command(panel=Panel.TOOLS)
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Less of everything, nothing compiled.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Shorter measurement, without torch.compile.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the throughput of this machine, of the network and of a run; takes ten minutes."""

@@ -6,13 +6,14 @@ import functools
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from importlib.metadata import metadata
+from importlib.metadata import metadata, requires
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -112,8 +113,9 @@ def warn(text: str) -> None:
 def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iterator[None]:
     """Convert exceptions to output and exit codes.
 
-    An `OjalaError` is one line and its exit code; Ctrl-C and SIGTERM are one line and 130; anything else is a
-    fault of the program: its traceback, one line on where to report it, and 70. See `ExitCode`.
+    An `OjalaError` is one line and its exit code, as is an import that needs an extra of the package; Ctrl-C
+    and SIGTERM are one line and 130; anything else is a fault of the program: its traceback, one line on
+    where to report it, and 70. See `ExitCode`.
 
     Parameters
     ----------
@@ -143,11 +145,30 @@ def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iter
         raise
     except Exception as problem:
         logging.getLogger(__name__).debug("fault", exc_info=True)
+        if hint := _missing_extra(problem):
+            warn(hint)
+            end(ExitCode.INPUT, "MissingExtra", hint)
         print(redact("".join(traceback.format_exception(problem))), file=sys.stderr, end="")
         warn(f"this is a fault of the program: please report it with the traceback above{_where()}")
         end(FAULT, type(problem).__name__, str(problem))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _missing_extra(problem: BaseException | None) -> str:
+    """How to install what an import did not find, where it belongs to an extra of the package; else empty."""
+    while problem is not None:
+        module = problem.name if isinstance(problem, ModuleNotFoundError) and problem.name else ""
+        wanted = module.partition(".")[0].replace("_", "-")
+        for requirement in requires("ojala") or [] if wanted else []:
+            found = _OF_AN_EXTRA.match(requirement)
+            if found and found["name"] == wanted:
+                return f"{module} is not installed: pip install '.[{found['extra']}]' in a checkout of ojala"
+        problem = problem.__cause__
+    return ""
+
+
+_OF_AN_EXTRA = re.compile(r"""(?P<name>[\w.-]+).*;\s*extra == ["'](?!test|docs)(?P<extra>\w+)["']""")
 
 
 def error_as_json(code: ExitCode, kind: str, message: str) -> str:

@@ -13,7 +13,7 @@ from upath import UPath
 from ojala.catalogs_schema.errors import InputError
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import echo, plural
 from ojala.pipeline.ingest.formats import FORMAT_NAMES
 
 app = Commands(Panel.DATA)
@@ -45,8 +45,8 @@ def spectra(
         "not_read": summary.not_read,
     }
     lines = [
-        f"{summary.spectra:,} spectra of {summary.objects:,} objects in {len(summary.partitions):,} "
-        f"partitions: {out}"
+        f"{summary.spectra:,} spectra of {plural(summary.objects, 'object')} in "
+        f"{plural(len(summary.partitions), 'partition')}: {out}"
     ]
     for survey, classes in summary.counts.items():
         lines.append(f"{survey}: " + ", ".join(f"{count:,} {name}" for name, count in classes.items()))
@@ -163,9 +163,8 @@ def ingest(
         "inputs": [asdict(one) for one in summary.inputs],
     }
     ignored = sorted({column for one in summary.inputs for column in one.ignored})
-    text = (
-        f"{summary.rows:,} rows in {len(summary.partitions):,} partitions, {len(summary.bands)} bands: {out}"
-    )
+    partitions = plural(len(summary.partitions), "partition")
+    text = f"{plural(summary.rows, 'row')} in {partitions}, {len(summary.bands)} bands: {out}"
     if ignored:
         text += f"\ncolumns that were not read: {', '.join(ignored)}"
     echo(text, facts, as_json)

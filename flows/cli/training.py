@@ -52,9 +52,14 @@ def synthesise(
         typer.Option("--held-out", help="Draw from the objects and cells that are excluded from trainings."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 1,
-    magnitude: Annotated[float, typer.Option(help="Of a folder: iSDSS magnitude of all objects.")] = 20.0,
+    magnitude: Annotated[
+        float, typer.Option(help="For a folder of spectra: iSDSS magnitude of all objects.")
+    ] = 20.0,
     moved: Annotated[
-        bool, typer.Option("--moved", help="Of a folder: move galaxies to redshifts from 0.08 to 0.40.")
+        bool,
+        typer.Option(
+            "--moved", help="For a folder of spectra: move galaxies to redshifts from 0.08 to 0.40."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

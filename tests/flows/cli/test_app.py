@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def test_the_needs_of_a_survey_are_estimated_without_one(tmp_path, monkeypatch):
     refused = here("plan", "--what-if", 1000, "--model", "empty")
     assert refused.exit_code == ExitCode.INPUT
     assert "ojala bench" in refused.stderr
+
+
+def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    done = here("releases", "--out", "s3://bucket/catalogue")
+    assert done.exit_code == ExitCode.INPUT
+    assert done.stderr.count("\n") == 1
+    assert "s3fs is not installed: pip install '.[s3]' in a checkout of ojala" in done.stderr
 
 
 def test_without_arguments_the_help_is_shown():
@@ -282,7 +292,10 @@ def test_a_run_is_verified_and_damage_is_named(photometry_folder, tmp_path):
     assert len(list((out / "runs").iterdir())) == 1
 
     whole = here("verify", out)
-    assert (whole.exit_code, whole.stdout.strip()) == (0, f"{out} is whole")
+    assert (whole.exit_code, whole.stdout.strip()) == (
+        0,
+        f"{out}: OK, every file was read: contract, row counts, checksums",
+    )
     leaf = next(Path(record["folder"]).rglob("Npix=*.parquet"))
     leaf.write_bytes(leaf.read_bytes()[:-1])
     damaged = here("verify", out, "--json")
