@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A file's tests run in one process, as they share what they made; tests/conftest.py sorts the files.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo check test test-processor soak lint audit data-model clean
+.PHONY: help demo docs check test test-processor soak lint audit data-model clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -40,6 +40,13 @@ $(VENV)/.test: $(VENV)/.base
 demo: $(VENV)/.base  ## run everything on the bundled patch of sky, into $(DEMO)
 	rm -rf $(DEMO)
 	$(BIN)/ojala demo --out $(DEMO)
+
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) --constraint deploy/constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the documentation, into build/site; runs its tutorials, whose output it keeps in build
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --quiet
 
 lint: $(VENV)/.test  ## style, types and layers
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode
 from ojala.flows.cli import atlas, export, fetch, ingest, published, releases, signals, training, validate
-from ojala.flows.cli.errors import Commands, configure_logging, error_as_json, errors, warn
+from ojala.flows.cli.errors import Commands, Panel, configure_logging, error_as_json, errors, warn
 from ojala.flows.cli.options import AsJson, Check, Publish, Region, run_options
 from ojala.flows.cli.output import MAX_NAMED, echo, show_plan, show_run
 from ojala.pipeline.runs.config import RunConfig
@@ -26,9 +26,9 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 app = Commands(
+    Panel.RUN,
     help="Turn a photometric sky survey into value-added catalogues with foundation models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -79,9 +79,24 @@ def plan(
     config: RunConfig,
     region: Annotated[str | None, typer.Option(help="Plan to reprocess a region, see `reprocess`.")] = None,
     check: Check = False,
+    what_if: Annotated[
+        int | None,
+        typer.Option(
+            help="Estimate time, memory and disk space for so many rows of photometry instead; "
+            "needs neither a catalogue nor --out.",
+            metavar="ROWS",
+            min=1,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do, and why; writes nothing."""
+    if what_if is not None:
+        from ojala.flows.cli.sizing import estimate
+
+        sizing = estimate(what_if, config)
+        echo(str(sizing), asdict(sizing), as_json)
+        return
     from ojala.pipeline.runs.plan import make_plan
     from ojala.pipeline.runs.region import parse_region
     from ojala.pipeline.runs.resolved import resolve_run
@@ -134,7 +149,7 @@ def reprocess(
 
     planned = make_plan(resolve_run(config), parse_region(region, config.adapter.flags))
     if not execute:
-        show_plan(planned, as_json, "this would be done; give --yes to do it")
+        show_plan(planned, as_json, "dry run: add --yes to run it")
         return
     from ojala.flows.release import make_release
 
@@ -153,7 +168,8 @@ def verify(
 
     damages = list(islice(find_damages(UPath(directory)), MAX_NAMED))
     echo(
-        "\n".join(str(damage) for damage in damages) or f"{directory} is whole",
+        "\n".join(str(damage) for damage in damages)
+        or f"{directory}: OK, every file was read: contract, row counts, checksums",
         {"directory": directory, "whole": not damages, "damages": [asdict(damage) for damage in damages]},
         as_json,
     )
@@ -161,7 +177,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(panel=Panel.TOOLS)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all output; must not exist.")],
     as_json: AsJson = False,
@@ -173,9 +189,11 @@ def demo(
     echo(facts.pop("text"), facts, as_json)
 
 
-@app.command()
+@app.command(panel=Panel.TOOLS)
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Less of everything, nothing compiled.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Shorter measurement, without torch.compile.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the throughput of this machine, of the network and of a run; takes ten minutes."""

@@ -10,11 +10,11 @@ import typer
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 
-app = Commands()
+app = Commands(Panel.TOOLS)
 
 Run = Annotated[str, typer.Argument(help="Folder of a finished run of AVIS: OUT/runs/RUN.")]
 
@@ -50,7 +50,9 @@ def atlas(
             about=about,
         )
     except ModuleNotFoundError as missing:
-        raise InputError(f"{missing.name} is not installed: pip install 'ojala[atlas]'") from missing
+        raise InputError(
+            f"{missing.name} is not installed: pip install '.[atlas]' in a checkout of ojala"
+        ) from missing
     write_atlas(out, made)
     written = read_atlas(out)
     counts = Counter(written.cluster.tolist())

@@ -6,16 +6,19 @@ import functools
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import metadata
+from enum import StrEnum
+from importlib.metadata import metadata, requires
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from ojala.catalogs_schema.errors import ExitCode, InputError, OjalaError, access_errors
 from ojala.catalogs_schema.urls import redact
@@ -28,14 +31,65 @@ NOTHING_WRITTEN = "nothing was written"
 RESUMABLE = "finished work is kept, and the same command resumes it"
 
 
+class Panel(StrEnum):
+    """Groups of commands in the help, in its order."""
+
+    DATA = "Data: make catalogues of the survey's files"
+    RUN = "Run: predict, check, recompute"
+    RELEASES = "Releases: what readers see"
+    MODELS = "Models: train, adapt, calibrate"
+    TOOLS = "Tools"
+
+
+class _Flags:
+    """Help that shows no type behind options without a value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - a context of typer's own copy of click
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the class beside this one
+        for param in params:
+            if getattr(param, "is_flag", False) or getattr(param, "count", False):
+                param.metavar = ""
+        return params
+
+
+class _Command(_Flags, TyperCommand):
+    pass
+
+
+class _Group(_Flags, TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """Names of the commands, by panel."""
+        order = {panel.value: k for k, panel in enumerate(Panel)}
+        place = {name: order.get(str(one.rich_help_panel), 0) for name, one in self.commands.items()}
+        return sorted(super().list_commands(ctx), key=lambda name: place[name])
+
+
 class Commands(typer.Typer):
-    """A group of commands that run inside `errors` and show their progress on stderr."""
+    """A group of commands that run inside `errors` and show their progress on stderr.
+
+    Parameters
+    ----------
+    panel : Panel
+        Group in the help of commands that name none.
+    **options
+        Those of `typer.Typer`.
+    """
+
+    def __init__(self, panel: Panel = Panel.TOOLS, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(cls=_Group, **options)
+        self._panel = panel
 
     def command(  # type: ignore[override]
-        self, name: str | None = None, *, resumable: bool = False, hidden: bool = False
+        self,
+        name: str | None = None,
+        *,
+        resumable: bool = False,
+        hidden: bool = False,
+        panel: Panel | None = None,
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Register a command; a resumable one keeps finished work when it is interrupted."""
-        register = super().command(name, hidden=hidden)
+        shown = (panel or self._panel).value
+        register = super().command(name, cls=_Command, hidden=hidden, rich_help_panel=shown)
 
         def decorate(function: Callable[..., None]) -> Callable[..., None]:
             @functools.wraps(function)
@@ -59,8 +113,9 @@ def warn(text: str) -> None:
 def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iterator[None]:
     """Convert exceptions to output and exit codes.
 
-    An `OjalaError` is one line and its exit code; Ctrl-C and SIGTERM are one line and 130; anything else is a
-    fault of the program: its traceback, one line on where to report it, and 70. See `ExitCode`.
+    An `OjalaError` is one line and its exit code, as is an import that needs an extra of the package; Ctrl-C
+    and SIGTERM are one line and 130; anything else is a fault of the program: its traceback, one line on
+    where to report it, and 70. See `ExitCode`.
 
     Parameters
     ----------
@@ -90,11 +145,30 @@ def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iter
         raise
     except Exception as problem:
         logging.getLogger(__name__).debug("fault", exc_info=True)
+        if hint := _missing_extra(problem):
+            warn(hint)
+            end(ExitCode.INPUT, "MissingExtra", hint)
         print(redact("".join(traceback.format_exception(problem))), file=sys.stderr, end="")
         warn(f"this is a fault of the program: please report it with the traceback above{_where()}")
         end(FAULT, type(problem).__name__, str(problem))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _missing_extra(problem: BaseException | None) -> str:
+    """How to install what an import did not find, where it belongs to an extra of the package; else empty."""
+    while problem is not None:
+        module = problem.name if isinstance(problem, ModuleNotFoundError) and problem.name else ""
+        wanted = module.partition(".")[0].replace("_", "-")
+        for requirement in requires("ojala") or [] if wanted else []:
+            found = _OF_AN_EXTRA.match(requirement)
+            if found and found["name"] == wanted:
+                return f"{module} is not installed: pip install '.[{found['extra']}]' in a checkout of ojala"
+        problem = problem.__cause__
+    return ""
+
+
+_OF_AN_EXTRA = re.compile(r"""(?P<name>[\w.-]+).*;\s*extra == ["'](?!test|docs)(?P<extra>\w+)["']""")
 
 
 def error_as_json(code: ExitCode, kind: str, message: str) -> str:

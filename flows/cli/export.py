@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 
-app = Commands()
-export = Commands(help="Write a release in formats of other tools.", no_args_is_help=True)
-app.add_typer(export, name="export")
+app = Commands(Panel.RELEASES)
+export = Commands(Panel.RELEASES, help="Write a release in formats of other tools.", no_args_is_help=True)
+app.add_typer(export, name="export", rich_help_panel=Panel.RELEASES.value)
 
 
 class Format(StrEnum):

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 
-app = Commands()
+app = Commands(Panel.DATA)
 fetch = Commands(help="Fetch a survey's tables from its archive.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
 

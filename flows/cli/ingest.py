@@ -11,15 +11,15 @@ import typer
 from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode, InputError
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import echo, plural
 from ojala.pipeline.ingest.formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
     from ojala.pipeline.ingest.reader import Input
 
-app = Commands()
+app = Commands(Panel.DATA)
 
 
 class UsageError(InputError):
@@ -59,8 +59,8 @@ def spectra(
         "not_read": summary.not_read,
     }
     lines = [
-        f"{summary.spectra:,} spectra of {summary.objects:,} objects in {len(summary.partitions):,} "
-        f"partitions: {out}"
+        f"{summary.spectra:,} spectra of {plural(summary.objects, 'object')} in "
+        f"{plural(len(summary.partitions), 'partition')}: {out}"
     ]
     for survey, classes in summary.counts.items():
         lines.append(f"{survey}: " + ", ".join(f"{count:,} {name}" for name, count in classes.items()))
@@ -219,9 +219,8 @@ def ingest(
         "bands": list(summary.bands),
         "inputs": [asdict(one) for one in summary.inputs],
     }
-    text = (
-        f"{summary.rows:,} rows in {len(summary.partitions):,} partitions, {len(summary.bands)} bands: {out}"
-    )
+    partitions = plural(len(summary.partitions), "partition")
+    text = f"{plural(summary.rows, 'row')} in {partitions}, {len(summary.bands)} bands: {out}"
     echo(text + _ignored(summary.inputs), facts, as_json)
 
 
@@ -258,7 +257,7 @@ def _update(
         "inputs": [asdict(one) for one in summary.inputs],
     }
     changes = [
-        f"{sum(tiles.values()):,} rows of {len(tiles):,} tiles {verb}"
+        f"{plural(sum(tiles.values()), 'row')} of {plural(len(tiles), 'tile')} {verb}"
         for verb, tiles in (
             ("added", summary.added),
             ("taken out for their successors", summary.replaced),
@@ -267,7 +266,7 @@ def _update(
         if tiles
     ]
     text = (
-        f"{', '.join(changes)}; {summary.rows:,} rows in {len(summary.partitions):,} partitions, "
+        f"{', '.join(changes)}; {plural(summary.rows, 'row')} in {plural(len(summary.partitions), 'partition')}, "
         f"{len(summary.written):,} of them written, the others linked\nrelease: {summary.release}"
     )
     echo(text + _ignored(summary.inputs), facts, as_json)

@@ -34,6 +34,9 @@ Collection = Annotated[str, typer.Option("--out", help="Collection with the runs
 CONFIG = "config"
 """Parameter of a command that takes the configuration."""
 
+WHAT_IF = "what_if"
+"""Option of a command that asks about a survey which is not there: inputs and output need no names then."""
+
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a run: one for each field of `RunConfig`, and ``--config FILE``.
@@ -51,7 +54,11 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(**given: object) -> None:
         settings = {name: _plain(given.pop(name)) for name in options}
         file = cast(Path | None, given.pop(CONFIG))
-        require_inputs(read_settings(file, settings))
+        asked = read_settings(file, settings)
+        if given.get(WHAT_IF) is None:
+            require_inputs(asked)
+        else:
+            settings |= {name: asked.get(name, "survey") for name in ("out", "photometry")}
         command(read_config(file, settings), **given)
 
     parameters = [*options.values(), file, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]

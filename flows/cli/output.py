@@ -34,6 +34,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun, in the plural where it is not one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 MAX_NAMED = 20
 """Most failed partitions and damaged files that a command names."""
 
@@ -76,7 +81,7 @@ def show_plan(plan: Plan, as_json: bool, note: str = "") -> None:
     name = f"run {plan.run_id}" if plan.resumes else "a new run"
     cost = f", about {duration(seconds)} at {rate:,.0f} rows/s" if rate else "; the rate is not known here"
     cost = cost if plan.to_do else ": nothing to do"
-    print(f"{name}: {len(plan.to_do):,} partitions, {plan.rows_to_do:,} rows to do{cost}")
+    print(f"{name}: {plural(len(plan.to_do), 'partition')}, {plural(plan.rows_to_do, 'row')} to do{cost}")
     if note:
         print(note)
 
@@ -102,18 +107,18 @@ def show_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
     }
     text = (
         f"run {record.run_id} is {record.status}{' and published' if published else ', not published'}: "
-        f"{record.rows_out:,} of {record.rows_in:,} rows in {record.partitions:,} partitions"
+        f"{record.rows_out:,} of {record.rows_in:,} rows in {plural(record.partitions, 'partition')}"
         f"{f', {record.linked:,} of them linked' if record.linked else ''}\n"
         f"catalogue: {run}/{record.main}\nreport:    {run}/report/index.html"
     )
     echo(text, facts, as_json)
     for step, problem in record.problems.items():
-        warn(f"{step} failed, the catalogue is whole: {problem}; the same command repeats it")
+        warn(f"{step} failed, but the catalogue is complete: {problem}; the same command repeats it")
     for gate in report.gates if report else ():
         if gate.outcome == "warn" and not as_json:
             warn(f"quality gate {gate.name} warns: {gate.text}")
     if record.failed:
         for name, error in islice(record.failed.items(), MAX_NAMED):
             warn(f"partition {name}: {error}")
-        warn(f"{len(record.failed)} partitions failed; give the command again to retry them")
+        warn(f"{plural(len(record.failed), 'partition')} failed; the same command retries them")
         raise typer.Exit(ExitCode.INCOMPLETE)

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from upath import UPath
 
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 
-app = Commands()
+app = Commands(Panel.TOOLS)
 
 
 @app.command("convert-weights")

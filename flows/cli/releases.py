@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson, Collection
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import echo, plural
 
 if TYPE_CHECKING:
     from ojala.pipeline.runs.gates import GateReport
 
-app = Commands()
+app = Commands(Panel.RELEASES)
 
 _COLUMNS = ("run", "product", "status", "published", "date", "rows", "partitions", "weights", "MiB", "notes")
 
@@ -28,7 +28,7 @@ Product = Annotated[
 
 @app.command()
 def releases(out: Collection, as_json: AsJson = False) -> None:
-    """List all runs of a collection with their state."""
+    """List the runs of a collection with their states."""
     from ojala.pipeline.runs.releases import releases as list_releases
 
     found = list_releases(UPath(out))
@@ -40,7 +40,7 @@ def releases(out: Collection, as_json: AsJson = False) -> None:
         return
     table = Table(*_COLUMNS)
     for one in found:
-        notes = [f"{one.missing:,} partitions missing"] if one.missing else []
+        notes = [f"{plural(one.missing, 'partition')} missing"] if one.missing else []
         notes += [f"{one.region} of {one.base}"] if one.region else []
         table.add_row(
             one.run_id,
@@ -68,7 +68,7 @@ def publish(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Point the collection at a run, if its quality gates allow it; open readers keep the old one."""
+    """Publish a run if its quality gates allow it; readers that have the previous release open keep it."""
     from ojala.pipeline.run import publish_run
 
     report = publish_run(UPath(out), run, forced=force_gate or (), partial=partial, again=True)
@@ -81,7 +81,7 @@ def publish(
 
 @app.command()
 def rollback(out: Collection, product: Product = None, as_json: AsJson = False) -> None:
-    """Point the collection at the release that was published before."""
+    """Publish the previous release again."""
     from ojala.pipeline.runs.releases import only_product, pointers
     from ojala.pipeline.runs.releases import rollback as roll_back
 
@@ -89,7 +89,7 @@ def rollback(out: Collection, product: Product = None, as_json: AsJson = False) 
     before = pointers(UPath(out)).get(product)
     record = roll_back(UPath(out), product)
     facts = {"published": record.run_id, "before": before, "product": product}
-    echo(f"{product}: run {record.run_id} is published again, {before} is not any more", facts, as_json)
+    echo(f"{product}: run {record.run_id} is the published release again (it was {before})", facts, as_json)
 
 
 def gate_lines(report: GateReport) -> str:

@@ -9,12 +9,12 @@ import typer
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 from ojala.flows.training.registry import DEFAULT, TRAININGS, start_training
 
-app = Commands()
+app = Commands(Panel.MODELS)
 
 Curves = Annotated[Path, typer.Option(help="Folder with the transmission curves.")]
 Library = Annotated[Path, typer.Option(help="Library of spectra, made by `ojala library`.")]
@@ -56,9 +56,14 @@ def synthesise(
         typer.Option(help="Draw from one fold of the objects, as `ojala train --without-fold` leaves out."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 1,
-    magnitude: Annotated[float, typer.Option(help="Of a folder: iSDSS magnitude of all objects.")] = 20.0,
+    magnitude: Annotated[
+        float, typer.Option(help="For a folder of spectra: iSDSS magnitude of all objects.")
+    ] = 20.0,
     moved: Annotated[
-        bool, typer.Option("--moved", help="Of a folder: move galaxies to redshifts from 0.08 to 0.40.")
+        bool,
+        typer.Option(
+            "--moved", help="For a folder of spectra: move galaxies to redshifts from 0.08 to 0.40."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 
-app = Commands()
+app = Commands(Panel.RUN)
 
 
 @app.command()

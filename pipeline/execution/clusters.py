@@ -152,7 +152,8 @@ def local_gpus(workers: int) -> Iterator[Cluster]:
         from dask_cuda import LocalCUDACluster
     except ImportError as problem:
         raise ClusterError(
-            f"engine cuda: Dask-CUDA cannot be imported ({problem}); pip install 'ojala[gpu]'"
+            f"engine cuda: Dask-CUDA cannot be imported ({problem}); pip install '.[gpu]' in a "
+            "checkout of ojala"
         ) from problem
     report(f"starting {workers:,} worker processes, one per GPU")
     with _quiet_settings():
@@ -243,7 +244,7 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
         dask_jobqueue = import_jobqueue()
     except ImportError:
         raise ClusterError(
-            f"engine {engine}: dask-jobqueue is missing; pip install 'ojala[jobqueue]'"
+            f"engine {engine}: dask-jobqueue is missing; pip install '.[jobqueue]' in a checkout of ojala"
         ) from None
     clusters = {
         kind.job_cls.config_name: kind

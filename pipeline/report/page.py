@@ -257,7 +257,7 @@ def _banners(totals: RunTotals, numbers: dict[str, Any]) -> list[dict[str, str]]
             {
                 "title": f"Failed: {len(names):,} of {len(totals.partitions):,} partitions. The "
                 "catalogue is incomplete.",
-                "text": f"{_some(names)}. Their errors stand below; the same command again does them alone.",
+                "text": f"{_some(names)}. Errors are listed below; the same command retries only these.",
             }
         )
     if totals.unequal:
@@ -304,7 +304,7 @@ def _cards(totals: RunTotals, run: ResolvedRun, numbers: dict[str, Any]) -> list
             "–" if rate is None else f"{rate:,.0f}",
             f"engine {run.config.engine}, {run.config.device}",
         ),
-        _card("Time at work", _duration(busy), "summed over partitions"),
+        _card("Worker time", _duration(busy), "summed over partitions"),
     ]
 
 

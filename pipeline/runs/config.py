@@ -49,29 +49,31 @@ class RunConfig(BaseModel):
         default=None,
         description="root of the catalogue of cut-outs of these spectra, for models that read both",
     )
-    out: str = Field(min_length=1, description="root of the collection that the results go into")
+    out: str = Field(min_length=1, description="output collection; created if missing")
     model: str = Field(
         default=DEFAULT_MODEL, description="model to run", json_schema_extra={"enum": list(ADAPTERS)}
     )
     weights: str = Field(
-        default="", description="weights of the model (safetensors); empty: those that come with the program"
+        default="", description="weights of the model (safetensors); default: the bundled ones"
     )
     weights_sha256: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the weights must have"
     )
     heads: tuple[str, ...] = Field(
-        default=(), description="heads made by `ojala finetune`, whose quantities make a product of their own"
+        default=(),
+        description="head made by `ojala finetune`, for the product ojala_heads; repeatable",
     )
     atlas: str = Field(
         default="",
-        description="atlas that AVIS places embeddings in; empty: the one next to the weights, if any",
+        description="atlas that AVIS places embeddings in; default: the one next to the weights, if any",
     )
     options: tuple[str, ...] = Field(
-        default=(), description="choice of the model's own, NAME=VALUE; defaults are in its data model"
+        default=(),
+        description="option of the model, NAME=VALUE; repeatable",
     )
     engine: str = Field(
         default="local",
-        description="where partitions are processed: one of " + ", ".join(ENGINES),
+        description="execution engine, where partitions are processed: one of " + ", ".join(ENGINES),
         json_schema_extra={"enum": list(ENGINES)},
     )
     device: Literal["cpu", "cuda"] = Field(
@@ -84,7 +86,7 @@ class RunConfig(BaseModel):
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
         le=100_000,
-        description="worker processes, Slurm jobs, or GPUs",
+        description="worker processes, jobs of the queue, or GPUs; default: one for each core",
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
@@ -106,16 +108,17 @@ class RunConfig(BaseModel):
         description="also predict the flux in each band from the others, compare it with the measurement and "
         "write the predictions, for models that can be asked for bands",
     )
-    attempts: int = Field(
-        default=3, ge=1, description="how often a partition is tried before it is set aside"
-    )
+    attempts: int = Field(default=3, ge=1, description="attempts at a partition before it is set aside")
     partition_seconds: float = Field(
         default=3600.0,
         gt=0,
         allow_inf_nan=False,
-        description="longest that one attempt at a partition may take [s]",
+        description="time limit of one attempt at a partition [s]",
     )
-    truth: str | None = Field(default=None, description="known classes and redshifts, for the report")
+    truth: str | None = Field(
+        default=None,
+        description="file of known classes and redshifts, for measures of accuracy in the report",
+    )
     gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
 
     @field_validator(

@@ -92,7 +92,7 @@ def export_qp(
         The run is not finished.
     """
     if find_spec("qp") is None:
-        raise ExportError("qp is not installed: pip install 'ojala[qp]'")
+        raise ExportError("qp is not installed: pip install '.[qp]' in a checkout of ojala")
     if not is_local(to) or to.suffix != ".hdf5":
         raise ExportError(f"{to}: qp reads files of this machine whose names end in .hdf5: name one")
     if to.exists():

@@ -202,7 +202,7 @@ def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
     assert ended.value.exit_code == 4
     told = capsys.readouterr()
     assert "is incomplete, not published" in told.out
-    assert "1 partitions failed; give the command again to retry them" in told.err
+    assert "1 partition failed; the same command retries them" in told.err
     assert not (result.out / "collection.properties").exists()
     leaf.write_bytes(whole)
     settle(fault, config, undisturbed)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from astropy.cosmology import Planck18
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.models.simulation.populations import line_ratios, priors
 from ojala.models.simulation.wavelength_grid import COARSE, FINE, to_vacuum
 
@@ -293,13 +294,20 @@ def _components(p: dict[str, np.ndarray]) -> dict[str, object]:
 
 
 def _new_model() -> tuple[Any, Any]:
-    """Model and configuration of bagpipes: a fine wavelength grid, no nebular lines in the continuum."""
+    """Model and configuration of bagpipes: a fine wavelength grid, no nebular lines in the continuum.
+
+    Raises
+    ------
+    InputError
+        bagpipes is not installed.
+    """
     try:
         import bagpipes
         from bagpipes import config
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "galaxy spectra are made with bagpipes, which is not installed: pip install 'ojala[training]'"
+        raise InputError(
+            "galaxy spectra are made with bagpipes, which is not installed: pip install '.[training]' in a "
+            "checkout of ojala"
         ) from error
     config.max_redshift, config.R_spec, config.R_other = 1e-3, 1700.0, 100.0
     fine = FINE.rest_wavelength(Z_MAX)

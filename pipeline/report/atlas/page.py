@@ -101,7 +101,7 @@ def write_atlas_page(
     if script is None:
         why = (
             "The page that shows the atlas needs plotly: install the extra atlas (pip install "
-            f"'ojala[atlas]'), then give: ojala atlas-page {run} --out FOLDER"
+            f"'.[atlas]' in a checkout of ojala), then give: ojala atlas-page {run} --out FOLDER"
         )
         return nothing | {"why": why}
     at = np.unique(np.linspace(0, len(done) - 1, LEAVES_READ).astype(int))

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from ojala.catalogs_schema.errors import ExitCode, InputError
 from ojala.flows.cli.app import app
-from ojala.flows.cli.errors import Commands
+from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import run_options
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage import progress
@@ -40,6 +41,47 @@ def test_help_teaches_every_command():
     done = ojala("--help")
     assert done.returncode == 0
     assert all(verb in done.stdout for verb in ("ingest", "plan", "run", "verify", "demo"))
+
+
+def test_help_groups_the_commands_and_shows_no_type_behind_a_flag():
+    text = here("--help").output
+    places = [text.index(f"─ {panel.value} ─") for panel in Panel]
+    assert places == sorted(places)
+    assert text.index("ingest") < places[1] < text.index("reprocess") < places[2] < text.index("rollback")
+    assert "bool" not in here("plan", "--help").output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_names_of_commands(shell, monkeypatch):
+    monkeypatch.setenv("_OJALA_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("COMP_WORDS", "ojala rep")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "ojala rep")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    assert "reprocess" in CliRunner().invoke(app, prog_name="ojala").output
+
+
+def test_the_needs_of_a_survey_are_estimated_without_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ("plan", "--what-if", 1_000_000, "--workers", 4, "--precision", "fp32", "--json")
+    small, large = (json.loads(here(*command, *more).stdout) for more in ((), ("--vectors", "--workers", 8)))
+    assert small["seconds"] == pytest.approx(2 * large["seconds"])
+    assert small["disk_bytes"].keys() == {"photometry", "ojala"}
+    assert large["disk_bytes"].keys() == {"photometry", "ojala", "ojala_vectors"}
+    assert large["memory_bytes"] > 8 * large["worker_bytes"]
+    assert not list(tmp_path.iterdir())
+    refused = here("plan", "--what-if", 1000, "--model", "empty")
+    assert refused.exit_code == ExitCode.INPUT
+    assert "ojala bench" in refused.stderr
+
+
+def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    done = here("releases", "--out", "s3://bucket/catalogue")
+    assert done.exit_code == ExitCode.INPUT
+    assert done.stderr.count("\n") == 1
+    assert "s3fs is not installed: pip install '.[s3]' in a checkout of ojala" in done.stderr
 
 
 def test_without_arguments_the_help_is_shown():
@@ -250,7 +292,10 @@ def test_a_run_is_verified_and_damage_is_named(photometry_folder, tmp_path):
     assert len(list((out / "runs").iterdir())) == 1
 
     whole = here("verify", out)
-    assert (whole.exit_code, whole.stdout.strip()) == (0, f"{out} is whole")
+    assert (whole.exit_code, whole.stdout.strip()) == (
+        0,
+        f"{out}: OK, every file was read: contract, row counts, checksums",
+    )
     leaf = next(Path(record["folder"]).rglob("Npix=*.parquet"))
     leaf.write_bytes(leaf.read_bytes()[:-1])
     damaged = here("verify", out, "--json")

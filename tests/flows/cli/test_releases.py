@@ -25,7 +25,7 @@ def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):
     asked = ("--photometry", photometry, "--out", first.out, "--model", "empty", "--engine", "serial")
     dry = here("reprocess", *asked, "--region", f"tiles:{tile}")
     assert dry.exit_code == 0, dry.stderr
-    assert "this would be done; give --yes to do it" in dry.stdout
+    assert "dry run: add --yes to run it" in dry.stdout
     assert "rows/s" in dry.stdout
     assert [run.name for run in (first.out / "runs").iterdir()] == [first.plan.run_id]
 

@@ -148,7 +148,7 @@ def test_without_plotly_the_report_says_what_to_install(finished, tmp_path, monk
     monkeypatch.setattr(atlas_page, "find_spec", lambda name: None)
     found = write_again(finished, tmp_path)
     assert found["page"] == ""
-    assert "pip install 'ojala[atlas]'" in found["why"]
+    assert "pip install '.[atlas]'" in found["why"]
     assert f"ojala atlas-page {finished.run} --out FOLDER" in found["why"]
     assert not any(tmp_path.iterdir())
 
