@@ -265,8 +265,9 @@ def _update(
         )
         if tiles
     ]
+    partitions = plural(len(summary.partitions), "partition")
     text = (
-        f"{', '.join(changes)}; {plural(summary.rows, 'row')} in {plural(len(summary.partitions), 'partition')}, "
+        f"{', '.join(changes)}; {plural(summary.rows, 'row')} in {partitions}, "
         f"{len(summary.written):,} of them written, the others linked\nrelease: {summary.release}"
     )
     echo(text + _ignored(summary.inputs), facts, as_json)
