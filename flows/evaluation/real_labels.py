@@ -9,6 +9,9 @@ FILE is a Parquet table of noiseless photometry of real objects: ``id``, ``set``
 ``logg``, ``feh`` and ``flux_<band>`` [uJy]. The masses are a Parquet table of ``id`` (a spectrum's),
 ``logm_best``, ``logsfr_best`` and ``r_total``, the magnitude of the whole galaxy: a spectrum saw a fibre, so
 masses are compared at that magnitude, of the galaxies for which it is known.
+
+``--stars FOLDER`` writes the stars at several magnitudes as photometry.parquet and truth.parquet instead, for
+`ojala ingest` and `ojala calibrate`.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
+from ojala.flows.mocks.library import photometry_table, truth_table
 from ojala.flows.mocks.real_objects import SURVEY_DEPTH, observe_spectra
 from ojala.flows.mocks.stellar_corrections import fold_of
 from ojala.models import WEIGHTS_FOLDER
+from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.metrics import redshift_metrics, scatter_metrics, within
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.quantities import CLASSES
@@ -34,6 +39,12 @@ from ojala.pipeline.ingest.surveys.folder import read_folder
 
 STAR_MAGNITUDES, GALAXY_MAGNITUDES = (17.0, 20.0), (20.0, 21.0, 22.0)
 """Magnitudes of stars (those of r less 0.2) and of galaxies (those at 7600 A)."""
+
+CALIBRATION_MAGNITUDES = (17.0, 18.0, 19.0, 20.0, 21.0)
+"""Magnitudes of the stars that `write_stars` writes."""
+
+STAR_TILE = 9613
+"""Tile of these stars."""
 
 MASS_MAGNITUDE = 17.0
 """iSDSS magnitude at which galaxies with published masses are seen; a mass is then scaled to their own."""
@@ -64,9 +75,7 @@ def residual_measures(value: np.ndarray, truth: np.ndarray, error: np.ndarray) -
 
 def stars(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
     """Stellar parameters of the stars of MILES: all, and those by which atmospheres were not corrected."""
-    chosen = table[(table["set"] == "miles") & table["teff"].between(*_STAR_TEFF)]
-    chosen = chosen.dropna(subset=["logg", "feh"])
-    flux = np.where(_NARROW & (_PIVOT < _RED_END), _fluxes(chosen), np.nan)
+    chosen, flux = _stars(table)
     left_out = np.array([fold_of(star) == 0 for star in chosen["id"]])
     measures: Rows = {}
     for magnitude in STAR_MAGNITUDES:
@@ -77,6 +86,34 @@ def stars(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
                     answers[name][rows], chosen[label].to_numpy()[rows], answers[f"{name}_err"][rows]
                 )
     return measures
+
+
+def write_stars(table: pd.DataFrame, folder: Path) -> None:
+    """Write photometry and truth of the stars of MILES at `CALIBRATION_MAGNITUDES`, each at one position."""
+    chosen, flux = _stars(table)
+    n, rng = len(chosen), np.random.default_rng(5)
+    ra, dec = rng.uniform(0.0, 360.0, n), np.degrees(np.arcsin(rng.uniform(-1.0, 1.0, n)))
+    seen = [_observe(_at(flux, _STAR_LEVEL, magnitude + 0.2)) for magnitude in CALIBRATION_MAGNITUDES]
+    rows = np.tile(np.arange(n), len(seen))
+    nothing = np.full(len(rows), np.nan, np.float32)
+    labels = {"z_gal": nothing, "z_qso": nothing}
+    labels |= {
+        name: chosen[label].to_numpy(np.float32)[rows]
+        for name, label in (("teff", "teff"), ("logg", "logg"), ("fe_h", "feh"))
+    }
+    measured, error = (np.concatenate([one[k] for one in seen]) for k in range(2))
+    code = np.full(len(rows), CLASSES.index("STAR"))
+    drawn = LabelledPhotometry(measured, error, np.zeros(len(rows), np.float32), code, labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(photometry_table(drawn, ra[rows], dec[rows], STAR_TILE), folder / "photometry.parquet")
+    pq.write_table(truth_table(drawn, STAR_TILE), folder / "truth.parquet")
+
+
+def _stars(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """The stars of MILES with all labels, and their fluxes where MILES has spectra."""
+    chosen = table[(table["set"] == "miles") & table["teff"].between(*_STAR_TEFF)]
+    chosen = chosen.dropna(subset=["logg", "feh"])
+    return chosen, np.where(_NARROW & (_PIVOT < _RED_END), _fluxes(chosen), np.nan)
 
 
 def blue_galaxies(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
@@ -135,10 +172,15 @@ def _at(flux: np.ndarray, level: tuple[float, float], magnitude: float) -> np.nd
     )
 
 
+def _observe(flux: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Noiseless fluxes with the survey's noise, and their errors."""
+    depth = np.broadcast_to(SURVEY_DEPTH, flux.shape)
+    return noise.add_noise(flux.astype(np.float32), depth, np.random.default_rng(3))
+
+
 def _predict(model: OjalaPredictor, flux: np.ndarray) -> dict[str, np.ndarray]:
     """Answers about noiseless fluxes seen with the survey's noise."""
-    depth = np.broadcast_to(SURVEY_DEPTH, flux.shape)
-    measured, error = noise.add_noise(flux.astype(np.float32), depth, np.random.default_rng(3))
+    measured, error = _observe(flux)
     return model.predict(measured, error, np.zeros(len(flux), np.float32))
 
 
@@ -159,7 +201,11 @@ def main() -> None:
     parser.add_argument("--libraries", type=Path, required=True)
     for name in ("--spectra", "--curves", "--masses"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--stars", type=Path, metavar="FOLDER")
     asked = parser.parse_args()
+    if asked.stars is not None:
+        write_stars(pq.read_table(asked.libraries).to_pandas(), asked.stars)
+        return
     model, table = OjalaPredictor.load(asked.weights), pq.read_table(asked.libraries).to_pandas()
     print(table_text(stars(model, table)))
     print("\n" + table_text(blue_galaxies(model, table)))

@@ -3,9 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
+from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.flows.evaluation.real_labels import blue_galaxies, residual_measures, stars, table_text
+from ojala.flows.evaluation.real_labels import (
+    blue_galaxies,
+    residual_measures,
+    stars,
+    table_text,
+    write_stars,
+)
+from ojala.flows.training.labelled import labelled_rows
+from ojala.pipeline.ingest.photometry import ingest_photometry
+from ojala.pipeline.quality.validation.truth import read_truth
 
 N = 40
 
@@ -54,6 +64,15 @@ def test_stars_are_compared_with_their_parameters_at_the_stated_magnitude(table)
     assert seen == pytest.approx(20.2, abs=0.05)
     red = np.array([band.pivot for band in MODEL_BANDS]) > 7350.0
     assert np.isnan(model.flux[:, red]).all()
+
+
+def test_stars_for_the_calibration_are_a_catalogue_with_truth(table, tmp_path):
+    write_stars(table, tmp_path)
+    ingest_photometry([UPath(tmp_path / "photometry.parquet")], UPath(tmp_path / "catalogue"))
+    rows = labelled_rows(UPath(tmp_path / "catalogue"), read_truth(UPath(tmp_path / "truth.parquet")))
+    own = np.sort(table["teff"].iloc[: N // 2].to_numpy(np.float32))
+    np.testing.assert_allclose(np.sort(rows.labels["teff"]), np.repeat(own, 5), rtol=1e-3)
+    assert np.isnan(rows.labels["z_gal"]).all()
 
 
 def test_galaxies_that_are_taken_for_quasars_or_far_off_are_counted(table):
