@@ -17,6 +17,7 @@ from upath import UPath
 from ojala.catalogs_schema.errors import ExitCode
 from ojala.flows.cli import (
     atlas,
+    diff,
     export,
     fetch,
     ingest,
@@ -44,7 +45,7 @@ app = Commands(
     rich_markup_mode="markdown",
 )
 
-for group in (fetch, ingest, releases, retention, training, atlas, validate, export, published):
+for group in (fetch, ingest, releases, diff, retention, training, atlas, validate, export, published):
     app.add_typer(group.app)
 
 
