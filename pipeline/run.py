@@ -6,7 +6,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime
 
 import dask
@@ -19,6 +19,7 @@ from ojala.pipeline.execution import RetryPolicy, run_tasks
 from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.report import write_report
+from ojala.pipeline.runs.diff import write_difference
 from ojala.pipeline.runs.gates import (
     GATES_FILE,
     GateError,
@@ -322,7 +323,7 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
             _log.exception("run %s: %s failed", run_id, step)
 
     report("evaluating the quality gates")
-    attempt(GATES, lambda: write_gates(folder, _evaluate(run, record, receipts)))
+    attempt(GATES, lambda: _judge(run, record, receipts))
     gates = None if problems else read_gates(folder)
     report("writing report and checksums")
     attempt(REPORT, lambda: write_report(run, record, receipts, gates))
@@ -419,7 +420,20 @@ def _report_for(out: UPath, folder: UPath, record: RunRecord, again: bool) -> Ga
     return _evaluate(ResolvedRun.from_record(record), record, all_receipts(folder))
 
 
+def _judge(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> None:
+    """Evaluate the gates of a run that has just ended, and keep them with its difference to the release."""
+    evidence = _evidence(run, record, receipts)
+    write_gates(evidence.run, evaluate_gates(evidence, run.config.gates))
+    with suppress(OSError, ValueError):  # the gate says why it could not be compared
+        if (difference := evidence.difference) is not None:
+            write_difference(evidence.run, difference)
+
+
 def _evaluate(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> GateReport:
+    return evaluate_gates(_evidence(run, record, receipts), run.config.gates)
+
+
+def _evidence(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> RunEvidence:
     inputs = read_inputs(run)
     rows = {partition.name: rows for partition, (rows, _) in inputs.items()}
     hashes = {partition.name: sha256 for partition, (_, sha256) in inputs.items()}
@@ -429,8 +443,7 @@ def _evaluate(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) 
     if published is not None and published != record.run_id:
         folder = run.folder(published)
         against = folder, all_receipts(folder)
-    evidence = RunEvidence(run.folder(record.run_id), record, receipts, rows, hashes, against)
-    return evaluate_gates(evidence, run.config.gates)
+    return RunEvidence(run.folder(record.run_id), record, receipts, rows, hashes, against)
 
 
 def _rehash_changed(run: ResolvedRun, receipts: Sequence[Receipt]) -> dict[str, str]:

@@ -52,9 +52,12 @@ class DuplicateChecker:
 
     def add(self, object_id: np.ndarray, source: int, first_row: int) -> None:
         """Add the keys of consecutive rows of a file."""
+        self.add_rows(object_id, source, np.arange(first_row, first_row + len(object_id)))
+
+    def add_rows(self, object_id: np.ndarray, source: np.ndarray | int, row: np.ndarray) -> None:
+        """Add the keys of some rows of a file, or of several."""
         keys = np.empty(len(object_id), dtype=_KEY)
-        keys["object_id"], keys["source"] = object_id, source
-        keys["row"] = np.arange(first_row, first_row + len(object_id))
+        keys["object_id"], keys["source"], keys["row"] = object_id, source, row
         bucket = object_id % _BUCKETS
         order = np.argsort(bucket, kind="stable")
         starts = np.searchsorted(bucket[order], np.arange(_BUCKETS + 1))

@@ -17,7 +17,8 @@ from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.ingest.external_sort import Duplicate, DuplicateChecker, SortedRuns
 from ojala.pipeline.ingest.formats.detect import open_table
 from ojala.pipeline.ingest.formats.table import TableSource, choose_columns
-from ojala.pipeline.ingest.jpas.column_mapping import TableMapping, map_columns
+from ojala.pipeline.ingest.join import KEY, Join
+from ojala.pipeline.ingest.jpas.column_mapping import IncompleteTable, TableMapping, map_columns
 from ojala.pipeline.ingest.jpas.convert import convert_photometry
 from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind
 from ojala.pipeline.storage.files import sha256_of
@@ -98,16 +99,23 @@ class PhotometryReader:
     def read_rows(self, files: Sequence[UPath]) -> list[Input]:
         """Read all files; keys are not yet checked.
 
+        Where a file has no positions or no photometry, and others have other columns, the files are tables
+        that belong together; they are joined on their key.
+
         Raises
         ------
         IngestError
-            With the first error of each faulty file.
+            With the first error of each faulty file, or the keys of joined tables that do not fit.
         """
         inputs: list[Input] = []
         errors: list[str] = []
         for number, file in enumerate(files):
             try:
                 inputs.append(self._read(file, number))
+            except IncompleteTable as error:
+                if (join := self._find_join(files)) is not None:
+                    return self._read_joined(join)
+                errors.append(error.in_file(file))
             except SourceError as error:
                 errors.append(error.in_file(file))
         if self._named and not errors:
@@ -141,12 +149,51 @@ class PhotometryReader:
         if errors := _duplicates(self._keys, files, former):
             raise IngestError("\n".join(errors))
 
-    def _read(self, file: UPath, number: int) -> Input:
-        rows, tiles = 0, Counter[int]()
+    @contextmanager
+    def _open(self, file: UPath) -> Iterator[TableSource]:
         with _read_errors(), open_table(file, self._scratch) as source:
             if self._ignore or self._columns:
                 self._named -= source.columns.keys()
                 source = choose_columns(source, self._ignore, self._columns)
+            yield source
+
+    def _find_join(self, files: Sequence[UPath]) -> Join | None:
+        """Join of the files' tables; None where they are no tables that can be joined."""
+        try:
+            join = Join(files, self._open, self._scratch)
+        except SourceError:
+            return None  # said of its file when that is read
+        return join if join.is_possible else None
+
+    def _read_joined(self, join: Join) -> list[Input]:
+        """Read tables that belong together."""
+        self.runs, self._keys = (
+            SortedRuns(self._scratch / "joined"),
+            DuplicateChecker(self._scratch / "joined"),
+        )
+        self._tiles.clear()
+        (self._scratch / "joined").mkdir()
+        try:
+            mapping = map_columns(join.source, self._aperture, self._units)
+        except SourceError as error:
+            names = "; ".join(join.named(table) for table in sorted(join.tables, key=lambda t: t.files))
+            raise IngestError(f"the tables together, of {names}: {error}") from error
+        if self._named:
+            raise IngestError("\n".join(f"no file has a column {name}" for name in sorted(self._named)))
+        for batch, file, row in join.batches(mapping):
+            try:
+                table = convert_photometry(batch, mapping, join.source.columns)
+            except SourceError as error:
+                raise IngestError(_in_table(error, join, file, row)) from None
+            self._keys.add_rows(table["object_id"].to_numpy(), file[0], row[0])
+            self.runs.add(table, 0)
+            self._tiles.update(table["tile_id"].to_pylist())
+        self.runs.flush()
+        return [_joined_input(join, mapping, number) for number in range(len(join.files))]
+
+    def _read(self, file: UPath, number: int) -> Input:
+        rows, tiles = 0, Counter[int]()
+        with self._open(file) as source:
             mapping = map_columns(source, self._aperture, self._units)
             for table in _convert_batches(source, mapping):
                 try:
@@ -172,6 +219,33 @@ class PhotometryReader:
             mapping.ignored,
             dict(sorted(tiles.items())),
         )
+
+
+def _in_table(error: SourceError, join: Join, file: np.ndarray, row: np.ndarray) -> str:
+    """Message of an error in a joined row, with the file and row of the cell."""
+    names = {column.name: name for name, column in join.source.columns.items()}
+    table = join.owner(names[error.column]) if error.column in names else join.tables[0]
+    at = (join.tables.index(table), (error.row or 1) - 1)
+    return SourceError(error.problem, row=int(row[at]), column=error.column).in_file(join.files[file[at]])
+
+
+def _joined_input(join: Join, mapping: TableMapping, number: int) -> Input:
+    file = join.files[number]
+    table = next(table for table in join.tables if number in table.files)
+    bands = {band.name for c in mapping.columns if c.value in table.wanted for band in c.bands if band}
+    read = {*KEY, *table.wanted}
+    with _read_errors():
+        sha256, size = sha256_of(file), file.stat().st_size
+    return Input(
+        name=file.name,
+        sha256=sha256,
+        bytes=size,
+        rows=join.rows[number],
+        form=join.forms[number],
+        bands=tuple(name for name in mapping.bands if name in bands),
+        ignored=tuple(column.name for name, column in table.columns.items() if name not in read),
+        tiles=dict(sorted(join.tiles[number].items())),
+    )
 
 
 def _convert_batches(source: TableSource, mapping: TableMapping) -> Iterator[pa.Table]:

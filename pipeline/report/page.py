@@ -19,6 +19,7 @@ from ojala.pipeline.quality.validation.result import Expected
 from ojala.pipeline.quality.validation.scores import validate
 from ojala.pipeline.quality.validation.truth import Matched, match_truth, read_truth
 from ojala.pipeline.report.atlas.page import atlas_section
+from ojala.pipeline.report.difference import difference_section
 from ojala.pipeline.report.expected import PARTITIONS_READ, expected_section
 from ojala.pipeline.report.figures import (
     band_drawing,
@@ -32,6 +33,7 @@ from ojala.pipeline.report.skymap import sky_drawing
 from ojala.pipeline.report.spectra_section import reconstruction_section, survey_section
 from ojala.pipeline.report.truth_section import objects_csv, truth_section
 from ojala.pipeline.report.zero_points import zero_points_csv, zero_points_numbers, zero_points_section
+from ojala.pipeline.runs.diff import read_difference
 from ojala.pipeline.runs.gates import GateReport
 from ojala.pipeline.runs.record import RunRecord
 from ojala.pipeline.runs.resolved import ResolvedRun
@@ -112,6 +114,10 @@ def write_report(
         shown["extra"].append({"template": "zero_points.html.j2", "context": zero_points_section(points)})
         shown["sections"].append(("zero-points", "Zero points"))
         write_whole(folder / "report" / "zero_points.csv", zero_points_csv(points))
+    if (difference := read_difference(folder)) is not None:
+        numbers["difference"] = difference.model_dump(mode="json")
+        shown["extra"].append({"template": "difference.html.j2", "context": difference_section(difference)})
+        shown["sections"].append(("difference", "Change since the release"))
     for name in run.adapter.report_sections if done else ():
         section = SECTIONS[name]
         context, section_numbers = section.build(run, record.run_id, done)

@@ -1,4 +1,4 @@
-"""Gates that compare a run with the published release: lost sky and rows, and drifts of its numbers."""
+"""Gates that compare a run with the published release: lost rows, changed rows, drifts of its numbers."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ def coverage(run: RunEvidence) -> Finding:
     except (OSError, ValueError) as problem:
         return Finding(f"could not be compared with release {release.name}: {problem}", "warn")
     return Finding(loss.text, value=loss.share, rows=loss.rows_before, numbers=loss.numbers())
+
+
+@gate("share of rows of another class, or whose redshift moved by more than its error", warn=0.1, fail=0.5)
+def changes(run: RunEvidence) -> Finding:
+    """Rows that were there before have the same class and redshift."""
+    try:
+        found = run.difference
+    except (OSError, ValueError) as problem:
+        return Finding(f"could not be compared with the published release: {problem}", "warn")
+    if found is None:
+        return Finding("there is no published release to compare with")
+    numbers = {name: float(count) for name, count in found.total.model_dump().items()}
+    return Finding(found.text, "pass", found.share, found.total.compared, numbers)
 
 
 @gate("change of a column's share of nulls", warn=0.05, fail=0.3, compares=True)

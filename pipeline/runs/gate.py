@@ -15,6 +15,7 @@ import numpy as np
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline.runs.diff import Difference, find_difference
 from ojala.pipeline.runs.record import RunRecord
 from ojala.pipeline.runs.totals import RunTotals, totals_of
 
@@ -76,6 +77,14 @@ class RunEvidence:
         """Sums over the reprocessed partitions, in the run and in the published release."""
         new, old = zip(*self.reprocessed, strict=True)
         return totals_of(new), totals_of(old)
+
+    @cached_property
+    def difference(self) -> Difference | None:
+        """Difference to the published release, row by row; None where there is none."""
+        if self.published is None:
+            return None
+        release, receipts = self.published
+        return find_difference(release, self.run, receipts, self.receipts)
 
 
 def _hashes(receipt: Receipt) -> list[str]:

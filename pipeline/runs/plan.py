@@ -16,6 +16,7 @@ from ojala.catalogs_schema.receipt import Fingerprint
 from ojala.pipeline.inference.adapters.base import ModelError
 from ojala.pipeline.inference.model_spec import ModelSpec, require_device
 from ojala.pipeline.runs.coverage import find_loss
+from ojala.pipeline.runs.diff import CAUSES
 from ojala.pipeline.runs.gates import read_gates
 from ojala.pipeline.runs.receipts import PartitionStatus, load_partition_status
 from ojala.pipeline.runs.record import (
@@ -38,15 +39,6 @@ DONE = "done"
 
 REPROCESS = "reprocess"
 """State of a partition that is processed again because it lies in the region to reprocess."""
-
-_CHANGED = {
-    "input_sha256": "input",
-    "weights_sha256": "weights",
-    "config_sha256": "configuration",
-    "code_version": "code",
-    "contract_version": "contract",
-}
-"""Field of a fingerprint -> word after ``stale:`` where it differs."""
 
 Action = Literal["keep", "link", "work", "skip"]
 
@@ -158,7 +150,7 @@ class RunState:
             return "damaged"
         if status.key != wanted.key():
             have, want = status.fingerprint.model_dump(), wanted.model_dump()
-            return "stale: " + ", ".join(text for name, text in _CHANGED.items() if have[name] != want[name])
+            return "stale: " + ", ".join(text for name, text in CAUSES.items() if have[name] != want[name])
         return DONE if self.is_intact(partition, products, check) else "damaged"
 
     def is_intact(self, partition: Partition, products: tuple[str, ...], check: bool) -> bool:

@@ -41,7 +41,9 @@ KRON = "auto"
 OTHER_FILTERS = ("uJPAS", "gSDSS", "rSDSS")
 """Filters of miniJPAS that the survey does not use; left out where a file names them."""
 
-_POSITIONS = (("alpha_j2000", "delta_j2000"), ("ra", "dec"))
+POSITIONS = (("alpha_j2000", "delta_j2000"), ("ra", "dec"))
+"""Columns of right ascension and declination, in the archive and in the contract."""
+
 _MORPH_TYPE = ("morph_type", "morphtype", "type")
 _COMPUTED = ("_healpix_29", "object_id")
 _LEGACY = {"g": "ls_g", "r": "ls_r", "i": "ls_i", "z": "ls_z", "w1": "W1", "w2": "W2", "w3": "W3", "w4": "W4"}
@@ -52,6 +54,10 @@ _OF_FILTERS = re.compile(
 _ERROR_KIND = {"mag": "mag_err", "flux": "flux_relerr"}
 # SExtractor's names that begin like a flux and are none.
 _NO_FLUX = ("flux_radius",)
+
+
+class IncompleteTable(SourceError):
+    """A table without positions or without photometry, which may stand in another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +160,9 @@ def map_columns(
     for key in ("tile_id", "number"):
         if key not in names:
             raise SourceError(f"is missing: tile_id and number are the key; {_present(names)}", column=key)
-    position = next((pair for pair in _POSITIONS if all(name in names for name in pair)), None)
+    position = next((pair for pair in POSITIONS if all(name in names for name in pair)), None)
     if position is None:
-        raise SourceError(
+        raise IncompleteTable(
             f"has no position: neither ALPHA_J2000 and DELTA_J2000 nor ra and dec; {_present(names)}"
         )
     to_degrees = scale_to(names[position[0]], "deg", hour_angle=True), scale_to(names[position[1]], "deg")
@@ -174,7 +180,7 @@ def map_columns(
         mappings += _kron_columns(survey, source, filters, units)
         _refuse_duplicates(mappings, names)
     if not mappings and published is None:
-        raise SourceError(f"has no photometry: no column of fluxes or magnitudes; {_present(names)}")
+        raise IncompleteTable(f"has no photometry: no column of fluxes or magnitudes; {_present(names)}")
 
     read = ["tile_id", "number", *position]
     read += [

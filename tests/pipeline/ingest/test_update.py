@@ -18,6 +18,7 @@ from ojala.pipeline.ingest.update import roll_back, update_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.coverage import find_loss
+from ojala.pipeline.runs.diff import read_difference
 from ojala.pipeline.storage.hats import current_release, read_counts, read_leaves, survey_of
 from tests.helpers.commands import here
 from tests.helpers.survey import carry_through, photometry_table, plan_run, without_report
@@ -178,6 +179,11 @@ def test_the_command_says_what_it_did_and_a_plan_marks_what_was_touched(grown, t
     assert len(plan.to_link) == len(plan.entries) - len(touched) > 0
     done = carry_through(config)
     assert (done.record.rows_out, done.record.source) == (180, str(release))
+    kept = read_difference(done.run)
+    assert (kept.total.added, kept.total.withdrawn, kept.total.either_changed) == (60, 0, 0)
+    assert {tile: changes.added for tile, changes in kept.by_tile.items() if changes.added} == {9: 60}
+    assert list(kept.by_cause) == ["input"]
+    assert kept.partitions_same == len(plan.to_link)
     assert here("ingest", "--withdraw", "9", "--to", grown).exit_code == 0
     assert "60 rows were withdrawn on purpose" in find_loss(done.run, current_release(grown)).text
     assert find_loss(done.run, current_release(grown)).share == 0
