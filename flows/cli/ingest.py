@@ -40,10 +40,11 @@ def spectra(
 ) -> None:
     """Make a spectra catalogue (HATS) from the surveys' files or the Multimodal Universe.
 
-    Reads files of DESI, SDSS, BOSS and SDSS-V, LAMOST and templates, the Multimodal Universe (HATS or HDF5)
-    and LSDB's catalogue of DESI. The kind of a file is detected from its content. Redshifts and properties
-    are taken from the surveys' tables among the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB;
-    LAMOST's stellar parameters. Wavelengths in air are converted to vacuum.
+    Reads files of DESI, SDSS, BOSS and SDSS-V, APOGEE, GALAH, LAMOST, ESO's archive (phase 3) and templates,
+    the Multimodal Universe (HATS or HDF5) and LSDB's catalogue of DESI. The kind of a file is detected from
+    its content. Redshifts and properties are taken from the surveys' tables among the sources: redrock, the
+    quasar catalogue, FastSpecFit, RVTAB; APOGEE's allStar; GALAH's catalogue; LAMOST's stellar parameters.
+    Wavelengths in air are converted to vacuum.
     """
     from ojala.pipeline.ingest.spectra import ingest_spectra
 
