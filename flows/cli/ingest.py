@@ -77,7 +77,10 @@ def spectra(
 
 @app.command()
 def cutouts(
-    sources: Annotated[list[str], typer.Argument(help="Images, or folders with them.", metavar="SOURCE...")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders or HATS catalogues; here, s3:// or hf://.", metavar="SOURCE..."),
+    ],
     objects: Annotated[
         str,
         typer.Option(
@@ -87,11 +90,11 @@ def cutouts(
     out: Annotated[str, typer.Option(help="Folder of the cut-out catalogue; must be new or empty.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a catalogue of image cut-outs (HATS) from coadds or cut-outs of the Legacy Survey.
+    """Make a catalogue of image cut-outs (HATS) from images of the Legacy Survey or the Multimodal Universe.
 
     It has the partitions and the rows of the catalogue of objects, also for objects without image. The kind
     of a file is detected from its content: image, invvar, maskbits and psfsize of bricks, FITS cut-outs of
-    the viewer.
+    the viewer, images of the Multimodal Universe (HATS or HDF5).
     """
     from ojala.pipeline.ingest.cutouts import ingest_cutouts
 
