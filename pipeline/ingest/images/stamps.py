@@ -1,6 +1,6 @@
 """Images of the Multimodal Universe: rows of Parquet or HDF5 with an image around each object.
 
-``image`` is a struct of ``band``, ``flux`` [nanomaggy], ``ivar``, ``psf_fwhm`` [arcsec] and ``scale`` [arcsec],
+``image`` is a struct of ``band``, ``flux`` [nanomaggy], ``ivar``, ``psf_fwhm`` and ``scale`` [arcsec],
 over bands; in HDF5 the data sets ``image_band``, ``image_array`` or ``image_flux`` and so on. The object is
 taken to lie at the middle, which is true to a pixel, with north up. Images of other pixels than those of the
 Legacy Survey are rebinned to them; flux is conserved. The member ``mask`` is not read: it is a summary of the
