@@ -40,10 +40,11 @@ def spectra(
 ) -> None:
     """Make a spectra catalogue (HATS) from the surveys' files or the Multimodal Universe.
 
-    Reads files of DESI, SDSS, BOSS and SDSS-V, LAMOST and templates, the Multimodal Universe (HATS or HDF5)
-    and LSDB's catalogue of DESI. The kind of a file is detected from its content. Redshifts and properties
-    are taken from the surveys' tables among the sources: redrock, the quasar catalogue, FastSpecFit, RVTAB;
-    LAMOST's stellar parameters. Wavelengths in air are converted to vacuum.
+    Reads files of DESI, SDSS, BOSS and SDSS-V, APOGEE, GALAH, LAMOST, ESO's archive (phase 3) and templates,
+    the Multimodal Universe (HATS or HDF5) and LSDB's catalogue of DESI. The kind of a file is detected from
+    its content. Redshifts and properties are taken from the surveys' tables among the sources: redrock, the
+    quasar catalogue, FastSpecFit, RVTAB; APOGEE's allStar; GALAH's catalogue; LAMOST's stellar parameters.
+    Wavelengths in air are converted to vacuum.
     """
     from ojala.pipeline.ingest.spectra import ingest_spectra
 
@@ -76,7 +77,10 @@ def spectra(
 
 @app.command()
 def cutouts(
-    sources: Annotated[list[str], typer.Argument(help="Images, or folders with them.", metavar="SOURCE...")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders or HATS catalogues; here, s3:// or hf://.", metavar="SOURCE..."),
+    ],
     objects: Annotated[
         str,
         typer.Option(
@@ -86,11 +90,11 @@ def cutouts(
     out: Annotated[str, typer.Option(help="Folder of the cut-out catalogue; must be new or empty.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a catalogue of image cut-outs (HATS) from coadds or cut-outs of the Legacy Survey.
+    """Make a catalogue of image cut-outs (HATS) from images of the Legacy Survey or the Multimodal Universe.
 
     It has the partitions and the rows of the catalogue of objects, also for objects without image. The kind
     of a file is detected from its content: image, invvar, maskbits and psfsize of bricks, FITS cut-outs of
-    the viewer.
+    the viewer, images of the Multimodal Universe (HATS or HDF5).
     """
     from ojala.pipeline.ingest.cutouts import ingest_cutouts
 

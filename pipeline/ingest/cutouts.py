@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -92,7 +93,8 @@ def ingest_cutouts(sources: Sequence[UPath], objects: UPath, out: UPath) -> Cuto
     Parameters
     ----------
     sources : sequence of UPath
-        Images, or folders, whose files are all tried: coadds of the Legacy Survey, cut-outs of its viewer.
+        Images, or folders, whose files are all tried: coadds of the Legacy Survey, cut-outs of its viewer,
+        images of the Multimodal Universe.
     objects : UPath
         A catalogue of spectra or photometry, or a table; see
         `ojala.pipeline.ingest.images.targets.read_objects`.
@@ -200,12 +202,13 @@ class _Cutter:
         chosen, x, y = self._fields.best(ra, dec)
         rows = CutoutRows(keys)
         used = [int(number) for number in np.unique(chosen[chosen >= 0])]
-        for number in used:
-            field = self._fields.fields[number]
+        for _, together in groupby(used, key=lambda number: self._fields.fields[number].files):
             try:
                 with OpenFiles() as files:
-                    for row in np.flatnonzero(chosen == number):
-                        rows.put(int(row), cut_out(field, files, float(x[row]), float(y[row])))
+                    for number in together:
+                        field = self._fields.fields[number]
+                        for row in np.flatnonzero(chosen == number):
+                            rows.put(int(row), cut_out(field, files, float(x[row]), float(y[row])))
             except SourceError as error:  # names its file
                 raise IngestError(str(error)) from error
         table = rows.table()

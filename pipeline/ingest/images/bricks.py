@@ -148,4 +148,4 @@ def _band(path: UPath, header: fits.Header) -> str:
     )
 
 
-KIND = ImageKind(EXPECTED, is_brick_plane, brick_plane, brick_fields)
+KIND = ImageKind(EXPECTED, brick_fields, is_brick_plane, brick_plane)

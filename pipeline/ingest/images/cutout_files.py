@@ -76,4 +76,4 @@ def _planes(path: UPath, number: int, header: fits.Header, bands: str) -> dict[s
     }
 
 
-KIND = ImageKind(EXPECTED, is_cutout, cutout_field, list)
+KIND = ImageKind(EXPECTED, list, is_cutout, cutout_field)

@@ -10,14 +10,15 @@ from upath import UPath
 
 from ojala.pipeline.ingest.discovery import discover_files
 from ojala.pipeline.ingest.errors import IngestError, SourceError
+from ojala.pipeline.ingest.formats.columnar import column_names_of, is_columnar
 from ojala.pipeline.ingest.formats.fits import open_hdus
 from ojala.pipeline.ingest.formats.table import opened
-from ojala.pipeline.ingest.images import bricks, cutout_files
+from ojala.pipeline.ingest.images import bricks, cutout_files, stamp_fields
 from ojala.pipeline.ingest.images.field import Field
 from ojala.pipeline.ingest.images.kind import ImageKind
 from ojala.pipeline.ingest.surveys.hdus import hdu_names
 
-KINDS: tuple[ImageKind, ...] = (bricks.KIND, cutout_files.KIND)
+KINDS: tuple[ImageKind, ...] = (bricks.KIND, cutout_files.KIND, stamp_fields.KIND)
 """Kinds of images, in the order in which they are tried: a kind is a module with ``KIND`` and one entry."""
 
 
@@ -66,9 +67,16 @@ def read_image(path: UPath) -> tuple[ImageKind, Any]:
     if not path.exists():
         raise SourceError("does not exist")
     with opened(path) as raw:
-        head = raw.read(6)
-    if head != b"SIMPLE":
-        raise SourceError(f"is no FITS file: expected {_expected()}")
+        head = raw.read(8)
+    if is_columnar(head):
+        names = column_names_of(path)
+        for kind in KINDS:
+            if kind.matches_columns is not None and kind.matches_columns(names):
+                assert kind.read_columns is not None
+                return kind, kind.read_columns(path)
+        raise SourceError(f"has no column of images known here: expected {_expected()}")
+    if not head.startswith(b"SIMPLE"):
+        raise SourceError(f"is neither FITS, Parquet nor HDF5: expected {_expected()}")
     with open_hdus(path, verify=False) as hdus:
         images = {
             i: hdu.header for i, hdu in enumerate(hdus) if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2
@@ -76,7 +84,7 @@ def read_image(path: UPath) -> tuple[ImageKind, Any]:
         if images:
             header = _with_primary(next(iter(images.values())), hdus[0].header)
             for kind in KINDS:
-                if kind.matches(header):
+                if kind.matches is not None and kind.read is not None and kind.matches(header):
                     return kind, kind.read(path, images, header)
         raise SourceError(
             f"is a FITS file with {hdu_names(hdus)}, in which there are no images known here: "

@@ -15,6 +15,7 @@ from upath import UPath
 from ojala.catalogs_schema.cutouts import PIXEL_SCALE, SIZE
 from ojala.pipeline.ingest.errors import SourceError
 from ojala.pipeline.ingest.formats.fits import damage_errors, open_hdus
+from ojala.pipeline.ingest.images.stamps import StampFile, StampPlane
 
 _SCALE_TOLERANCE = 0.02
 
@@ -66,9 +67,9 @@ class Field:
     brick: str
     wcs: WCS
     shape: tuple[int, int]
-    image: Mapping[str, Plane]
-    ivar: Mapping[str, Plane] = field(default_factory=dict)
-    psf: Mapping[str, Plane] = field(default_factory=dict)
+    image: Mapping[str, Plane | StampPlane]
+    ivar: Mapping[str, Plane | StampPlane] = field(default_factory=dict)
+    psf: Mapping[str, Plane | StampPlane] = field(default_factory=dict)
     mask: Plane | None = None
 
     @property
@@ -150,6 +151,7 @@ class OpenFiles:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._files: dict[UPath, fits.HDUList] = {}
+        self._stamps: dict[UPath, StampFile] = {}
 
     def __enter__(self) -> OpenFiles:
         return self
@@ -157,7 +159,7 @@ class OpenFiles:
     def __exit__(self, *problem: object) -> None:
         self._stack.close()
 
-    def read(self, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
+    def read(self, plane: Plane | StampPlane, rows: slice, columns: slice) -> np.ndarray:
         """A box of pixels, in the machine's byte order.
 
         Raises
@@ -166,13 +168,16 @@ class OpenFiles:
             If the file is damaged: names it.
         """
         try:
+            if isinstance(plane, StampPlane):
+                file = self._stamps.setdefault(plane.path, StampFile(plane.path))
+                return file.read(plane, rows, columns)
             if plane.path not in self._files:
                 self._files[plane.path] = self._stack.enter_context(open_hdus(plane.path))
             with damage_errors():
                 section = self._files[plane.path][plane.hdu].section
                 box = section[rows, columns] if plane.layer is None else section[plane.layer, rows, columns]
         except SourceError as fault:
-            raise SourceError(f"{plane.path} {fault}") from fault
+            raise SourceError(fault.in_file(plane.path)) from fault
         except OSError as problem:
             raise SourceError(f"{plane.path} cannot be read: {problem}") from problem
         return np.asarray(box).astype(box.dtype.newbyteorder("="))

@@ -20,15 +20,21 @@ class ImageKind:
     ----------
     expected : str
         Description for error messages.
-    matches : callable
-        Detects the kind by the header of a file's first image, completed from its primary header.
-    read : callable
-        Takes path, images by HDU number and that header; returns a part of a field.
     fields : callable
         Joins the parts of all files to fields.
+    matches : callable, optional
+        Detects the kind by the header of a file's first image, completed from its primary header.
+    read : callable, optional
+        Takes path, images by HDU number and that header; returns a part of a field.
+    matches_columns : callable, optional
+        Detects the kind by the columns of a Parquet or HDF5 file.
+    read_columns : callable, optional
+        Takes the path of such a file; returns a part of a field, or parts of several.
     """
 
     expected: str
-    matches: Callable[[fits.Header], bool]
-    read: Callable[[UPath, dict[int, fits.Header], fits.Header], Any]
     fields: Callable[[Sequence[Any]], list[Field]]
+    matches: Callable[[fits.Header], bool] | None = None
+    read: Callable[[UPath, dict[int, fits.Header], fits.Header], Any] | None = None
+    matches_columns: Callable[[frozenset[str]], bool] | None = None
+    read_columns: Callable[[UPath], Any] | None = None

@@ -21,7 +21,7 @@ def test_a_brick_is_put_together_from_its_files_whatever_folder_they_are_in(tmp_
     assert len(fields[0].files) == 10
     assert [line.rsplit("/", 1)[1] for line in not_read] == [
         "legacysurvey-1500p020-nexp-g.fits.fz is a map of nexp, which cut-outs do not need",
-        "README is no FITS file",
+        "README is neither FITS, Parquet nor HDF5",
     ]
 
 

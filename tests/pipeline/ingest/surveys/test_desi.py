@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -166,3 +168,35 @@ def test_wavelengths_come_from_the_unit_that_the_file_states(tmp_path):
             file[f"{arm}_WAVELENGTH"].header["BUNIT"] = "nm"
     (first, _) = read_desi(UPath(tmp_path / "coadd-main-dark-1.fits"), LabelIndex())
     assert first.wavelength[0] == pytest.approx(5000.0)
+
+
+def test_sky_fibres_have_no_labels_and_other_names_of_positions_are_known(tmp_path):
+    make_desi(tmp_path / "whole.fits", targets=(7, 8, 616088619186127404), ra=(30.0, 31.0, 32.0))
+    with fits.open(tmp_path / "whole.fits") as hdus:
+        table = Table(hdus["FIBERMAP"].data)
+        table["OBJTYPE"] = ["SKY", "TGT", "SKY"]
+        table.rename_columns(["TARGET_RA", "TARGET_DEC"], ["RA_TARGET", "DEC_TARGET"])
+        hdus["B_IVAR"].data[1], hdus["R_IVAR"].data[1], hdus["Z_IVAR"].data[1] = 0.0, 0.0, 0.0
+        fits.HDUList([hdus[0], fits.BinTableHDU(table, name="FIBERMAP"), *hdus[2:]]).writeto(
+            tmp_path / "c.fits"
+        )
+    known = tables(tmp_path, make_redrock)
+    sky, without_data, other = read_desi(UPath(tmp_path / "c.fits"), known)
+    assert (sky.object_class, sky.subclass, sky.trusted, sky.ra) == ("", "SKY", False, 30.0)
+    assert np.isnan(sky.z)
+    assert other.subclass == "SKY"
+    assert (without_data.object_class, without_data.signal_to_noise) == ("STAR", 0.0)
+    assert not without_data.valid.any()
+
+
+DATA = Path(__file__).parents[4].parent / "shared" / "data" / "raw" / "desi_specutils"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the observed spectra are not part of the repository")
+@pytest.mark.parametrize(("name", "with_data"), [("coadd", 2), ("spectra", 1)])
+def test_every_fibre_of_a_real_file_is_a_row(name, with_data):
+    found = list(read_desi(UPath(DATA / f"{name}-sv3-dark-26065.fits.gz"), LabelIndex()))
+    assert [bool(s.valid.any()) for s in found].count(True) == with_data
+    assert [s.subclass for s in found] == ["", "", "", "SKY", ""]
+    assert [s.target for s in found][:2] == ["", ""], "negative numbers are no targets"
+    assert len({s.source for s in found}) == 5

@@ -45,7 +45,9 @@ def test_text_of_two_columns_is_a_template_and_columns_of_no_survey_are_refused(
 def test_another_file_is_refused_with_what_it_holds_and_what_was_expected(tmp_path):
     image = fits.ImageHDU(np.zeros((3, 3)), name="SCI")
     fits.HDUList([fits.PrimaryHDU(), image]).writeto(tmp_path / "image.fits")
-    with pytest.raises(SourceError, match=r"FITS file with PRIMARY, SCI, .* expected a DESI coadd .*an SDSS"):
+    with pytest.raises(
+        SourceError, match=r"FITS file with PRIMARY, SCI, .* expected .*a DESI coadd .*an SDSS"
+    ):
         detect_kind(UPath(tmp_path / "image.fits"))
     (tmp_path / "README").write_text("a, b\n1, 2\n3, 4\n")
     with pytest.raises(SourceError, match="holds no spectra that are known here: expected"):
