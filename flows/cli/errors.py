@@ -60,7 +60,10 @@ class _Group(_Flags, TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
         """Names of the commands, by panel."""
         order = {panel.value: k for k, panel in enumerate(Panel)}
-        place = {name: order.get(str(one.rich_help_panel), 0) for name, one in self.commands.items()}
+        place = {
+            name: order.get(str(getattr(one, "rich_help_panel", "")), 0)
+            for name, one in self.commands.items()
+        }
         return sorted(super().list_commands(ctx), key=lambda name: place[name])
 
 
