@@ -82,6 +82,12 @@ class Commands(typer.Typer):
         super().__init__(cls=_Group, **options)
         self._panel = panel
 
+    def add_typer(self, typer_instance: typer.Typer, **options: Any) -> None:  # noqa: ANN401
+        """Add the commands of a group; a group with a name of its own stands in its panel."""
+        if isinstance(typer_instance, Commands) and "name" in options:
+            options.setdefault("rich_help_panel", typer_instance._panel.value)
+        super().add_typer(typer_instance, **options)
+
     def command(  # type: ignore[override]
         self,
         name: str | None = None,
