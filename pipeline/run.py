@@ -401,7 +401,7 @@ def publish_run(
     if gates.failed() and not was_published(out, run_id):
         write_gates(folder, gates)  # where leaves differ, the next plan trusts none of them unread
         write_checksums(folder, all_receipts(folder))
-    raise_for_failed(gates, forced)
+    raise_for_failed(gates, forced, out)
     overruled = [gate.name for gate in gates.failed() if gate.name in forced]
     set_published(out, record, gates=gates.outcomes(), forced=overruled)
     return gates
@@ -413,7 +413,8 @@ def _report_for(out: UPath, folder: UPath, record: RunRecord, again: bool) -> Ga
             gates = read_gates(folder)
         except FileNotFoundError:
             raise GateError(
-                f"run {record.run_id} has lost {GATES_FILE}: evaluate it with ojala publish {record.run_id}"
+                f"run {record.run_id} has lost {GATES_FILE}: evaluate it with ojala publish {record.run_id} "
+                f"--out {out}"
             ) from None
         if pointers(out).get(record.main) in (gates.against, folder.name):
             return gates

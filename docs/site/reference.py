@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -21,6 +22,20 @@ from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.gates import GATES, GateLimits
 
 ROOT = Path(__file__).resolve().parents[2]
+
+MADE = {
+    "physical-quantities.md#cosmology-and-populations": r"log_mass|log_sfr|log_sfr_halpha",
+    "physical-quantities.md#lines": r"(ew|f|cont)_.*|ha_hb_ratio|log_l_halpha_corr",
+    "physical-quantities.md#bpt-classes": r"bpt_class",
+    "physical-quantities.md#whan-classes": r"whan_class",
+    "physical-quantities.md#stars-and-quasars": r"teff|logg|fe_h|alpha_fe|log_mbh",
+    "probabilities-and-errors.md#class-probabilities": r"ojala_class|p_(galaxy|star|qso)",
+    "probabilities-and-errors.md#redshift-densities": r"z|z_(q\d\d|odds|mode2|mode2_p|(gal|qso)(_pdf.*)?)",
+    "probabilities-and-errors.md#flags-and-novelty": r"novelty|ojala_flags",
+    "how-ojala-works.md#the-encoder-compares-bands": r"embedding",
+    "how-ojala-works.md#the-decoder-answers-requests": r"pred_flux_.*|n?_?chi2_bands|worst_band.*",
+}
+"""Explanations of how columns of OJALA are made, by a pattern of their names without `_err`."""
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -118,7 +133,7 @@ def _contract(contract: Contract) -> str:
         rows.append(
             (
                 f"{anchor}`{column.name}`",
-                column.description,
+                column.description + _how_made(contract, column),
                 column.unit or "-",
                 _range(column),
                 f"{column.type}{', null' if column.nullable else ''}",
@@ -127,6 +142,14 @@ def _contract(contract: Contract) -> str:
         )
     table = _table(("column", "meaning", "unit", "range", "type", "UCD"), rows)
     return f"{head}{contract.description}\n\n{table}"
+
+
+def _how_made(contract: Contract, column: Column) -> str:
+    if contract.name in ("ojala", "ojala_vectors", "ojala_bands"):
+        for place, pattern in MADE.items():
+            if re.fullmatch(f"({pattern})(_err)?", column.name):
+                return f" ([how](../explanation/{place}))"
+    return ""
 
 
 def _range(column: Column) -> str:
@@ -139,7 +162,7 @@ def flags() -> str:
     """The bits of every flag column."""
     parts = [
         "# Flags\n\nA flag column is a bit mask: the sum of the values of all bits that are set. Zero means "
-        "nothing to remark. A row has bit 128 if `flags & 128` is not zero.\n"
+        "nothing to remark. A row has bit 128 if `ojala_flags & 128` is not zero.\n"
     ]
     for contract in CONTRACTS:
         if contract.remarks:

@@ -60,7 +60,10 @@ class _Group(_Flags, TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
         """Names of the commands, by panel."""
         order = {panel.value: k for k, panel in enumerate(Panel)}
-        place = {name: order.get(str(one.rich_help_panel), 0) for name, one in self.commands.items()}
+        place = {
+            name: order.get(str(getattr(one, "rich_help_panel", "")), 0)
+            for name, one in self.commands.items()
+        }
         return sorted(super().list_commands(ctx), key=lambda name: place[name])
 
 
@@ -78,6 +81,12 @@ class Commands(typer.Typer):
     def __init__(self, panel: Panel = Panel.TOOLS, **options: Any) -> None:  # noqa: ANN401
         super().__init__(cls=_Group, **options)
         self._panel = panel
+
+    def add_typer(self, typer_instance: typer.Typer, **options: Any) -> None:  # noqa: ANN401
+        """Add the commands of a group; a group with a name of its own stands in its panel."""
+        if isinstance(typer_instance, Commands) and "name" in options:
+            options.setdefault("rich_help_panel", typer_instance._panel.value)
+        super().add_typer(typer_instance, **options)
 
     def command(  # type: ignore[override]
         self,

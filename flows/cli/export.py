@@ -15,7 +15,7 @@ from ojala.flows.cli.output import echo
 
 app = Commands(Panel.RELEASES)
 export = Commands(Panel.RELEASES, help="Write a release in formats of other tools.", no_args_is_help=True)
-app.add_typer(export, name="export", rich_help_panel=Panel.RELEASES.value)
+app.add_typer(export, name="export")
 
 
 class Format(StrEnum):

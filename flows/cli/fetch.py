@@ -13,7 +13,7 @@ from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 
 app = Commands(Panel.DATA)
-fetch = Commands(help="Fetch a survey's tables from its archive.", no_args_is_help=True)
+fetch = Commands(Panel.DATA, help="Fetch a survey's tables from its archive.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
 
 

@@ -54,7 +54,7 @@ def discover_files(
         except ImportError as error:  # of the file system's package
             raise IngestError(
                 f"{source} needs a package that is not installed: {error}; for hf:// "
-                "pip install 'ojala[hf]', for s3:// 'ojala[s3]'"
+                "pip install '.[hf]' in a checkout of ojala, for s3:// '.[s3]'"
             ) from error
         for path in _files_under(source) if folder else [source]:
             try:

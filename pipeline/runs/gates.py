@@ -186,8 +186,17 @@ def _evaluate(gate: Gate, run: RunEvidence, limits: GateLimits) -> GateResult:
     )
 
 
-def raise_for_failed(report: GateReport, forced: Collection[str]) -> None:
+def raise_for_failed(report: GateReport, forced: Collection[str], out: UPath) -> None:
     """Raise where a gate failed that is not overruled.
+
+    Parameters
+    ----------
+    report : GateReport
+        Results of the gates of a run.
+    forced : collection of str
+        Gates that may fail.
+    out : UPath
+        Collection of the run, for the command that overrules.
 
     Raises
     ------
@@ -200,13 +209,16 @@ def raise_for_failed(report: GateReport, forced: Collection[str]) -> None:
         raise GateError(f"there is no gate {', '.join(unknown)}: choose from {', '.join(names)}")
     failed = [gate for gate in report.failed() if gate.name not in forced]
     if failed:
-        remedy = f"To publish it all the same: ojala publish {report.run_id} " + " ".join(
-            f"--force-gate {gate.name}" for gate in failed
-        )
+        force = " ".join(f"--force-gate {gate.name}" for gate in failed)
+        remedy = f"To publish it nevertheless: ojala publish {report.run_id} --out {out} {force}"
         if any(gate.name in ("checksums", "inputs") for gate in failed):
             remedy = f"The command that made it makes these partitions anew, with --check. {remedy}"
         raise GateError(
-            f"run {report.run_id} is not published, its quality does not allow it: "
-            + "; ".join(f"{gate.name}: {gate.text}" for gate in failed)
+            f"run {report.run_id} is not published, since it failed quality gates: "
+            + "; ".join(f"{gate.name}: {gate.text}{_limit_of(gate)}" for gate in failed)
             + f". {remedy}"
         )
+
+
+def _limit_of(gate: GateResult) -> str:
+    return f" (it fails above {gate.limits['fail']:g})" if "fail" in gate.limits else ""

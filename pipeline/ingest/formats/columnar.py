@@ -1,6 +1,6 @@
 """Parquet and HDF5 files whose columns are arrays: names of the columns, and rows in batches.
 
-HDF5 needs the package h5py (``pip install 'ojala[hdf5]'``).
+HDF5 needs the package h5py (``pip install '.[hdf5]'``).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _is_hdf5(path: UPath) -> Iterator[Any]:
             import h5py
         except ModuleNotFoundError:
             raise SourceError(
-                "is an HDF5 file, which needs the package h5py: pip install 'ojala[hdf5]'"
+                "is an HDF5 file, which needs the package h5py: pip install '.[hdf5]' in a checkout of ojala"
             ) from None
         try:
             with h5py.File(raw, "r") as file:

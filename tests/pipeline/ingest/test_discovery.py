@@ -77,5 +77,5 @@ def test_what_cannot_be_fetched_or_opened_is_named(hub, tmp_path, monkeypatch):
     ):
         pass
     monkeypatch.setattr("upath.UPath.is_dir", lambda self: (_ for _ in ()).throw(ImportError("no hub")))
-    with pytest.raises(IngestError, match=r"hf:/+a needs a package .*no hub.*pip install 'ojala\[hf\]'"):
+    with pytest.raises(IngestError, match=r"hf:/+a needs a package .*no hub.*pip install '.\[hf\]'"):
         discover_files([UPath("hf://a")], lambda path: path)

@@ -172,9 +172,11 @@ def test_what_was_not_made_anew_does_not_drift(finished, receipts, rows):
 def test_a_gate_that_fails_is_refused_with_its_numbers_and_how_to_overrule_it(finished, receipts, rows):
     report = evaluate(finished, receipts[1:], rows)
     assert report.outcome == "fail"
-    with pytest.raises(GateError, match=r"partitions: 1 of .* are missing.*--force-gate partitions"):
-        raise_for_failed(report, [])
-    raise_for_failed(report, ["partitions"])
+    with pytest.raises(
+        GateError, match=r"partitions: 1 of .* are missing.*--out out --force-gate partitions"
+    ):
+        raise_for_failed(report, [], UPath("out"))
+    raise_for_failed(report, ["partitions"], UPath("out"))
 
 
 def test_settings_follow_from_the_gates_and_take_former_names():
