@@ -49,6 +49,7 @@ from ojala.pipeline.runs.region import coverage, parse_region
 from ojala.pipeline.runs.releases import (
     ReleaseError,
     check_ended,
+    check_name,
     pointers,
     set_published,
     was_published,
@@ -359,7 +360,13 @@ def publish(plan: Plan) -> GateReport:
 
 
 def publish_run(
-    out: UPath, run_id: str, *, forced: Collection[str] = (), partial: bool = False, again: bool = False
+    out: UPath,
+    run_id: str,
+    *,
+    name: str | None = None,
+    forced: Collection[str] = (),
+    partial: bool = False,
+    again: bool = False,
 ) -> GateReport:
     """Point a collection at a run, if its quality gates allow it.
 
@@ -369,6 +376,8 @@ def publish_run(
         Root of the collection.
     run_id : str
         The run.
+    name : str, optional
+        Name of the release, such as ``DR1``; it belongs to the run for ever.
     forced : collection of str
         Gates that may fail.
     partial : bool
@@ -391,6 +400,8 @@ def publish_run(
     """
     folder = run_folder(out, run_id)
     record = read_record(folder)
+    if name is not None:
+        check_name(out, run_id, name)
     pending = record.status in ENDED and record.problems and not was_published(out, run_id)
     if pending or (record.status == Status.INCOMPLETE and partial):
         with hold(out, record.main) as lock:
@@ -403,7 +414,7 @@ def publish_run(
         write_checksums(folder, all_receipts(folder))
     raise_for_failed(gates, forced, out)
     overruled = [gate.name for gate in gates.failed() if gate.name in forced]
-    set_published(out, record, gates=gates.outcomes(), forced=overruled)
+    set_published(out, record, gates=gates.outcomes(), forced=overruled, name=name)
     return gates
 
 

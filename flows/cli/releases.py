@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 
 app = Commands(Panel.RELEASES)
 
-_COLUMNS = ("run", "product", "status", "published", "date", "rows", "partitions", "weights", "MiB", "notes")
+_COLUMNS = (
+    "run",
+    "name",
+    "product",
+    "status",
+    "published",
+    "date",
+    "rows",
+    "partitions",
+    "weights",
+    "MiB",
+    "notes",
+)
 
 Product = Annotated[
     str | None, typer.Option(help="Main product of the release; default: the only one published.")
@@ -44,6 +56,7 @@ def releases(out: Collection, as_json: AsJson = False) -> None:
         notes += [f"{one.region} of {one.base}"] if one.region else []
         table.add_row(
             one.run_id,
+            one.name or "",
             one.product,
             one.status,
             one.published,
@@ -61,6 +74,10 @@ def releases(out: Collection, as_json: AsJson = False) -> None:
 def publish(
     run: Annotated[str, typer.Argument(help="Run to publish; `ojala releases` lists them.")],
     out: Collection,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the release, such as DR1; it belongs to the run for ever."),
+    ] = None,
     force_gate: Annotated[list[str] | None, typer.Option(help="Quality gate that may fail.")] = None,
     partial: Annotated[
         bool,
@@ -71,10 +88,10 @@ def publish(
     """Publish a run if its quality gates allow it; readers that have the previous release open keep it."""
     from ojala.pipeline.run import publish_run
 
-    report = publish_run(UPath(out), run, forced=force_gate or (), partial=partial, again=True)
+    report = publish_run(UPath(out), run, name=name, forced=force_gate or (), partial=partial, again=True)
     echo(
-        f"run {run} is published\n" + gate_lines(report),
-        {"published": run, **report.model_dump(mode="json")},
+        f"run {run} is published{f' as {name}' if name else ''}\n" + gate_lines(report),
+        {"published": run, "name": name, **report.model_dump(mode="json")},
         as_json,
     )
 

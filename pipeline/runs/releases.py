@@ -3,6 +3,7 @@
 Publishing and rolling back replace one file, ``collection.properties``, in one step; they write all other
 files before, and no file refers to those until then. The history of publications is a file that only grows.
 Readers that do not know HATS find the published leaves at ``published/PRODUCT``, or by ``published.json``.
+A release may have a name, which belongs to its run for ever: ``releases/NAME`` is a link to the run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,11 @@ PUBLISHED = "published"
 MANIFEST = "published.json"
 """File of a collection that lists the leaves of each published product."""
 
+NAMED = "releases"
+"""Folder of a collection that holds a link to the run of each named release, on a disk."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
 PATIENCE = 60.0
 """Seconds to wait for another process that publishes in the collection."""
 
@@ -66,6 +73,7 @@ class Publication(BaseModel):
     before: str | None = Field(default=None, description="run that was published before")
     when: str = Field(description="UTC time")
     host: str = Field(description="machine")
+    name: str | None = Field(default=None, description="name of the release, if it was given one")
     partial: bool = Field(default=False, description="whether a part of the sky is missing")
     gates: dict[str, str] = Field(default={}, description="outcome of each quality gate")
     forced: tuple[str, ...] = Field(default=(), description="gates that failed and were overruled")
@@ -81,6 +89,8 @@ class Release:
         The run.
     product : str
         Its main product; empty where its record cannot be read.
+    name : str or None
+        Name of the release, if it has one.
     status : str
         State; ``damaged`` where its record cannot be read; ``at work`` while a process works on it,
         ``interrupted`` where none does and it has not ended.
@@ -100,6 +110,7 @@ class Release:
 
     run_id: str
     product: str
+    name: str | None
     status: str
     published: str
     date: str
@@ -132,6 +143,33 @@ def read_history(out: UPath) -> list[Publication]:
                 f"{path}, line {number} cannot be read: {problem.errors()[0]['msg']}"
             ) from problem
     return history
+
+
+def names_of(history: Sequence[Publication]) -> dict[str, str]:
+    """Names of releases by run, of the runs that have one."""
+    return {line.run_id: line.name for line in history if line.name is not None}
+
+
+def check_name(out: UPath, run_id: str, name: str) -> None:
+    """Raise where a run cannot have a name: a name that papers cite stays with its run.
+
+    Raises
+    ------
+    ReleaseError
+        If it is none, belongs to another run, or the run has another.
+    """
+    if not _NAME.fullmatch(name):
+        raise ReleaseError(
+            f"{name!r} is no name of a release: letters, digits, '.', '_' and '-' make one, such as DR1"
+        )
+    names = names_of(read_history(out))
+    owner = next((run for run, known in names.items() if known.lower() == name.lower()), run_id)
+    if owner != run_id:
+        raise ReleaseError(
+            f"{names[owner]} is the name of run {owner} and cannot be given to another: choose a new one"
+        )
+    if names.get(run_id, name) != name:
+        raise ReleaseError(f"run {run_id} has the name {names[run_id]}, which cannot be changed")
 
 
 def pointers(out: UPath) -> dict[str, str]:
@@ -220,16 +258,17 @@ def set_published(
     action: Literal["publish", "rollback"] = "publish",
     gates: Mapping[str, str] = {},
     forced: Sequence[str] = (),
+    name: str | None = None,
 ) -> None:
     """Point a collection at a run that has ended, for the products of the run.
 
-    Products of other models stay as they are; those of the release that is replaced go with it. Nothing is
-    done for a run that is published already.
+    Products of other models stay as they are; those of the release that is replaced go with it. A run that is
+    published already is given a name, if there is one to give; nothing else is done.
 
     Raises
     ------
     ReleaseError
-        If the run has not ended, or other products belong to another input catalogue.
+        If the run has not ended, cannot have the name, or other products belong to another input catalogue.
     LockedError
         If another process is publishing and does not end.
     """
@@ -237,9 +276,14 @@ def set_published(
     check_ended(record)
     source = UPath(record.source)
     with hold(out, POINTER, wait=PATIENCE):
+        if name is not None:
+            check_name(out, record.run_id, name)
         now = pointers(out)
         before = now.get(record.main)
-        if before == record.run_id:
+        earlier = read_history(out)
+        name = names_of(earlier).get(record.run_id) if name is None else name
+        if before == record.run_id and name == names_of(earlier).get(record.run_id):
+            _link_name(out, record.run_id, name)
             write_published(out)
             return
         keep = {
@@ -255,11 +299,12 @@ def set_published(
             before=before,
             when=utc_now(),
             host=platform.node(),
+            name=name,
             partial=record.status == Status.PARTIAL,
             gates=dict(gates),
             forced=tuple(forced),
         )
-        history = [*read_history(out), publication]
+        history = [*earlier, publication]
         # The history first: a run that it names is never written to, whatever happens from here on.
         write_whole(out / HISTORY, "".join(f"{line.model_dump_json()}\n" for line in history).encode())
         write_collection(
@@ -268,7 +313,9 @@ def set_published(
             {product: run / product for product in record.products},
             name=catalogue_name(source),
             keep=keep,
+            facts={"ojala_release": name} if name else {},
         )
+        _link_name(out, record.run_id, name)
         write_published(out)
 
 
@@ -279,15 +326,16 @@ def write_published(out: UPath) -> None:
     replaced in one step. On a disk, `PUBLISHED` is a link to a folder with a link to each product's catalogue
     and is replaced in one step, too: ``published/ojala/dataset/**/*.parquet`` are the leaves of one release.
     """
-    runs = pointers(out)
+    runs, names = pointers(out), names_of(read_history(out))
     catalogues = {product: f"runs/{run_id}/{product}" for product, run_id in sorted(runs.items())}
-    if read_published(out) == catalogues:
+    if read_published(out) == catalogues and _named(out) == {p: names.get(run) for p, run in runs.items()}:
         return
     if is_local(out):
         _link_published(Path(out.path), catalogues)
     manifest = {
         product: {
             "run": runs[product],
+            "release": names.get(runs[product]),
             "catalogue": catalogue,
             "leaves": [f"{catalogue}/{leaf.path}" for leaf in read_leaves(out / catalogue).values()],
         }
@@ -312,6 +360,26 @@ def read_published(out: UPath) -> dict[str, str]:
         linked = {link.name: os.path.relpath(link.resolve(), root) for link in links.iterdir()}
         return named if linked == named else {}
     return named
+
+
+def _named(out: UPath) -> dict[str, str | None]:
+    """Names of the releases by product that `MANIFEST` tells, which `read_published` has read."""
+    manifest = json.loads((out / MANIFEST).read_text()) if (out / MANIFEST).exists() else {}
+    return {product: entry.get("release") for product, entry in manifest.items()}
+
+
+def _link_name(out: UPath, run_id: str, name: str | None) -> None:
+    """Link the run of a named release; the name alone says it where there are no links."""
+    if name is None or not is_local(out):
+        return
+    link = Path(out.path, NAMED, name)
+    if link.is_symlink() or link.exists():
+        return
+    draft = link.with_name(f".{name}-{secrets.token_hex(4)}")
+    with suppress(OSError):  # a file system without links
+        link.parent.mkdir(exist_ok=True)
+        draft.symlink_to(Path("..", "runs", run_id))
+        os.replace(draft, link)
 
 
 def _link_published(out: Path, catalogues: Mapping[str, str]) -> None:
@@ -422,15 +490,16 @@ def _status(record: RunRecord) -> str:
 
 def releases(out: UPath) -> list[Release]:
     """List all runs of a collection, the oldest first."""
-    now = set(pointers(out).values())
-    ever = {line.run_id for line in read_history(out)}
+    now, history = set(pointers(out).values()), read_history(out)
+    ever, names = {line.run_id for line in history}, names_of(history)
     found = []
     for run in find_runs(out):
         mark = "published" if run.name in now else "was published" if run.name in ever else "no"
         try:
             record = read_record(run)
         except RecordError:
-            found.append(Release(run.name, "", "damaged", mark, "", 0, 0, 0, 0, "", None, None))
+            name = names.get(run.name)
+            found.append(Release(run.name, "", name, "damaged", mark, "", 0, 0, 0, 0, "", None, None))
             continue
         holder = living_holder(out, record.main)
         at_work = holder is not None and holder.run_id == run.name
@@ -439,6 +508,7 @@ def releases(out: UPath) -> list[Release]:
             Release(
                 run_id=run.name,
                 product=record.main,
+                name=names.get(run.name),
                 status="at work" if at_work else _status(record),
                 published=mark,
                 date=record.ended or record.started,

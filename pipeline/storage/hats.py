@@ -333,6 +333,7 @@ def write_collection(
     *,
     name: str,
     keep: Mapping[str, str] = {},
+    facts: Mapping[str, str] = {},
 ) -> None:
     """Point a collection at a photometry catalogue and at the products made from it.
 
@@ -353,6 +354,8 @@ def write_collection(
         Name of the collection.
     keep : mapping of str to str
         Extensions that stay as they are, with their files.
+    facts : mapping of str to str
+        Further properties of the products' extensions, such as the name of the release.
     """
     files = dict(keep)
     for product, root in products.items():
@@ -365,6 +368,7 @@ def write_collection(
             "hats_col_assn_join": "object_id",
             "hats_ext_join_style": "left",
             "hats_ext_shares_primary_coords": True,
+            **facts,
         }
         files[product] = f"{product}-{root.parent.name}.properties"
         _store(ExtensionProperties.model_validate(extension), out / files[product], "HATS Extension")

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from ojala.catalogs_schema.ojala import OJALA
 from ojala.pipeline.quality.validation.predictions import predictions_for
 from ojala.pipeline.quality.validation.truth import Matched, match_truth, read_truth
 from ojala.pipeline.runs.config import RunConfig
@@ -28,7 +29,8 @@ def matched(small_run: SmallRun) -> Matched:
     """Answers of that run beside its truth."""
     truth = read_truth(small_run.truth)
     partitions = totals_of(small_run.receipts).partitions
-    answers = predictions_for(truth, small_run.run / "ojala", small_run.photometry, partitions)
+    product, names = small_run.run / "ojala", OJALA.column_names
+    answers = predictions_for(truth, product, small_run.photometry, partitions, names)
     return match_truth(truth, answers, catalogue_rows=1200)
 
 

@@ -15,7 +15,7 @@ from ojala.pipeline.quality.validation.result import Expected
 from ojala.pipeline.quality.validation.truth import MAGNITUDE, Matched, Truth, match_truth
 from ojala.pipeline.runs.record import RECORD, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
-from ojala.pipeline.storage.hats import COLLECTION, CatalogueError, current_release, read_leaves
+from ojala.pipeline.storage.hats import COLLECTION, CatalogueError, current_release, read_leaves, read_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def locate(root: UPath) -> Location:
         return _of_run(root)
     if (root / "hats.properties").exists():
         if not (root.parent / RECORD).exists():
-            return Location(root)
+            return Location(root, names=_common_names(read_names(root)))
         location = _of_run(root.parent)
         if root.name != location.product.name:
             raise CatalogueError(f"{root} is not the main product of its run: give {location.product}")
@@ -115,6 +115,12 @@ def expected(location: Location, photometry: UPath | None, matched: Matched) -> 
         source = None
     leaves = read_leaves(location.product)
     return expected_redshifts(location.product, location.pdfs, source, leaves, matched, names=location.names)
+
+
+def _common_names(columns: set[str]) -> Mapping[str, str]:
+    """`Contract.column_names` of the product with these columns, which no run tells."""
+    mains = [adapter.main for adapter in ADAPTERS.values() if adapter.validation is not None]
+    return next((c.column_names for c in mains if {*c.column_names.values()} <= columns), {})
 
 
 def _of_collection(root: UPath) -> Location:

@@ -127,6 +127,28 @@ def leaves_published(out):
     }
 
 
+def test_a_release_has_a_name_that_stays_with_its_run(config, first):
+    out, run_id = first.out, first.plan.run_id
+    publish_run(out, run_id, name="DR1")
+    assert read_history(out)[-1].name == json.loads((out / "published.json").read_text())["ojala"]["release"]
+    second = carry_through(anew(config))
+    for run, name, refusal in (
+        (second.plan.run_id, "dr1", f"DR1 is the name of run {run_id} and cannot be given to another"),
+        (run_id, "DR2", "has the name DR1, which cannot be changed"),
+        (second.plan.run_id, "../DR2", "'../DR2' is no name of a release"),
+    ):
+        with pytest.raises(ReleaseError, match=refusal):
+            publish_run(out, run, name=name)
+    assert pointers(out) == {"ojala": second.plan.run_id}
+    rollback(out, "ojala")
+    assert [(one.run_id, one.name) for one in releases(out)] == [(run_id, "DR1"), (second.plan.run_id, None)]
+    assert "ojala_release=DR1" in (out / f"ojala-{run_id}.properties").read_text()
+    leaves = f"{out}/releases/DR1/ojala/dataset/**/*.parquet"
+    assert duckdb.sql(f"SELECT count(*) FROM '{leaves}'").fetchall() == [(300,)]
+    assert {run_of_leaf(leaf) for leaf in (out / "releases/DR1/ojala").rglob("Npix=*.parquet")} == {run_id}
+    assert list(verify(out)) == []
+
+
 def test_one_path_and_one_manifest_lead_every_reader_to_the_published_leaves(config, first):
     assert leaves_published(first.out) == ({300}, {first.plan.run_id})
     second = carry_through(anew(config))
