@@ -257,10 +257,10 @@ def fit_calibration(
 def fit_floors(calibration: Calibration, observed: RawAnswers) -> Calibration:
     """Measure on observed objects what mocks leave out.
 
-    PDFs of z_gal and z_qso are broadened by the Gaussian under which the known redshifts are most likely,
-    and the scale of each scalar gets the floor with which 68.3 % of the known values lie within the stated
-    error, which therefore holds the errors of the labels, too. What fewer than `FEWEST` objects tell stays
-    as it is.
+    PDFs of z_gal and z_qso are broadened by the Gaussian with which the cumulative probabilities of the known
+    redshifts are nearest to uniform. The scale of each scalar gets the floor with which 68.3 % of the known
+    values lie within the stated error, which therefore holds the errors of the labels, too. What fewer than
+    `FEWEST` objects tell stays as it is.
 
     Parameters
     ----------
@@ -274,11 +274,11 @@ def fit_floors(calibration: Calibration, observed: RawAnswers) -> Calibration:
     for which, truth in enumerate(observed.targets.redshift):
         known = torch.isfinite(truth)
         if int(known.sum()) >= FEWEST:
-            logits, bins = observed.redshift_logits[which], truth[known].long()[:, None]
+            logits = observed.redshift_logits[which]
             p = sharp.redshift_pdfs(torch.stack([logits, logits]), observed.depth[known])[which]
             found = [gaussian(sigma) for sigma in _BROADENINGS]
-            likelihood = [float(smooth(p, kernel).gather(-1, bins).log().sum()) for kernel in found]
-            kernels[which] = found[int(np.argmax(likelihood))]
+            distance = [_redshift_measures(smooth(p, kernel), truth[known])["pit_ks"] for kernel in found]
+            kernels[which] = found[int(np.argmin(distance))]
     reach = max(len(kernel) // 2 for kernel in kernels)
     kernels = [F.pad(kernel, [reach - len(kernel) // 2] * 2) for kernel in kernels]
     log_floor = calibration.scalar_log_floor.clone()
