@@ -17,6 +17,7 @@ from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.data_model import CONTRACTS, page
 from ojala.catalogs_schema.errors import ExitCode
 from ojala.flows.cli.app import app
+from ojala.flows.cli.errors import Panel
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.gates import GATES, GateLimits
@@ -53,9 +54,9 @@ def command_line() -> str:
     """Every command with its options, in the groups of ``ojala --help``."""
     root = typer.main.get_command(app)
     parts = [f"# Command line\n\n{root.help}\n\n" + _options(root)]
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[Any]] = {panel.value: [] for panel in Panel}
     for command in root.commands.values():  # type: ignore[attr-defined]
-        groups.setdefault(command.rich_help_panel or "Commands", []).append(command)
+        groups[command.rich_help_panel].append(command)
     for name, commands in groups.items():
         parts.append(f"## {name}\n")
         for command in commands:
@@ -92,14 +93,18 @@ def _options(command: Any) -> str:
             shown = ""
         else:
             shown = f"`{getattr(default, 'value', default)}`"
-        rows.append((f"`{names}{kind}`", one.help or "", shown))
+        rows.append((f"`{names}{kind}`", (one.help or "") + _choices(one), shown))
     return _table(("option", "meaning", "default"), rows) if rows else ""
 
 
-def _type(option: Any) -> str:
+def _choices(option: Any) -> str:
     annotation = option.type_descriptor.annotation
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "|".join(str(one.value) for one in annotation)
+        return " Choices: " + ", ".join(f"`{one.value}`" for one in annotation) + "."
+    return ""
+
+
+def _type(option: Any) -> str:
     return str(option.metavar or option.opts[0].lstrip("-").replace("-", "_").upper())
 
 

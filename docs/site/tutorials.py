@@ -129,6 +129,9 @@ def _run(notebook: Any, kernel: KernelManager, name: str) -> None:
         raise RuntimeError(f"{name}: {problem}") from problem
     finally:
         notebook.cells = cells
+    for cell in cells:  # without progress bars, and warnings with paths of this machine
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
 
 
 def _page(notebook: Any, uri: str) -> Iterator[tuple[str, str | bytes]]:
