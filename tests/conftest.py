@@ -29,6 +29,10 @@ settings.register_profile("soak", max_examples=5_000, deadline=None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The long forms of the tests of faults; see `make soak`."""
     parser.addoption("--soak", action="store_true", help="run the long forms of tests that have one")
+    parser.addoption(
+        "--campaign-seed", type=int, help="seed of the campaign of faults; default: a random one"
+    )
+    parser.addoption("--campaign-hours", type=float, default=4.0, help="length of its long form; default: 4")
 
 
 TIERS = ("integration", "fault", "gpu")

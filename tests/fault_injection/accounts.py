@@ -46,16 +46,17 @@ Ledger = Callable[[str], Fault]
 def data_of(run: UPath, product: str = "ojala") -> dict[str, str]:
     """SHA-256 of all data columns of each leaf of a run, without footers, which name the run."""
     return {
-        partition.name: _columns(run / product / partition.leaf) for partition in read_leaves(run / product)
+        partition.name: columns_of(run / product / partition.leaf) for partition in read_leaves(run / product)
     }
 
 
 def photometry_of(root: UPath) -> dict[str, str]:
     """The same for a photometry catalogue."""
-    return {partition.name: _columns(root / partition.leaf) for partition in read_leaves(root)}
+    return {partition.name: columns_of(root / partition.leaf) for partition in read_leaves(root)}
 
 
-def _columns(leaf: UPath) -> str:
+def columns_of(leaf: UPath) -> str:
+    """SHA-256 of all data columns of a leaf."""
     table = pq.ParquetFile(pa.BufferReader(leaf.read_bytes())).read().replace_schema_metadata(None)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

@@ -78,24 +78,18 @@ def workers_of(process: BaseProcess | psutil.Process) -> list[psutil.Process]:
 
 
 def listening(process: BaseProcess) -> list[str]:
-    """The addresses on which a run and its workers listen."""
-    return [
-        connection.laddr.ip
-        for one in [psutil.Process(process.pid), *workers_of(process)]
-        for connection in one.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    """The addresses on which a run and its workers listen; those of ended processes are not known."""
+    addresses = []
+    with suppress(psutil.NoSuchProcess):
+        for one in [psutil.Process(process.pid), *workers_of(process)]:
+            connections = one.net_connections("inet")
+            addresses += [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]
+    return addresses
 
 
 def kill(process: BaseProcess) -> None:
     """SIGKILL to one process; its workers must find out by themselves."""
     os.kill(process.pid, signal.SIGKILL)
-    process.join()
-
-
-def kill_group(process: BaseProcess) -> None:
-    """SIGKILL to a process and all that it started."""
-    os.killpg(process.pid, signal.SIGKILL)
     process.join()
 
 

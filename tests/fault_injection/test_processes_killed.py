@@ -1,5 +1,6 @@
 """Processes are killed at any moment; the same command goes on, and the result tells nothing of it."""
 
+import json
 import os
 import signal
 
@@ -12,11 +13,11 @@ from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.record import read_record
 from ojala.pipeline.storage.hats import read_leaves
 from tests.fault_injection.accounts import check, data_of, photometry_of, settle, wide_table
-from tests.fault_injection.conftest import asking
+from tests.fault_injection.command_server import WORKER_FAULT
+from tests.fault_injection.conftest import ROWS, TILE_ROWS, asking
 from tests.fault_injection.processes import (
     frozen_ingest,
     kill,
-    kill_group,
     listening,
     receipts,
     start_ingest,
@@ -29,20 +30,28 @@ from tests.helpers.survey import Finished, carry_through, ingest_table, plan_run
 pytestmark = pytest.mark.fault
 
 
-@pytest.mark.parametrize("end", [kill, kill_group], ids=["driver", "process group"])
-def test_a_run_whose_driver_is_killed_goes_on_where_it_was(asked, undisturbed, ledger, end):
-    fault = ledger(f"SIGKILL of the {'driver' if end is kill else 'whole process group'}")
+@pytest.mark.parametrize("whom", ["driver", "process group"])
+def test_a_run_whose_driver_is_killed_goes_on_where_it_was(
+    request, asked, undisturbed, tmp_path, monkeypatch, ledger, whom
+):
+    """A worker kills it in the middle of a partition, at its 40th step at files."""
+    if whom == "process group" and not request.config.getoption("--soak"):
+        pytest.skip("each starts workers of its own; see make soak")
+    fault = ledger(f"SIGKILL of the {'driver' if whom == 'driver' else 'whole process group'}")
+    order = {"kind": f"SIGKILL of the {whom}", "step": 40, "folder": asked.out, "done": f"{tmp_path}/done"}
+    monkeypatch.setenv(WORKER_FAULT, json.dumps(order))
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", "tests.fault_injection.command_server")
     process = start_run(asked.model_copy(update={"engine": "local", "workers": 1}))
-    until(lambda: receipts(asked.out) >= 5)
+    until(lambda: receipts(asked.out) or not process.is_alive())
     workers = workers_of(process)
     addresses = listening(process)
-    end(process)
+    process.join()
     fault.injected = 1
-    assert len(workers) == 1
-    assert set(addresses) == {"127.0.0.1"}, "no other machine reaches scheduler, workers or a dashboard"
+    assert process.exitcode == -signal.SIGKILL
+    assert set(addresses) <= {"127.0.0.1"}, "no other machine reaches scheduler, workers or a dashboard"
     until(lambda: not any(worker.is_running() for worker in workers), seconds=60)
     plan = plan_run(asked)
-    assert 0 < len(plan.to_do) <= len(plan.entries) - 5, "what was done is not done again"
+    assert 0 < len(plan.to_do) < len(plan.entries), "what was done is not done again"
     settle(fault, asked, undisturbed)
 
 
@@ -58,8 +67,8 @@ def test_a_run_whose_driver_is_killed_goes_on_where_it_was(asked, undisturbed, l
 def test_a_run_that_is_killed_while_it_ends_is_ended_by_the_next(
     request, asked, undisturbed, ledger, step, file
 ):
-    if step != "catalogues are made" and not request.config.getoption("--soak"):
-        pytest.skip("the end of a run takes long; see make soak")
+    if not request.config.getoption("--soak"):
+        pytest.skip("the short form is in the campaign")
     fault = ledger(f"SIGKILL of a run while {step}")
     process = start_run(asked)
     until(lambda: [*UPath(asked.out).glob(file)] or not process.is_alive(), every=0.001)
@@ -109,11 +118,12 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(asked, undisturbed, ledg
 
 def test_many_partitions_with_random_kills(request, tmp_path, ledger):
     """Workers and drivers are killed at random, seeded moments until the run is whole."""
-    long = request.config.getoption("--soak")
-    rows, side, kills = (8_000, 50.0, 12) if long else (240, 10.0, 2)
+    if not request.config.getoption("--soak"):
+        pytest.skip("the short form is in the campaign")
+    rows, side, kills = 8_000, 50.0, 12
     photometry = ingest_table(wide_table(rows, side), tmp_path, tile_rows=8)
     expected = data_of(carry_through(asking(photometry, tmp_path / "undisturbed")).run)
-    assert len(expected) >= (2000 if long else 60)
+    assert len(expected) >= 2000
     asked = asking(photometry, tmp_path / "out").model_copy(update={"engine": "local", "workers": 2})
     workers, drivers = ledger("soak: SIGKILL of workers"), ledger("soak: SIGKILL of drivers")
     random = np.random.default_rng(20261120)
@@ -123,7 +133,7 @@ def test_many_partitions_with_random_kills(request, tmp_path, ledger):
         before += max(1, int(random.uniform(0.1, 0.6) * len(expected) / kills))
         until(
             lambda now=process, enough=before: receipts(asked.out) >= enough or not now.is_alive(),
-            every=0.3 if long else 0.01,
+            every=0.3,
         )
         if not process.is_alive():
             break
@@ -148,25 +158,25 @@ def test_many_partitions_with_random_kills(request, tmp_path, ledger):
 def test_an_ingest_that_is_killed_leaves_nothing_to_the_next(tmp_path, many, ledger):
     fault = ledger("SIGKILL of an ingest")
     files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
-    kill(frozen_ingest(files, str(out), 40))
+    kill(frozen_ingest(files, str(out), TILE_ROWS))
     fault.injected = 1
     assert not out.exists()
     assert len(list(tmp_path.glob(".photometry.*"))) == 1
     (stranger := tmp_path / ".photometry.notes").mkdir()
     with fault.recovered():
-        again = start_ingest(files, str(out), 40)
+        again = start_ingest(files, str(out), TILE_ROWS)
         again.join()
     assert again.exitcode == 0
     assert photometry_of(UPath(out)) == photometry_of(many)
     assert sorted(tmp_path.iterdir()) == [stranger, out]
-    fault.partitions, fault.rows, fault.survived = len(read_leaves(UPath(out))), 1200, 1
+    fault.partitions, fault.rows, fault.survived = len(read_leaves(UPath(out))), ROWS, 1
 
 
 def test_the_folder_of_an_ingest_that_lives_is_left_alone(tmp_path, many):
     files, out = [str(many.parent / "input.parquet")], tmp_path / "photometry"
-    first = frozen_ingest(files, str(out), 40)
+    first = frozen_ingest(files, str(out), TILE_ROWS)
     folder = next(tmp_path.glob(".photometry.*"))
-    second = start_ingest(files, str(out), 40)
+    second = start_ingest(files, str(out), TILE_ROWS)
     second.join()
     assert second.exitcode == 0
     assert folder.exists()

@@ -7,10 +7,13 @@ import subprocess
 import urllib.request
 from contextlib import suppress
 
+import httpx
 import psutil
 import pytest
 from upath import UPath
 
+from ojala.catalogs_schema.errors import AccessError
+from ojala.flows.cli.signals import interruptible
 from ojala.pipeline.runs.record import read_record, runs_folder
 from tests.deploy.processes import BIN, ROOT, free_port, running
 from tests.fault_injection.accounts import check, settle
@@ -65,9 +68,21 @@ def command(config):
     return [str(word) for word in [*words, "--model", "empty", "--engine", "serial"]]
 
 
+def test_a_run_that_loses_its_prefect_server_says_so_and_ends_with_the_code_of_access(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    with (
+        pytest.raises(AccessError, match=r"http://127.0.0.1:4200/api no longer answers .* resumes it"),
+        interruptible(UPath(tmp_path)),
+    ):
+        raise httpx.ConnectError("connection refused")
+    assert AccessError.exit_code == 7
+
+
 def test_a_run_whose_prefect_server_is_killed_ends_its_work_and_the_same_command_the_rest(
-    asked, undisturbed, tmp_path, environment, ledger
+    request, asked, undisturbed, tmp_path, environment, ledger
 ):
+    if not request.config.getoption("--soak"):
+        pytest.skip("a server and three commands that start Prefect take long; see make soak")
     fault = ledger("SIGKILL of the Prefect server that tracks a run")
     url, log = f"http://127.0.0.1:{free_port()}/api", tmp_path / "log"
     serve = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", url[17:-4], "--no-ui"]

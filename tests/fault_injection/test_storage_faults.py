@@ -22,6 +22,7 @@ from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.storage.files import OutputError
 from ojala.pipeline.storage.lock import hold
 from tests.fault_injection.accounts import check, data_of, settle
+from tests.fault_injection.conftest import ROWS, TILE_ROWS
 from tests.fault_injection.processes import receipts
 from tests.helpers.survey import Finished, carry_through, plan_run
 
@@ -57,7 +58,7 @@ def test_a_full_disk_stops_the_run_early_and_it_goes_on_when_there_is_room(
     asked, undisturbed, tmp_path, ledger
 ):
     fault = ledger("disk full during a run")
-    with disk(tmp_path / "disk", "600k") as remount:
+    with disk(tmp_path / "disk", "400k") as remount:
         config = asked.model_copy(update={"out": str(tmp_path / "disk" / "out")})
         plan = begin(config)
         running, failed = survey_run.execute(plan), []
@@ -147,13 +148,13 @@ def test_a_disk_that_is_full_during_an_ingest_leaves_nothing(many, tmp_path, led
     with disk(tmp_path / "disk", "400k") as remount:
         files, out = [many.parent / "input.parquet"], UPath(tmp_path / "disk" / "photometry")
         with pytest.raises(IngestError, match="No space left on device"):
-            ingest_photometry(files, out, tile_rows=40)
+            ingest_photometry(files, out, tile_rows=TILE_ROWS)
         fault.injected = 1
         assert list((tmp_path / "disk").iterdir()) == []
         remount("size=64m")
         with fault.recovered():
-            summary = ingest_photometry(files, out, tile_rows=40)
-        assert summary.rows == 1200
+            summary = ingest_photometry(files, out, tile_rows=TILE_ROWS)
+        assert summary.rows == ROWS
         assert list(verify(out)) == []
         fault.rows, fault.partitions, fault.survived = summary.rows, len(summary.partitions), 1
 

@@ -1,0 +1,549 @@
+"""A campaign of faults: commands and faults in any order on small surveys, a state machine of hypothesis."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+
+import h5py
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import torch
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from upath import UPath
+
+from ojala.catalogs_schema.errors import ExitCode
+from ojala.catalogs_schema.ojala import EMBEDDING_WIDTH
+from ojala.models.ojala.checkpoint import save
+from ojala.models.ojala.network import Ojala, OjalaConfig
+from ojala.pipeline.runs.record import Status, find_runs, read_record
+from ojala.pipeline.runs.releases import pointers, read_history
+from ojala.pipeline.storage.files import sha256_of
+from tests.fault_injection.accounts import photometry_of
+from tests.fault_injection.command_server import WORKER_FAULT, CommandServer, steps_of
+from tests.fault_injection.invariants import Truth, check_settled
+from tests.helpers.pace import scaled
+from tests.helpers.survey import photometry_table
+
+TINY = OjalaConfig(
+    width=EMBEDDING_WIDTH,
+    encoder=((2, 32),),
+    decoder=((2, 32),),
+    trunk=(32,),
+    pre_norm=True,
+    reads_errors=True,
+)
+
+SIGNALS = ("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
+LIMITS = ("limit of memory", "limit of open files", "limit of file size")
+DISKS = ("disk full", "no inodes left", "disk read-only", "TMPDIR full")
+SECOND = "SIGSTOP, and the same command a second time"
+CLOCKS = ("-20y", "-3d", "-1h", "+1h", "+3d", "+400d")
+WORKERS = (
+    "SIGKILL",
+    "SIGSTOP",
+    "limit of memory",
+    "SIGKILL of the forkserver",
+    "SIGKILL of the driver",
+    "SIGKILL of the process group",
+)
+ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS))
+
+REFUSALS = (
+    "was rolled back and is not published again by itself",
+    "quality gates do not allow",
+    "nothing to roll back",
+    "cannot be published",
+    "has no published run",
+    "has no redshift PDFs",
+    "is made from what the catalogue does not hold",
+)
+"""What a command may answer, in place of doing it, to a request that does not fit what is there."""
+
+TIME_LIMIT = 240.0
+"""Time after which a command hangs [s], on a free machine."""
+
+
+@dataclass
+class Tally:
+    """What was injected, by kind of the fault and by command, and how it went on."""
+
+    faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recovery: dict[str, list[float]] = field(default_factory=dict)
+    commands: int = 0
+
+    def by_kind(self) -> Counter[str]:
+        """Number of faults of each kind, during whatever command."""
+        kinds: Counter[str] = Counter()
+        for (kind, _), count in self.faults.items():
+            kinds[kind] += count
+        return kinds
+
+
+@dataclass
+class Survey:
+    """A small survey: two catalogues of the same objects with other fluxes, two weights, and the truth."""
+
+    rows: int
+    tile_rows: int
+    table: Path
+    photometry: list[Path]
+    weights: list[Path]
+    truth: Truth
+
+
+@dataclass
+class Arena:
+    """What the machines of a campaign share: the process that forks commands, disks, surveys, the tally."""
+
+    server: CommandServer
+    folder: Path
+    clock: Path | None
+    disk: Path | None
+    temporary: Path | None
+    surveys: list[Survey] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    usual: dict[str, int] = field(default_factory=dict)
+    deadline: float = float("inf")
+    long: bool = False
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
+    """Open an arena in a folder; its disk is one in memory where such a one can be mounted."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    clock = folder / "clock" if library is not None else None
+    server = CommandServer(clock, str(library))
+    with ExitStack() as stack:
+        stack.callback(server.close)
+        disk = stack.enter_context(_disk(folder / "disk", "size=64m,nr_inodes=6000"))
+        temporary = stack.enter_context(_disk(folder / "temporary", "size=4m"))
+        yield Arena(server, folder, clock, disk, temporary, long=long)
+
+
+@contextmanager
+def _disk(folder: Path, options: str) -> Iterator[Path | None]:
+    """A small disk in memory; None where no such can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def make_survey(place: Arena, seed: int) -> Survey:
+    """A random survey with all its undisturbed data, made by commands that nothing happens to."""
+    random = np.random.default_rng(seed)
+    rows, tile_rows = int(random.integers(20, 50)), int(random.integers(8, 16))
+    folder = place.folder / f"survey-{seed}"
+    folder.mkdir()
+    survey = Survey(rows, tile_rows, folder / "0.parquet", [], [], Truth())
+    table = photometry_table(rows, seed)
+    for number in range(2):
+        torch.manual_seed(seed + number)
+        survey.weights.append(folder / f"{number}.safetensors")
+        save(survey.weights[-1], Ojala(TINY), name="tiny", version="1", training={})
+        pq.write_table(table, folder / f"{number}.parquet")
+        other = photometry_table(rows, seed + 1000)
+        for name in ("ra", "dec"):
+            other = other.set_column(other.schema.get_field_index(name), name, table[name])
+        table = other
+        survey.photometry.append(folder / f"photometry-{number}")
+        words = [
+            "ingest",
+            folder / f"{number}.parquet",
+            "--out",
+            survey.photometry[-1],
+            "--tile-rows",
+            tile_rows,
+        ]
+        finish(place, words, folder)
+    for photometry in survey.photometry:
+        for weights in survey.weights:
+            out = folder / f"{photometry.name}-{weights.stem}"
+            words = ["run", "--photometry", photometry, "--weights", weights, "--out", out]
+            finish(place, [*words, "--engine", "serial", "--vectors"], folder)
+            (run,) = find_runs(UPath(out))
+            survey.truth.learn(run)
+    return survey
+
+
+def finish(place: Arena, words: list[object], folder: Path) -> None:
+    """A command that nothing happens to, to its end."""
+    log = folder / f"{words[0]}.log"
+    pid = place.server.give(words, log, [folder], 0, "")
+    while (state := place.server.state(pid)) is None:
+        time.sleep(0.01)
+    assert state == 0, log.read_text()
+    place.usual.setdefault(str(words[0]), steps_of(log))
+
+
+def kept_going(step: Callable[..., None]) -> Callable[..., None]:
+    """A step that in the long form stores a failure, with what led to it, and ends its machine alone."""
+
+    @functools.wraps(step)
+    def carried(self: Campaign, **choices: object) -> None:
+        if self.broken or time.monotonic() > self.arena.deadline:
+            return
+        self.story.append(f"{step.__name__} {choices}")
+        try:
+            step(self, **choices)
+        except Exception:
+            if not self.arena.long:
+                raise
+            self.broken = True
+            story = "\n".join([*self.story, traceback.format_exc(limit=-3)])
+            self.arena.failures.append(story)
+            print(f"campaign: failure {len(self.arena.failures)}\n{story}", flush=True)
+
+    return carried
+
+
+class Campaign(RuleBasedStateMachine):
+    """Commands and faults in any order on one collection; `arena` is set before it runs."""
+
+    arena: Arena
+
+    def __init__(self) -> None:
+        super().__init__()
+        here = self.arena
+        self.folder = Path(mkdtemp(dir=here.disk or here.folder))
+        self.logs = Path(mkdtemp(dir=here.folder))
+        self.out = UPath(self.folder / "out")
+        self.count = 0
+        self.broken = False
+        self.story: list[str] = []
+        self.settings: list[object] = []
+
+    @initialize(survey=st.integers(0, 10**6))
+    @kept_going
+    def begin(self, survey: int) -> None:
+        """Choose a survey, and make its first release."""
+        self.survey = self.arena.surveys[survey % len(self.arena.surveys)]
+        self.choose(0, 0, False)
+        self.give("run", self.settings)
+
+    # Commands, each with a fault or without.
+
+    @rule(
+        photometry=st.integers(0, 1),
+        weights=st.integers(0, 1),
+        vectors=st.booleans(),
+        published=st.sampled_from([True, True, False]),
+        fault=st.sampled_from(["", *ANY, SECOND]),
+        moment=st.integers(0, 99),
+        again=st.booleans(),
+    )
+    @kept_going
+    def run(self, photometry, weights, vectors, published, fault, moment, again) -> None:
+        """Run with settings that may be others than before, also between a kill and its resumption."""
+        self.choose(photometry, weights, vectors)
+        words = [*self.settings, *([] if published else ["--no-publish"])]
+        self.give("run", words, fault, moment, again=again)
+
+    @precondition(lambda self: self.arena.long)
+    @rule(fault=st.sampled_from(WORKERS), step=st.integers(1, 30), weights=st.integers(0, 1))
+    @kept_going
+    def run_on_workers(self, fault, step, weights) -> None:
+        """Run on worker processes, one of which does something to itself or to others."""
+        self.choose(0, weights, False)
+        done = self.logs / f"done-{self.count}"
+        order = {"kind": fault, "step": step, "folder": str(self.folder), "done": str(done)}
+        environment = {
+            WORKER_FAULT: json.dumps(order),
+            "DASK_DISTRIBUTED__WORKER__PRELOAD": "tests.fault_injection.command_server",
+        }
+        words = [*self.settings, "--engine", "local", "--workers", "2", "--partition-seconds", "20"]
+        code = self.give("run", words, environment=environment)
+        if done.exists():
+            kind = fault if " of the " in fault else f"worker: {fault}"
+            self.recover(kind, "run", self.settings, code)
+
+    @precondition(lambda self: pointers(self.out))
+    @rule(
+        side=st.sampled_from(["box:240,245.5,40,50", "box:245.5,250,40,50", "box:240,250,40,43.9"]),
+        weights=st.integers(0, 1),
+        fault=st.sampled_from(["", *ANY, SECOND]),
+        moment=st.integers(0, 99),
+        again=st.booleans(),
+    )
+    @kept_going
+    def reprocess(self, side, weights, fault, moment, again) -> None:
+        """Reprocess a side of the sky, also with other weights."""
+        record = read_record(self.out / "runs" / pointers(self.out)["ojala"])
+        self.choose(self.photometry, weights, "ojala_vectors" in record.products)
+        self.give("reprocess", [*self.settings, "--region", side, "--yes"], fault, moment, again=again)
+
+    @rule(
+        which=st.integers(0, 9),
+        fault=st.sampled_from(["", *ANY]),
+        moment=st.integers(0, 99),
+        again=st.booleans(),
+    )
+    @kept_going
+    def publish(self, which, fault, moment, again) -> None:
+        """Publish any of the complete runs."""
+        records = [read_record(run) for run in find_runs(self.out) if (run / "run.json").exists()]
+        complete = [record.run_id for record in records if record.status == Status.COMPLETE]
+        if complete:
+            words = [complete[which % len(complete)], "--out", self.out]
+            self.give("publish", words, fault, moment, again=again)
+
+    @precondition(lambda self: len(read_history(self.out)) > 1)
+    @rule(fault=st.sampled_from(["", *ANY]), moment=st.integers(0, 99))
+    @kept_going
+    def rollback(self, fault, moment) -> None:
+        """Go back to the release before; given again it would go back one further."""
+        self.give("rollback", ["--out", self.out], fault, moment)
+
+    @rule(fault=st.sampled_from(["", *ANY]), moment=st.integers(0, 99), again=st.booleans())
+    @kept_going
+    def export(self, fault, moment, again) -> None:
+        """Export the redshift PDFs: the file is whole or not there."""
+        file = self.folder / f"pdf-{self.count}.hdf5"
+        self.give("export", ["pdf", self.out, "--to", file, "--class", "galaxy"], fault, moment, again=again)
+        if file.exists():
+            with h5py.File(file) as content:
+                assert len(content["data/pdfs"]) == len(content["ancil/object_id"])
+            file.unlink()
+
+    @rule(fault=st.sampled_from(["", *ANY, SECOND]), moment=st.integers(0, 99), again=st.booleans())
+    @kept_going
+    def ingest(self, fault, moment, again) -> None:
+        """Ingest the survey once more: the catalogue is whole or not there."""
+        out = self.folder / f"ingest-{self.count}"
+        words = [self.survey.table, "--out", out, "--tile-rows", self.survey.tile_rows]
+        self.give("ingest", words, fault, moment, again=again)
+        if out.exists():
+            assert photometry_of(UPath(out)) == photometry_of(UPath(self.survey.photometry[0]))
+            shutil.rmtree(out)
+
+    @precondition(lambda self: pointers(self.out))
+    @rule(which=st.integers(0, 99), kind=st.sampled_from(["flip a bit", "truncate", "remove"]))
+    @kept_going
+    def damage(self, which, kind) -> None:
+        """Damage a published leaf as it lies: a run that reads all leaves makes it again."""
+        run = self.out / "runs" / pointers(self.out)["ojala"]
+        record = read_record(run)
+        if record.region or record.weights_sha256 not in self.shas() or run != find_runs(self.out)[-1]:
+            return
+        self.choose(
+            self.photometry, self.shas().index(record.weights_sha256), "ojala_vectors" in record.products
+        )
+        leaves = sorted(Path(run.path, "ojala").rglob("Npix=*.parquet"))
+        leaf = leaves[which % len(leaves)]
+        stat, whole = leaf.stat(), leaf.read_bytes()
+        content = bytearray(whole)
+        content[len(content) // 3] ^= 0x10
+        leaf.unlink()  # a link of another run keeps what it has
+        if kind != "remove":
+            leaf.write_bytes(content if kind == "flip a bit" else whole[:-100])
+            os.utime(leaf, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        self.injected(f"published leaf: {kind}", "run")
+        begin = time.monotonic()
+        code = self.give("run", [*self.settings, "--check"], damaged=run.name)
+        assert code in (0, ExitCode.FAILED, ExitCode.REFUSED)
+        self.arena.tally.recovery.setdefault(f"published leaf: {kind}", []).append(time.monotonic() - begin)
+        leaf.write_bytes(whole)
+        os.utime(leaf, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def teardown(self) -> None:
+        """At the end the collection is carried to a whole release, and all its files are checked."""
+        try:
+            self.end()
+        finally:
+            shutil.rmtree(self.folder)
+            shutil.rmtree(self.logs)
+            if self.arena.clock is not None:
+                self.arena.clock.write_text("+0\n")
+
+    @kept_going
+    def end(self) -> None:
+        """Carry the collection to a whole release."""
+        if self.give("run", self.settings) == 0:
+            assert self.give("verify", [self.out]) == 0
+
+    # How a command is given, and what is checked.
+
+    def choose(self, photometry: int, weights: int, vectors: bool) -> None:
+        """Put photometry and weights into the places that the commands name."""
+        self.photometry = photometry
+        draft = self.folder / "photometry.new"
+        draft.symlink_to(self.survey.photometry[photometry])
+        draft.replace(self.folder / "photometry")
+        shutil.copy(self.survey.weights[weights], self.folder / "weights.new")
+        (self.folder / "weights.new").replace(self.folder / "weights.safetensors")
+        self.settings = ["--photometry", self.folder / "photometry", "--out", self.out, "--engine", "serial"]
+        self.settings += [
+            "--weights",
+            self.folder / "weights.safetensors",
+            *(["--vectors"] if vectors else []),
+        ]
+
+    def shas(self) -> list[str]:
+        """SHA-256 of the two weights."""
+        return [sha256_of(UPath(weights)) for weights in self.survey.weights]
+
+    def give(
+        self,
+        command: str,
+        words: list[object],
+        fault: str = "",
+        moment: int = 0,
+        *,
+        again: bool = False,
+        environment: dict[str, str] | None = None,
+        damaged: str = "",
+    ) -> int:
+        """Give a command with a fault, check all invariants, and give it again if it did not end well."""
+        step = 1 + moment * self.arena.usual.get(command, 40) // 100 if fault else 0
+        code, happened, said = self.carry_out(command, words, fault, step, environment or {})
+        self.survey.truth.check(self.out, damaged=damaged)
+        if "fault of the program" in said or "Traceback" in said:
+            assert fault == "limit of memory", said
+        if code == 0:
+            check_settled(self.out, command)
+        elif not happened and not environment:
+            assert any(text in said for text in REFUSALS), f"{command} ends with {code}: {said}"
+        if happened:
+            self.injected(fault, command)
+            if again or fault == SECOND:
+                self.recover(fault, command, words, code)
+        return code
+
+    def recover(self, fault: str, command: str, words: list[object], code: int) -> None:
+        """The same command again: it ends well, or is refused as the request is."""
+        begin = time.monotonic()
+        code, _, said = self.carry_out(command, words, "", 0, {})
+        self.survey.truth.check(self.out)
+        done = command in ("ingest", "export") and ("is not empty" in said or "exists: remove it" in said)
+        assert code == 0 or done or any(text in said for text in REFUSALS), (
+            f"{command} ends with {code}: {said}"
+        )
+        if code == 0:
+            check_settled(self.out, command)
+        self.arena.tally.recovery.setdefault(fault, []).append(time.monotonic() - begin)
+
+    def injected(self, fault: str, command: str) -> None:
+        """Count a fault that took place."""
+        self.arena.tally.faults[fault, command] += 1
+
+    def carry_out(
+        self, command: str, words: list[object], fault: str, step: int, environment: dict[str, str]
+    ) -> tuple[int, bool, str]:
+        """One command to its end; its exit code, whether the fault took place, and what it said."""
+        self.count += 1
+        self.arena.tally.commands += 1
+        log = self.logs / f"{self.count}.log"
+        from_within = fault if fault in (*SIGNALS, *LIMITS) else "SIGSTOP" if fault else ""
+        server = self.arena.server
+        if self.arena.temporary is not None:
+            environment = environment | {"TMPDIR": str(self.arena.temporary)}
+        pid = server.give([command, *words], log, [self.folder], step, from_within, **environment)
+        code, stopped = self.wait(pid, log), False
+        if code == "stopped":
+            stopped = True
+            self.survey.truth.check(self.out)
+            with self.surroundings(fault, command, words) as possible:
+                os.kill(pid, signal.SIGCONT)
+                code = self.wait(pid, log)
+            stopped = possible
+        if environment.keys() & {WORKER_FAULT}:
+            self.end_family(pid)
+        steps = steps_of(log)
+        if not fault and code == 0:
+            self.arena.usual[command] = max(steps, 1)
+        happened = stopped if from_within == "SIGSTOP" else bool(fault) and steps >= step
+        assert isinstance(code, int)
+        return code, happened, log.read_text()
+
+    def wait(self, pid: int, log: Path) -> int | str:
+        """Wait for the end or the stop of a command."""
+        deadline = time.monotonic() + scaled(TIME_LIMIT)
+        while (state := self.arena.server.state(pid)) is None:
+            if time.monotonic() > deadline:
+                os.killpg(pid, signal.SIGKILL)
+                raise AssertionError(f"hangs: {log.read_text()}")
+            time.sleep(0.02)
+        return state
+
+    def end_family(self, pid: int) -> None:
+        """Workers end by themselves when their driver is gone."""
+        deadline = time.monotonic() + scaled(60)
+        while family := [one for one in psutil.process_iter() if _group_of(one) == pid]:
+            assert time.monotonic() < deadline, f"left behind: {family}"
+            if any(one.status() == psutil.STATUS_STOPPED for one in family):
+                with suppress(psutil.Error):
+                    for one in family:
+                        one.resume()
+            time.sleep(0.1)
+
+    @contextmanager
+    def surroundings(self, fault: str, command: str, words: list[object]) -> Iterator[bool]:
+        """Change the surroundings of a command that stands still; gives whether that is possible here."""
+        disk = self.arena.temporary if fault == "TMPDIR full" else self.arena.disk
+        if fault == SECOND:
+            code, _, said = self.carry_out(command, words, "", 0, {})
+            assert code in (0, ExitCode.LOCKED, *((ExitCode.FAILED,) if "rolled back" in said else ())), said
+            yield True
+        elif fault.startswith("clock "):
+            if self.arena.clock is not None:
+                self.arena.clock.write_text(f"{fault.split()[1]}\n")
+            yield self.arena.clock is not None
+        elif disk is None:
+            yield False
+        elif fault == "disk read-only":
+            made = subprocess.run(["mount", "-o", "remount,ro", disk], check=False, capture_output=True)
+            yield made.returncode == 0
+            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        else:
+            with _filled(disk, inodes=fault == "no inodes left"):
+                yield True
+
+
+def _group_of(process: psutil.Process) -> int:
+    try:
+        return 0 if process.status() == psutil.STATUS_ZOMBIE else os.getpgid(process.pid)
+    except (psutil.Error, ProcessLookupError):
+        return 0
+
+
+@contextmanager
+def _filled(disk: Path, *, inodes: bool) -> Iterator[None]:
+    """Fill a disk with one file, or with empty ones until it can hold no more of them."""
+    ballast = disk / "ballast"
+    ballast.mkdir()
+    with suppress(OSError):
+        if inodes:
+            for number in range(10**6):
+                (ballast / str(number)).touch()
+        else:
+            with (ballast / "file").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(1 << 20))
+    with suppress(OSError), (ballast / "rest").open("wb", buffering=0) as file:
+        while not inodes:
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        shutil.rmtree(ballast)

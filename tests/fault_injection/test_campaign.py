@@ -1,0 +1,70 @@
+"""The campaign of faults: a short form of it, and for `make soak` one that goes on for hours."""
+
+import secrets
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.fault_injection.campaign import Arena, Campaign, Tally, arena, make_survey
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(86400)]
+
+SHORT = 20260101
+"""Seed of the short form."""
+
+LIMITS = {
+    "deadline": None,
+    "database": None,
+    "print_blob": True,
+    "phases": [Phase.explicit, Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
+
+
+def carry_on(place: Arena, number: int, examples: int, steps: int) -> None:
+    """Let some machines run whose choices follow from a number."""
+    machine = seed(number)(type("Campaign", (Campaign,), {"arena": place}))
+    chosen = settings(max_examples=examples, stateful_step_count=steps, **LIMITS)
+    run_state_machine_as_test(machine, settings=chosen)
+
+
+def summary(tally: Tally, first: int, last: int) -> str:
+    """One sentence on a campaign, for the page of results."""
+    commands = Counter(command for _, command in tally.faults.elements())
+    shares = ", ".join(f"{count:,} during {command}" for command, count in commands.most_common())
+    return (
+        f"Campaign of seeds {first} to {last}: {tally.commands:,} commands in random order on "
+        f"{last - first + 1:,} random surveys, {tally.faults.total():,} faults of {len(tally.by_kind())} "
+        f"kinds: {shares}."
+    )
+
+
+def test_campaign(request, tmp_path, record_property, ledger):
+    long = request.config.getoption("--soak")
+    given = request.config.getoption("--campaign-seed")
+    first = given if given is not None else secrets.randbelow(2**31) if long else SHORT
+    end = time.monotonic() + request.config.getoption("--campaign-hours") * 3600
+    print(f"campaign: seed {first}")
+    with arena(tmp_path, long=long) as place:
+        place.deadline = end if long else float("inf")
+        number = first
+        while number == first or time.monotonic() < place.deadline:
+            place.surveys = [make_survey(place, number)]
+            carry_on(place, number, *((3, 12) if long else (2, 8)))
+            number += 1
+            print(
+                f"campaign: {sum(place.tally.faults.values())} faults, {time.monotonic() - end:.0f} s",
+                flush=True,
+            )
+            if not long:
+                break
+    assert place.failures == []
+    tally = place.tally
+    record_property("campaign", summary(tally, first, number - 1))
+    for kind, injected in sorted(tally.by_kind().items()):
+        fault = ledger(f"campaign: {kind}")
+        fault.injected = fault.survived = injected
+        fault.recovery = tally.recovery.get(kind, [])
