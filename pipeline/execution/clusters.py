@@ -42,6 +42,8 @@ DASK_SETTINGS = {
     # Models hold their memory outside of what Dask can spill.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    # Samples of the stack, which nobody looks at, took 25 kB of a worker with each partition.
+    "distributed.worker.profile.enabled": False,
 }
 """Settings of the clusters that are started here."""
 

@@ -22,7 +22,7 @@ from upath import UPath
 from ojala.catalogs_schema.errors import AccessError
 from ojala.catalogs_schema.files import TEMPORARY, atomic_file
 
-_S3_LIMITS = {"connect_timeout": 10, "read_timeout": 60}
+_S3_LIMITS = {"connect_timeout": 10, "read_timeout": 20}
 """Times that an object store has to answer [s]."""
 
 _S3_ATTEMPTS = 2

@@ -13,7 +13,8 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -23,7 +24,7 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode
@@ -61,7 +62,13 @@ WORKERS = (
     "SIGKILL of the driver",
     "SIGKILL of the process group",
 )
-ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS))
+
+ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS), SECOND, "")
+COMMANDS = (
+    *("run", "run", "run", "reprocess", "reprocess", "ingest", "ingest"),
+    *("publish", "rollback", "export", "damage", "run_on_workers"),
+)
+SIDES = ("box:240,245.5,40,50", "box:245.5,250,40,50", "box:240,250,40,43.9")
 
 REFUSALS = (
     "was rolled back and is not published again by itself",
@@ -76,6 +83,15 @@ REFUSALS = (
 
 TIME_LIMIT = 240.0
 """Time after which a command hangs [s], on a free machine."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a command, at which part of its usual steps [%], and whether it is given again."""
+
+    kind: str = ""
+    moment: int = 0
+    again: bool = False
 
 
 @dataclass
@@ -112,7 +128,7 @@ class Arena:
 
     server: CommandServer
     folder: Path
-    clock: Path | None
+    library: Path | None
     disk: Path | None
     temporary: Path | None
     surveys: list[Survey] = field(default_factory=list)
@@ -122,18 +138,30 @@ class Arena:
     long: bool = False
     failures: list[str] = field(default_factory=list)
 
+    @property
+    def clock(self) -> Path:
+        """File that moves the clock of the commands of `faked_server`."""
+        return self.folder / "clock"
+
+    @cached_property
+    def faked_server(self) -> CommandServer:
+        """Another process that forks, under libfaketime: Dask's loops would spin there."""
+        return CommandServer(self.clock, str(self.library))
+
 
 @contextmanager
 def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
     """Open an arena in a folder; its disk is one in memory where such a one can be mounted."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-    clock = folder / "clock" if library is not None else None
-    server = CommandServer(clock, str(library))
     with ExitStack() as stack:
+        server = CommandServer()
         stack.callback(server.close)
         disk = stack.enter_context(_disk(folder / "disk", "size=64m,nr_inodes=6000"))
         temporary = stack.enter_context(_disk(folder / "temporary", "size=4m"))
-        yield Arena(server, folder, clock, disk, temporary, long=long)
+        place = Arena(server, folder, library, disk, temporary, long=long)
+        yield place
+        if "faked_server" in vars(place):
+            place.faked_server.close()
 
 
 @contextmanager
@@ -242,127 +270,119 @@ class Campaign(RuleBasedStateMachine):
         self.choose(0, 0, False)
         self.give("run", self.settings)
 
-    # Commands, each with a fault or without.
-
     @rule(
-        photometry=st.integers(0, 1),
-        weights=st.integers(0, 1),
-        vectors=st.booleans(),
-        published=st.sampled_from([True, True, False]),
-        fault=st.sampled_from(["", *ANY, SECOND]),
+        command=st.sampled_from(COMMANDS),
+        choice=st.integers(0, 99),
+        fault=st.sampled_from(ANY),
         moment=st.integers(0, 99),
         again=st.booleans(),
     )
     @kept_going
-    def run(self, photometry, weights, vectors, published, fault, moment, again) -> None:
-        """Run with settings that may be others than before, also between a kill and its resumption."""
-        self.choose(photometry, weights, vectors)
-        words = [*self.settings, *([] if published else ["--no-publish"])]
-        self.give("run", words, fault, moment, again=again)
+    def act(self, command: str, choice: int, fault: str, moment: int, again: bool) -> None:
+        """Give a command with a fault. One rule for all: hypothesis would leave out rules at random."""
+        getattr(self, command)(choice, Fault(fault, moment, again))
 
-    @precondition(lambda self: self.arena.long)
-    @rule(fault=st.sampled_from(WORKERS), step=st.integers(1, 30), weights=st.integers(0, 1))
-    @kept_going
-    def run_on_workers(self, fault, step, weights) -> None:
+    def run(self, choice: int, fault: Fault) -> None:
+        """Run with settings that may be others than before, also between a kill and its resumption."""
+        self.choose(choice % 2, choice // 2 % 2, choice // 4 % 2 == 1)
+        self.give("run", [*self.settings, *(["--no-publish"] if choice % 5 == 0 else [])], fault)
+
+    def run_on_workers(self, choice: int, fault: Fault) -> None:
         """Run on worker processes, one of which does something to itself or to others."""
-        self.choose(0, weights, False)
+        if not self.arena.long:
+            self.run(choice, fault)
+            return
+        self.choose(0, choice % 2, False)
+        kind = WORKERS[choice % len(WORKERS)]
         done = self.logs / f"done-{self.count}"
-        order = {"kind": fault, "step": step, "folder": str(self.folder), "done": str(done)}
+        order = {"kind": kind, "step": 1 + fault.moment % 30, "folder": str(self.folder), "done": str(done)}
         environment = {
             WORKER_FAULT: json.dumps(order),
             "DASK_DISTRIBUTED__WORKER__PRELOAD": "tests.fault_injection.command_server",
         }
         words = [*self.settings, "--engine", "local", "--workers", "2", "--partition-seconds", "20"]
-        code = self.give("run", words, environment=environment)
+        self.give("run", words, environment=environment)
         if done.exists():
-            kind = fault if " of the " in fault else f"worker: {fault}"
-            self.recover(kind, "run", self.settings, code)
+            name = kind if " of the " in kind else f"worker: {kind}"
+            self.arena.tally.faults[name, "run"] += 1
+            self.recover(name, "run", self.settings)
 
-    @precondition(lambda self: pointers(self.out))
-    @rule(
-        side=st.sampled_from(["box:240,245.5,40,50", "box:245.5,250,40,50", "box:240,250,40,43.9"]),
-        weights=st.integers(0, 1),
-        fault=st.sampled_from(["", *ANY, SECOND]),
-        moment=st.integers(0, 99),
-        again=st.booleans(),
-    )
-    @kept_going
-    def reprocess(self, side, weights, fault, moment, again) -> None:
+    def reprocess(self, choice: int, fault: Fault) -> None:
         """Reprocess a side of the sky, also with other weights."""
+        if not pointers(self.out):
+            self.run(choice, fault)
+            return
         record = read_record(self.out / "runs" / pointers(self.out)["ojala"])
-        self.choose(self.photometry, weights, "ojala_vectors" in record.products)
-        self.give("reprocess", [*self.settings, "--region", side, "--yes"], fault, moment, again=again)
+        self.choose(self.photometry, choice % 2, "ojala_vectors" in record.products)
+        side = SIDES[choice % len(SIDES)]
+        self.give("reprocess", [*self.settings, "--region", side, "--yes"], fault)
 
-    @rule(
-        which=st.integers(0, 9),
-        fault=st.sampled_from(["", *ANY]),
-        moment=st.integers(0, 99),
-        again=st.booleans(),
-    )
-    @kept_going
-    def publish(self, which, fault, moment, again) -> None:
+    def publish(self, choice: int, fault: Fault) -> None:
         """Publish any of the complete runs."""
         records = [read_record(run) for run in find_runs(self.out) if (run / "run.json").exists()]
         complete = [record.run_id for record in records if record.status == Status.COMPLETE]
-        if complete:
-            words = [complete[which % len(complete)], "--out", self.out]
-            self.give("publish", words, fault, moment, again=again)
+        if not complete:
+            self.run(choice, fault)
+            return
+        self.give("publish", [complete[choice % len(complete)], "--out", self.out], fault)
 
-    @precondition(lambda self: len(read_history(self.out)) > 1)
-    @rule(fault=st.sampled_from(["", *ANY]), moment=st.integers(0, 99))
-    @kept_going
-    def rollback(self, fault, moment) -> None:
+    def rollback(self, choice: int, fault: Fault) -> None:
         """Go back to the release before; given again it would go back one further."""
-        self.give("rollback", ["--out", self.out], fault, moment)
+        if len(read_history(self.out)) < 2:
+            self.run(choice, fault)
+            return
+        self.give("rollback", ["--out", self.out], replace(fault, again=False))
 
-    @rule(fault=st.sampled_from(["", *ANY]), moment=st.integers(0, 99), again=st.booleans())
-    @kept_going
-    def export(self, fault, moment, again) -> None:
-        """Export the redshift PDFs: the file is whole or not there."""
+    def export(self, choice: int, fault: Fault) -> None:
+        """Export the redshift PDFs of the last run that has them: the file is whole or not there."""
+        runs = [run for run in find_runs(self.out) if (run / "ojala_vectors" / "hats.properties").exists()]
+        if not runs:
+            self.choose(self.photometry, choice % 2, True)
+            self.give("run", self.settings, fault)
+            return
         file = self.folder / f"pdf-{self.count}.hdf5"
-        self.give("export", ["pdf", self.out, "--to", file, "--class", "galaxy"], fault, moment, again=again)
+        words = ["pdf", self.out, "--to", file, "--class", "galaxy", "--run", runs[-1].name]
+        self.give("export", words, fault)
         if file.exists():
             with h5py.File(file) as content:
                 assert len(content["data/pdfs"]) == len(content["ancil/object_id"])
             file.unlink()
 
-    @rule(fault=st.sampled_from(["", *ANY, SECOND]), moment=st.integers(0, 99), again=st.booleans())
-    @kept_going
-    def ingest(self, fault, moment, again) -> None:
+    def ingest(self, choice: int, fault: Fault) -> None:
         """Ingest the survey once more: the catalogue is whole or not there."""
         out = self.folder / f"ingest-{self.count}"
-        words = [self.survey.table, "--out", out, "--tile-rows", self.survey.tile_rows]
-        self.give("ingest", words, fault, moment, again=again)
+        self.give("ingest", [self.survey.table, "--out", out, "--tile-rows", self.survey.tile_rows], fault)
         if out.exists():
             assert photometry_of(UPath(out)) == photometry_of(UPath(self.survey.photometry[0]))
             shutil.rmtree(out)
 
-    @precondition(lambda self: pointers(self.out))
-    @rule(which=st.integers(0, 99), kind=st.sampled_from(["flip a bit", "truncate", "remove"]))
-    @kept_going
-    def damage(self, which, kind) -> None:
+    def damage(self, choice: int, fault: Fault) -> None:
         """Damage a published leaf as it lies: a run that reads all leaves makes it again."""
-        run = self.out / "runs" / pointers(self.out)["ojala"]
-        record = read_record(run)
-        if record.region or record.weights_sha256 not in self.shas() or run != find_runs(self.out)[-1]:
+        run = self.out / "runs" / pointers(self.out).get("ojala", "none")
+        record = read_record(run) if pointers(self.out) else None
+        shas = [sha256_of(UPath(weights)) for weights in self.survey.weights]
+        if record is None or record.region or run != find_runs(self.out)[-1]:
+            self.run(choice, fault)
             return
-        self.choose(
-            self.photometry, self.shas().index(record.weights_sha256), "ojala_vectors" in record.products
-        )
+        vectors = "ojala_vectors" in record.products
+        self.choose(self.photometry, shas.index(record.weights_sha256), vectors)
         leaves = sorted(Path(run.path, "ojala").rglob("Npix=*.parquet"))
-        leaf = leaves[which % len(leaves)]
+        leaf = leaves[choice % len(leaves)]
         stat, whole = leaf.stat(), leaf.read_bytes()
         content = bytearray(whole)
         content[len(content) // 3] ^= 0x10
         leaf.unlink()  # a link of another run keeps what it has
+        kind = ("flip a bit", "truncate", "remove")[fault.moment % 3]
         if kind != "remove":
             leaf.write_bytes(content if kind == "flip a bit" else whole[:-100])
             os.utime(leaf, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        self.injected(f"published leaf: {kind}", "run")
+        self.arena.tally.faults[f"published leaf: {kind}", "run"] += 1
         begin = time.monotonic()
-        code = self.give("run", [*self.settings, "--check"], damaged=run.name)
-        assert code in (0, ExitCode.FAILED, ExitCode.REFUSED)
+        code, _, said = self.carry_out("run", [*self.settings, "--check"], Fault(), {})
+        self.survey.truth.check(self.out, damaged=run.name)
+        assert code == 0 or any(text in said for text in REFUSALS), said
         self.arena.tally.recovery.setdefault(f"published leaf: {kind}", []).append(time.monotonic() - begin)
+        leaf.unlink(missing_ok=True)
         leaf.write_bytes(whole)
         os.utime(leaf, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
@@ -373,8 +393,6 @@ class Campaign(RuleBasedStateMachine):
         finally:
             shutil.rmtree(self.folder)
             shutil.rmtree(self.logs)
-            if self.arena.clock is not None:
-                self.arena.clock.write_text("+0\n")
 
     @kept_going
     def end(self) -> None:
@@ -399,87 +417,74 @@ class Campaign(RuleBasedStateMachine):
             *(["--vectors"] if vectors else []),
         ]
 
-    def shas(self) -> list[str]:
-        """SHA-256 of the two weights."""
-        return [sha256_of(UPath(weights)) for weights in self.survey.weights]
-
     def give(
         self,
         command: str,
         words: list[object],
-        fault: str = "",
-        moment: int = 0,
-        *,
-        again: bool = False,
+        fault: Fault | None = None,
         environment: dict[str, str] | None = None,
-        damaged: str = "",
     ) -> int:
-        """Give a command with a fault, check all invariants, and give it again if it did not end well."""
-        step = 1 + moment * self.arena.usual.get(command, 40) // 100 if fault else 0
-        code, happened, said = self.carry_out(command, words, fault, step, environment or {})
-        self.survey.truth.check(self.out, damaged=damaged)
+        """Give a command with a fault, check all invariants, and give it again if that is asked for."""
+        fault = fault or Fault()
+        code, happened, said = self.carry_out(command, words, fault, environment or {})
+        self.survey.truth.check(self.out)
         if "fault of the program" in said or "Traceback" in said:
-            assert fault == "limit of memory", said
+            assert fault.kind == "limit of memory", said
         if code == 0:
             check_settled(self.out, command)
         elif not happened and not environment:
             assert any(text in said for text in REFUSALS), f"{command} ends with {code}: {said}"
         if happened:
-            self.injected(fault, command)
-            if again or fault == SECOND:
-                self.recover(fault, command, words, code)
+            self.arena.tally.faults[fault.kind, command] += 1
+            if fault.again or fault.kind == SECOND:
+                self.recover(fault.kind, command, words)
         return code
 
-    def recover(self, fault: str, command: str, words: list[object], code: int) -> None:
+    def recover(self, kind: str, command: str, words: list[object]) -> None:
         """The same command again: it ends well, or is refused as the request is."""
         begin = time.monotonic()
-        code, _, said = self.carry_out(command, words, "", 0, {})
+        code, _, said = self.carry_out(command, words, Fault(), {})
         self.survey.truth.check(self.out)
         done = command in ("ingest", "export") and ("is not empty" in said or "exists: remove it" in said)
-        assert code == 0 or done or any(text in said for text in REFUSALS), (
-            f"{command} ends with {code}: {said}"
-        )
+        refused = done or any(text in said for text in REFUSALS)
+        assert code == 0 or refused, f"{command} ends with {code}: {said}"
         if code == 0:
             check_settled(self.out, command)
-        self.arena.tally.recovery.setdefault(fault, []).append(time.monotonic() - begin)
-
-    def injected(self, fault: str, command: str) -> None:
-        """Count a fault that took place."""
-        self.arena.tally.faults[fault, command] += 1
+        self.arena.tally.recovery.setdefault(kind, []).append(time.monotonic() - begin)
 
     def carry_out(
-        self, command: str, words: list[object], fault: str, step: int, environment: dict[str, str]
+        self, command: str, words: list[object], fault: Fault, environment: dict[str, str]
     ) -> tuple[int, bool, str]:
         """One command to its end; its exit code, whether the fault took place, and what it said."""
+        here, kind = self.arena, fault.kind
         self.count += 1
-        self.arena.tally.commands += 1
+        here.tally.commands += 1
         log = self.logs / f"{self.count}.log"
-        from_within = fault if fault in (*SIGNALS, *LIMITS) else "SIGSTOP" if fault else ""
-        server = self.arena.server
-        if self.arena.temporary is not None:
-            environment = environment | {"TMPDIR": str(self.arena.temporary)}
+        step = 1 + fault.moment * here.usual.get(command, 40) // 100 if kind else 0
+        from_within = kind if kind in (*SIGNALS, *LIMITS) else "SIGSTOP" if kind else ""
+        if here.temporary is not None:
+            environment = environment | {"TMPDIR": str(here.temporary)}
+        server = here.faked_server if kind.startswith("clock ") and here.library else here.server
         pid = server.give([command, *words], log, [self.folder], step, from_within, **environment)
-        code, stopped = self.wait(pid, log), False
+        code, changed = self.wait(server, pid, log), False
         if code == "stopped":
-            stopped = True
             self.survey.truth.check(self.out)
-            with self.surroundings(fault, command, words) as possible:
+            with self.surroundings(kind, command, words) as changed:
                 os.kill(pid, signal.SIGCONT)
-                code = self.wait(pid, log)
-            stopped = possible
-        if environment.keys() & {WORKER_FAULT}:
+                code = self.wait(server, pid, log)
+        if WORKER_FAULT in environment:
             self.end_family(pid)
         steps = steps_of(log)
-        if not fault and code == 0:
-            self.arena.usual[command] = max(steps, 1)
-        happened = stopped if from_within == "SIGSTOP" else bool(fault) and steps >= step
+        if not kind and code == 0:
+            here.usual[command] = max(steps, 1)
+        happened = changed if from_within == "SIGSTOP" else bool(kind) and steps >= step
         assert isinstance(code, int)
         return code, happened, log.read_text()
 
-    def wait(self, pid: int, log: Path) -> int | str:
+    def wait(self, server: CommandServer, pid: int, log: Path) -> int | str:
         """Wait for the end or the stop of a command."""
         deadline = time.monotonic() + scaled(TIME_LIMIT)
-        while (state := self.arena.server.state(pid)) is None:
+        while (state := server.state(pid)) is None:
             if time.monotonic() > deadline:
                 os.killpg(pid, signal.SIGKILL)
                 raise AssertionError(f"hangs: {log.read_text()}")
@@ -502,13 +507,13 @@ class Campaign(RuleBasedStateMachine):
         """Change the surroundings of a command that stands still; gives whether that is possible here."""
         disk = self.arena.temporary if fault == "TMPDIR full" else self.arena.disk
         if fault == SECOND:
-            code, _, said = self.carry_out(command, words, "", 0, {})
+            code, _, said = self.carry_out(command, words, Fault(), {})
             assert code in (0, ExitCode.LOCKED, *((ExitCode.FAILED,) if "rolled back" in said else ())), said
             yield True
         elif fault.startswith("clock "):
-            if self.arena.clock is not None:
-                self.arena.clock.write_text(f"{fault.split()[1]}\n")
-            yield self.arena.clock is not None
+            self.arena.clock.write_text(f"{fault.split()[1]}\n")
+            yield self.arena.library is not None
+            self.arena.clock.write_text("+0\n")
         elif disk is None:
             yield False
         elif fault == "disk read-only":

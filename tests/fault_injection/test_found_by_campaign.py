@@ -1,0 +1,45 @@
+"""What the campaign of faults has found, each as a test of its own."""
+
+import os
+import resource
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from ojala.catalogs_schema.errors import AccessError, access_errors
+from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
+
+pytestmark = pytest.mark.fault
+
+
+@contextmanager
+def no_more_files():
+    """This process may open no further file."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_weights_that_a_limit_of_open_files_keeps_from_being_read_are_named(tmp_path):
+    """Found as a fault of the program with a traceback: safetensors raises a bare RuntimeError."""
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"a": torch.zeros(3)}, {})
+    with (
+        no_more_files(),
+        pytest.raises(WeightsError, match=r"weights\.safetensors: cannot be opened .*ulimit"),
+    ):
+        read_tensors(path)
+    assert list(read_tensors(path)[0]) == ["a"]
+
+
+def test_memory_that_is_not_given_is_an_error_that_names_the_remedy():
+    """Found as a fault of the program with a traceback."""
+    with (
+        pytest.raises(AccessError, match=r"gets no more memory .*: raise its limit, take fewer workers"),
+        access_errors(),
+    ):
+        bytearray(1 << 62)
