@@ -49,6 +49,7 @@ TINY = OjalaConfig(
     reads_errors=True,
 )
 
+# Kinds of faults; one that is there several times is taken more often.
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
 LIMITS = ("limit of memory", "limit of open files", "limit of file size")
 DISKS = ("disk full", "no inodes left", "disk read-only", "TMPDIR full")
@@ -62,17 +63,22 @@ WORKERS = (
     "SIGKILL of the driver",
     "SIGKILL of the process group",
 )
+"""Kinds of which a worker is the origin."""
 
 ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS), SECOND, "")
+"""Kinds for every command; none is one of them."""
+
 COMMANDS = (
     *("run", "run", "run", "reprocess", "reprocess", "ingest", "ingest"),
     *("publish", "rollback", "export", "damage", "run_on_workers"),
 )
+"""Commands, as methods of `Campaign`."""
+
 SIDES = ("box:240,245.5,40,50", "box:245.5,250,40,50", "box:240,250,40,43.9")
 
 REFUSALS = (
     "was rolled back and is not published again by itself",
-    "quality gates do not allow",
+    "it failed quality gates",
     "nothing to roll back",
     "cannot be published",
     "has no published run",
@@ -86,7 +92,7 @@ TIME_LIMIT = 240.0
 
 
 @dataclass(frozen=True)
-class Fault:
+class Injection:
     """What is done to a command, at which part of its usual steps [%], and whether it is given again."""
 
     kind: str = ""
@@ -280,14 +286,14 @@ class Campaign(RuleBasedStateMachine):
     @kept_going
     def act(self, command: str, choice: int, fault: str, moment: int, again: bool) -> None:
         """Give a command with a fault. One rule for all: hypothesis would leave out rules at random."""
-        getattr(self, command)(choice, Fault(fault, moment, again))
+        getattr(self, command)(choice, Injection(fault, moment, again))
 
-    def run(self, choice: int, fault: Fault) -> None:
+    def run(self, choice: int, fault: Injection) -> None:
         """Run with settings that may be others than before, also between a kill and its resumption."""
         self.choose(choice % 2, choice // 2 % 2, choice // 4 % 2 == 1)
         self.give("run", [*self.settings, *(["--no-publish"] if choice % 5 == 0 else [])], fault)
 
-    def run_on_workers(self, choice: int, fault: Fault) -> None:
+    def run_on_workers(self, choice: int, fault: Injection) -> None:
         """Run on worker processes, one of which does something to itself or to others."""
         if not self.arena.long:
             self.run(choice, fault)
@@ -307,7 +313,7 @@ class Campaign(RuleBasedStateMachine):
             self.arena.tally.faults[name, "run"] += 1
             self.recover(name, "run", self.settings)
 
-    def reprocess(self, choice: int, fault: Fault) -> None:
+    def reprocess(self, choice: int, fault: Injection) -> None:
         """Reprocess a side of the sky, also with other weights."""
         if not pointers(self.out):
             self.run(choice, fault)
@@ -317,7 +323,7 @@ class Campaign(RuleBasedStateMachine):
         side = SIDES[choice % len(SIDES)]
         self.give("reprocess", [*self.settings, "--region", side, "--yes"], fault)
 
-    def publish(self, choice: int, fault: Fault) -> None:
+    def publish(self, choice: int, fault: Injection) -> None:
         """Publish any of the complete runs."""
         records = [read_record(run) for run in find_runs(self.out) if (run / "run.json").exists()]
         complete = [record.run_id for record in records if record.status == Status.COMPLETE]
@@ -326,14 +332,14 @@ class Campaign(RuleBasedStateMachine):
             return
         self.give("publish", [complete[choice % len(complete)], "--out", self.out], fault)
 
-    def rollback(self, choice: int, fault: Fault) -> None:
+    def rollback(self, choice: int, fault: Injection) -> None:
         """Go back to the release before; given again it would go back one further."""
         if len(read_history(self.out)) < 2:
             self.run(choice, fault)
             return
         self.give("rollback", ["--out", self.out], replace(fault, again=False))
 
-    def export(self, choice: int, fault: Fault) -> None:
+    def export(self, choice: int, fault: Injection) -> None:
         """Export the redshift PDFs of the last run that has them: the file is whole or not there."""
         runs = [run for run in find_runs(self.out) if (run / "ojala_vectors" / "hats.properties").exists()]
         if not runs:
@@ -348,7 +354,7 @@ class Campaign(RuleBasedStateMachine):
                 assert len(content["data/pdfs"]) == len(content["ancil/object_id"])
             file.unlink()
 
-    def ingest(self, choice: int, fault: Fault) -> None:
+    def ingest(self, choice: int, fault: Injection) -> None:
         """Ingest the survey once more: the catalogue is whole or not there."""
         out = self.folder / f"ingest-{self.count}"
         self.give("ingest", [self.survey.table, "--out", out, "--tile-rows", self.survey.tile_rows], fault)
@@ -356,7 +362,7 @@ class Campaign(RuleBasedStateMachine):
             assert photometry_of(UPath(out)) == photometry_of(UPath(self.survey.photometry[0]))
             shutil.rmtree(out)
 
-    def damage(self, choice: int, fault: Fault) -> None:
+    def damage(self, choice: int, fault: Injection) -> None:
         """Damage a published leaf as it lies: a run that reads all leaves makes it again."""
         run = self.out / "runs" / pointers(self.out).get("ojala", "none")
         record = read_record(run) if pointers(self.out) else None
@@ -378,7 +384,7 @@ class Campaign(RuleBasedStateMachine):
             os.utime(leaf, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         self.arena.tally.faults[f"published leaf: {kind}", "run"] += 1
         begin = time.monotonic()
-        code, _, said = self.carry_out("run", [*self.settings, "--check"], Fault(), {})
+        code, _, said = self.carry_out("run", [*self.settings, "--check"], Injection(), {})
         self.survey.truth.check(self.out, damaged=run.name)
         assert code == 0 or any(text in said for text in REFUSALS), said
         self.arena.tally.recovery.setdefault(f"published leaf: {kind}", []).append(time.monotonic() - begin)
@@ -421,11 +427,11 @@ class Campaign(RuleBasedStateMachine):
         self,
         command: str,
         words: list[object],
-        fault: Fault | None = None,
+        fault: Injection | None = None,
         environment: dict[str, str] | None = None,
     ) -> int:
         """Give a command with a fault, check all invariants, and give it again if that is asked for."""
-        fault = fault or Fault()
+        fault = fault or Injection()
         code, happened, said = self.carry_out(command, words, fault, environment or {})
         self.survey.truth.check(self.out)
         if "fault of the program" in said or "Traceback" in said:
@@ -443,7 +449,7 @@ class Campaign(RuleBasedStateMachine):
     def recover(self, kind: str, command: str, words: list[object]) -> None:
         """The same command again: it ends well, or is refused as the request is."""
         begin = time.monotonic()
-        code, _, said = self.carry_out(command, words, Fault(), {})
+        code, _, said = self.carry_out(command, words, Injection(), {})
         self.survey.truth.check(self.out)
         done = command in ("ingest", "export") and ("is not empty" in said or "exists: remove it" in said)
         refused = done or any(text in said for text in REFUSALS)
@@ -453,7 +459,7 @@ class Campaign(RuleBasedStateMachine):
         self.arena.tally.recovery.setdefault(kind, []).append(time.monotonic() - begin)
 
     def carry_out(
-        self, command: str, words: list[object], fault: Fault, environment: dict[str, str]
+        self, command: str, words: list[object], fault: Injection, environment: dict[str, str]
     ) -> tuple[int, bool, str]:
         """One command to its end; its exit code, whether the fault took place, and what it said."""
         here, kind = self.arena, fault.kind
@@ -507,7 +513,7 @@ class Campaign(RuleBasedStateMachine):
         """Change the surroundings of a command that stands still; gives whether that is possible here."""
         disk = self.arena.temporary if fault == "TMPDIR full" else self.arena.disk
         if fault == SECOND:
-            code, _, said = self.carry_out(command, words, Fault(), {})
+            code, _, said = self.carry_out(command, words, Injection(), {})
             assert code in (0, ExitCode.LOCKED, *((ExitCode.FAILED,) if "rolled back" in said else ())), said
             yield True
         elif fault.startswith("clock "):
