@@ -31,6 +31,7 @@ class SpecPTFlag(enum.IntFlag):
     OUT_OF_RANGE = 1 << 7
     OUT_OF_GRID = 1 << 8
     NOT_PREDICTED = 1 << 9
+    NO_GALAXY = 1 << 10
 
 
 MEANING: Mapping[enum.IntFlag, str] = {
@@ -49,6 +50,8 @@ MEANING: Mapping[enum.IntFlag, str] = {
     SpecPTFlag.OUT_OF_GRID: "more than a tenth of the usable pixels lie outside 3600 to 9864 Angstrom and "
     "were not read",
     SpecPTFlag.NOT_PREDICTED: "the model gave no finite answer: every prediction is null",
+    SpecPTFlag.NO_GALAXY: "probably a star or a quasar (a classifier of the encoded spectrum gives a galaxy "
+    "less than 0.5): the redshift is meaningless",
 }
 """One sentence per bit."""
 
@@ -102,7 +105,7 @@ _COLUMNS: tuple[Column, ...] = (
 
 SPECPT = Contract(
     name="specpt",
-    version="2.0.0",
+    version="2.1.0",
     title="SpecPT redshifts",
     description=(
         "One row per row of the spectra catalogue, in a partition of the same name, whatever is wrong with "

@@ -29,6 +29,7 @@ MULTIMODAL = 0.1
 UNCERTAIN = 0.5
 POOR_CHI2, MODEL_ERROR = 2.5, 0.05
 OUTSIDE = 0.1
+MIN_P_GALAXY = 0.5
 """Thresholds of the flags; see `ojala.catalogs_schema.specpt.MEANING`."""
 
 LABEL_SPREAD = math.hypot(LABEL_WIDTH, 12.0**-0.5) * LOG1PZ_STEP
@@ -67,6 +68,7 @@ class SpecPTPredictor(BasePredictor):
         super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
         self._model = model
         self._head = info.config.redshift[0]
+        self._galaxies = info.galaxies
         self.grid = info.config.grid
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
@@ -87,7 +89,8 @@ class SpecPTPredictor(BasePredictor):
             without a positive median of usable pixels.
         """
         n, size = len(spectra), self.batch_size
-        columns = {name: np.full(n, np.nan, np.float32) for name in (*_PREDICTED, "flux_median")}
+        names = (*_PREDICTED, "flux_median", "p_galaxy")
+        columns = {name: np.full(n, np.nan, np.float32) for name in names}
         columns["reconstruction"] = np.full((n, RECONSTRUCTED_SIZE), np.nan, np.float16)
         covered = np.zeros(n, np.float32)
         for begin in range(0, n, size):
@@ -102,7 +105,7 @@ class SpecPTPredictor(BasePredictor):
             for name, values in self._predict_batch(flux, ivar).items():
                 columns[name][rows] = np.where(_like(known, values), values, np.nan)
         columns |= _pixel_statistics(spectra, self._model.grid.edges[[0, -1]])
-        columns["flags"] = _flags(columns, covered, columns.pop("outside"))
+        columns["flags"] = _flags(columns, covered, columns.pop("outside"), columns.pop("p_galaxy"))
         return columns
 
     @torch.inference_mode()
@@ -122,6 +125,8 @@ class SpecPTPredictor(BasePredictor):
             "reconstruction_chi2": chi2,
             "reconstruction_nmad": nmad_loss(x, weight, reconstructed),
         }
+        if self._galaxies is not None:
+            columns["p_galaxy"] = self._galaxies.probability(tokens)
         catalogue = {name: tensor[:n].cpu().numpy() for name, tensor in columns.items()}
         return catalogue | {"reconstruction": self._coarse(reconstructed[:n].cpu().numpy())}
 
@@ -172,7 +177,9 @@ def _pixel_statistics(spectra: Spectra, ends: np.ndarray) -> dict[str, np.ndarra
     return {"n_pixels": count, "snr": snr, "outside": outside}
 
 
-def _flags(columns: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def _flags(
+    columns: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndarray, p_galaxy: np.ndarray
+) -> np.ndarray:
     """Flags of the rows; int32, shape (N,)."""
     readable = covered > 0.0
     positive = np.isfinite(columns["flux_median"])
@@ -188,6 +195,7 @@ def _flags(columns: dict[str, np.ndarray], covered: np.ndarray, outside: np.ndar
             > POOR_CHI2 * (1.0 + (MODEL_ERROR * columns["snr"]) ** 2),
             SpecPTFlag.OUT_OF_GRID: outside > OUTSIDE,
             SpecPTFlag.NOT_PREDICTED: positive & ~np.isfinite(columns["z"]),
+            SpecPTFlag.NO_GALAXY: p_galaxy < MIN_P_GALAXY,
         }
     flags = np.zeros(len(covered), np.int32)
     for flag, where in conditions.items():

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from ojala.flows.evaluation import specpt
+from ojala.flows.training import specpt_galaxies
 from ojala.flows.training.specpt import specpt_spectra, train_from, training_spectra
 from ojala.models.evaluation.card import card, card_record
 from ojala.models.simulation.populations.population import Population
 from ojala.models.simulation.skies.spectroscopic import SpectraSky
-from ojala.models.specpt.checkpoint import save
+from ojala.models.specpt.checkpoint import load, save
 from ojala.models.specpt.network import PRESETS, SpecPT
 from ojala.models.specpt.predictor import SpecPTPredictor
+from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 from tests.models.simulation.small_library import libraries
 
 pytestmark = pytest.mark.integration
@@ -92,3 +94,20 @@ def test_a_wrong_setting_is_said_with_its_file(tmp_path):
     settings.write_text('name = "x"\nepochs = 3\n')
     with pytest.raises(ValueError, match=r"specpt\.toml: unknown settings: epochs"):
         train_from(settings, library=tmp_path / "none.npz", folder=tmp_path)
+
+
+def test_the_classifier_of_galaxies_is_fitted_and_cross_validated(sky, weights, monkeypatch):
+    monkeypatch.setattr(specpt_galaxies, "DRAWS", (("bgs", "SDSS", 4), ("all", "SDSS", 16)))
+    network, _ = load(weights)
+    mocks = specpt_galaxies.mock_sample(network, sky, rounds=1)
+    assert mocks.features.shape == (20, 32)
+    assert set(mocks.kind) <= {"mock GALAXY", "mock STAR", "mock QSO"}
+    bright = np.linspace(4000.0, 9000.0, 3000)
+    star = Spectrum("a", "SDSS", bright, bright, np.ones(3000), "STAR", "", 0.0, True, 0.0, 0.0)
+    sample = specpt_galaxies.joined([specpt_galaxies.real_sample(network, [star] * 5), mocks])
+    assert sample.weight[sample.kind == "real STAR"].sum() == pytest.approx(0.15)
+    report = specpt_galaxies.cross_validated(sample)
+    assert report["SDSS STAR"]["rows"] == 5
+    assert sum(row["rows"] for row in report.values()) == 25
+    p = specpt_galaxies.probabilities(specpt_galaxies.fit(sample), sample.features)
+    assert p[sample.is_galaxy].mean() > p[~sample.is_galaxy].mean()
