@@ -96,7 +96,7 @@ def survey(config: RunConfig, publish: Publish = True, check: Check = False) -> 
     RunRecord
         Record of the run.
     """
-    return _make_release(config, None, publish, check)
+    return make_release(config, None, publish, check)
 
 
 @flow(name="reprocess")
@@ -120,12 +120,13 @@ def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> Run
     RunRecord
         Record of the run.
     """
-    return _make_release(config, region, publish, check=False)
+    return make_release(config, region, publish, check=False)
 
 
-def _make_release(
+def make_release(
     config: RunConfig, region: str | None, publish: bool, check: bool
 ) -> RunRecord | State[Any]:
+    """Make a release within a flow, whose log shows its messages."""
     logger = get_run_logger()
     try:
         with listening(lambda text: logger.info("%s", text)):

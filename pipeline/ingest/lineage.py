@@ -35,6 +35,16 @@ def withdrawn_rows(now: UPath, then: UPath) -> int:
     return rows
 
 
+def known_inputs(catalogue: UPath) -> set[str]:
+    """SHA-256 of the input files of a release and of all that it descends from."""
+    known: set[str] = set()
+    at: UPath | None = catalogue
+    while at is not None:
+        known |= {one["sha256"] for one in read_provenance(at).get("inputs", ())}
+        at = release_before(at)
+    return known
+
+
 def read_provenance(catalogue: UPath) -> dict[str, Any]:
     """Provenance of a photometry catalogue; empty where there is none, as beside catalogues of others."""
     path = catalogue / PROVENANCE

@@ -44,11 +44,14 @@ class IngestSummary:
         Rows of each leaf.
     inputs : tuple of Input
         Input files, sorted by name.
+    tiles : dict of int to int
+        Rows by tile of the survey.
     """
 
     rows: int
     partitions: dict[Partition, int]
     inputs: tuple[Input, ...]
+    tiles: dict[int, int]
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -112,6 +115,7 @@ def ingest_photometry(
             reader.runs.rows,
             catalogue.rows,
             tuple(sorted(inputs, key=lambda one: (one.name, one.sha256))),
+            reader.tiles,
         )
         provenance = {
             "rows": summary.rows,

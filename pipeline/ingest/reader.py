@@ -92,9 +92,9 @@ class PhotometryReader:
         """Names of the user's options that no file has had so far."""
 
     @property
-    def tiles(self) -> set[int]:
-        """Tiles of all rows that were read."""
-        return set(self._tiles)
+    def tiles(self) -> dict[int, int]:
+        """Rows that were read by tile of the survey."""
+        return dict(sorted(self._tiles.items()))
 
     def read_rows(self, files: Sequence[UPath]) -> list[Input]:
         """Read all files; keys are not yet checked.
@@ -266,14 +266,6 @@ def _read_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise SourceError(f"cannot be read: {error}") from error
-
-
-def tile_counts(inputs: Iterable[Input]) -> dict[int, int]:
-    """Rows by tile of all input files."""
-    total: Counter[int] = Counter()
-    for one in inputs:
-        total.update(one.tiles)
-    return dict(sorted(total.items()))
 
 
 def _duplicates(keys: DuplicateChecker, files: Sequence[UPath], former: UPath | None) -> list[str]:

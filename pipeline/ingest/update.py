@@ -35,7 +35,7 @@ from ojala.pipeline.ingest.jpas.column_mapping import APERTURE
 from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind
 from ojala.pipeline.ingest.lineage import PROVENANCE, read_provenance, release_before
 from ojala.pipeline.ingest.photometry import TILE_ROWS, ingest_photometry
-from ojala.pipeline.ingest.reader import Input, PhotometryReader, tile_counts
+from ojala.pipeline.ingest.reader import Input, PhotometryReader
 from ojala.pipeline.storage.files import link_files, sha256_of
 from ojala.pipeline.storage.hats import (
     RELEASES,
@@ -48,7 +48,7 @@ from ojala.pipeline.storage.hats import (
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, adaptive_partitions, pixel_at
 from ojala.pipeline.storage.lock import LOCKS, hold
 from ojala.pipeline.storage.parquet import LeafRecord, conform
-from ojala.pipeline.storage.progress import report
+from ojala.pipeline.storage.progress import report, state
 
 LOCK = "photometry"
 """Name of the lock of a catalogue that is updated."""
@@ -133,7 +133,7 @@ def update_photometry(
     _check_request(files, add, replace, withdraw)
     release = root / RELEASES / _new_id()
     with hold(root, LOCK):
-        if _is_new(root):
+        if is_new(root):
             if replace or withdraw:
                 raise IngestError(f"{root} has no catalogue yet: there is nothing to replace or to withdraw")
             summary = _make_first(root, release, files, aperture, units, ignore, columns)
@@ -155,7 +155,7 @@ def update_photometry(
                     rows=sum(catalogue.rows.values()),
                     partitions=catalogue.rows,
                     written=written,
-                    added=tile_counts(inputs),
+                    added=reader.tiles,
                     replaced={t: change.present[t] for t in sorted(change.removed - set(withdraw))},
                     withdrawn={t: change.present[t] for t in sorted(set(withdraw))},
                     inputs=tuple(sorted(inputs, key=lambda one: (one.name, one.sha256))),
@@ -194,9 +194,9 @@ def _check_request(files: Sequence[UPath], add: bool, replace: bool, withdraw: C
         check_files(files)
 
 
-def _is_new(root: UPath) -> bool:
+def is_new(root: UPath) -> bool:
     """Whether a folder holds nothing but its lock, and what a killed process left of its first release."""
-    return all(entry.name in (LOCKS, RELEASES) for entry in root.iterdir())
+    return not root.exists() or all(entry.name in (LOCKS, RELEASES) for entry in root.iterdir())
 
 
 def _new_id() -> str:
@@ -227,7 +227,7 @@ def _make_first(
         rows=made.rows,
         partitions=made.partitions,
         written=tuple(made.partitions),
-        added=tile_counts(made.inputs),
+        added=made.tiles,
         replaced={},
         withdrawn={},
         inputs=made.inputs,
@@ -367,15 +367,16 @@ class _Change:
 def _find_change(
     former: _Former, reader: PhotometryReader, add: bool, replace: bool, withdraw: set[int]
 ) -> _Change:
-    named = np.array(sorted(reader.tiles | withdraw), dtype=np.int64)
+    new = set(reader.tiles)
+    named = np.array(sorted(new | withdraw), dtype=np.int64)
     report("looking for the tiles in the catalogue")
     keys = {p: found for p in former.leaves if (found := former.keys(p, named)) is not None}
     present: Counter[int] = Counter()
     for table in keys.values():
         tiles, rows = np.unique(table["tile_id"].to_numpy(), return_counts=True)
         present.update({t: n for t, n in zip(tiles.tolist(), rows.tolist(), strict=True) if t in set(named)})
-    _check_tiles(former.root, reader.tiles, withdraw, present.keys(), add, replace)
-    removed = withdraw | (reader.tiles & present.keys() if replace else set())
+    _check_tiles(former.root, new, withdraw, present.keys(), add, replace)
+    removed = withdraw | (new & present.keys() if replace else set())
     gone = np.array(sorted(removed), dtype=np.int64)
 
     index = reader.runs.index()
@@ -452,7 +453,7 @@ def _write_leaves(
     # A leaf that is divided is read once: its parts follow each other.
     read = functools.lru_cache(maxsize=1)(former.rows)
     for number, partition in enumerate(written, start=1):
-        report(f"writing leaf {number:,} of {len(written):,}")
+        state(f"writing leaf {number:,} of {len(written):,}")
         low, high = partition.pixel << _shift(partition), (partition.pixel + 1) << _shift(partition)
         parts = []
         for at in range(np.searchsorted(ends, low, side="right"), np.searchsorted(starts, high)):

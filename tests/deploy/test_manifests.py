@@ -213,7 +213,9 @@ def test_the_entry_point_works_without_secrets(tmp_path):
 
 def test_deployments_name_flows_that_are_there_and_queues_that_are_made():
     deployments = yaml.safe_load((DEPLOY / "prefect.yaml").read_text())["deployments"]
-    assert [one["name"] for one in deployments] == ["full-survey", "reprocess-region", "train"]
+    assert [one["name"] for one in deployments] == [
+        *("full-survey", "new-tiles", "reprocess-region", "train")
+    ]
     for one in deployments:
         flow = load_flow_from_entrypoint(one["entrypoint"], use_placeholder_flow=False)
         assert isinstance(flow, Flow)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import IngestError
+from ojala.pipeline.ingest.fetched import add_fetched, new_files
 from ojala.pipeline.ingest.lineage import release_before, withdrawn_rows
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.ingest.update import roll_back, update_photometry
@@ -171,7 +172,7 @@ def test_the_command_says_what_it_did_and_a_plan_marks_what_was_touched(grown, t
     night = write(tmp_path, tile(9), "night")
     told = here("ingest", "--add", night, "--to", grown)
     assert told.exit_code == 0, told.output
-    assert "60 rows of 1 tiles added; 180 rows" in told.output
+    assert "60 rows of 1 tile added; 180 rows" in told.output
     plan = plan_run(config)
     release = current_release(grown)
     touched = {p for p, leaf in read_leaves(release).items() if read_leaves(grown).get(p) != leaf}
@@ -206,3 +207,30 @@ def test_options_that_do_not_go_together_are_refused(words, problem):
     told = here("ingest", *words)
     assert told.exit_code != 0
     assert problem in " ".join(told.output.split())
+
+
+def test_fetched_tiles_are_added_once_and_again_where_they_changed(tmp_path):
+    root, fetched = UPath(tmp_path / "photometry"), UPath(tmp_path / "fetched")
+    for name in ("objects", "dust"):
+        (fetched / name).mkdir(parents=True)
+
+    def fetch(table):
+        number = table["tile_id"][0].as_py()
+        write(fetched / "objects", table.drop_columns(["ebv"]), str(number))
+        write(fetched / "dust", table.select(["tile_id", "number", "ebv"]), str(number))
+
+    fetch(tile(1))
+    assert add_fetched(root, fetched).rows == 60
+    assert add_fetched(root, fetched) is None
+    fetch(tile(2))
+    fetch(tile(1, rows=50, seed=5))
+    later = add_fetched(root, fetched)
+    assert (later.added, later.replaced) == ({1: 50, 2: 60}, {1: 60})
+    assert [file.parent.name for file in new_files(UPath(tmp_path / "other"), fetched)] == [
+        "dust",
+        "objects",
+    ] * 2
+    once = ingest_once(tmp_path, [tile(2), tile(1, rows=50, seed=5)])
+    rows = [sum(leaf.rows for leaf in read_leaves(one).values()) for one in (later.release, once)]
+    assert rows == [110, 110]
+    assert add_fetched(root, fetched) is None

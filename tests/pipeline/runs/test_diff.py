@@ -10,6 +10,7 @@ import pytest
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.ojala import OJALA
 from ojala.pipeline.report.difference import difference_section
 from ojala.pipeline.report.render import render
 from ojala.pipeline.runs.diff import find_difference
@@ -19,7 +20,9 @@ from tests.helpers.commands import here
 
 pytestmark = pytest.mark.integration
 
-CLASS, Z, Z_ERR = "class", "z", "z_err"
+BY_UCD = {column.ucd: column.name for column in reversed(OJALA.columns)}
+CLASS, Z = BY_UCD["src.class"], BY_UCD["src.redshift.phot"]
+Z_ERR = BY_UCD["stat.error;src.redshift.phot"]
 
 
 def rewrite(run: UPath, receipt, change):
