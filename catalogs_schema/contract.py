@@ -106,6 +106,8 @@ class Contract:
     column_names : mapping of str to str
         Columns by the names that predictions of models have, which were those of the columns in contract 1,
         where the two differ: ``{"flags": "ojala_flags"}``.
+    default_columns : tuple of str
+        Columns that LSDB reads where a reader names none (``hats_cols_default``); empty for all of them.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Contract:
     columns: tuple[Column, ...]
     remarks: Mapping[enum.IntFlag, str] = field(default_factory=dict, hash=False)
     column_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    default_columns: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)

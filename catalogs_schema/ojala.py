@@ -321,6 +321,14 @@ OJALA = Contract(
     ),
     remarks=MEANING,
     column_names={"class": "ojala_class", "flags": "ojala_flags"},
+    default_columns=(
+        *(column.name for column in KEY_COLUMNS),
+        *("ojala_class", "p_galaxy", "p_star", "p_qso"),
+        *("z", "z_err", "z_odds", "z_gal", "z_qso"),
+        *("log_mass", "log_mass_err", "log_sfr", "log_sfr_err", "bpt_class"),
+        *("teff", "logg", "fe_h", "log_mbh"),
+        *("novelty", "n_bands", "ojala_flags"),
+    ),
 )
 """The value-added catalogue."""
 

@@ -234,6 +234,7 @@ def execute(plan: Plan) -> Iterator[Receipt]:
         "ojala.run_id": plan.run_id,
         "ojala.code_version": run.code_version,
         "ojala.model": config.model,
+        **config.publication.words(),
         f"ojala.{adapter.reads.name}": catalogue_name(run.source),
         **{f"ojala.{role}": sha256 for role, sha256 in run.assets.items() if role != WEIGHTS},
     }
@@ -549,6 +550,7 @@ def _finalise_catalogues(
         "prov_progenitor": " ".join(str(root) for root in (run.source, run.auxiliary) if root),
         "ojala_run_id": record.run_id,
         "ojala_weights_sha256": " ".join(sorted(weights)),
+        **run.config.publication.words(),
     }
     skymap = _without(read_counts(run.source), missing, run.source)
     for contract in run.contracts:

@@ -21,9 +21,10 @@ from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.spectra import SPECTRA
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.runs.provenance import CHECKSUMS, read_checksums
+from ojala.pipeline.runs.published_paths import MANIFEST, read_published
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, RunRecord, read_record, run_folder
-from ojala.pipeline.runs.releases import MANIFEST, pointers, read_published
+from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import LEAVES, CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition

@@ -36,6 +36,7 @@ from ojala.pipeline.report.zero_points import zero_points_csv, zero_points_numbe
 from ojala.pipeline.runs.diff import read_difference
 from ojala.pipeline.runs.gates import GateReport
 from ojala.pipeline.runs.record import RunRecord
+from ojala.pipeline.runs.report_state import BEGIN, END, NOT_PUBLISHED
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.runs.totals import RunTotals, finite, run_numbers, seconds_between, totals_of
 from ojala.pipeline.runs.zero_points import zero_points_of
@@ -80,9 +81,11 @@ def write_report(
     done = [p for p, is_done in zip(totals.partitions, totals.done, strict=True) if is_done]
     folder = run.folder(record.run_id)
     missing = len(read_leaves(run.source).keys() - set(totals.partitions))
-    numbers = run_numbers(totals, missing, seconds_between(record.started, record.ended or record.started))
+    wall = seconds_between(record.started, record.ended or record.started)
+    numbers = run_numbers(totals, missing, wall, record.run_id)
 
     shown = _run_context(totals, run, record, numbers)
+    shown["state"] = {"gates": _verdict(gates), "begin": BEGIN, "text": NOT_PUBLISHED, "end": END}
     shown["drawings"] = {
         "sky": sky_drawing(totals, read_counts(run.source)) if totals.partitions else None,
         "classes": class_drawing(totals),
@@ -283,6 +286,18 @@ def _banners(totals: RunTotals, numbers: dict[str, Any]) -> list[dict[str, str]]
     return banners
 
 
+def _verdict(gates: GateReport | None) -> dict[str, str]:
+    """Outcome of the quality gates in a sentence."""
+    if gates is None:
+        return {"state": "bad", "text": "Quality gates: not evaluated."}
+    named = {outcome: [g.name for g in gates.gates if g.outcome == outcome] for outcome in ("fail", "warn")}
+    if named["fail"]:
+        text = f"Quality gates: {_some(named['fail'])} failed; the run is not published by itself."
+        return {"state": "bad", "text": text}
+    warned = f"; {_some(named['warn'])} with a warning" if named["warn"] else ""
+    return {"state": "good", "text": f"Quality gates: none of {len(gates.gates)} failed{warned}."}
+
+
 def _cards(totals: RunTotals, run: ResolvedRun, numbers: dict[str, Any]) -> list[dict[str, str]]:
     rows, partitions = numbers["rows"], numbers["partitions"]
     flagged, rate = rows["flagged"], numbers["rows_per_second"]
@@ -304,13 +319,14 @@ def _cards(totals: RunTotals, run: ResolvedRun, numbers: dict[str, Any]) -> list
             "bad" if partitions["failed"] else "good",
         ),
         _card("Rows flagged", f"{flagged:,}", share),
+        _card("Rows computed", f"{rows['computed']:,}", f"{rows['linked']:,} linked from earlier runs"),
         _card("Wall time", _duration(wall), "first start to end"),
         _card(
             "Rows per second",
             "–" if rate is None else f"{rate:,.0f}",
-            f"engine {run.config.engine}, {run.config.device}",
+            f"computed rows, engine {run.config.engine}, {run.config.device}",
         ),
-        _card("Worker time", _duration(busy), "summed over partitions"),
+        _card("Worker time", _duration(busy), "summed over partitions of this run"),
     ]
 
 

@@ -18,6 +18,7 @@ from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.adapters.registry import ADAPTERS, DEFAULT_MODEL
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.runs.gates import GateLimits
+from ojala.pipeline.runs.publication import PublicationInfo
 
 
 class ConfigError(OjalaError, ValueError):
@@ -133,6 +134,9 @@ class RunConfig(BaseModel):
         description="file of known classes and redshifts, for measures of accuracy in the report",
     )
     gates: GateLimits = Field(default=GateLimits(), description="limits of the quality gates")
+    publication: PublicationInfo = Field(
+        default=PublicationInfo(), description="authors, licence and acknowledgement of the catalogue"
+    )
 
     @field_validator(
         "photometry",
@@ -273,26 +277,33 @@ class RunConfig(BaseModel):
     def to_record(self) -> dict[str, str | int | float | bool | None]:
         """All settings by name, nested ones as ``gates.few_rows`` and ``heads.0``: the form in records."""
         settings = self.model_dump()
-        gates = settings.pop("gates")
+        nested = {kind: settings.pop(kind) for kind in _NESTED}
         for name in ("heads", "options"):
             settings |= {f"{name}.{k}": value for k, value in enumerate(settings.pop(name))}
-        return settings | {f"gates.{name}": value for name, value in gates.items()}
+        return settings | {f"{kind}.{name}": v for kind, of in nested.items() for name, v in of.items()}
 
     @classmethod
     def from_record(cls, settings: Mapping[str, object]) -> RunConfig:
         """The configuration in a record; settings that this version does not have are left out."""
-        gates = {name.removeprefix("gates."): v for name, v in settings.items() if name.startswith("gates.")}
+        nested = {
+            kind: {n.removeprefix(f"{kind}."): v for n, v in settings.items() if n.startswith(f"{kind}.")}
+            for kind in _NESTED
+        }
         lists = {
             kind: [value for name, value in settings.items() if name.startswith(f"{kind}.")]
             for kind in ("heads", "options")
         }
         kept = {name: value for name, value in settings.items() if name in cls.model_fields}
-        return cls.model_validate(kept | lists | {"gates": GateLimits.known(gates)})
+        limits = {"gates": GateLimits.known(nested.pop("gates"))}
+        return cls.model_validate(kept | lists | limits | nested)
 
 
 def _absolute(path: str | None) -> str | None:
     return os.path.abspath(path) if path and "://" not in path else path
 
+
+_NESTED = ("gates", "publication")
+"""Settings that are tables of their own."""
 
 _PATHS = ("photometry", "spectra", "cutouts", "out", "weights", "atlas", "truth")
 """Settings that are paths, besides the heads."""

@@ -6,7 +6,7 @@ The terms are those of the IVOA Provenance Data Model (Activity, Entity, Agent a
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -133,8 +133,12 @@ def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:
     left_out = {*sums, RECORD, CHECKSUMS, RUN_LOG}
     others = [name for name in list_files(run) if name not in left_out]
     sums |= dict(hash_files(run, others))
-    text = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
-    write_whole(run / CHECKSUMS, text.encode())
+    write_whole(run / CHECKSUMS, checksums_text(sums).encode())
+
+
+def checksums_text(sums: Mapping[str, str]) -> str:
+    """SHA-256 by name, in the form that ``sha256sum -c`` reads."""
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
 
 
 def read_checksums(run: UPath) -> dict[str, str]:

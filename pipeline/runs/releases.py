@@ -8,16 +8,10 @@ A release may have a name, which belongs to its run for ever: ``releases/NAME`` 
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import re
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from hats.catalog.dataset.collection_properties import CollectionProperties
@@ -26,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
+from ojala.pipeline.runs.published_paths import link_name, write_published
 from ojala.pipeline.runs.record import (
     ENDED,
     REPORT,
@@ -36,21 +31,13 @@ from ojala.pipeline.runs.record import (
     read_record,
     run_folder,
 )
-from ojala.pipeline.storage.files import is_local, utc_now, write_whole
-from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, read_leaves, survey_of, write_collection
+from ojala.pipeline.runs.report_state import mark_report
+from ojala.pipeline.storage.files import utc_now, write_whole
+from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, survey_of, write_collection
 from ojala.pipeline.storage.lock import POINTER, hold, living_holder
 
 HISTORY = "publications.jsonl"
 """One line per publication and rollback, in the collection's folder."""
-
-PUBLISHED = "published"
-"""Folder of a collection that holds a link to the published catalogue of each product, on a disk."""
-
-MANIFEST = "published.json"
-"""File of a collection that lists the leaves of each published product."""
-
-NAMED = "releases"
-"""Folder of a collection that holds a link to the run of each named release, on a disk."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -283,8 +270,8 @@ def set_published(
         earlier = read_history(out)
         name = names_of(earlier).get(record.run_id) if name is None else name
         if before == record.run_id and name == names_of(earlier).get(record.run_id):
-            _link_name(out, record.run_id, name)
-            write_published(out)
+            link_name(out, record.run_id, name)
+            write_published(out, pointers(out), names_of(read_history(out)))
             return
         keep = {
             product: name
@@ -315,89 +302,14 @@ def set_published(
             keep=keep,
             facts={"ojala_release": name} if name else {},
         )
-        _link_name(out, record.run_id, name)
-        write_published(out)
-
-
-def write_published(out: UPath) -> None:
-    """Name the published leaves for readers that do not know HATS; nothing is done where they are named.
-
-    `MANIFEST` holds, by product, the run and the paths of its leaves relative to the collection; it is
-    replaced in one step. On a disk, `PUBLISHED` is a link to a folder with a link to each product's catalogue
-    and is replaced in one step, too: ``published/ojala/dataset/**/*.parquet`` are the leaves of one release.
-    """
-    runs, names = pointers(out), names_of(read_history(out))
-    catalogues = {product: f"runs/{run_id}/{product}" for product, run_id in sorted(runs.items())}
-    if read_published(out) == catalogues and _named(out) == {p: names.get(run) for p, run in runs.items()}:
-        return
-    if is_local(out):
-        _link_published(Path(out.path), catalogues)
-    manifest = {
-        product: {
-            "run": runs[product],
-            "release": names.get(runs[product]),
-            "catalogue": catalogue,
-            "leaves": [f"{catalogue}/{leaf.path}" for leaf in read_leaves(out / catalogue).values()],
-        }
-        for product, catalogue in catalogues.items()
-    }
-    write_whole(out / MANIFEST, json.dumps(manifest, indent=1).encode())
-
-
-def read_published(out: UPath) -> dict[str, str]:
-    """Catalogue of each product, relative to the collection, that `MANIFEST` and the links name; else empty.
-
-    A manifest that cannot be read, or that differs from the links, names nothing.
-    """
-    try:
-        manifest = json.loads((out / MANIFEST).read_text())
-        named = {str(product): str(entry["catalogue"]) for product, entry in manifest.items()}
-    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
-        return {}
-    links = Path(out.path, PUBLISHED)
-    if is_local(out) and links.is_symlink():
-        root = Path(out.path).resolve()
-        linked = {link.name: os.path.relpath(link.resolve(), root) for link in links.iterdir()}
-        return named if linked == named else {}
-    return named
-
-
-def _named(out: UPath) -> dict[str, str | None]:
-    """Names of the releases by product that `MANIFEST` tells, which `read_published` has read."""
-    manifest = json.loads((out / MANIFEST).read_text()) if (out / MANIFEST).exists() else {}
-    return {product: entry.get("release") for product, entry in manifest.items()}
-
-
-def _link_name(out: UPath, run_id: str, name: str | None) -> None:
-    """Link the run of a named release; the name alone says it where there are no links."""
-    if name is None or not is_local(out):
-        return
-    link = Path(out.path, NAMED, name)
-    if link.is_symlink() or link.exists():
-        return
-    draft = link.with_name(f".{name}-{secrets.token_hex(4)}")
-    with suppress(OSError):  # a file system without links
-        link.parent.mkdir(exist_ok=True)
-        draft.symlink_to(Path("..", "runs", run_id))
-        os.replace(draft, link)
-
-
-def _link_published(out: Path, catalogues: Mapping[str, str]) -> None:
-    links, folder = out / PUBLISHED, out / f".{PUBLISHED}-{secrets.token_hex(4)}"
-    former = links.resolve() if links.is_symlink() else None
-    try:
-        folder.mkdir()
-        for product, catalogue in catalogues.items():
-            (folder / product).symlink_to(Path("..") / catalogue)
-        draft = out / f"{folder.name}.link"
-        draft.symlink_to(folder.name)
-        os.replace(draft, links)
-    except OSError:  # a file system without links: the manifest is there
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    if former is not None and former.name.startswith(f".{PUBLISHED}-"):
-        with suppress(OSError):
-            shutil.rmtree(former)
+        link_name(out, record.run_id, name)
+        write_published(out, pointers(out), names_of(read_history(out)))
+        title = f"release {name}" if name else f"run {record.run_id}"
+        mark_report(run, f"Published as {title}, {publication.when}.")
+        if before is not None and before != record.run_id:
+            mark_report(
+                run_folder(out, before), f"Not published any more: {title} is since {publication.when}."
+            )
 
 
 def _check_same_input(out: UPath, source: UPath, keep: Mapping[str, str]) -> None:

@@ -222,8 +222,8 @@ def _seconds(receipt: Receipt) -> float:
     return receipt.attempts[-1].seconds if receipt.attempts else sum(receipt.seconds.values())
 
 
-def run_numbers(totals: RunTotals, without_receipt: int, seconds: float) -> dict[str, Any]:
-    """What a run did.
+def run_numbers(totals: RunTotals, without_receipt: int, seconds: float, run_id: str = "") -> dict[str, Any]:
+    """What a run did; rates and times at work are those of the partitions that it processed itself.
 
     Parameters
     ----------
@@ -233,12 +233,18 @@ def run_numbers(totals: RunTotals, without_receipt: int, seconds: float) -> dict
         Partitions of the input without a receipt.
     seconds : float
         From the run's first start to its end.
+    run_id : str
+        The run; partitions of another one were linked. Empty where all are its own.
     """
+    own = np.array([not run_id or r.run_id in ("", run_id) for r in totals.receipts], dtype=bool)
+    computed = int(totals.rows_out[own].sum())
     rows_in, rows_out = int(totals.rows_in.sum()), int(totals.rows_out.sum())
     return {
         "rows": {
             "in": rows_in,
             "out": rows_out,
+            "computed": computed,
+            "linked": rows_out - computed,
             "equal": rows_in == rows_out and not totals.unequal,
             "flagged": totals.flagged,
         },
@@ -251,10 +257,10 @@ def run_numbers(totals: RunTotals, without_receipt: int, seconds: float) -> dict
         },
         "seconds": {
             "wall": seconds,
-            "at_work": float(totals.seconds.sum()),
-            "stages": {stage: float(values.sum()) for stage, values in totals.stages.items()},
+            "at_work": float(totals.seconds[own].sum()),
+            "stages": {stage: float(values[own].sum()) for stage, values in totals.stages.items()},
         },
-        "rows_per_second": rows_out / seconds if seconds > 0 else None,
+        "rows_per_second": computed / seconds if seconds > 0 else None,
         "peak_rss": int(totals.peak_rss.max(initial=0.0)),
         "classes": totals.classes,
         "expected_classes": totals.expected,

@@ -34,6 +34,9 @@ from ojala.pipeline.storage.units import scale_between, schema_units
 SKYMAP_ORDER = 8
 """Order of the map of row counts that lies beside each catalogue (pixels of 14 arcmin)."""
 
+COARSE_ORDERS = (4, 6)
+"""Orders of further maps, for pages that need no more."""
+
 LEAVES = "leaves.csv"
 """Our own list of the leaves with their rows, sizes and hashes, beside HATS's ``partition_info.csv``."""
 
@@ -92,7 +95,7 @@ def finalise_catalogue(
         leaf = leaves[partition]
         listing.append(f"{partition.order},{partition.pixel},{leaf.rows},{leaf.bytes},{leaf.sha256}")
     write_whole(root / LEAVES, ("\n".join(listing) + "\n").encode())
-    write_skymap(skymap, root)
+    write_skymap(skymap, root, list(COARSE_ORDERS))
     properties = {
         "obs_collection": name,
         "dataproduct_type": "object",
@@ -103,6 +106,7 @@ def finalise_catalogue(
         "hats_col_healpix_order": INDEX_ORDER,
         "hats_npix_suffix": ".parquet",
         "hats_skymap_order": SKYMAP_ORDER,
+        "hats_skymap_alt_orders": " ".join(map(str, COARSE_ORDERS)),
         "hats_max_rows": max((leaf.rows for leaf in leaves.values()), default=0),
         "moc_sky_fraction": sum(p.area for p in partitions) / (4 * 180**2 / np.pi),
         "hats_version": "v1.0",
@@ -110,6 +114,7 @@ def finalise_catalogue(
         "hats_data_semver": contract.version,
         "obs_title": contract.title,
         "obs_description": contract.description,
+        **({"hats_cols_default": " ".join(contract.default_columns)} if contract.default_columns else {}),
         **(extra or {}),
     }
     TableProperties.model_validate(properties).to_properties_file(root)

@@ -76,7 +76,7 @@ def open_catalog(
     if engine == "lsdb" or (engine is None and find_spec("lsdb")):
         from lsdb.loaders.hats.read_hats import open_catalog as open_hats
 
-        return open_hats(str(out)).load_extension(product)
+        return open_hats(str(out)).load_extension(product, columns="all")
     import pyarrow.dataset as ds
 
     leaves = run_folder(out, published[product]) / product / "dataset"

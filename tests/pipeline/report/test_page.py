@@ -1,3 +1,5 @@
+import hashlib
+import html
 import json
 import re
 import shutil
@@ -12,7 +14,9 @@ from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.quality.validation.result import Validation
 from ojala.pipeline.quality.validation.truth import TruthError
 from ojala.pipeline.report.svg import draw
+from ojala.pipeline.runs.provenance import read_checksums
 from ojala.pipeline.runs.record import run_folder
+from ojala.pipeline.runs.report_state import BEGIN, END, NOT_PUBLISHED, mark_report
 from tests.pipeline.report.small_run import ROWS, RUN_ID, Reported, SmallRun, failed, report
 
 pytestmark = pytest.mark.integration
@@ -78,7 +82,8 @@ def test_every_figure_says_in_words_what_it_shows(reported: Reported) -> None:
 
 def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) -> None:
     text, numbers = reported.text, reported.numbers
-    assert numbers["rows"] == {"in": ROWS, "out": ROWS, "equal": True, "flagged": numbers["rows"]["flagged"]}
+    counts = {"in": ROWS, "out": ROWS, "computed": ROWS, "linked": 0, "equal": True}
+    assert numbers["rows"] == counts | {"flagged": numbers["rows"]["flagged"]}
     assert numbers["classes"]["GALAXY"] == (small_run.class_given == "GALAXY").sum()
     assert numbers["rows_per_second"] == ROWS / 20.0
     assert numbers["truth"]["matched"] == 600
@@ -92,6 +97,20 @@ def test_machines_get_the_same_numbers(small_run: SmallRun, reported: Reported) 
     assert (galaxies.objects, galaxies.given, galaxies.selection) == ("GALAXY", "true class", "all")
     sigma = galaxies.scores.sigma_nmad
     assert f'<td>{sigma.value:.4f}<small class="error">± {sigma.error:.4f}</small></td>' in text
+
+
+def test_the_top_tells_the_gates_and_whether_the_run_is_published(reported: Reported, tmp_path: Path) -> None:
+    top = reported.text[: reported.text.index('<dl class="cards">')]
+    assert "Quality gates: not evaluated." in top
+    assert f"{BEGIN}{NOT_PUBLISHED}{END}" in html.unescape(top)
+    run = UPath(tmp_path)
+    (run / "report").mkdir()
+    (run / "report" / "index.html").write_text(reported.text)
+    (run / "checksums.sha256").write_text(f"{'0' * 64}  report/index.html\n")
+    mark_report(run, "Published as release DR1 <now>.")
+    marked = (run / "report" / "index.html").read_bytes()
+    assert f"{BEGIN}Published as release DR1 &lt;now&gt;.{END}" in marked.decode()
+    assert read_checksums(run) == {"report/index.html": hashlib.sha256(marked).hexdigest()}
 
 
 def test_a_whole_run_has_no_banner(reported: Reported) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ojala.pipeline.runs.totals import totals_of
+from ojala.pipeline.runs.totals import run_numbers, totals_of
 from tests.pipeline.report.small_run import ROWS, SmallRun, failed
 
 
@@ -33,6 +33,17 @@ def test_a_failed_partition_is_named_with_its_last_error(small_run: SmallRun) ->
 def test_a_done_partition_with_a_row_too_few_is_named(small_run: SmallRun) -> None:
     short = small_run.receipts[0].model_copy(update={"rows_out": small_run.receipts[0].rows_out - 1})
     assert totals_of([short, *small_run.receipts[1:]]).unequal == [short.partition]
+
+
+def test_rates_are_those_of_the_partitions_that_the_run_processed_itself(small_run: SmallRun) -> None:
+    linked, *own = small_run.receipts
+    receipts = [linked.model_copy(update={"run_id": "before"})]
+    receipts += [receipt.model_copy(update={"run_id": "this"}) for receipt in own]
+    numbers = run_numbers(totals_of(receipts), 0, 10.0, "this")
+    assert numbers["rows"]["linked"] == linked.rows_out
+    assert numbers["rows"]["computed"] == ROWS - linked.rows_out
+    assert numbers["rows_per_second"] == (ROWS - linked.rows_out) / 10.0
+    assert numbers["seconds"]["at_work"] == pytest.approx(sum(r.attempts[-1].seconds for r in own))
 
 
 def test_two_receipts_of_a_partition_are_refused(small_run: SmallRun) -> None:

@@ -1,0 +1,114 @@
+"""Paths by which readers that do not know HATS find published leaves: links, and a list of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from upath import UPath
+
+from ojala.pipeline.storage.files import is_local, write_whole
+from ojala.pipeline.storage.hats import read_leaves
+
+PUBLISHED = "published"
+"""Folder of a collection that holds a link to the published catalogue of each product, on a disk."""
+
+MANIFEST = "published.json"
+"""File of a collection that lists the leaves of each published product."""
+
+NAMED = "releases"
+"""Folder of a collection that holds a link to the run of each named release, on a disk."""
+
+
+def write_published(out: UPath, runs: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Name the published leaves for readers that do not know HATS; nothing is done where they are named.
+
+    `MANIFEST` holds, by product, the run and the paths of its leaves relative to the collection; it is
+    replaced in one step. On a disk, `PUBLISHED` is a link to a folder with a link to each product's catalogue
+    and is replaced in one step, too: ``published/ojala/dataset/**/*.parquet`` are the leaves of one release.
+
+    Parameters
+    ----------
+    out : UPath
+        Root of the collection.
+    runs : mapping of str to str
+        Published run of each product.
+    names : mapping of str to str
+        Names of releases by run.
+    """
+    catalogues = {product: f"runs/{run_id}/{product}" for product, run_id in sorted(runs.items())}
+    if read_published(out) == catalogues and _named(out) == {p: names.get(run) for p, run in runs.items()}:
+        return
+    if is_local(out):
+        _link_published(Path(out.path), catalogues)
+    manifest = {
+        product: {
+            "run": runs[product],
+            "release": names.get(runs[product]),
+            "catalogue": catalogue,
+            "leaves": [f"{catalogue}/{leaf.path}" for leaf in read_leaves(out / catalogue).values()],
+        }
+        for product, catalogue in catalogues.items()
+    }
+    write_whole(out / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def read_published(out: UPath) -> dict[str, str]:
+    """Catalogue of each product, relative to the collection, that `MANIFEST` and the links name; else empty.
+
+    A manifest that cannot be read, or that differs from the links, names nothing.
+    """
+    try:
+        manifest = json.loads((out / MANIFEST).read_text())
+        named = {str(product): str(entry["catalogue"]) for product, entry in manifest.items()}
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    links = Path(out.path, PUBLISHED)
+    if is_local(out) and links.is_symlink():
+        root = Path(out.path).resolve()
+        linked = {link.name: os.path.relpath(link.resolve(), root) for link in links.iterdir()}
+        return named if linked == named else {}
+    return named
+
+
+def _named(out: UPath) -> dict[str, str | None]:
+    """Names of the releases by product that `MANIFEST` tells, which `read_published` has read."""
+    manifest = json.loads((out / MANIFEST).read_text()) if (out / MANIFEST).exists() else {}
+    return {product: entry.get("release") for product, entry in manifest.items()}
+
+
+def link_name(out: UPath, run_id: str, name: str | None) -> None:
+    """Link the run of a named release; the name alone says it where there are no links."""
+    if name is None or not is_local(out):
+        return
+    link = Path(out.path, NAMED, name)
+    if link.is_symlink() or link.exists():
+        return
+    draft = link.with_name(f".{name}-{secrets.token_hex(4)}")
+    with suppress(OSError):  # a file system without links
+        link.parent.mkdir(exist_ok=True)
+        draft.symlink_to(Path("..", "runs", run_id))
+        os.replace(draft, link)
+
+
+def _link_published(out: Path, catalogues: Mapping[str, str]) -> None:
+    links, folder = out / PUBLISHED, out / f".{PUBLISHED}-{secrets.token_hex(4)}"
+    former = links.resolve() if links.is_symlink() else None
+    try:
+        folder.mkdir()
+        for product, catalogue in catalogues.items():
+            (folder / product).symlink_to(Path("..") / catalogue)
+        draft = out / f"{folder.name}.link"
+        draft.symlink_to(folder.name)
+        os.replace(draft, links)
+    except OSError:  # a file system without links: the manifest is there
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    if former is not None and former.name.startswith(f".{PUBLISHED}-"):
+        with suppress(OSError):
+            shutil.rmtree(former)
