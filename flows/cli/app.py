@@ -15,7 +15,18 @@ import typer
 from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode
-from ojala.flows.cli import atlas, export, fetch, ingest, published, releases, signals, training, validate
+from ojala.flows.cli import (
+    atlas,
+    explore,
+    export,
+    fetch,
+    ingest,
+    published,
+    releases,
+    signals,
+    training,
+    validate,
+)
 from ojala.flows.cli.errors import Commands, Panel, configure_logging, error_as_json, errors, warn
 from ojala.flows.cli.options import AsJson, Check, Publish, Region, run_options
 from ojala.flows.cli.output import MAX_NAMED, echo, show_plan, show_run
@@ -33,7 +44,7 @@ app = Commands(
     rich_markup_mode="markdown",
 )
 
-for group in (fetch, ingest, releases, training, atlas, validate, export, published):
+for group in (fetch, ingest, releases, training, atlas, validate, export, explore, published):
     app.add_typer(group.app)
 
 
