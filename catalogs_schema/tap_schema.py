@@ -171,8 +171,8 @@ def _dachs_import(resource: ET.Element, contract: Contract) -> None:
     ET.SubElement(data, "sources", pattern=f"data/{contract.name}/dataset/*/*/*.parquet")
     grammar = ET.SubElement(data, "embeddedGrammar")
     iterator = ET.SubElement(grammar, "iterator")
-    ET.SubElement(ET.SubElement(iterator, "setup"), "code").text = "import pyarrow.parquet"
     ET.SubElement(iterator, "code").text = (
+        "import pyarrow.parquet\n"
         "for batch in pyarrow.parquet.ParquetFile(self.sourceToken).iter_batches():\n"
         "    for row in batch.to_pylist():\n"
         "        yield {name.lstrip('_'): value for name, value in row.items()}\n"

@@ -181,17 +181,24 @@ def _build(product: Product, column: str, path: Path) -> None:
         expansion_add=EXPANSION_ADD,
         expansion_search=EXPANSION_SEARCH,
     )
-    places = []
+    places, embeddings = [], []
     for keys, vectors in _embeddings(product.root, column):
         usable = np.isfinite(vectors).all(axis=1) & (vectors != 0.0).any(axis=1)
-        index.add(keys["object_id"][usable].astype(np.uint64), vectors[usable])
+        embeddings.append(vectors[usable].astype(np.float16 if half else np.float32))
         places.append(keys[usable])
-        state(f"{len(index):,} of {rows:,} rows are in the index")
-    if not len(index):
+    place, embedding = np.concatenate(places), np.concatenate(embeddings)
+    del places, embeddings
+    if not len(place):
         raise InputError(f"{product.root}: no row has an embedding ({column}), there is nothing to search in")
+    # In random order: groups of similar objects that are added one after the other get no links between them.
+    order = np.random.default_rng(0).permutation(len(place))
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        index.add(place["object_id"][part].astype(np.uint64), embedding[part])
+        state(f"{len(index):,} of {rows:,} rows are in the index")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(_places_path(path)) as file:
-        np.save(file, np.sort(np.concatenate(places), order="object_id"))
+        np.save(file, np.sort(place, order="object_id"))
     draft = path.with_name(f".{path.name}.new")
     try:
         index.save(str(draft))
