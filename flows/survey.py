@@ -123,9 +123,7 @@ def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> Run
     return make_release(config, region, publish, check=False)
 
 
-def make_release(
-    config: RunConfig, region: str | None, publish: bool, check: bool
-) -> RunRecord | State[Any]:
+def make_release(config: RunConfig, region: str | None, publish: bool, check: bool) -> RunRecord | State[Any]:
     """Make a release within a flow, whose log shows its messages."""
     logger = get_run_logger()
     try:

@@ -17,6 +17,7 @@ from ojala.catalogs_schema.errors import ExitCode
 from ojala.flows.cli import (
     atlas,
     diff,
+    explore,
     export,
     fetch,
     ingest,
@@ -40,7 +41,19 @@ app = Commands(
     rich_markup_mode="markdown",
 )
 
-for group in (fetch, ingest, releases, diff, retention, training, atlas, validate, export, published):
+for group in (
+    fetch,
+    ingest,
+    releases,
+    diff,
+    retention,
+    training,
+    atlas,
+    explore,
+    validate,
+    export,
+    published,
+):
     app.add_typer(group.app)
 
 

@@ -1,7 +1,8 @@
-"""Commands that write a release in formats of other tools: export pdf, export csv."""
+"""Commands that write a release in formats of other tools: export pdf, csv, tap-schema."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 from upath import UPath
 
+from ojala.catalogs_schema.errors import InputError
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
@@ -93,5 +95,38 @@ def export_csv(
         f"{to}: {made.rows:,} rows and {made.columns} columns of run {made.run_id}, "
         f"{made.bytes / 2**20:,.1f} MiB",
         {"file": to, **asdict(made)},
+        as_json,
+    )
+
+
+@export.command("tap-schema")
+def export_tap_schema(
+    out: Annotated[str, typer.Argument(help="Collection with a published release.")],
+    to: Annotated[str, typer.Option(help="Folder to write `tap_schema.sql` and `q.rd` into.")],
+    schema: Annotated[str, typer.Option(help="Name of the schema: letters, digits and _.")] = "ojala",
+    as_json: AsJson = False,
+) -> None:
+    """Describe a release for a TAP service: rows of TAP_SCHEMA as SQL, and a resource descriptor of DaCHS.
+
+    The tables are the input catalogue and the published products, with the units, UCDs and descriptions of
+    their contracts. In ADQL `_healpix_29` is `healpix_29`.
+    """
+    from ojala.catalogs_schema.tap_schema import dachs_descriptor, tap_sql
+    from ojala.pipeline.runs.published import read_release
+    from ojala.pipeline.storage.files import write_whole
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", schema):
+        raise InputError(
+            f"--schema {schema!r} is no name of a schema: use a lower-case letter, then letters, digits and _"
+        )
+    release = read_release(UPath(out))
+    contracts = [release.source.contract, *(one.contract for one in release.products)]
+    title = f"{release.main.contract.title}, {release.main.record.run_id if release.main.record else out}"
+    write_whole(UPath(to) / "tap_schema.sql", tap_sql(schema, contracts).encode())
+    write_whole(UPath(to) / "q.rd", dachs_descriptor(schema, contracts, title).encode())
+    columns = sum(len(contract.columns) for contract in contracts)
+    echo(
+        f"{to}: {len(contracts)} tables and {columns} columns as tap_schema.sql and q.rd (DaCHS)",
+        {"folder": to, "schema": schema, "tables": [one.name for one in contracts], "columns": columns},
         as_json,
     )

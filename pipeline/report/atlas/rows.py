@@ -29,7 +29,9 @@ _SPECTRA = (
     "flux",
     "ivar",
 )
-_CUTOUTS = (KEY, "image", "ivar", "mask", "psf_fwhm_g", "psf_fwhm_r", "psf_fwhm_z", "x", "y")
+CUTOUT_COLUMNS = (KEY, "image", "ivar", "mask", "psf_fwhm_g", "psf_fwhm_r", "psf_fwhm_z", "x", "y")
+"""Columns of cut-outs that pictures are made of."""
+
 _COMMON = {theirs: ours for ours, theirs in AVIS.column_names.items()}
 _AVIS = tuple(name for name in (_COMMON.get(name, name) for name in AVIS.names) if "embedding" not in name)
 
@@ -65,9 +67,11 @@ def read_rows(
         take = np.linspace(0, rows.num_rows - 1, min(most // len(chosen) + 1, rows.num_rows)).astype(int)
         rows = rows.take(take)
         keys = rows[KEY].combine_chunks()
-        rows = join_auxiliary(rows, _read(source / partition.leaf, _SPECTRA, keys), SPECTRA.name)
+        rows = join_auxiliary(rows, read_keyed(source / partition.leaf, _SPECTRA, keys), SPECTRA.name)
         if cutouts is not None:
-            rows = join_auxiliary(rows, _read(cutouts / partition.leaf, _CUTOUTS, keys), CUTOUTS.name)
+            rows = join_auxiliary(
+                rows, read_keyed(cutouts / partition.leaf, CUTOUT_COLUMNS, keys), CUTOUTS.name
+            )
         parts.append(rows)
     return pa.concat_tables(parts).slice(0, most)
 
@@ -81,8 +85,8 @@ def read_avis(path: UPath, columns: Sequence[str]) -> pa.Table:
         ).rename_columns(list(columns))
 
 
-def _read(path: UPath, columns: Sequence[str], keys: pa.Array) -> pa.Table:
-    """Columns of a leaf, of the rows with these keys."""
+def read_keyed(path: UPath, columns: Sequence[str], keys: pa.Array) -> pa.Table:
+    """Columns of a leaf, of the rows with these keys; only row groups that hold them are read."""
     with path.open("rb") as raw, pq.ParquetFile(raw) as file:
         at = pc.index_in(keys, file.read(columns=[KEY])[KEY].combine_chunks()).drop_null().to_numpy()
         sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]

@@ -39,14 +39,33 @@ def sheet_of(flux: np.ndarray) -> bytes:
     """
     down = -(-len(flux) // ACROSS)
     sheet = np.zeros((max(down, 1) * SIZE, ACROSS * SIZE, 3), np.uint8)
-    for i, (g, r, z) in enumerate(flux):
-        balanced = [weight * plane for weight, plane in zip(_BALANCE, (z, r, g), strict=True)]
-        with np.errstate(invalid="ignore"):  # where nothing was measured, all three are zero
-            picture = make_lupton_rgb(*balanced, stretch=_STRETCH, Q=_SOFTENING)
+    for i, planes in enumerate(flux):
         row, column = divmod(i, ACROSS)
-        sheet[row * SIZE : (row + 1) * SIZE, column * SIZE : (column + 1) * SIZE] = picture[::-1]
+        sheet[row * SIZE : (row + 1) * SIZE, column * SIZE : (column + 1) * SIZE] = picture(*planes)
+    return jpeg(sheet)
+
+
+def picture(g: np.ndarray, r: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Colour picture of a cut-out, north up and east to the left.
+
+    Parameters
+    ----------
+    g, r, z : ndarray, shape (SIZE, SIZE)
+        Flux densities [uJy].
+
+    Returns
+    -------
+    ndarray of uint8, shape (SIZE, SIZE, 3)
+    """
+    balanced = [weight * plane for weight, plane in zip(_BALANCE, (z, r, g), strict=True)]
+    with np.errstate(invalid="ignore"):  # where nothing was measured, all three are zero
+        return np.asarray(make_lupton_rgb(*balanced, stretch=_STRETCH, Q=_SOFTENING)[::-1])
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """JPEG file of an image of shape (rows, columns, 3)."""
     content = io.BytesIO()
-    Image.fromarray(sheet).save(content, "JPEG", quality=85)
+    Image.fromarray(image).save(content, "JPEG", quality=85)
     return content.getvalue()
 
 
