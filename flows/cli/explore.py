@@ -14,7 +14,7 @@ from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 
-app = Commands()
+app = Commands(Panel.RELEASES)
 
 Release = Annotated[str, typer.Argument(help="Collection with the release: the OUT of `ojala run`.")]
 
