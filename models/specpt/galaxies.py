@@ -97,7 +97,7 @@ def fit_classifier(
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimiser.step(loss)
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         slope = coefficients[:-1] / scale
         bias = coefficients[-1] - (slope * mean).sum()
