@@ -99,6 +99,7 @@ class CatalogueBuilder:
             If one pixel of the finest order holds more than `tile_rows` rows, or not all rows were written.
         """
         try:
+            runs.merge()
             partitions = runs.partitions(tile_rows)
         except ValueError as error:
             raise IngestError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,12 @@ FINEST_ORDER = 18
 
 SOURCE = "_source"
 """Column of a run with the number of a row's input file."""
+
+FAN_IN = 32
+"""Most sorted sequences of runs that a partition is read from; more are merged before."""
+
+_SAMPLE = 64
+"""One position in so many determines where merged runs end."""
 
 _BUCKETS = 64
 _KEY = np.dtype([("object_id", "<i8"), ("source", "<i4"), ("row", "<i8")])
@@ -109,7 +116,8 @@ class SortedRuns:
         self.folder = scratch
         self.rows = 0
         self._run_rows = RUN_ROWS if run_rows is None else run_rows
-        self._runs: list[_Run] = []
+        self._sequences: list[list[_Run]] = []
+        self._written = 0
         self._buffer: list[pa.Table] = []
         self._buffered_rows = 0
         self._pixels = np.empty(0, dtype=np.int64)
@@ -131,22 +139,52 @@ class SortedRuns:
         table = in_sky_order(pa.concat_tables(self._buffer))
         self._buffer, self._buffered_rows = [], 0
         index = table["_healpix_29"].to_numpy()
-        path = self.folder / f"run-{len(self._runs)}.arrow"
-        with pa.OSFile(path.path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        self._runs.append(_Run(path, int(index[0]), int(index[-1])))
+        self._sequences.append([self._write(table)])
         pixels, counts = np.unique(pixel_at(index, COUNTED_ORDER), return_counts=True)
         self._pixels, places = np.unique(np.concatenate([self._pixels, pixels]), return_inverse=True)
         both = np.concatenate([self._counts, counts])
         self._counts = np.bincount(places, weights=both, minlength=len(self._pixels)).astype(np.int64)
 
+    def merge(self) -> None:
+        """Merge runs until at most `FAN_IN` of them overlap anywhere, in memory for a few runs.
+
+        Each pass reads and writes every row once, so that the time is proportional to the rows, whatever
+        their order on the sky.
+        """
+        while len(self._sequences) > FAN_IN:
+            groups = [self._sequences[n : n + FAN_IN] for n in range(0, len(self._sequences), FAN_IN)]
+            self._sequences = [self._merged(group) for group in groups]
+
+    def _merged(self, group: list[list[_Run]]) -> list[_Run]:
+        """One sequence of runs that follow each other, with the rows of some sequences."""
+        runs = [run for sequence in group for run in sequence]
+        samples = np.sort(np.concatenate([_positions(run)[::_SAMPLE] for run in runs]))
+        inner = np.unique(samples[:: max(self._run_rows // _SAMPLE, 1)][1:])
+        edges = [0, *inner.tolist(), 12 << 2 * INDEX_ORDER]
+        made = []
+        for low, high in itertools.pairwise(edges):
+            if parts := _slices(runs, low, high):
+                made.append(self._write(in_sky_order(pa.concat_tables(parts))))
+        for run in runs:
+            run.path.unlink()
+        return made
+
+    def _write(self, table: pa.Table) -> _Run:
+        path = self.folder / f"run-{self._written}.arrow"
+        self._written += 1
+        with pa.OSFile(path.path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        index = table["_healpix_29"]
+        return _Run(path, index[0].as_py(), index[-1].as_py())
+
+    @property
+    def _runs(self) -> list[_Run]:
+        return [run for sequence in self._sequences for run in sequence]
+
     def index(self) -> np.ndarray:
         """Positions of all rows, sorted, shape (rows,)."""
-        parts = [np.empty(0, dtype=np.int64)]
-        for run in self._runs:
-            with pa.memory_map(run.path.path) as mapped:
-                parts.append(pa.ipc.open_file(mapped).read_all()["_healpix_29"].to_numpy().copy())
-        return np.sort(np.concatenate(parts))
+        parts = [_positions(run) for run in self._runs]
+        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
 
     def skymap(self) -> np.ndarray:
         """Rows per pixel of the order of a catalogue's map, shape (12 * 4**SKYMAP_ORDER,)."""
@@ -176,17 +214,28 @@ class SortedRuns:
     def _slices(self, partition: Partition, names: Sequence[str] | None = None) -> list[pa.Table]:
         """Rows of a partition in each run that has any, with some columns or all."""
         shift = 2 * (INDEX_ORDER - partition.order)
-        low, high = partition.pixel << shift, (partition.pixel + 1) << shift
-        parts = []
-        for run in self._runs:
-            if run.first < high and run.last >= low:
-                # Mapped: only the pages of the slice are read from the disk.
-                with pa.memory_map(run.path.path) as mapped:
-                    table = pa.ipc.open_file(mapped).read_all()
-                    start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
+        return _slices(self._runs, partition.pixel << shift, (partition.pixel + 1) << shift, names)
+
+
+def _positions(run: _Run) -> np.ndarray:
+    """Positions of the rows of a run, in their order."""
+    with pa.memory_map(run.path.path) as mapped:
+        return np.array(pa.ipc.open_file(mapped).read_all()["_healpix_29"].to_numpy())
+
+
+def _slices(runs: Sequence[_Run], low: int, high: int, names: Sequence[str] | None = None) -> list[pa.Table]:
+    """Rows in ``low <= position < high`` of each run that has any, with some columns or all."""
+    parts = []
+    for run in runs:
+        if run.first < high and run.last >= low:
+            # Mapped: only the pages of the slice are read from the disk.
+            with pa.memory_map(run.path.path) as mapped:
+                table = pa.ipc.open_file(mapped).read_all()
+                start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
+                if stop > start:
                     part = table.slice(start, stop - start)
                     parts.append(part if names is None else part.select(names))
-        return parts
+    return parts
 
 
 def in_sky_order(table: pa.Table) -> pa.Table:

@@ -148,6 +148,7 @@ def update_photometry(
                 inputs = reader.read_rows(files)
                 change = _find_change(former, reader, add, replace, set(withdraw))
                 reader.check_keys(files, former.root, change.kept_keys)
+                reader.runs.merge()
                 written = _write_leaves(catalogue, former, reader.runs, change, options["tile_rows"])
                 summary = UpdateSummary(
                     release=release,

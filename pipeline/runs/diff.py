@@ -201,6 +201,7 @@ class _Comparison:
 
     def __init__(self, former: UPath, run: UPath, before: Contract, now: Contract) -> None:
         self._sides = ((former, _columns(before)), (run, _columns(now)))
+        self._renamed = False
         self.total: Counter[str] = Counter()
         self.by_tile: dict[int, Counter[str]] = defaultdict(Counter)
         self.by_cause: dict[str, Counter[str]] = defaultdict(Counter)
@@ -218,6 +219,9 @@ class _Comparison:
             _read(run, receipts, names)
             for (run, names), receipts in zip(self._sides, (old, new), strict=True)
         )
+        # A leaf of an older contract may have other names; then there is nothing to compare with.
+        contracts = {receipt.ingredients.contract_version for receipt in (*old, *new)}
+        self._renamed = len(contracts) > 1
         ids = before["object_id"].to_numpy(), now["object_id"].to_numpy()
         _, here, there = np.intersect1d(*ids, assume_unique=True, return_indices=True)
         self._compare(cause, before.take(pa.array(here)), now.take(pa.array(there)))
@@ -253,14 +257,15 @@ class _Comparison:
         ids = now["object_id"].to_numpy()
         self._count(cause, ids, "compared")
         was, is_ = (np.array(table["class"].to_pylist(), dtype=object) for table in (before, now))
-        changed = was != is_
+        changed = (was != is_) & ~np.equal(was, None) & ~np.equal(is_, None)
         self.classes.update(f"{a} to {b}" for a, b in zip(was[changed], is_[changed], strict=True))
         z, error, new = (
             table[name].to_numpy() for table, name in ((before, "z"), (before, "z_err"), (now, "z"))
         )
         with np.errstate(invalid="ignore"):
             moved = np.abs(new - z) > np.nan_to_num(error)
-        moved |= np.isnan(new) != np.isnan(z)
+        if not self._renamed:
+            moved |= np.isnan(new) != np.isnan(z)
         self._count(cause, ids[changed], "class_changed")
         self._count(cause, ids[moved], "redshift_changed")
         self._count(cause, ids[changed | moved], "either_changed")

@@ -32,6 +32,24 @@ def test_rows_come_back_by_partition_in_the_order_of_the_sky(tmp_path, monkeypat
     assert runs.skymap().sum() == 1250
 
 
+def test_runs_are_merged_until_few_overlap_and_no_row_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr("ojala.pipeline.ingest.external_sort.FAN_IN", 3)
+    runs = SortedRuns(UPath(tmp_path), run_rows=128)
+    tables = [rows(100, seed) for seed in range(30)]
+    for source, table in enumerate(tables):
+        runs.add(table, source)
+    runs.flush()
+    partitions = runs.partitions(40)
+    before = [runs.read(partition) for partition in partitions]
+    index = runs.index()
+    runs.merge()
+    assert [runs.read(partition) for partition in partitions] == before
+    assert (runs.index() == index).all()
+    edges = [(run.first, run.last) for run in runs._runs]
+    assert max(sum(a <= first <= b for a, b in edges) for first, _ in edges) <= 3
+    assert len(list(tmp_path.glob("run-*.arrow"))) == len(edges) < 2 * 3000 / 128
+
+
 def test_crowds_that_cannot_be_divided_are_refused(tmp_path):
     runs = SortedRuns(UPath(tmp_path))
     runs.add(pa.table({"_healpix_29": np.zeros(5, np.int64), "object_id": np.arange(5)}), 0)

@@ -13,6 +13,7 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import OJALA
 from ojala.pipeline.report.difference import difference_section
 from ojala.pipeline.report.render import render
+from ojala.pipeline.runs import diff
 from ojala.pipeline.runs.diff import find_difference
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import read_record, write_record
@@ -93,6 +94,19 @@ def test_rows_classes_and_redshifts_are_counted_by_tile_and_cause(pair):
     assert found.share == pytest.approx(6 / (found.rows))
     back = find_difference(run, former, new, old)
     assert (back.total.added, back.total.withdrawn) == (2, 0)
+
+
+def test_columns_that_an_older_contract_does_not_have_are_no_change(pair, monkeypatch):
+    former, run, old, new = pair
+    sides = iter([{"class": "former_name", "z": "z_former", "z_err": "z_err_former"}])
+    columns = diff._columns
+    monkeypatch.setattr(diff, "_columns", lambda contract: next(sides, None) or columns(contract))
+    older = old[0].ingredients.model_copy(update={"contract_version": "older"})
+    old = [old[0].model_copy(update={"ingredients": older}), *old[1:]]
+    found = find_difference(former, run, old, new)
+    assert (found.total.compared, found.total.withdrawn) == (new[0].rows_out, 2)
+    assert found.total.either_changed == 0
+    assert "contract" in next(iter(found.by_cause))
 
 
 def test_the_command_tells_as_text_and_json(pair):
