@@ -28,8 +28,8 @@ pytestmark = pytest.mark.fault
 
 s3fs = pytest.importorskip("s3fs")
 SECRET = "a-secret-that-must-not-be-told"
-OBJECTS = photometry_table(40, 3)
-TILE_ROWS = 20
+OBJECTS = photometry_table(90, 3)
+TILE_ROWS = 30
 
 
 @pytest.fixture(scope="module")
