@@ -51,6 +51,9 @@ NO_PAGES: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distribute
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """Options of a scheduler; without an address Dask warns when two schedulers are on a machine."""
 
+_LOOPBACK = ("--dashboard-address", "127.0.0.1:0")
+"""Options of a worker in a job: Dask starts its HTTP server in any case, otherwise on all interfaces."""
+
 WORKER_TIMEOUT = 300.0
 """Time without any worker after which a run gives up [s]."""
 
@@ -269,7 +272,18 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
     report(f"submitting {workers:,} jobs to {system}")
     with dask.config.set(DASK_SETTINGS | pages), TemporaryDirectory(prefix=".ojala-", dir=shared) as folder:
         try:
-            cluster = clusters[system](security=_certificates(Path(folder)), scheduler_options=options)
+            cluster = clusters[system](
+                security=_certificates(Path(folder)),
+                scheduler_options=options,
+                worker_extra_args=[
+                    *(dask.config.get(f"{settings}.worker-extra-args", None) or ()),
+                    *_LOOPBACK,
+                ],
+                job_script_prologue=[
+                    *(dask.config.get(f"{settings}.job-script-prologue", None) or ()),
+                    "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'",
+                ],
+            )
         except ValueError as problem:
             raise ClusterError(
                 f"engine {engine}: {problem}; DASK_CONFIG names a file like deploy/slurm/jobqueue.yaml"

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import dask
@@ -15,7 +17,7 @@ from ojala.pipeline.execution import run_tasks
 from ojala.pipeline.execution.clusters import ClusterError, import_jobqueue, queue_jobs, slurm_jobs
 from ojala.pipeline.inference.model_spec import ModelSpec
 from tests.deploy.processes import ROOT
-from tests.helpers.pace import until
+from tests.helpers.pace import scaled, until
 from tests.helpers.survey import orders
 
 pytestmark = pytest.mark.integration
@@ -87,6 +89,11 @@ def test_ctrl_c_is_left_to_the_program_and_a_thread_may_be_first():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def http_address(dask_worker):
+    """Address of a worker's HTTP server."""
+    return dask_worker.http_server.address, dask_worker.http_server.port
+
+
 def test_a_job_asks_for_what_the_profile_says(profile):
     with slurm_jobs(0) as cluster:
         script = cluster.client.cluster.job_script()
@@ -144,8 +151,14 @@ def test_a_run_in_jobs_of_a_queue_is_whole_and_leaves_no_job_behind(
 
 def test_the_dashboard_of_a_run_listens_on_the_loopback_interface_alone(profile, commands):
     before = {c.laddr for c in psutil.Process().net_connections("tcp")}
-    with slurm_jobs(1):
+    with slurm_jobs(1) as cluster:
         listening = [c.laddr for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"]
+        assert "--dashboard-address 127.0.0.1:0" in cluster.client.cluster.job_script()
+        cluster.client.wait_for_workers(1, timeout=scaled(300))
+        ((address, port),) = cluster.client.run(http_address).values()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=scaled(10))
+        assert address == "127.0.0.1"
     assert {address.ip for address in listening if address not in before} == {"127.0.0.1"}
 
 
