@@ -196,7 +196,7 @@ class _Download:
         self._filters[schema] = ""
         with suppress(ServiceError, TableError):
             own = find_tables(self._service, [f"{schema}.Filter"], read_names(None))[0]
-            rows = self._service.rows(f"SELECT filter_id, name FROM {own.table}")
+            rows = self._service.rows(f"SELECT filter_id, name FROM {own.table}", at_once=True)
             self._filters[schema] = " ".join(name for _, name in sorted(rows, key=lambda row: int(row[0])))
         return self._filters[schema]
 

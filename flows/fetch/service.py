@@ -204,15 +204,26 @@ class Service:
         with suppress(ServiceError, Refused), self._errors():
             self._session.delete(job_url, allow_redirects=False)
 
-    def rows(self, query: str) -> list[tuple[str, ...]]:
-        """All rows of a small result, as texts; repeated when it fails."""
+    def rows(self, query: str, *, at_once: bool = False) -> list[tuple[str, ...]]:
+        """All rows of a small result, as texts; repeated when it fails.
+
+        Parameters
+        ----------
+        query : str
+            ADQL.
+        at_once : bool
+            Ask for an answer without a job, which takes less time; services give it a short limit of time.
+        """
         for attempt in range(1, self.limits.attempts + 1):
             jobs: list[str] = []
             try:
                 with tempfile.TemporaryDirectory(prefix="ojala-tap-") as folder:
                     path = Path(folder, "rows.vot")
                     with path.open("wb") as file:
-                        self.download(query, file, submitted=jobs.append, maxrec=_SMALL)
+                        if at_once:
+                            self._download_at_once(query, file)
+                        else:
+                            self.download(query, file, submitted=jobs.append, maxrec=_SMALL)
                     return _rows(path)
             except (ServiceError, SourceError) as problem:
                 if attempt == self.limits.attempts:
@@ -222,6 +233,15 @@ class Service:
                     self.delete(job)
             self.wait(self.limits.pause(attempt))
         raise AssertionError("there is at least one attempt")
+
+    def _download_at_once(self, query: str, to: IO[bytes]) -> None:
+        with self._errors():
+            asked = {"REQUEST": "doQuery", "LANG": "ADQL", "QUERY": query, "MAXREC": str(_SMALL)}
+            with self._session.post(f"{self.url}/sync", data=asked, stream=True) as answer:
+                if answer.status_code != requests.codes.bad_request:  # whose document has the reason
+                    answer.raise_for_status()
+                for block in answer.iter_content(_BLOCK):
+                    to.write(block)
 
     def wait(self, seconds: float) -> None:
         """Wait, unless the command ends."""

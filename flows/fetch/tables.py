@@ -123,7 +123,7 @@ def find_tables(
     TableError
         If the archive has no such table, or several, or lacks a column.
     """
-    present = [row[0] for row in service.rows("SELECT table_name FROM TAP_SCHEMA.tables")]
+    present = [row[0] for row in service.rows("SELECT table_name FROM TAP_SCHEMA.tables", at_once=True)]
     by_lower_case = {name.lower(): name for name in known}
     found = []
     for word in wanted:
@@ -133,7 +133,8 @@ def find_tables(
         columns = {
             row[0].lower(): row[1].lower()
             for row in service.rows(
-                f"SELECT column_name, datatype FROM TAP_SCHEMA.columns WHERE table_name = '{table}'"
+                f"SELECT column_name, datatype FROM TAP_SCHEMA.columns WHERE table_name = '{table}'",
+                at_once=True,
             )
         }
         for column in filter(None, (names.tile, names.number, *names.columns)):

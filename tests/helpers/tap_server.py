@@ -157,6 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not self._is_allowed():
             return
+        if self.path.endswith("/sync"):
+            self._answer(200, self.service.votable(form["QUERY"], int(form["MAXREC"]))[0])
+            return
         words = urlsplit(self.path).path.split("/async")[1].strip("/").split("/")
         if words == [""]:
             self._submit(form)
