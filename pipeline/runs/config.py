@@ -26,6 +26,19 @@ class ConfigError(OjalaError, ValueError):
     exit_code = ExitCode.USAGE
 
 
+DECIDED = ("device", "workers", "precision", "batch_size")
+"""Settings that the program decides by model and machine where they are not given, or null."""
+
+
+def _decided_where_null(schema: dict[str, Any]) -> None:
+    """Make null the default of `DECIDED` in a JSON schema, so that a form does not send another as a wish."""
+    for name in DECIDED:
+        described = schema["properties"][name]
+        kind = {key: described.pop(key) for key in list(described) if key not in ("title", "description")}
+        kind.pop("default", None)
+        described |= {"anyOf": [kind, {"type": "null"}], "default": None}
+
+
 class RunConfig(BaseModel):
     """Settings of a run. Unknown names are refused.
 
@@ -33,7 +46,7 @@ class RunConfig(BaseModel):
     ``s3://`` URL are set in the environment of this process.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_decided_where_null)
 
     photometry: str | None = Field(
         default=None,
@@ -163,6 +176,8 @@ class RunConfig(BaseModel):
     @classmethod
     def _fill_in_defaults(cls, values: object) -> object:
         """Fill in the defaults of the model and of the device, so that records hold the settings used."""
+        if isinstance(values, dict):
+            values = {name: one for name, one in values.items() if one is not None or name not in DECIDED}
         if not isinstance(values, dict) or not all(
             isinstance(values.get(name, ""), str) for name in ("model", "weights", "engine", "device")
         ):
