@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,10 +19,6 @@ from ojala.flows.cli.errors import Commands, Panel, configure_logging, error_as_
 from ojala.flows.cli.options import AsJson, Check, Publish, Region, run_options
 from ojala.flows.cli.output import MAX_NAMED, echo, show_plan, show_run
 from ojala.pipeline.runs.config import RunConfig
-
-# Prefect reads its settings on import; those of the user's environment have precedence.
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
 
 app = Commands(
     Panel.RUN,
