@@ -1,7 +1,7 @@
 """Tell a Prefect server what it can start: ``python -m ojala.deploy.register``.
 
-Makes the work pool ``ojala`` with its queues, then the deployments of ``prefect.yaml``. It may be run again
-after every change. ``PREFECT_API_URL`` names the server.
+Makes the work pool ``ojala`` with its queues, the automations, then the deployments of ``prefect.yaml``. It
+may be run again after every change. ``PREFECT_API_URL`` names the server.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
+
+from ojala.deploy.automations import make_automations
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 POOL = "ojala"
@@ -25,11 +28,18 @@ SETTINGS = {
     "OJALA_PHOTOMETRY": "photometry catalogue",
     "OJALA_CATALOGUE": "collection that the releases go into",
     "OJALA_ENGINE": "engine of the runs: local, address, slurm, ...",
+}
+"""Variables that the surveys in `prefect.yaml` read, and what they mean."""
+
+TRAINING = {
     "OJALA_TRAINING_SETTINGS": "TOML file with the settings of a training",
     "OJALA_LIBRARY": "library of spectra",
     "OJALA_TRAINING": "folder of the training",
 }
-"""Variables that `prefect.yaml` reads, and what they mean."""
+"""Variables of the deployments with the tag ``training``, which are registered where they are set."""
+
+WEBHOOK, RELEASE_DAYS = "OJALA_WEBHOOK", "OJALA_RELEASE_DAYS"
+"""Variables of the notifications: an address, and the days without a release that are told (10)."""
 
 
 def make_queues(client: SyncPrefectClient) -> None:
@@ -48,16 +58,22 @@ def make_queues(client: SyncPrefectClient) -> None:
 
 
 def main() -> int:
-    """Make queues and deployments; the exit code says whether that went well."""
-    missing = [f"{name} ({meaning})" for name, meaning in SETTINGS.items() if not os.environ.get(name)]
+    """Make queues, automations and deployments; the exit code says whether that went well."""
+    with_training = any(os.environ.get(name) for name in TRAINING)
+    settings = SETTINGS | (TRAINING if with_training else {})
+    missing = [f"{name} ({meaning})" for name, meaning in settings.items() if not os.environ.get(name)]
     if missing or not os.environ.get("PREFECT_API_URL"):
         wanted = ", ".join([*missing, *([] if "PREFECT_API_URL" in os.environ else ["PREFECT_API_URL"])])
         print(f"set in the environment first: {wanted}", file=sys.stderr)
         return 1
     with get_client(sync_client=True) as client:
         make_queues(client)
-    deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    return subprocess.run([*deploy, "--prefect-file", str(DEPLOYMENTS)], check=False).returncode
+        make_automations(client, os.environ.get(WEBHOOK, ""), float(os.environ.get(RELEASE_DAYS) or 10))
+    deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", str(DEPLOYMENTS)]
+    for deployment in yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]:
+        if with_training or "training" not in deployment["tags"]:
+            deploy += ["--name", deployment["name"]]
+    return subprocess.run(deploy, check=False).returncode
 
 
 if __name__ == "__main__":

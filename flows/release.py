@@ -8,6 +8,7 @@ import tempfile
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -52,8 +53,8 @@ def make_release(
     from ojala.flows import survey
 
     if region is None:
-        return survey.survey(config, publish, check)
-    return survey.reprocess(config, region, publish)
+        return cast(RunRecord, survey.survey(config, publish, check))
+    return cast(RunRecord, survey.reprocess(config, region, publish))
 
 
 def prefect_server() -> str:

@@ -7,7 +7,7 @@ collection to one flow at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import httpx
@@ -19,18 +19,26 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import deployment
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.runtime import deployment, flow_run
+from prefect.states import Failed
 from prefect.utilities.annotations import quote
 from pydantic import WithJsonSchema
 
+from ojala.catalogs_schema.errors import OjalaError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.flows.terminal import progress_bar
 from ojala.pipeline import run as survey_run
+from ojala.pipeline.execution.clusters import ClusterError
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.gates import read_gates
+from ojala.pipeline.runs.gates import GateError, read_gates
 from ojala.pipeline.runs.plan import Plan
 from ojala.pipeline.runs.record import GATES, RunRecord, Status
 from ojala.pipeline.runs.resolved import ResolvedRun, resolve_run
+from ojala.pipeline.storage.files import OutputError
+from ojala.pipeline.storage.lock import LockedError
 from ojala.pipeline.storage.progress import listening
 
 
@@ -42,6 +50,12 @@ def parameter(kind: Literal["string", "boolean", "integer"], description: str) -
     """
     return WithJsonSchema({"type": kind, "description": description})
 
+
+INCOMPLETE, REFUSED = "Incomplete", "Refused"
+"""Names of the states of flow runs that end without some partitions, or that a quality gate refuses."""
+
+PUBLISHED = "ojala.release.published"
+"""Event of a release that was published."""
 
 PROGRESS_STEPS = 50
 """Most updates of the progress artifact in a run; each is a request to the server."""
@@ -62,7 +76,7 @@ Check = Annotated[bool, parameter("boolean", "read every existing leaf, not only
 
 
 @flow(name="survey")
-def survey(config: RunConfig, publish: Publish = True, check: Check = False) -> RunRecord:
+def survey(config: RunConfig, publish: Publish = True, check: Check = False) -> RunRecord | State[Any]:
     """Run a model over a photometry catalogue and publish the value-added catalogue.
 
     An interrupted run is resumed; partitions that a finished run has under the same key are linked. A run
@@ -86,7 +100,7 @@ def survey(config: RunConfig, publish: Publish = True, check: Check = False) -> 
 
 
 @flow(name="reprocess")
-def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> RunRecord:
+def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> RunRecord | State[Any]:
     """Reprocess a region of the published release and publish the result.
 
     The result is a new run: partitions outside the region are linked unchanged, with their own provenance.
@@ -109,20 +123,30 @@ def reprocess(config: RunConfig, region: Region, publish: Publish = True) -> Run
     return _make_release(config, region, publish, check=False)
 
 
-def _make_release(config: RunConfig, region: str | None, publish: bool, check: bool) -> RunRecord:
+def _make_release(
+    config: RunConfig, region: str | None, publish: bool, check: bool
+) -> RunRecord | State[Any]:
     logger = get_run_logger()
-    with listening(lambda text: logger.info("%s", text)):
-        record = survey_run.make_release(
-            resolve_run(config), region, publish=publish, check=check, steps=_TrackedSteps()
-        )
-    return fail_deployed_if_incomplete(record)
+    try:
+        with listening(lambda text: logger.info("%s", text)):
+            record = survey_run.make_release(
+                resolve_run(config), region, publish=publish, check=check, steps=_TrackedSteps()
+            )
+    except OjalaError as problem:
+        if deployment.id is None:
+            raise
+        return failure(problem)
+    return outcome(record)
 
 
 class _TrackedSteps(survey_run.Steps):
     """Steps as tasks of the flow. Without `quote` Prefect searches all fields for futures before a task."""
 
     def plan(self, run: ResolvedRun, region: str | None, check: bool) -> Plan:
-        return plan_task(cast(ResolvedRun, quote(run)), region, check)
+        plan = plan_task(cast(ResolvedRun, quote(run)), region, check)
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(str(flow_run.id)), name=plan.run_id)
+        return plan
 
     def execute(self, plan: Plan) -> None:
         run_task(cast(Plan, quote(plan)))
@@ -137,26 +161,35 @@ class _TrackedSteps(survey_run.Steps):
         publish_task(cast(Plan, quote(plan)))
 
 
-class IncompleteRun(RuntimeError):
-    """A run of a deployment that ended with partitions missing."""
+def failure(problem: OjalaError) -> State[Any]:
+    """Failed state of a deployment's flow run, with the entry of the runbook."""
+    entry = next((name for kind, name in _ENTRIES if isinstance(problem, kind)), "Failed")
+    return _failed(REFUSED if entry == REFUSED else "Failed", str(problem), entry)
 
 
-def fail_deployed_if_incomplete(record: RunRecord) -> RunRecord:
-    """Return the record unchanged; fail the flow of a deployment whose run is incomplete.
+def _failed(name: str, message: str, entry: str) -> State[Any]:
+    return Failed(name=name, message=f"{message}. See deploy/RUNBOOK.md, {entry}.")
 
-    A command prints the record; of a deployment people see the state of the flow.
 
-    Raises
-    ------
-    IncompleteRun
-        If partitions are missing and the flow belongs to a deployment.
-    """
-    if record.status == Status.INCOMPLETE and deployment.id is not None:
-        raise IncompleteRun(
-            f"run {record.run_id} is incomplete: {len(record.failed)} of {record.partitions} partitions are "
-            f"missing, among them {', '.join(list(record.failed)[:5])}; start it again to retry them"
-        )
-    return record
+_ENTRIES: tuple[tuple[type[OjalaError], str], ...] = (
+    (GateError, REFUSED),
+    (LockedError, "Locked"),
+    (OutputError, "Disk full"),
+    (ClusterError, "Workers do not come"),
+)
+"""Errors and the headings of ``deploy/RUNBOOK.md``."""
+
+
+def outcome(record: RunRecord) -> RunRecord | State[Any]:
+    """The record of a run; for an incomplete run of a deployment a failed state, which people see there."""
+    if record.status != Status.INCOMPLETE or deployment.id is None:
+        return record
+    return _failed(
+        INCOMPLETE,
+        f"run {record.run_id} is incomplete: {len(record.failed)} of {record.partitions} partitions are "
+        f"missing, among them {', '.join(list(record.failed)[:5])}; start it again to retry them",
+        INCOMPLETE,
+    )
 
 
 _STEPS = survey_run.Steps()
@@ -216,6 +249,7 @@ def quality_task(plan: Plan) -> RunRecord:
 def publish_task(plan: Plan) -> None:
     """Point the collection at the run."""
     _STEPS.publish(plan)
+    emit_event(PUBLISHED, resource={"prefect.resource.id": f"ojala.run.{plan.run_id}"})
 
 
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:

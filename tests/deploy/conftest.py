@@ -1,18 +1,12 @@
 """A Dask cluster as deploy/compose.yaml starts it, on this machine."""
 
 import pytest
-import yaml
 
 from ojala.deploy.make_certificates import make_certificates
-from tests.deploy.processes import BIN, ROOT, free_port, running
+from tests.deploy.processes import BIN, ROOT, compose, free_port, running
 from tests.helpers.pace import until
 
 SECRETS = "/run/secrets/dask"
-
-
-def compose():
-    """The services of the compose file."""
-    return yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 
 
 @pytest.fixture(scope="package")

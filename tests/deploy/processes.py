@@ -9,13 +9,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
 
 from tests.helpers.pace import scaled
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
+
+
+def compose() -> dict[str, Any]:
+    """The services of the compose file."""
+    services: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    return services
 
 
 def free_port() -> int:

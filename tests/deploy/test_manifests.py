@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from datetime import timedelta
 
 import kubernetes_validate
 import pytest
 import yaml
 from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.settings import Settings
 
 from ojala.deploy import register
 from tests.deploy.processes import BIN, ROOT
@@ -218,12 +220,35 @@ def test_deployments_name_flows_that_are_there_and_queues_that_are_made():
         assert set(one["parameters"]) <= set(flow.parameters.properties)
         assert one["work_pool"]["work_queue_name"] in register.QUEUES
     variables = set(re.findall(r"\{\{ \$(\w+) \}\}", (DEPLOY / "prefect.yaml").read_text()))
-    assert variables == set(register.SETTINGS)
+    assert variables == {*register.SETTINGS, *register.TRAINING}
+
+
+def test_the_image_has_the_settings_of_the_server():
+    lines = (DEPLOY / "prefect.env").read_text().splitlines()
+    settings = [line for line in lines if line and not line.startswith("#")]
+    assert set(settings) <= set(
+        (DEPLOY / "Dockerfile").read_text().replace(" \\", "").replace(" ", "").split()
+    )
+
+
+def test_the_settings_bound_the_database_of_the_server(monkeypatch):
+    for line in (DEPLOY / "prefect.env").read_text().splitlines():
+        if line and not line.startswith("#"):
+            monkeypatch.setenv(*line.split("="))
+    settings = Settings()
+    assert settings.server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert settings.server.services.db_vacuum.retention_period == timedelta(days=180)
+    assert settings.server.analytics_enabled is False
+    assert settings.flows.heartbeat_frequency == 60
 
 
 def test_registering_says_which_settings_are_missing(monkeypatch, capsys):
-    for name in [*register.SETTINGS, "PREFECT_API_URL"]:
+    for name in [*register.SETTINGS, *register.TRAINING, "PREFECT_API_URL"]:
         monkeypatch.delenv(name, raising=False)
     assert register.main() == 1
     said = capsys.readouterr().err
     assert all(name in said for name in [*register.SETTINGS, "PREFECT_API_URL"])
+    assert not any(name in said for name in register.TRAINING), "surveys need none of the training's"
+    monkeypatch.setenv("OJALA_LIBRARY", "/data/library.npz")
+    assert register.main() == 1
+    assert "OJALA_TRAINING_SETTINGS (TOML file" in capsys.readouterr().err
