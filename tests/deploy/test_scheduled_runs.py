@@ -242,13 +242,14 @@ def test_what_a_form_leaves_open_is_decided_by_the_machine(server, monkeypatch):
     assert server.ask(f"/flow_runs/{run}")["parameters"]["config"]["device"] is None
 
 
-def test_each_cause_is_one_message_to_the_operators(server, runs, messages):
+def test_each_cause_is_one_message_to_the_operators(server, stranded, runs, messages):
     told = messages[1]
     until(lambda: any(runs[2]["name"] in text for text in told), "the message", seconds=60, every=0.5)
     (refused,) = [text for text in told if runs[2]["name"] in text]
     assert refused.startswith(f"survey {runs[2]['name']}: Refused. run {runs[2]['name']} is not published")
     assert refused.endswith("See deploy/RUNBOOK.md, Refused.")
-    assert len([text for text in told if "its worker has not started it" in text]) == 1
+    (crashed,) = [text for text in told if stranded[0]["name"] in text]
+    assert "its worker has not started it" in crashed
     assert not [text for text in told if runs[0]["name"] in text], "a run that is complete is no news"
     for name in ("Incomplete", "Failed"):
         run = server.trigger(
