@@ -22,9 +22,6 @@ from ojala.flows.survey import INCOMPLETE, PUBLISHED, REFUSED
 SILENCE = timedelta(minutes=5)
 """Time without a sign of life after which a run is taken for dead."""
 
-ONCE = timedelta(minutes=10)
-"""Time in which a run is told once, also where an event comes again or a second state follows."""
-
 BLOCK = "ojala-operators"
 """Name of the block with the webhook's address."""
 
@@ -119,10 +116,8 @@ def _notifications(block: UUID, release_days: float) -> list[AutomationCore]:
                 expect=_UNPUBLISHED,
                 match=_runs(),
                 match_related=_tagged(),
-                for_each={"prefect.resource.id"},
                 posture=Posture.Reactive,
                 threshold=1,
-                within=ONCE,
             ),
             actions=[_call(block, _OUTCOME)],
         ),
