@@ -33,7 +33,8 @@ def linked_files(pages: Mapping[str, str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     waiting = dict(pages)
     # Files that the navigation names, whether a page links to them or not.
-    for name in ("deploy/README.md", "deploy/SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"):
+    deploy = [f"deploy/{name}.md" for name in ("README", "RUNBOOK", "SECURITY")]
+    for name in (*deploy, "CHANGELOG.md", "CONTRIBUTING.md"):
         found[FOLDER + name] = ROOT / name
         waiting[FOLDER + name] = (ROOT / name).read_text()
     while waiting:

@@ -12,8 +12,9 @@ from upath import UPath
 
 from ojala.catalogs_schema.files import TEMPORARY
 from ojala.catalogs_schema.receipt import Receipt
+from ojala.pipeline.runs.published_paths import MANIFEST, PUBLISHED
 from ojala.pipeline.runs.record import ENDED, RunRecord, Status, find_runs, read_record
-from ojala.pipeline.runs.releases import MANIFEST, PUBLISHED, pointers
+from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.lock import LOCKS
 from tests.fault_injection.accounts import columns_of
