@@ -94,11 +94,6 @@ def test_ctrl_c_is_left_to_the_program_and_a_thread_may_be_first():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def http_address(dask_worker):
-    """Address of a worker's HTTP server."""
-    return dask_worker.http_server.address, dask_worker.http_server.port
-
-
 def test_a_job_asks_for_what_the_profile_says(profile):
     with slurm_jobs(0) as cluster:
         script = cluster.client.cluster.job_script()
