@@ -19,6 +19,7 @@ from ojala.flows.cli.app import app
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.gates import GATES, GateLimits
+from ojala.pipeline.runs.publication import PublicationInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -155,8 +156,8 @@ def flags() -> str:
 
 def configuration() -> str:
     """The settings of a run, and the limits of the gates."""
-    own = _fields(RunConfig, skip=("gates",))
-    limits = _fields(GateLimits)
+    own = _fields(RunConfig, skip=("gates", "publication"))
+    limits, citation = _fields(GateLimits), _fields(PublicationInfo)
     return f"""# Configuration
 
 `ojala run --config FILE` and `ojala plan --config FILE` read a TOML file with these names; the option of the
@@ -179,7 +180,13 @@ flags_fail = 0.5
 In the section `[gates]`. A gate warns above its `_warn` and fails above its `_fail`; a gate that fails keeps
 the run from being published. What each gate checks is in [Quality gates](gates.md).
 
-{limits}"""
+{limits}
+
+## Citation and licence
+
+In the section `[publication]`; how they are used is in [Releases for other people](../releases.md).
+
+{citation}"""
 
 
 def _fields(model: type[BaseModel], skip: Iterable[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Commands that write a release in formats of other tools: export pdf, export csv."""
+"""Commands that write a release in formats of other tools: export release, table, pdf, csv."""
 
 from __future__ import annotations
 
@@ -30,6 +30,61 @@ class PdfClass(StrEnum):
     GALAXY = "galaxy"
     QUASAR = "quasar"
     BEST = "best"
+
+
+@export.command("release")
+def export_collection(
+    out: Annotated[str, typer.Argument(help="Collection with the published runs.")],
+    to: Annotated[str, typer.Option(help="Folder or s3:// address to write; it must be empty.")],
+    source_url: Annotated[
+        str | None,
+        typer.Option(help="Public address of the input catalogue, to refer to it instead of copying it."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what is published as a folder that can be copied, uploaded and cited by itself.
+
+    It is a HATS collection with the input catalogue, margin caches, an index of object_id, statistics,
+    checksums, provenance, citation and licence (the table [publication] of the configuration).
+    """
+    from ojala.pipeline.release.export import export_release
+
+    made = export_release(UPath(out), UPath(to), source_url=source_url)
+    echo(
+        f"{to}: release {made.name} with {', '.join(made.products)}, {made.rows:,} objects, "
+        f"{made.files:,} files, {made.bytes / 2**20:,.1f} MiB; `ojala verify {to}` checks a copy",
+        {"folder": to, **asdict(made)},
+        as_json,
+    )
+
+
+@export.command("table")
+def export_selection(
+    out: Annotated[str, typer.Argument(help="Collection with the published runs.")],
+    to: Annotated[str, typer.Option(help="File to write: .fits, .csv, .parquet or .vot.")],
+    where: Annotated[
+        str | None, typer.Option(help="Condition, as \"ojala_class = 'QSO' AND z > 2\"; default: all rows.")
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(help="Columns or expressions, of the product and its input; default: the product's."),
+    ] = "*",
+    product: Annotated[str | None, typer.Option(help="Product; default: the main one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the rows of a published product that fulfil a condition as one file, with units and descriptions.
+
+    Condition and columns are SQL of DuckDB (`pip install 'ojala[table]'`).
+    """
+    from ojala.pipeline.release.table import export_table
+
+    made = export_table(UPath(out), UPath(to), where=where, columns=columns, product=product)
+    echo(
+        f"{to}: {made.rows:,} rows and {made.columns} columns of {made.product}, run {made.run_id}, "
+        f"{made.bytes / 2**20:,.1f} MiB",
+        {"file": to, **asdict(made)},
+        as_json,
+    )
 
 
 @export.command("pdf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,13 +20,14 @@ from ojala.catalogs_schema.cutouts import CUTOUTS
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.spectra import SPECTRA
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
+from ojala.pipeline.release.manifest import PROVENANCE, RELEASE, read_manifest
 from ojala.pipeline.runs.provenance import CHECKSUMS, read_checksums
 from ojala.pipeline.runs.published_paths import MANIFEST, read_published
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.storage.files import sha256_of
-from ojala.pipeline.storage.hats import LEAVES, CatalogueError, read_leaves
+from ojala.pipeline.storage.hats import COLLECTION, LEAVES, CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
 
 _INGESTED = {contract.title: contract for contract in (PHOTOMETRY, SPECTRA, CUTOUTS)}
@@ -52,7 +53,7 @@ class Damage:
 
 
 def verify(root: UPath) -> Iterator[Damage]:
-    """Check a collection, a run's folder or a catalogue; yields what is damaged, file by file.
+    """Check a collection, an exported release, a run or a catalogue; yields what is damaged, file by file.
 
     Parameters
     ----------
@@ -65,7 +66,9 @@ def verify(root: UPath) -> Iterator[Damage]:
     CatalogueError
         If `root` is none of these.
     """
-    if (root / "collection.properties").exists():
+    if (root / RELEASE).exists():
+        yield from _exported(root)
+    elif (root / "collection.properties").exists():
         yield from _collection(root)
     elif (root / RECORD).exists():
         yield from _run(root, source=None)
@@ -104,6 +107,48 @@ def _collection(root: UPath) -> Iterator[Damage]:
         yield Damage(str(root / MANIFEST), text)
 
 
+def _exported(root: UPath) -> Iterator[Damage]:
+    """Check an exported release: all of its files, and its products against its input where that is there."""
+    manifest = read_manifest(root)
+    if not (root / COLLECTION).exists():
+        yield Damage(str(root / COLLECTION), "missing: the export did not end; export the release again")
+    damaged: set[str] = set()
+    yield from _checksums(root, damaged)
+    if manifest.included:
+        yield from _input(root / manifest.source)
+    for name, product in manifest.products.items():
+        catalogue = root / product.catalogue
+        record = read_record(root / PROVENANCE / product.run_id)
+        home = catalogue.parent
+        known = {path.removeprefix(f"{home.name}/") for path in damaged}
+        source = root / manifest.source if manifest.included else catalogue
+        yield from _product(home, name, record.contract(name), source, known, record.failed.keys())
+
+
+def _checksums(root: UPath, damaged: set[str]) -> Generator[Damage, None, bool]:
+    """Check all files that have a checksum, and return whether the list of them could be read.
+
+    The paths of files that differ are added to `damaged`.
+    """
+    if not (root / CHECKSUMS).exists():
+        yield Damage(str(root / CHECKSUMS), "missing")
+        return False
+    try:
+        sums = read_checksums(root)
+    except ValueError as problem:
+        yield Damage(str(root / CHECKSUMS), str(problem))
+        return False
+    for name, sha256 in sums.items():
+        path = root / name
+        if not path.exists():
+            damaged.add(name)
+            yield Damage(str(path), "missing")
+        elif sha256_of(path) != sha256:
+            damaged.add(name)
+            yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
+    return True
+
+
 def _resolve(root: UPath, reference: str) -> UPath:
     path = UPath(reference)
     return path if path.is_absolute() else (root / reference).resolve()
@@ -139,23 +184,9 @@ def _run(run: UPath, source: UPath | None) -> Iterator[Damage]:
     if record.status not in ENDED:
         yield Damage(str(record_path), f"run {record.run_id} is {record.status}, not complete")
         return
-    if not (run / CHECKSUMS).exists():
-        yield Damage(str(run / CHECKSUMS), "missing")
+    damaged: set[str] = set()
+    if not (yield from _checksums(run, damaged)):
         return
-    damaged = set()
-    try:
-        sums = read_checksums(run)
-    except ValueError as problem:
-        yield Damage(str(run / CHECKSUMS), str(problem))
-        return
-    for name, sha256 in sums.items():
-        path = run / name
-        if not path.exists():
-            damaged.add(name)
-            yield Damage(str(path), "missing")
-        elif sha256_of(path) != sha256:
-            damaged.add(name)
-            yield Damage(str(path), f"SHA-256 differs from {CHECKSUMS}")
     source = source if source is not None else UPath(record.source)
     yield from _receipts(run, record, source)
     for product in (name for name in ADAPTERS.products() if (run / name).exists()):

@@ -1,0 +1,1 @@
+"""Releases that leave their collection: self-contained copies, their citation, and tables of a selection."""
