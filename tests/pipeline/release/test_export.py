@@ -168,7 +168,9 @@ def test_there_are_statistics_of_each_partition_and_a_thumbnail(release):
     statistics = pq.read_table((catalogue / "per_partition_statistics.parquet").path)
     assert statistics.num_rows == pq.read_metadata((catalogue / "data_thumbnail.parquet").path).num_rows
     assert statistics.num_rows == len(leaves)
-    assert statistics["z::row_count"].to_pylist() == [leaf.rows for leaf in leaves.values()]
+    columns = (statistics[name].to_pylist() for name in ("Norder", "Npix", "z::row_count"))
+    found = {(order, pixel): rows for order, pixel, rows in zip(*columns, strict=True)}
+    assert found == {(p.order, p.pixel): leaf.rows for p, leaf in leaves.items()}
 
 
 def test_the_citation_is_valid_and_stands_in_properties_card_and_leaves(release):
