@@ -257,7 +257,8 @@ class _Comparison:
         ids = now["object_id"].to_numpy()
         self._count(cause, ids, "compared")
         was, is_ = (np.array(table["class"].to_pylist(), dtype=object) for table in (before, now))
-        changed = (was != is_) & ~np.equal(was, None) & ~np.equal(is_, None)
+        known = np.array(before["class"].is_valid()) & np.array(now["class"].is_valid())
+        changed = (was != is_) & known
         self.classes.update(f"{a} to {b}" for a, b in zip(was[changed], is_[changed], strict=True))
         z, error, new = (
             table[name].to_numpy() for table, name in ((before, "z"), (before, "z_err"), (now, "z"))
