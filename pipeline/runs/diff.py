@@ -257,8 +257,8 @@ class _Comparison:
         ids = now["object_id"].to_numpy()
         self._count(cause, ids, "compared")
         was, is_ = (np.array(table["class"].to_pylist(), dtype=object) for table in (before, now))
-        known = [all(pair) for pair in zip(was, is_, strict=True)]
-        changed = (was != is_) & np.array(known, bool)
+        known = np.array(before["class"].is_valid()) & np.array(now["class"].is_valid())
+        changed = (was != is_) & known
         self.classes.update(f"{a} to {b}" for a, b in zip(was[changed], is_[changed], strict=True))
         z, error, new = (
             table[name].to_numpy() for table, name in ((before, "z"), (before, "z_err"), (now, "z"))
