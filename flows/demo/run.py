@@ -93,5 +93,5 @@ Open the catalogue:
   DuckDB   SELECT ojala_class, count(*), avg(z) FROM '{leaves}/**/*.parquet' GROUP BY ojala_class
   Polars   polars.scan_parquet("{leaves}/**/*.parquet")
   pandas   pandas.read_parquet("{leaves}")
-  astropy  Table.read(LEAF, format="parquet.votable")    TOPCAT opens the leaves too
+  astropy  Table.read(LEAF, format="parquet.votable")
 """

@@ -46,7 +46,7 @@ def test_the_demo_says_what_was_made_where_and_how_to_open_it(demo):
     assert "verified" in text
     for path in re.findall(r"(?:photometry|catalogue|report) {3,}(\S+)", text):
         assert Path(path).exists()
-    assert all(reader in text for reader in ("LSDB", "DuckDB", "Polars", "pandas", "astropy", "TOPCAT"))
+    assert all(reader in text for reader in ("LSDB", "DuckDB", "Polars", "pandas", "astropy"))
     assert str(out) in text
 
 
