@@ -68,7 +68,7 @@ soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/faul
 	rm -f tests/fault_injection/RESULTS.md
 	$(PYTEST) --soak --timeout 7200 tests/fault_injection
 	$(BIN)/pytest --soak --timeout 7200 -s tests/flows/fetch/test_dachs.py tests/deploy/test_real_slurm.py \
-		tests/deploy/test_scheduled_runs.py
+		tests/deploy/test_scheduled_runs.py tests/pipeline/explore
 
 audit: $(VENV)/.base  ## known vulnerabilities of the pinned packages, by pip-audit
 	$(BIN)/python .ci/audit $(VENV)/audit
