@@ -17,7 +17,7 @@ from tests.helpers.survey import ingest_table, orders, photometry_table
 
 pytestmark = pytest.mark.fault
 
-ROWS = 240
+ROWS = 600
 
 
 def addressed(mark: str) -> int:
@@ -40,7 +40,7 @@ def starve(photometry: str, plenty: str, little: str) -> None:
 
 @pytest.mark.timeout(900)
 def test_where_the_kernel_gives_no_more_memory_all_rows_are_answered_in_smaller_batches(tmp_path, ledger):
-    fault = ledger("memory withheld (RLIMIT_AS) from a network of 240 rows a batch")
+    fault = ledger("memory withheld (RLIMIT_AS) from a network of 600 rows a batch")
     photometry = ingest_table(photometry_table(ROWS), tmp_path, tile_rows=ROWS)
     plenty, little = tmp_path / "plenty", tmp_path / "little"
     with fault.recovered():

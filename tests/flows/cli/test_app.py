@@ -127,9 +127,9 @@ def test_heads_of_the_settings_file_hold_unless_others_are_given(configuration, 
     assert configuration(*given, "--head", "a", "--head", "b").heads == ("a", "b")
 
 
-def test_every_setting_but_the_gates_has_an_option(configuration):
+def test_every_setting_outside_of_tables_has_an_option(configuration):
     parameters = {one.name for one in get_group(app).commands["run"].params}
-    assert set(RunConfig.model_fields) - parameters == {"gates"}
+    assert set(RunConfig.model_fields) - parameters == {"gates", "publication"}
     given = ("--photometry", "p", "--out", "o", "--batch-size", 7, "--engine", "serial", "--vectors")
     config = configuration(*given, "--precision", "fp32", "--partition-seconds", 9, "--model", "ojala")
     assert (config.batch_size, config.engine, config.vectors) == (7, "serial", True)
