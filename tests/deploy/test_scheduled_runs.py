@@ -144,8 +144,10 @@ def form_of(server, deployment, **asked):
 
 
 @pytest.fixture(scope="module")
-def stranded(server, messages):
+def stranded(server, messages, request):
     """A run whose worker died between PENDING and RUNNING, the next one, and what the queue offered of it."""
+    if not request.config.getoption("--soak"):
+        pytest.skip("automations of a busy server take minutes; see make soak")
 
     def offered():
         asked = {"work_queue_names": ["catalogue"], "scheduled_before": "2100-01-01T00:00:00Z"}
@@ -167,12 +169,17 @@ def stranded(server, messages):
 
 
 @pytest.fixture(scope="module")
-def runs(server, stranded, settings, home):
+def runs(server, settings, home, request):
     """A full survey, a region and a survey that a gate refuses, triggered at the same time; at their ends."""
     config = form_of(server, "survey/full-survey", model="empty")
     strict = config | {"out": str(home / "strict"), "gates": {"flags_fail": 0.0, "few_rows": 0}}
+    following = (
+        request.getfixturevalue("stranded")[1]
+        if request.config.getoption("--soak")
+        else server.trigger("survey/full-survey", config=config)
+    )
     started = [
-        stranded[1],
+        following,
         server.trigger("reprocess/reprocess-region", config=config, region=REGION),
         server.trigger("survey/full-survey", config=strict),
     ]
@@ -223,10 +230,12 @@ def test_a_flow_run_has_the_name_of_its_run(runs, home):
     assert (region.base, region.region) == (runs[0]["name"], REGION)
 
 
-def test_a_run_that_a_gate_refuses_is_failed_with_the_reason(runs):
+def test_a_run_that_a_gate_refuses_is_failed_with_the_reason(runs, home):
     assert (runs[2]["state"]["type"], runs[2]["state"]["name"]) == ("FAILED", "Refused")
     assert "flags: " in runs[2]["state"]["message"]
-    assert f"ojala publish {runs[2]['name']} --force-gate flags" in runs[2]["state"]["message"]
+
+
+XX
 
 
 def test_what_a_form_leaves_open_is_decided_by_the_machine(server, monkeypatch):

@@ -11,6 +11,7 @@ from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.validation.result import Validation
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
+from tests.helpers.mmu_files import convert_collection
 from tests.helpers.survey import carry_through
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
@@ -27,8 +28,12 @@ pytestmark = [
 def judged(tmp_path_factory):
     """Number of real objects, the run over them, and its quality, at i = 20."""
     folder = tmp_path_factory.mktemp("real")
+    spectra = folder / "spectra"
+    convert_collection(DATA / "spectra" / "more_spectra.parquet", spectra / "mmu")
+    for survey in ("sdss", "desi", "lamost"):
+        (spectra / survey).symlink_to(DATA / "spectra" / survey)
     objects = write_real_table(
-        DATA / "spectra", DATA / "filters", folder / "photometry.csv", folder / "truth.csv", magnitude=20.0
+        spectra, DATA / "filters", folder / "photometry.csv", folder / "truth.csv", magnitude=20.0
     )
     ingest_photometry([UPath(folder / "photometry.csv")], UPath(folder / "photometry"))
     result = carry_through(
