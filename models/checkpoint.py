@@ -241,7 +241,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
-    except RuntimeError as error:  # torch maps the file: no more files or memory for this process
+    except (OSError, RuntimeError) as error:  # no more files or memory for this process
         raise WeightsError(f"{path}: cannot be opened ({error}); see `ulimit -a` for limits") from error
 
 

@@ -235,8 +235,6 @@ def test_a_run_that_a_gate_refuses_is_failed_with_the_reason(runs, home):
     assert "flags: " in runs[2]["state"]["message"]
 
 
-
-
 def test_what_a_form_leaves_open_is_decided_by_the_machine(server, monkeypatch):
     form = form_of(server, "survey/full-survey")
     assert {name: form[name] for name in DECIDED} == dict.fromkeys(DECIDED)

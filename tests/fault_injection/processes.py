@@ -11,6 +11,7 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import dask
 import psutil
 from upath import UPath
 
@@ -65,6 +66,7 @@ def start(work: Callable[..., object], *arguments: object) -> BaseProcess:
 def _lead(environment: dict[str, str], work: Callable[..., object], *arguments: object) -> None:
     os.setsid()
     os.environ.update(environment)
+    dask.config.refresh()  # the process that this one is forked from has read another environment
     # What workers say of a driver that is killed is noise.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     work(*arguments)

@@ -123,12 +123,12 @@ def test_an_upload_that_is_cut_shows_no_object_and_is_tried_again(
 ):
     fault = ledger("connection to the object store cut in the middle of an upload")
     asked = asking(photometry, "s3://survey/cut")
-    with cutting(port, "parquet", 7, tmp_path / "log", monkeypatch) as cuts:
+    with cutting(port, "parquet", 9, tmp_path / "log", monkeypatch) as cuts:
         plan = plan_run(asked)
         survey_run.begin(plan)
         receipts = list(survey_run.execute(plan))
         fault.injected = cuts()
-    assert fault.injected == 7, "s3fs sends each upload up to five times"
+    assert fault.injected == 9, "s3fs sends each of two uploads at a time up to five times"
     assert {receipt.status for receipt in receipts} == {"done"}
     attempts = [attempt for receipt in receipts for attempt in receipt.attempts]
     assert len(attempts) > len(receipts), "an attempt failed"
