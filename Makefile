@@ -18,7 +18,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Processes of the tests read the compiled modules that others have written.
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests run in one process, as they share what they made; tests/conftest.py sorts the files.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores: one waits for servers and processes of its own most of the time.
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo docs check test test-processor soak lint audit data-model clean
 .DEFAULT_GOAL := help
