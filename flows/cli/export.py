@@ -76,7 +76,7 @@ def export_selection(
 ) -> None:
     """Write the rows of a published product that fulfil a condition as one file, with units and descriptions.
 
-    Condition and columns are SQL of DuckDB (`pip install 'ojala[table]'`).
+    Condition and columns are SQL of DuckDB (`pip install '.[table]'` in a checkout of ojala).
     """
     from ojala.pipeline.release.table import export_table
 

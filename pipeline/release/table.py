@@ -86,7 +86,7 @@ def export_table(
         If duckdb is not installed, an expression or a name is wrong, or the format cannot hold the table.
     """
     if find_spec("duckdb") is None:
-        raise TableError("duckdb is not installed: pip install 'ojala[table]'")
+        raise TableError("duckdb is not installed: pip install '.[table]' in a checkout of ojala")
     form = to.suffix.lower()
     if form not in _WRITERS or not is_local(to):
         raise TableError(f"{to}: name a file of this machine that ends in {', '.join(sorted(_WRITERS))}")

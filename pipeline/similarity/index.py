@@ -229,6 +229,6 @@ def _usearch() -> Any:  # noqa: ANN401  (an untyped module)
         import usearch.index
     except ModuleNotFoundError as missing:
         raise InputError(
-            "similar objects need usearch: pip install 'ojala[similar]', in a checkout '.[similar]'"
+            "similar objects need usearch: pip install '.[similar]' in a checkout of ojala"
         ) from missing
     return usearch.index
