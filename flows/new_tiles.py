@@ -8,11 +8,10 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import deployment
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError, OjalaError
-from ojala.flows.survey import Publish, failure, make_release, parameter
+from ojala.flows.survey import Publish, make_release, parameter, raise_or_fail
 from ojala.pipeline.ingest.fetched import add_fetched
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.record import RunRecord
@@ -60,9 +59,7 @@ def new_tiles(
             fetch_task(archive, tables, fetched)
         add_task(config.photometry, fetched)
     except OjalaError as problem:
-        if deployment.id is None:
-            raise
-        return failure(problem)
+        return raise_or_fail(problem)
     return make_release(config, None, publish, check=False)
 
 

@@ -132,9 +132,7 @@ def make_release(config: RunConfig, region: str | None, publish: bool, check: bo
                 resolve_run(config), region, publish=publish, check=check, steps=_TrackedSteps()
             )
     except OjalaError as problem:
-        if deployment.id is None:
-            raise
-        return failure(problem)
+        return raise_or_fail(problem)
     return outcome(record)
 
 
@@ -158,6 +156,13 @@ class _TrackedSteps(survey_run.Steps):
 
     def publish(self, plan: Plan) -> None:
         publish_task(cast(Plan, quote(plan)))
+
+
+def raise_or_fail(problem: OjalaError) -> State[Any]:
+    """Failed state of a deployment's flow run; elsewhere the problem is raised, for the command line."""
+    if deployment.id is None:
+        raise problem
+    return failure(problem)
 
 
 def failure(problem: OjalaError) -> State[Any]:

@@ -5,6 +5,7 @@ measures = calibrate_weights(Path("ojala-base.safetensors"), load_sky(Path("libr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,26 +101,25 @@ def _cross_validate(calibration: Calibration, observed: RawAnswers) -> dict[str,
     """Measures of each half of the observed objects with the floors of the other half, averaged."""
     first = torch.arange(len(observed.depth)) < len(observed.depth) // 2
     halves = observed.rows(first), observed.rows(~first)
-    found = {
-        "without": [calibration_measures(half, calibration, (1.0, 1.0, 1.0)) for half in halves],
-        "with": [
-            calibration_measures(half, fit_floors(calibration, other), (1.0, 1.0, 1.0))
-            for half, other in (halves, halves[::-1])
-        ],
-    }
-    return {
-        how: {
-            quantity: {
-                name: sum(half[quantity]["n"] * half[quantity][name] for half in both) / n
-                for name in both[0][quantity]
-                if name != "n"
-            }
-            | {"n": n}
-            for quantity in both[0]
-            if (n := sum(half.get(quantity, {}).get("n", 0.0) for half in both)) and quantity in both[1]
-        }
-        for how, both in found.items()
-    }
+    floored = [fit_floors(calibration, other) for other in halves[::-1]]
+
+    def measures(used: Sequence[Calibration]) -> dict[str, dict[str, float]]:
+        pairs = zip(halves, used, strict=True)
+        return _average([calibration_measures(half, one, (1.0, 1.0, 1.0)) for half, one in pairs])
+
+    return {"without": measures([calibration, calibration]), "with": measures(floored)}
+
+
+def _average(samples: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Measures averaged over samples by their sizes ``n``, of the quantities that all of them have."""
+    found = {}
+    for quantity in samples[0]:
+        all_of_it = [sample[quantity] for sample in samples if quantity in sample]
+        n = sum(one["n"] for one in all_of_it)
+        if n and len(all_of_it) == len(samples):
+            means = {name: sum(one["n"] * one[name] for one in all_of_it) / n for name in all_of_it[0]}
+            found[quantity] = means | {"n": n}
+    return found
 
 
 def _bands(model: Ojala, drawn: LabelledPhotometry) -> tuple[RawBands, RawBands] | tuple[None, None]:

@@ -14,24 +14,13 @@ from ojala.models.evaluation.card import card, card_record
 from ojala.models.simulation.populations.population import Population
 from ojala.models.simulation.skies.spectroscopic import SpectraSky
 from ojala.models.specpt.checkpoint import load, save
-from ojala.models.specpt.network import PRESETS, SpecPT
+from ojala.models.specpt.network import SpecPT
 from ojala.models.specpt.predictor import SpecPTPredictor
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 from tests.models.simulation.small_library import libraries
+from tests.models.specpt.small_network import SMALL
 
 pytestmark = pytest.mark.integration
-
-SMALL = dataclasses.replace(
-    PRESETS["base"],
-    channels=(4, 8, 8),
-    width=16,
-    heads=2,
-    hidden=32,
-    encoder=1,
-    decoder=1,
-    evidence=4,
-    rest=3,
-)
 
 
 @pytest.fixture(scope="module")

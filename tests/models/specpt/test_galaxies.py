@@ -1,7 +1,5 @@
 """The classifier of galaxies: a fit that separates, a stored part, and the flag of its rows."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -10,20 +8,9 @@ from ojala.catalogs_schema.specpt import SpecPTFlag
 from ojala.models.data import Spectra
 from ojala.models.specpt.checkpoint import load, save
 from ojala.models.specpt.galaxies import GalaxyClassifier, fit_classifier, token_features
-from ojala.models.specpt.network import PRESETS, SpecPT
+from ojala.models.specpt.network import SpecPT
 from ojala.models.specpt.predictor import SpecPTPredictor
-
-SMALL = dataclasses.replace(
-    PRESETS["base"],
-    channels=(4, 8, 8),
-    width=16,
-    heads=2,
-    hidden=32,
-    encoder=1,
-    decoder=1,
-    evidence=4,
-    rest=3,
-)
+from tests.models.specpt.small_network import SMALL
 
 
 def test_the_fit_separates_rows_and_weights_decide_where_they_overlap():

@@ -18,6 +18,7 @@ from ojala.models.specpt.losses import nmad_loss, redshift_losses, total_loss
 from ojala.models.specpt.network import N_BINS
 from ojala.models.specpt.training import Batch, SpecPTTraining, losses, train
 from ojala.models.training import trainer
+from tests.models.specpt.small_network import SMALL
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
 
@@ -27,18 +28,7 @@ WAVELENGTH = (3600.0 + 2.0 * np.arange(3112)).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = dataclasses.replace(
-        network.PRESETS["base"],
-        channels=(4, 8, 8),
-        width=16,
-        heads=2,
-        hidden=32,
-        encoder=1,
-        decoder=1,
-        evidence=4,
-        rest=3,
-    )
-    monkeypatch.setattr(training, "PRESETS", {"base": shape})
+    monkeypatch.setattr(training, "PRESETS", {"base": SMALL})
 
 
 @pytest.fixture
