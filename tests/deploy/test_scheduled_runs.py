@@ -231,8 +231,9 @@ def test_a_flow_run_has_the_name_of_its_run(runs, home):
 
 
 def test_a_run_that_a_gate_refuses_is_failed_with_the_reason(runs, home):
-    assert (runs[2]["state"]["type"], runs[2]["state"]["name"]) == ("FAILED", "Refused")
-    assert "flags: " in runs[2]["state"]["message"]
+    state = runs[2]["state"]
+    assert (state["type"], state["name"]) == ("FAILED", "Refused"), state["message"]
+    assert "flags: " in state["message"]
 
 
 def test_what_a_form_leaves_open_is_decided_by_the_machine(server, monkeypatch):
