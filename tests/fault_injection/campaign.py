@@ -34,9 +34,12 @@ from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.pipeline.runs.record import Status, find_runs, read_record
 from ojala.pipeline.runs.releases import pointers, read_history
 from ojala.pipeline.storage.files import sha256_of
+from ojala.pipeline.storage.hats import current_release
 from tests.fault_injection.accounts import photometry_of
 from tests.fault_injection.command_server import WORKER_FAULT, CommandServer, steps_of
 from tests.fault_injection.invariants import Truth, check_settled
+from tests.fault_injection.unreliable_store import FAULTS as STORE_FAULTS
+from tests.fault_injection.unreliable_store import UnreliableStore
 from tests.helpers.pace import scaled
 from tests.helpers.survey import photometry_table
 
@@ -69,7 +72,7 @@ ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS), SECOND,
 """Kinds for every command; none is one of them."""
 
 COMMANDS = (
-    *("run", "run", "run", "reprocess", "reprocess", "ingest", "ingest"),
+    *("run", "run", "run", "reprocess", "reprocess", "ingest", "update", "update"),
     *("publish", "rollback", "export", "damage", "run_on_workers"),
 )
 """Commands, as methods of `Campaign`."""
@@ -86,6 +89,13 @@ REFUSALS = (
     "is made from what the catalogue does not hold",
 )
 """What a command may answer, in place of doing it, to a request that does not fit what is there."""
+
+DONE = {
+    "ingest": ("is not empty",),
+    "ingest --add": ("already: --replace",),
+    "export": ("exists: remove it",),
+}
+"""What a command answers that was ended after its work was done, and is given again."""
 
 TIME_LIMIT = 240.0
 """Time after which a command hangs [s], on a free machine."""
@@ -123,6 +133,7 @@ class Survey:
     rows: int
     tile_rows: int
     table: Path
+    halves: tuple[Path, Path]
     photometry: list[Path]
     weights: list[Path]
     truth: Truth
@@ -190,8 +201,11 @@ def make_survey(place: Arena, seed: int) -> Survey:
     rows, tile_rows = int(random.integers(20, 50)), int(random.integers(8, 16))
     folder = place.folder / f"survey-{seed}"
     folder.mkdir()
-    survey = Survey(rows, tile_rows, folder / "0.parquet", [], [], Truth())
+    halves = folder / "first.parquet", folder / "second.parquet"
+    survey = Survey(rows, tile_rows, folder / "0.parquet", halves, [], [], Truth())
     table = photometry_table(rows, seed)
+    for half, file in zip((table.slice(0, rows // 2), table.slice(rows // 2)), halves, strict=True):
+        pq.write_table(half, file)
     for number in range(2):
         torch.manual_seed(seed + number)
         survey.weights.append(folder / f"{number}.safetensors")
@@ -362,6 +376,17 @@ class Campaign(RuleBasedStateMachine):
             assert photometry_of(UPath(out)) == photometry_of(UPath(self.survey.photometry[0]))
             shutil.rmtree(out)
 
+    def update(self, choice: int, fault: Injection) -> None:
+        """Add the other half of the survey to a catalogue of its first: readers see one of two releases."""
+        root = UPath(self.folder / f"update-{self.count}")
+        halves = self.survey.halves
+        self.give("ingest", [halves[0], "--out", root, "--tile-rows", self.survey.tile_rows])
+        first = photometry_of(current_release(root))
+        self.give("ingest --add", [halves[1], "--add", "--to", root], fault)
+        whole = photometry_of(UPath(self.survey.photometry[0]))
+        assert photometry_of(current_release(root)) in (first, whole)
+        shutil.rmtree(root)
+
     def damage(self, choice: int, fault: Injection) -> None:
         """Damage a published leaf as it lies: a run that reads all leaves makes it again."""
         run = self.out / "runs" / pointers(self.out).get("ojala", "none")
@@ -451,8 +476,7 @@ class Campaign(RuleBasedStateMachine):
         begin = time.monotonic()
         code, _, said = self.carry_out(command, words, Injection(), {})
         self.survey.truth.check(self.out)
-        done = command in ("ingest", "export") and ("is not empty" in said or "exists: remove it" in said)
-        refused = done or any(text in said for text in REFUSALS)
+        refused = any(text in said for text in (*REFUSALS, *DONE.get(command, ())))
         assert code == 0 or refused, f"{command} ends with {code}: {said}"
         if code == 0:
             check_settled(self.out, command)
@@ -471,7 +495,7 @@ class Campaign(RuleBasedStateMachine):
         if here.temporary is not None:
             environment = environment | {"TMPDIR": str(here.temporary)}
         server = here.faked_server if kind.startswith("clock ") and here.library else here.server
-        pid = server.give([command, *words], log, [self.folder], step, from_within, **environment)
+        pid = server.give([command.split()[0], *words], log, [self.folder], step, from_within, **environment)
         code, changed = self.wait(server, pid, log), False
         if code == "stopped":
             self.survey.truth.check(self.out)
@@ -529,6 +553,53 @@ class Campaign(RuleBasedStateMachine):
         else:
             with _filled(disk, inodes=fault == "no inodes left"):
                 yield True
+
+
+class StoreCampaign(Campaign):
+    """Commands on a collection in an object store that does not always do as it should."""
+
+    store: UnreliableStore
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = UPath(f"s3://survey/{self.folder.name}/out", use_listings_cache=False)
+
+    @rule(
+        command=st.sampled_from(("run", "run", "reprocess", "publish", "rollback", "export")),
+        choice=st.integers(0, 99),
+        fault=st.sampled_from((*STORE_FAULTS, "")),
+        moment=st.integers(0, 99),
+        again=st.booleans(),
+    )
+    @kept_going
+    def act(self, command: str, choice: int, fault: str, moment: int, again: bool) -> None:
+        """Give a command while a request to the store fails."""
+        getattr(self, command)(choice, Injection(fault, moment, again))
+
+    def carry_out(
+        self, command: str, words: list[object], fault: Injection, environment: dict[str, str]
+    ) -> tuple[int, bool, str]:
+        """One command to its end, the fault at one of its requests."""
+        here = self.arena
+        self.count += 1
+        here.tally.commands += 1
+        log = self.logs / f"{self.count}.log"
+        usual = f"requests of {command}"
+        plan = self.store.arm(fault.kind, 1 + fault.moment * here.usual.get(usual, 100) // 100)
+        environment = environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.store.server_port}"}
+        pid = here.server.give([command, *words], log, [self.folder], 0, "", **environment)
+        code = self.wait(here.server, pid, log)
+        self.store.arm("", 0)
+        if not fault.kind and code == 0:
+            here.usual[usual] = plan.seen
+        assert isinstance(code, int)
+        return code, plan.done > 0, log.read_text()
+
+    def teardown(self) -> None:
+        """Also remove the collection."""
+        super().teardown()
+        if self.out.parent.exists():
+            self.out.fs.rm(self.out.parent.path, recursive=True)
 
 
 def _group_of(process: psutil.Process) -> int:
