@@ -10,47 +10,28 @@ import signal
 import subprocess
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
 import h5py
-import numpy as np
 import psutil
-import pyarrow.parquet as pq
-import torch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode
-from ojala.catalogs_schema.ojala import EMBEDDING_WIDTH
-from ojala.models.ojala.checkpoint import save
-from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.pipeline.runs.record import Status, find_runs, read_record
 from ojala.pipeline.runs.releases import pointers, read_history
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import current_release
 from tests.fault_injection.accounts import photometry_of
+from tests.fault_injection.arena import Arena, filled
 from tests.fault_injection.command_server import WORKER_FAULT, CommandServer, steps_of
-from tests.fault_injection.invariants import Truth, check_settled
-from tests.fault_injection.unreliable_store import FAULTS as STORE_FAULTS
-from tests.fault_injection.unreliable_store import UnreliableStore
+from tests.fault_injection.invariants import check_settled
 from tests.helpers.pace import scaled
-from tests.helpers.survey import photometry_table
-
-TINY = OjalaConfig(
-    width=EMBEDDING_WIDTH,
-    encoder=((2, 32),),
-    decoder=((2, 32),),
-    trunk=(32,),
-    pre_norm=True,
-    reads_errors=True,
-)
 
 # Kinds of faults; one that is there several times is taken more often.
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
@@ -108,141 +89,6 @@ class Injection:
     kind: str = ""
     moment: int = 0
     again: bool = False
-
-
-@dataclass
-class Tally:
-    """What was injected, by kind of the fault and by command, and how it went on."""
-
-    faults: Counter[tuple[str, str]] = field(default_factory=Counter)
-    recovery: dict[str, list[float]] = field(default_factory=dict)
-    commands: int = 0
-
-    def by_kind(self) -> Counter[str]:
-        """Number of faults of each kind, during whatever command."""
-        kinds: Counter[str] = Counter()
-        for (kind, _), count in self.faults.items():
-            kinds[kind] += count
-        return kinds
-
-
-@dataclass
-class Survey:
-    """A small survey: two catalogues of the same objects with other fluxes, two weights, and the truth."""
-
-    rows: int
-    tile_rows: int
-    table: Path
-    halves: tuple[Path, Path]
-    photometry: list[Path]
-    weights: list[Path]
-    truth: Truth
-
-
-@dataclass
-class Arena:
-    """What the machines of a campaign share: the process that forks commands, disks, surveys, the tally."""
-
-    server: CommandServer
-    folder: Path
-    library: Path | None
-    disk: Path | None
-    temporary: Path | None
-    surveys: list[Survey] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    usual: dict[str, int] = field(default_factory=dict)
-    deadline: float = float("inf")
-    long: bool = False
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def clock(self) -> Path:
-        """File that moves the clock of the commands of `faked_server`."""
-        return self.folder / "clock"
-
-    @cached_property
-    def faked_server(self) -> CommandServer:
-        """Another process that forks, under libfaketime: Dask's loops would spin there."""
-        return CommandServer(self.clock, str(self.library))
-
-
-@contextmanager
-def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
-    """Open an arena in a folder; its disk is one in memory where such a one can be mounted."""
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-    with ExitStack() as stack:
-        server = CommandServer()
-        stack.callback(server.close)
-        disk = stack.enter_context(_disk(folder / "disk", "size=64m,nr_inodes=6000"))
-        temporary = stack.enter_context(_disk(folder / "temporary", "size=4m"))
-        place = Arena(server, folder, library, disk, temporary, long=long)
-        yield place
-        if "faked_server" in vars(place):
-            place.faked_server.close()
-
-
-@contextmanager
-def _disk(folder: Path, options: str) -> Iterator[Path | None]:
-    """A small disk in memory; None where no such can be mounted."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def make_survey(place: Arena, seed: int) -> Survey:
-    """A random survey with all its undisturbed data, made by commands that nothing happens to."""
-    random = np.random.default_rng(seed)
-    rows, tile_rows = int(random.integers(20, 50)), int(random.integers(8, 16))
-    folder = place.folder / f"survey-{seed}"
-    folder.mkdir()
-    halves = folder / "first.parquet", folder / "second.parquet"
-    survey = Survey(rows, tile_rows, folder / "0.parquet", halves, [], [], Truth())
-    table = photometry_table(rows, seed)
-    for half, file in zip((table.slice(0, rows // 2), table.slice(rows // 2)), halves, strict=True):
-        pq.write_table(half, file)
-    for number in range(2):
-        torch.manual_seed(seed + number)
-        survey.weights.append(folder / f"{number}.safetensors")
-        save(survey.weights[-1], Ojala(TINY), name="tiny", version="1", training={})
-        pq.write_table(table, folder / f"{number}.parquet")
-        other = photometry_table(rows, seed + 1000)
-        for name in ("ra", "dec"):
-            other = other.set_column(other.schema.get_field_index(name), name, table[name])
-        table = other
-        survey.photometry.append(folder / f"photometry-{number}")
-        words = [
-            "ingest",
-            folder / f"{number}.parquet",
-            "--out",
-            survey.photometry[-1],
-            "--tile-rows",
-            tile_rows,
-        ]
-        finish(place, words, folder)
-    for photometry in survey.photometry:
-        for weights in survey.weights:
-            out = folder / f"{photometry.name}-{weights.stem}"
-            words = ["run", "--photometry", photometry, "--weights", weights, "--out", out]
-            finish(place, [*words, "--engine", "serial", "--vectors"], folder)
-            (run,) = find_runs(UPath(out))
-            survey.truth.learn(run)
-    return survey
-
-
-def finish(place: Arena, words: list[object], folder: Path) -> None:
-    """A command that nothing happens to, to its end."""
-    log = folder / f"{words[0]}.log"
-    pid = place.server.give(words, log, [folder], 0, "")
-    while (state := place.server.state(pid)) is None:
-        time.sleep(0.01)
-    assert state == 0, log.read_text()
-    place.usual.setdefault(str(words[0]), steps_of(log))
 
 
 def kept_going(step: Callable[..., None]) -> Callable[..., None]:
@@ -551,55 +397,8 @@ class Campaign(RuleBasedStateMachine):
             yield made.returncode == 0
             subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         else:
-            with _filled(disk, inodes=fault == "no inodes left"):
+            with filled(disk, inodes=fault == "no inodes left"):
                 yield True
-
-
-class StoreCampaign(Campaign):
-    """Commands on a collection in an object store that does not always do as it should."""
-
-    store: UnreliableStore
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out = UPath(f"s3://survey/{self.folder.name}/out", use_listings_cache=False)
-
-    @rule(
-        command=st.sampled_from(("run", "run", "reprocess", "publish", "rollback", "export")),
-        choice=st.integers(0, 99),
-        fault=st.sampled_from((*STORE_FAULTS, "")),
-        moment=st.integers(0, 99),
-        again=st.booleans(),
-    )
-    @kept_going
-    def act(self, command: str, choice: int, fault: str, moment: int, again: bool) -> None:
-        """Give a command while a request to the store fails."""
-        getattr(self, command)(choice, Injection(fault, moment, again))
-
-    def carry_out(
-        self, command: str, words: list[object], fault: Injection, environment: dict[str, str]
-    ) -> tuple[int, bool, str]:
-        """One command to its end, the fault at one of its requests."""
-        here = self.arena
-        self.count += 1
-        here.tally.commands += 1
-        log = self.logs / f"{self.count}.log"
-        usual = f"requests of {command}"
-        plan = self.store.arm(fault.kind, 1 + fault.moment * here.usual.get(usual, 100) // 100)
-        environment = environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.store.server_port}"}
-        pid = here.server.give([command, *words], log, [self.folder], 0, "", **environment)
-        code = self.wait(here.server, pid, log)
-        self.store.arm("", 0)
-        if not fault.kind and code == 0:
-            here.usual[usual] = plan.seen
-        assert isinstance(code, int)
-        return code, plan.done > 0, log.read_text()
-
-    def teardown(self) -> None:
-        """Also remove the collection."""
-        super().teardown()
-        if self.out.parent.exists():
-            self.out.fs.rm(self.out.parent.path, recursive=True)
 
 
 def _group_of(process: psutil.Process) -> int:
@@ -607,25 +406,3 @@ def _group_of(process: psutil.Process) -> int:
         return 0 if process.status() == psutil.STATUS_ZOMBIE else os.getpgid(process.pid)
     except (psutil.Error, ProcessLookupError):
         return 0
-
-
-@contextmanager
-def _filled(disk: Path, *, inodes: bool) -> Iterator[None]:
-    """Fill a disk with one file, or with empty ones until it can hold no more of them."""
-    ballast = disk / "ballast"
-    ballast.mkdir()
-    with suppress(OSError):
-        if inodes:
-            for number in range(10**6):
-                (ballast / str(number)).touch()
-        else:
-            with (ballast / "file").open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(1 << 20))
-    with suppress(OSError), (ballast / "rest").open("wb", buffering=0) as file:
-        while not inodes:
-            file.write(bytes(4096))
-    try:
-        yield
-    finally:
-        shutil.rmtree(ballast)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.fault_injection.campaign import Campaign, StoreCampaign, Tally, arena, make_survey
+from tests.fault_injection.arena import Tally, arena, make_survey
+from tests.fault_injection.campaign import Campaign
+from tests.fault_injection.store_campaign import StoreCampaign
 from tests.fault_injection.unreliable_store import unreliable_store
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(86400)]
