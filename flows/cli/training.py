@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from upath import UPath
@@ -108,8 +108,17 @@ def _each_once(
     echo(f"{len(objects.spectra):,} objects: {photometry}, {truth}", facts, as_json)
 
 
+_SHOWN_LOSSES = 5
+
+
 def _show_progress(record: dict[str, object]) -> None:
-    print(f"step {record['step']}, {record['seconds']} s", flush=True)
+    """Print step, time and the first losses of a record of a training."""
+    losses = cast("dict[str, float]", record.get("loss", {}))
+    shown = [f"{name} {value:.3g}" for name, value in list(losses.items())[:_SHOWN_LOSSES]]
+    if more := len(losses) - len(shown):
+        shown.append(f"and {more} more in metrics.jsonl")
+    text = f"loss: {', '.join(shown)}" if shown else "saved, measured on held-out objects"
+    print(f"step {record['step']}, {record['seconds']} s, {text}", flush=True)
 
 
 @app.command(resumable=True)
