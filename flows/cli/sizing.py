@@ -60,8 +60,8 @@ class Sizing:
         return (
             f"{self.rows:,} rows with {workers} of one core each, {self.precision}:\n"
             f"  time    {duration(self.seconds)} at {self.rows_per_second:,.0f} rows/s\n"
-            f"  memory  {size_text(self.memory_bytes)}: {size_text(self.worker_bytes)} a worker, for partitions "
-            f"of {self.tile_rows:,} rows\n"
+            f"  memory  {size_text(self.memory_bytes)}: {size_text(self.worker_bytes)} a worker, "
+            f"for partitions of {self.tile_rows:,} rows\n"
             f"  disk    {size_text(sum(self.disk_bytes.values()))}: {disk}\n"
             "An estimate from measurements of two cores, scaled in proportion. `ojala bench` measures this "
             "machine, and `ojala plan` without --what-if reads the rate from your own receipts."
