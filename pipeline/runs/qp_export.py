@@ -40,7 +40,7 @@ class ExportError(OjalaError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------
