@@ -423,7 +423,7 @@ class Dispatcher:
 
 def _restart(client: Client, address: str) -> None:
     """Kill a worker; its nanny starts another in its place, unless the cluster closes first."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, KeyError):  # KeyError: of a worker that is gone already
         client.restart_workers([address], raise_for_error=False)
 
 

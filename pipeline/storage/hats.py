@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
+from tempfile import gettempdir
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ from upath import UPath
 
 from ojala.catalogs_schema import votable
 from ojala.catalogs_schema.contract import Contract
-from ojala.catalogs_schema.errors import InputError
+from ojala.catalogs_schema.errors import AccessError, InputError
 from ojala.pipeline.storage.files import sha256_of, write_whole
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, pixel_at, sky_order
 from ojala.pipeline.storage.parquet import LeafRecord
@@ -81,6 +82,11 @@ def finalise_catalogue(
         Rows per HEALPix pixel (nested).
     extra : dict of str to str, optional
         Further properties, such as provenance.
+
+    Raises
+    ------
+    AccessError
+        If the temporary folder, through which hats writes the map, takes no more.
     """
     partitions = sky_order(leaves)
     schema = contract.schema().with_metadata(votable.header(contract))
@@ -95,7 +101,16 @@ def finalise_catalogue(
         leaf = leaves[partition]
         listing.append(f"{partition.order},{partition.pixel},{leaf.rows},{leaf.bytes},{leaf.sha256}")
     write_whole(root / LEAVES, ("\n".join(listing) + "\n").encode())
-    write_skymap(skymap, root, list(COARSE_ORDERS))
+    try:
+        write_skymap(skymap, root, list(COARSE_ORDERS))
+    except OSError as problem:
+        if problem.errno is not None:
+            raise
+        # hats writes the map into the temporary folder first, by a library whose errors have no number.
+        raise AccessError(
+            f"{root}: its map cannot be written through the temporary folder {gettempdir()} ({problem}): "
+            "make room there or set TMPDIR, then give the same command again"
+        ) from problem
     properties = {
         "obs_collection": name,
         "dataproduct_type": "object",

@@ -4,11 +4,16 @@ import os
 import resource
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
+from upath import UPath
 
 from ojala.catalogs_schema.errors import AccessError, access_errors
+from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
+from ojala.pipeline.execution.dispatcher import _restart
+from ojala.pipeline.storage import hats
 
 pytestmark = pytest.mark.fault
 
@@ -58,3 +63,25 @@ def test_an_object_store_that_is_busy_is_no_fault_of_the_program(code):
         access_errors(),
     ):
         raise translate(answer) from answer
+
+
+def test_a_full_temporary_folder_is_named_where_the_map_is_written(tmp_path, monkeypatch):
+    """Found as a traceback: the error of the library that writes maps for hats has no number."""
+
+    def fail(*of_it):
+        raise OSError("I/O error.")
+
+    monkeypatch.setattr(hats, "write_skymap", fail)
+    with pytest.raises(AccessError, match=r"temporary folder .*make room there or set TMPDIR"):
+        hats.finalise_catalogue(UPath(tmp_path), PHOTOMETRY, {}, name="sky", skymap=np.zeros(12))
+    assert not (tmp_path / "hats.properties").exists()
+
+
+def test_a_worker_that_is_gone_is_given_up_without_a_traceback():
+    """Found as the traceback of a thread: Dask's answer does not name a worker that is gone already."""
+
+    class Gone:
+        def restart_workers(self, addresses, raise_for_error):
+            raise KeyError(addresses[0])
+
+    _restart(Gone(), "tls://127.0.0.1:40000")
