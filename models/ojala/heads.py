@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
+from ojala.models.checkpoint import read_tensors, write_tensors
 from ojala.models.evaluation.metrics import scatter_metrics
+from ojala.models.header import WeightsError, file_sha256
 from ojala.models.quantities import CLASSES, Kind, Quantity, Transform
 from ojala.models.settings import checked, from_mapping
 
@@ -219,7 +220,7 @@ def answer(head: Head, embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_units(head: Head, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The quantity and its error, as `answer` gives them, from what the head's network says (N, 2)."""
+    """The quantity and its error, as `answer` gives them, from the output of the head's network (N, 2)."""
     mean, log_sigma = raw.astype(np.float64).T
     sigma = np.exp(log_sigma)
     restore = head.quantity.restore
@@ -249,7 +250,7 @@ def head_measures(
     embedding : Tensor, shape (N, d)
         Of the objects.
     value, baseline : ndarray, shape (N,)
-        The truth, and what a simpler prediction says.
+        The truth, and a simpler prediction.
 
     Returns
     -------

@@ -31,9 +31,9 @@ from ojala.pipeline.runs.record import (
 )
 from ojala.pipeline.runs.report_state import mark_report
 from ojala.pipeline.storage.files import utc_now, write_whole
-from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, survey_of, write_collection
+from ojala.pipeline.storage.hats import catalogue_name, survey_of, write_collection
 from ojala.pipeline.storage.lock import POINTER, hold, living_holder
-from ojala.pipeline.storage.properties import JOINED, read_extensions, read_properties
+from ojala.pipeline.storage.properties import COLLECTION, JOINED, read_extensions, read_properties
 
 HISTORY = "publications.jsonl"
 """One line per publication and rollback, in the collection's folder."""
