@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import io
 import warnings
+from typing import TYPE_CHECKING
 
-import astropy.units as u
 import pyarrow as pa
-from astropy.io.votable.tree import Field, Info, Resource, TableElement, Values, VOTableFile
 
 from ojala.catalogs_schema.contract import Column, Contract
+
+if TYPE_CHECKING:
+    from astropy.io.votable.tree import Field, VOTableFile
 
 VERSION_KEY = "IVOA.VOTable-Parquet.version"
 CONTENT_KEY = "IVOA.VOTable-Parquet.content"
@@ -47,15 +49,19 @@ def header(contract: Contract) -> dict[str, str]:
     dict of str to str
         Keys and values of the file's footer.
     """
+    from astropy.units import UnitsWarning  # with what follows half a second, which only writers need
+
     with warnings.catch_warnings():
         # VOUnits deprecates the Angstrom in favour of 0.1nm; the field writes it, and so do we.
-        warnings.filterwarnings("ignore", "The unit 'Angstrom'", u.UnitsWarning)
+        warnings.filterwarnings("ignore", "The unit 'Angstrom'", UnitsWarning)
         text = _xml(contract)
     lengths = {f"table::len::{c.name}": str(text_length(c)) for c in contract if c.allowed}
     return {VERSION_KEY: "1.0", CONTENT_KEY: text, **lengths}
 
 
 def _xml(contract: Contract) -> str:
+    from astropy.io.votable.tree import Info, Resource, TableElement, VOTableFile
+
     votable = VOTableFile(version="1.4")
     resource = Resource()
     votable.resources.append(resource)
@@ -75,6 +81,8 @@ def text_length(column: Column) -> int:
 
 
 def _field(votable: VOTableFile, column: Column) -> Field:
+    from astropy.io.votable.tree import Field, Values
+
     shape: dict[str, str] = {}
     if pa.types.is_string(column.type):
         # A fixed length where there is one: astropy cannot join its own "*" columns with a file's text.

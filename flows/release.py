@@ -12,8 +12,6 @@ from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-
 from ojala.catalogs_schema.errors import AccessError
 from ojala.catalogs_schema.urls import without_credentials
 from ojala.flows.terminal import progress_bar
@@ -99,6 +97,8 @@ def prepare_prefect(server: str) -> None:
     parent = next(folder for folder in (home, *home.parents) if folder.exists())
     if not os.access(parent, os.W_OK):
         os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="ojala-prefect-")
+    import httpx
+
     password, key = _setting("PREFECT_API_AUTH_STRING"), _setting("PREFECT_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     if password:

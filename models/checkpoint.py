@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping
@@ -11,20 +10,15 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.files import atomic_file
+from ojala.models.header import WeightsError, file_sha256, opened, read_header
 from ojala.models.settings import from_mapping, present_names
 
 MODELS = ("avis", "ojala", "specpt", "spectral_tokenizer")
 """Packages of `ojala.models` whose module ``checkpoint`` defines a `CheckpointFormat` named ``FORMAT``."""
-
-
-class WeightsError(InputError):
-    """A file is missing or damaged, or holds weights of another network."""
 
 
 class StoredPart(Protocol):
@@ -196,7 +190,7 @@ def load(path: Path | str) -> tuple[str, nn.Module, NetworkInfo[Any]]:
     WeightsError
         See `CheckpointFormat.load`.
     """
-    name, registered = read_tensors(Path(path))[1].get("format"), formats()
+    name, registered = read_header(Path(path)).get("format"), formats()
     if name not in registered:
         raise WeightsError(
             f"{path}: format is {name!r}, this program reads {', '.join(map(repr, registered))}"
@@ -233,16 +227,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     WeightsError
         The file is missing, cannot be opened, is truncated or no safetensors file.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; train weights first or give the path of existing ones")
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
-    except (OSError, RuntimeError) as error:  # no more files or memory for this process
-        raise WeightsError(f"{path}: cannot be opened ({error}); see `ulimit -a` for limits") from error
+    with opened(path, "pt") as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
 def take_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -261,9 +248,3 @@ def differences(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> list
         elif not bool(torch.isfinite(tensors[name]).all()):
             problems.append(f"{name} holds values that are not finite")
     return problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

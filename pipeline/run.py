@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 
-import dask
 import numpy as np
 from upath import UPath
 
@@ -18,7 +17,6 @@ from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.execution import RetryPolicy, run_tasks
 from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
-from ojala.pipeline.report import write_report
 from ojala.pipeline.runs.diff import write_difference
 from ojala.pipeline.runs.gates import (
     GATES_FILE,
@@ -45,7 +43,6 @@ from ojala.pipeline.runs.record import (
     run_folder,
     write_record,
 )
-from ojala.pipeline.runs.region import coverage, parse_region
 from ojala.pipeline.runs.releases import (
     ReleaseError,
     check_ended,
@@ -129,8 +126,11 @@ class Steps:
 
     def plan(self, run: ResolvedRun, region: str | None, check: bool) -> Plan:
         """Plan the run, over all of the sky or a region of it."""
-        chosen = None if region is None else parse_region(region, run.adapter.flags)
-        return make_plan(run, chosen, check=check)
+        if region is None:
+            return make_plan(run, check=check)
+        from ojala.pipeline.runs.region import parse_region
+
+        return make_plan(run, parse_region(region, run.adapter.flags), check=check)
 
     def execute(self, plan: Plan) -> None:
         """Process the partitions."""
@@ -263,8 +263,14 @@ def execute(plan: Plan) -> Iterator[Receipt]:
     if not tasks:
         return
     retries = RetryPolicy(config.attempts, config.partition_seconds)
-    with dask.config.set({"scheduler-address": config.scheduler} if config.scheduler else {}):
-        yield from run_tasks(tasks, run.spec, engine=config.engine, workers=config.workers, retries=retries)
+    yield from run_tasks(
+        tasks,
+        run.spec,
+        engine=config.engine,
+        workers=config.workers,
+        retries=retries,
+        scheduler=config.scheduler,
+    )
 
 
 def make_catalogues(plan: Plan, *, partial: bool = False) -> RunRecord:
@@ -278,6 +284,8 @@ def make_catalogues(plan: Plan, *, partial: bool = False) -> RunRecord:
     RunRecord
         The record as written: ``complete``, ``partial`` or ``incomplete``, its assessment pending.
     """
+    from ojala.pipeline.runs.region import coverage
+
     run, folder = plan.resolved, plan.folder
     receipts = _sound_receipts(plan)
     record = _outcome(plan, receipts, partial)
@@ -333,6 +341,15 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
     record = record.model_copy(update={"problems": problems})
     write_record(folder, record)
     return record
+
+
+def write_report(
+    run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt], gates: GateReport | None
+) -> None:
+    """Write the report of a run, see `ojala.pipeline.report`; what draws it takes seconds to import."""
+    from ojala.pipeline.report import write_report as write
+
+    write(run, record, receipts, gates)
 
 
 def finalise(plan: Plan, *, partial: bool = False) -> RunRecord:

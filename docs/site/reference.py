@@ -16,7 +16,8 @@ from pydantic_core import PydanticUndefined
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.data_model import CONTRACTS, page
 from ojala.catalogs_schema.errors import ExitCode
-from ojala.flows.cli.app import app
+from ojala.flows.cli.app import app, load
+from ojala.flows.cli.commands import COMMANDS
 from ojala.flows.cli.errors import Panel
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.runs.config import RunConfig
@@ -56,8 +57,8 @@ def command_line() -> str:
     root = typer.main.get_command(app)
     parts = [f"# Command line\n\n{root.help}\n\n" + _options(root)]
     groups: dict[str, list[Any]] = {panel.value: [] for panel in Panel}
-    for command in root.commands.values():  # type: ignore[attr-defined]
-        groups[command.rich_help_panel].append(command)
+    for name, entry in COMMANDS.items():
+        groups[entry.panel.value].append(load(name))
     for name, commands in groups.items():
         parts.append(f"## {name}\n")
         for command in commands:

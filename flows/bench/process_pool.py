@@ -14,7 +14,7 @@ from typing import ParamSpec, Self, TypeVar
 
 import torch
 
-from ojala.pipeline.execution.dispatcher import keep_freed_memory
+from ojala.pipeline.execution.memory import keep_freed_memory
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from importlib.metadata import metadata, requires
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,11 +51,13 @@ class _Flags:
         return params
 
 
-class _Command(_Flags, TyperCommand):
-    pass
+class Command(_Flags, TyperCommand):
+    """A command."""
 
 
-class _Group(_Flags, TyperGroup):
+class Group(_Flags, TyperGroup):
+    """A group of commands, which its help lists by panel."""
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
         """Names of the commands, by panel."""
         order = {panel.value: k for k, panel in enumerate(Panel)}
@@ -79,7 +80,7 @@ class Commands(typer.Typer):
     """
 
     def __init__(self, panel: Panel = Panel.TOOLS, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(cls=_Group, **options)
+        super().__init__(**{"cls": Group, **options})
         self._panel = panel
 
     def add_typer(self, typer_instance: typer.Typer, **options: Any) -> None:  # noqa: ANN401
@@ -98,7 +99,7 @@ class Commands(typer.Typer):
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Register a command; a resumable one keeps finished work when it is interrupted."""
         shown = (panel or self._panel).value
-        register = super().command(name, cls=_Command, hidden=hidden, rich_help_panel=shown)
+        register = super().command(name, cls=Command, hidden=hidden, rich_help_panel=shown)
 
         def decorate(function: Callable[..., None]) -> Callable[..., None]:
             @functools.wraps(function)
@@ -166,6 +167,8 @@ def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iter
 
 def _missing_extra(problem: BaseException | None) -> str:
     """Command that installs a missing import of an extra of the package; empty for other imports."""
+    from importlib.metadata import requires
+
     while problem is not None:
         module = problem.name if isinstance(problem, ModuleNotFoundError) and problem.name else ""
         wanted = module.partition(".")[0].replace("_", "-")
@@ -188,6 +191,8 @@ def error_as_json(code: ExitCode, kind: str, message: str) -> str:
 
 def _where() -> str:
     """Address for reports of faults, from the metadata of the package."""
+    from importlib.metadata import metadata
+
     urls = dict(url.split(", ", 1) for url in metadata("ojala").get_all("Project-URL") or [])
     address = urls.get("Issues") or urls.get("Repository")
     return f" to {address}" if address else ""

@@ -79,8 +79,11 @@ def show_plan(plan: Plan, as_json: bool, note: str = "") -> None:
     for remark in plan.remarks:
         print(remark)
     name = f"run {plan.run_id}" if plan.resumes else "a new run"
-    cost = f", about {duration(seconds)} at {rate:,.0f} rows/s" if rate else "; the rate is not known here"
-    cost = cost if plan.to_do else ": nothing to do"
+    cost = "; a first run shows the rate, `ojala bench` measures it"
+    if not plan.to_do:
+        cost = ": nothing to do"
+    elif rate:
+        cost = f", about {duration(seconds)} at {rate:,.0f} rows/s"
     print(f"{name}: {plural(len(plan.to_do), 'partition')}, {plural(plan.rows_to_do, 'row')} to do{cost}")
     if note:
         print(note)

@@ -37,11 +37,14 @@ def interruptible(out: UPath) -> Iterator[None]:
     AccessError
         If Prefect's server no longer answers.
     """
-    import httpx  # raised by Prefect's client
-
     from ojala.flows.release import prefect_server
 
     server = prefect_server()
+    unreachable: tuple[type[Exception], ...] = ()
+    if server:
+        from httpx import TransportError  # raised by Prefect's client
+
+        unreachable = (TransportError,)
 
     def end(number: int, frame: FrameType | None) -> None:
         if server:
@@ -57,7 +60,7 @@ def interruptible(out: UPath) -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except httpx.TransportError as problem:
+    except unreachable as problem:
         raise AccessError(
             f"Prefect's server at {without_credentials(server)} no longer answers ({problem}): {RESUMABLE}, "
             "with or without that server"

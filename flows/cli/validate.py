@@ -1,16 +1,38 @@
-"""Command that compares a catalogue with known objects: validate."""
+"""Commands that check a catalogue, its files and its numbers: verify, validate."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from itertools import islice
 from typing import Annotated
 
 import typer
+from upath import UPath
 
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import MAX_NAMED, echo
 
 app = Commands(Panel.RUN)
+
+
+@app.command()
+def verify(
+    directory: Annotated[str, typer.Argument(help="Collection, run folder or catalogue.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check contract, row counts and checksums; exits with 1 and names the damaged files."""
+    from ojala.pipeline.quality.verify import verify as find_damages
+
+    damages = list(islice(find_damages(UPath(directory)), MAX_NAMED))
+    echo(
+        "\n".join(str(damage) for damage in damages)
+        or f"{directory}: OK, every file was read: contract, row counts, checksums",
+        {"directory": directory, "whole": not damages, "damages": [asdict(damage) for damage in damages]},
+        as_json,
+    )
+    if damages:
+        raise typer.Exit(1)
 
 
 @app.command()

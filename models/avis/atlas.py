@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ojala.catalogs_schema.avis import EMBEDDING_SIZE, UNCLUSTERED
-from ojala.models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
+from ojala.models.checkpoint import read_tensors, write_tensors
+from ojala.models.header import WeightsError, file_sha256
 
 FORMAT = "ojala-avis-atlas-1"
 """Format of the file."""

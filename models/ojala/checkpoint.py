@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ojala.models.checkpoint import CheckpointFormat, NetworkInfo, read_tensors
+from ojala.models.checkpoint import CheckpointFormat, NetworkInfo
 from ojala.models.ojala.calibration import Calibration
 from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.models.ojala.novelty import Novelty
@@ -47,14 +46,3 @@ def save_again(path: Path, network: Ojala, info: WeightsInfo) -> None:
         calibration=info.calibration,
         novelty=info.novelty,
     )
-
-
-def has_band_requests(path: Path) -> bool:
-    """Whether weights can be asked for bands, by the header of their file.
-
-    Raises
-    ------
-    ojala.models.checkpoint.WeightsError
-        The file is missing or no file of weights.
-    """
-    return bool(json.loads(read_tensors(path)[1].get("config", "{}")).get("band_requests"))

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.models.checkpoint import WeightsError, file_sha256, read_tensors, write_tensors
+from ojala.models.checkpoint import read_tensors, write_tensors
 from ojala.models.evaluation.metrics import scatter_metrics
-from ojala.models.quantities import CLASSES, FINE_TUNED, Kind, Quantity, Transform
+from ojala.models.header import WeightsError, file_sha256
+from ojala.models.quantities import CLASSES, Kind, Quantity, Transform
 from ojala.models.settings import checked, from_mapping
 
 FORMAT = "ojala-head/1"
@@ -316,16 +317,3 @@ def load_head(path: Path, base_sha256: str) -> Head:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: cannot be read ({error!r}); fetch the file again") from error
     return Head(mlp.eval(), quantity, tuning, base_sha256, measures, file_sha256(path))
-
-
-def heads_beside(weights: Path, base_sha256: Callable[[], str]) -> dict[str, Path]:
-    """Heads of `FINE_TUNED` beside weights, named ``<weights>-<name>.safetensors``, that belong to them.
-
-    ``base_sha256`` gives the hash of the weights; it is asked only if there is such a file.
-    """
-    paths = {q.name: weights.with_name(f"{weights.stem}-{q.name}.safetensors") for q in FINE_TUNED}
-    return {
-        name: path
-        for name, path in paths.items()
-        if path.exists() and read_tensors(path)[1].get("base_sha256") == base_sha256()
-    }

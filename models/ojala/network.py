@@ -25,6 +25,7 @@ from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.models.layers.attention import Block, WavelengthBias
 from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
+from ojala.models.ojala.headers import NO_BAND_REQUESTS
 from ojala.models.ojala.tokens import N_BANDS, N_FEATURES, Tokens
 from ojala.models.quantities import CLASSES, QUANTITIES, Kind
 from ojala.models.settings import checked
@@ -103,12 +104,6 @@ FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
 
 BANDS = "bands"
 """Name of the answer of the bands that are asked for."""
-
-NO_BAND_REQUESTS = (
-    "these weights cannot be asked for bands: they were trained without band requests; take weights of "
-    'version 0.4 or later, or train some (setting preset = "base")'
-)
-"""Message to a user who asks weights without band requests for bands."""
 
 _Z_WAVES = 12
 """Cosines and sines of ln(1 + z) by which a chain knows a redshift; the shortest wave is 0.004 long."""

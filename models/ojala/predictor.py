@@ -20,9 +20,10 @@ from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import RedshiftSummary, most_probable_bins, summarise
 from ojala.models.ojala.calibration import Calibration
 from ojala.models.ojala.checkpoint import FORMAT, WeightsInfo
-from ojala.models.ojala.heads import Head, heads_beside, in_units, load_head
+from ojala.models.ojala.headers import NO_BAND_REQUESTS, heads_beside
+from ojala.models.ojala.heads import Head, in_units, load_head
 from ojala.models.ojala.losses import REDSHIFTS
-from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala
+from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import raw_vector
 from ojala.models.ojala.outputs import leave_one_out, snr_level
 from ojala.models.ojala.tokens import (
@@ -98,7 +99,7 @@ class OjalaPredictor(BasePredictor):
 
     @classmethod
     def _load_options(cls, weights: Path, info: NetworkInfo[Any], **options: object) -> dict[str, Any]:
-        """Heads in the folder of the weights (see `heads.heads_beside`), and those of ``own_heads``."""
+        """Heads in the folder of the weights (see `headers.heads_beside`), and those of ``own_heads``."""
         own = cast("Sequence[Path | str]", options.pop("own_heads", ()))
         stored = heads_beside(weights, lambda: info.sha256)
         heads = [load_head(Path(path), info.sha256) for path in (*stored.values(), *own)]

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ojala.catalogs_schema.bands import MODEL_BANDS, REFERENCE_BAND
 from ojala.catalogs_schema.errors import InputError
-from ojala.models.checkpoint import file_sha256
 from ojala.models.data import LabelledPhotometry, Sky
 from ojala.models.evaluation.metrics import catalogue_metrics
+from ojala.models.header import file_sha256
 from ojala.models.ojala.checkpoint import WeightsInfo, load, save
 from ojala.models.ojala.losses import (
     BandTargets,

@@ -16,15 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ojala.models.checkpoint import (
-    CheckpointFormat,
-    NetworkInfo,
-    WeightsError,
-    differences,
-    file_sha256,
-    read_tensors,
-    write_tensors,
-)
+from ojala.models.checkpoint import CheckpointFormat, NetworkInfo, differences, read_tensors, write_tensors
+from ojala.models.header import WeightsError, file_sha256
 from ojala.models.ojala_published.network import (
     CLASSES,
     DECODER_HEADS,

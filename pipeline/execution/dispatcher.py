@@ -8,10 +8,8 @@ Threads of a worker share its model: one partition is read or written while the 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import platform
 import queue
 import sys
 import threading
@@ -26,6 +24,7 @@ from distributed import Client, Future, KilledWorker, get_worker
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.execution.clusters import WORKER_TIMEOUT, Cluster, ClusterError
 from ojala.pipeline.execution.engines import RetryPolicy
+from ojala.pipeline.execution.memory import keep_freed_memory
 from ojala.pipeline.execution.retries import QueuedTask, TaskQueue, is_fatal, raise_output_error
 from ojala.pipeline.inference.adapters.base import ConcurrentModel, Model
 from ojala.pipeline.inference.failures import Cause, WorkerLost
@@ -105,29 +104,6 @@ class WorkerState:
             if len(self.started) >= self.threads:
                 break
             self.started.setdefault(key, now)
-
-
-def run_serially(tasks: Sequence[Task], spec: ModelSpec, policy: RetryPolicy) -> Iterator[Receipt]:
-    """Process the tasks one after another in this process; its cores share the network's work.
-
-    The time limit of an attempt is not enforced. Yields and raises as `run_on_workers`.
-    """
-    keep_freed_memory()
-    report("loading the model")
-    model = spec.load()
-    warm_up(model)
-    task_queue = TaskQueue(tasks, policy.attempts)
-    while task_queue:
-        state(f"{len(task_queue):,} partitions are left")
-        queued = task_queue.take("", time.monotonic(), idle=True, others=False)
-        if queued is None:
-            time.sleep(task_queue.pause(time.monotonic()) or 0.0)
-            continue
-        receipt = process(queued.task, model)
-        if task_queue.is_final(queued, receipt, "", time.monotonic()):
-            yield receipt
-        if is_fatal(receipt):
-            raise_output_error(receipt)
 
 
 def run_on_workers(
@@ -426,25 +402,6 @@ def _restart(client: Client, address: str) -> None:
     with contextlib.suppress(OSError, KeyError):  # KeyError: of a worker that is gone already
         client.restart_workers([address], raise_for_error=False)
 
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next batch instead of returning it to the kernel.
-
-    Each batch needs the same arrays again, and the kernel clears every page that it hands out: that took
-    up to half of the network's time. Other C libraries are left as they are.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEEP)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEEP)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt, from <malloc.h>."""
-
-_KEEP = 1 << 30
-"""Largest kept block, and largest kept free memory in all [bytes]."""
 
 _loaded: dict[object, tuple[Model, AbstractContextManager[object] | None]] = {}
 """The model of each worker in this process, and the semaphore of its threads, if there are several."""

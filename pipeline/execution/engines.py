@@ -70,6 +70,7 @@ def run_tasks(
     engine: str = "local",
     workers: int = 1,
     retries: RetryPolicy = RetryPolicy(),
+    scheduler: str | None = None,
 ) -> Iterator[Receipt]:
     """Process partitions on an engine.
 
@@ -85,6 +86,8 @@ def run_tasks(
         Number of worker processes, GPUs or jobs; engines without workers of their own ignore it.
     retries : RetryPolicy
         Limits of the attempts at one partition.
+    scheduler : str, optional
+        Address of the scheduler of the engine ``address``; default: Dask's setting ``scheduler-address``.
 
     Yields
     ------
@@ -98,13 +101,20 @@ def run_tasks(
     ClusterError
         If the engine cannot start, its workers cannot load the model, or all are lost and none comes back.
     """
-    from ojala.pipeline.execution import clusters, dispatcher
-
     name = ENGINES[engine].cluster
     if name is None:
-        yield from dispatcher.run_serially(tasks, spec, retries)
+        from ojala.pipeline.execution.serial import run_serially
+
+        yield from run_serially(tasks, spec, retries)
         return
-    with getattr(clusters, name)(workers) as cluster:
+    import dask
+
+    from ojala.pipeline.execution import clusters, dispatcher
+
+    with (
+        dask.config.set({"scheduler-address": scheduler} if scheduler else {}),
+        getattr(clusters, name)(workers) as cluster,
+    ):
         if cluster.elsewhere:
             clusters.require_same_code(cluster.client, spec.adapter)
         yield from dispatcher.run_on_workers(cluster, tasks, spec, retries)

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hats.catalog.dataset.collection_properties import CollectionProperties
-from hats.catalog.dataset.extension_properties import ExtensionProperties
-from hats.catalog.dataset.table_properties import TableProperties
-from hats.io.validation import is_valid_catalog
 from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
@@ -27,8 +23,9 @@ from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.storage.files import sha256_of
-from ojala.pipeline.storage.hats import COLLECTION, LEAVES, CatalogueError, read_leaves
+from ojala.pipeline.storage.hats import LEAVES, CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.properties import COLLECTION, JOINED, PRIMARY, read_extensions, read_properties
 
 _INGESTED = {contract.title: contract for contract in (PHOTOMETRY, SPECTRA, CUTOUTS)}
 
@@ -82,21 +79,18 @@ def verify(root: UPath) -> Iterator[Damage]:
 
 
 def _collection(root: UPath) -> Iterator[Damage]:
-    properties = CollectionProperties.read_from_file(root / "collection.properties")
-    source = _resolve(root, properties.hats_primary_table_url)
+    source = _resolve(root, read_properties(root / COLLECTION, PRIMARY)[PRIMARY])
     if not (source / "hats.properties").exists():
-        yield Damage(
-            str(root / "collection.properties"), f"there is no catalogue at {source}, its primary table"
-        )
+        yield Damage(str(root / COLLECTION), f"there is no catalogue at {source}, its primary table")
         return
     yield from _input(source)
     runs: list[UPath] = []
-    for name in (properties.all_extensions or {}).values():
+    for name in read_extensions(root / COLLECTION).values():
         if not (root / name).exists():
             yield Damage(str(root / name), "missing")
             continue
-        extension = ExtensionProperties.read_from_file(root / name)
-        run = run_folder(root, _resolve(root, extension.join_catalog).parent.name)
+        catalogue = _resolve(root, read_properties(root / name, JOINED)[JOINED])
+        run = run_folder(root, catalogue.parent.name)
         if run not in runs:
             runs.append(run)
     for run in runs:
@@ -156,8 +150,7 @@ def _resolve(root: UPath, reference: str) -> UPath:
 
 def _input(root: UPath) -> Iterator[Damage]:
     """Check an input catalogue, of the kind in its properties, else of photometry."""
-    properties = TableProperties.read_from_dir(root).model_dump()
-    contract = _INGESTED.get(str(properties.get("obs_title")), PHOTOMETRY)
+    contract = _INGESTED.get(read_properties(root / "hats.properties").get("obs_title", ""), PHOTOMETRY)
     listed = (root / LEAVES).exists()
     for partition, leaf in read_leaves(root).items():
         path = root / partition.leaf
@@ -285,6 +278,8 @@ def _contract_version(leaf: pq.ParquetFile, contract: Contract) -> str:
 
 def _is_hats(root: UPath) -> bool:
     """Whether HATS itself finds the catalogue valid, without warnings of a missing optional ``_metadata``."""
+    from hats.io.validation import is_valid_catalog  # with pandas and numba, more than a second
+
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -42,10 +42,11 @@ from ojala.pipeline.runs.provenance import CHECKSUMS, checksums_text
 from ojala.pipeline.runs.record import RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import ReleaseError, names_of, pointers, read_history
 from ojala.pipeline.storage.files import READERS, is_local, list_files, sha256_of, utc_now, write_whole
-from ojala.pipeline.storage.hats import COLLECTION, read_leaves
+from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.margins import MarginRows, margin_name, margin_rows, write_margin
 from ojala.pipeline.storage.object_index import KEY, write_object_index
 from ojala.pipeline.storage.progress import report
+from ojala.pipeline.storage.properties import COLLECTION
 
 _INDEX = f"{KEY}_index"
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from upath import UPath
 
 from ojala.catalogs_schema.receipt import Fingerprint
-from ojala.pipeline.inference.adapters.base import ModelError
-from ojala.pipeline.inference.model_spec import ModelSpec, require_device
 from ojala.pipeline.runs.coverage import find_loss
 from ojala.pipeline.runs.diff import CAUSES
 from ojala.pipeline.runs.gates import read_gates
@@ -28,12 +25,14 @@ from ojala.pipeline.runs.record import (
     read_record,
     run_folder,
 )
-from ojala.pipeline.runs.region import Region
 from ojala.pipeline.runs.releases import ReleaseError, pointers, published_run, was_published
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import FileStat, list_files
 from ojala.pipeline.storage.hats import CatalogueError, check_foreign, read_leaves, read_names
 from ojala.pipeline.storage.healpix import Partition
+
+if TYPE_CHECKING:
+    from ojala.pipeline.runs.region import Region
 
 DONE = "done"
 
@@ -203,13 +202,14 @@ def make_plan(resolved: ResolvedRun, region: Region | None = None, *, check: boo
         if region is None
         else _plan_region(resolved, wanted, region, check)
     )
-    return replace(plan, remarks=(*plan.remarks, *_losses(resolved)))
+    return replace(plan, remarks=(*plan.remarks, *_losses(plan)))
 
 
-def _losses(resolved: ResolvedRun) -> list[str]:
+def _losses(plan: Plan) -> list[str]:
     """A remark where the input has lost rows of the published release, so that a gate will refuse the run."""
+    resolved = plan.resolved
     published = pointers(resolved.out).get(resolved.products[0])
-    if published is None:
+    if published is None or _has_same_input(plan, published):
         return []
     try:
         loss = find_loss(resolved.folder(published), resolved.source)
@@ -222,6 +222,22 @@ def _losses(resolved: ResolvedRun) -> list[str]:
         f"hold the whole survey; new rows are added to a catalogue with `ojala ingest --add FILE... --to "
         f"{loss.source}`"
     ]
+
+
+def _has_same_input(plan: Plan, published: str) -> bool:
+    """Whether it is plain from the plan alone that all partitions have the published run's input."""
+
+    def same(state: str) -> bool:
+        # The states of a run that is resumed are not those of its base.
+        stale = state.startswith("stale: ") and CAUSES["input_sha256"] not in state
+        return state == DONE or (stale and not plan.resumes)
+
+    if published not in (plan.run_id, plan.base) or not all(same(entry.state) for entry in plan.entries):
+        return False
+    try:
+        return read_record(plan.resolved.folder(published)).partitions == len(plan.entries)
+    except RecordError:
+        return False
 
 
 def read_inputs(resolved: ResolvedRun) -> dict[Partition, tuple[int, str]]:
@@ -422,8 +438,7 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 def rows_per_second(plan: Plan) -> float:
     """Estimate the rows per second of all workers together.
 
-    From the record of the latest run with the same model where there is one, else measured by predicting one
-    batch twice; 0 if this machine cannot measure it.
+    From the record of the latest run of the collection with the same model; 0 where there is none.
     """
     config = plan.resolved.config
     for run in reversed(find_runs(plan.resolved.out)):
@@ -433,18 +448,4 @@ def rows_per_second(plan: Plan) -> float:
             continue
         if record.rows_per_worker_second and record.config.get("model") == config.model:
             return record.rows_per_worker_second * config.workers
-    try:
-        require_device(config.device)
-    except ModelError:
-        return 0.0  # the workers have such a device, this machine has none
-    return measure_rate(plan.resolved.spec)
-
-
-def measure_rate(spec: ModelSpec) -> float:
-    """Rows per second of the bare model in this process."""
-    adapter, model = spec.adapter, spec.load()
-    rows = adapter.example(spec.batch_size)
-    adapter.predict(model, rows)
-    begin = time.perf_counter()
-    adapter.predict(model, rows)
-    return spec.batch_size / (time.perf_counter() - begin)
+    return 0.0

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hats.catalog.dataset.collection_properties import CollectionProperties
-from hats.catalog.dataset.extension_properties import ExtensionProperties
 from upath import UPath
 
 from ojala.catalogs_schema.contract import Column, Contract
@@ -14,7 +11,8 @@ from ojala.catalogs_schema.data_model import CONTRACTS
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.pipeline.runs.record import RECORD, RunRecord, read_record
-from ojala.pipeline.storage.hats import COLLECTION, read_schema
+from ojala.pipeline.storage.hats import read_schema
+from ojala.pipeline.storage.properties import COLLECTION, JOINED, PRIMARY, read_extensions, read_properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +118,12 @@ def read_release(root: UPath) -> Release:
             f"{root} is no HATS collection: it has no {COLLECTION}. Name the folder that `ojala run --out` "
             "or `ojala export release --to` wrote"
         )
-    collection = CollectionProperties.read_from_file(path)
-    named: Mapping[str, str] = dict(collection.all_extensions or {})
+    named = read_extensions(path)
     if not named:
         raise InputError(f"{root} publishes nothing: `ojala publish RUN --out {root}` publishes a run")
     products = [_product(name, _extension(root, file)) for name, file in named.items()]
     products = [one for one in products if one is not None]
-    source = _catalogue(root, str(collection.hats_primary_table_url))
+    source = _catalogue(root, read_properties(path, PRIMARY)[PRIMARY])
     if not (source / "hats.properties").exists():
         raise InputError(
             f"{source}, the input catalogue of {root}, is not there: copy it beside the collection, or "
@@ -152,8 +149,7 @@ def flags_column(contract: Contract) -> Column | None:
 
 
 def _extension(root: UPath, file: str) -> UPath:
-    properties = ExtensionProperties.read_from_file(root / file)
-    return _catalogue((root / file).parent, str(properties.join_catalog))
+    return _catalogue((root / file).parent, read_properties(root / file, JOINED)[JOINED])
 
 
 def _catalogue(folder: UPath, reference: str) -> UPath:
@@ -162,8 +158,7 @@ def _catalogue(folder: UPath, reference: str) -> UPath:
     if "://" not in reference and not path.is_absolute():
         path = folder / reference
     if (path / COLLECTION).exists() and not (path / "hats.properties").exists():
-        inner = CollectionProperties.read_from_file(path / COLLECTION)
-        return _catalogue(path, str(inner.hats_primary_table_url))
+        return _catalogue(path, read_properties(path / COLLECTION, PRIMARY)[PRIMARY])
     return path
 
 

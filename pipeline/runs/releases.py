@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hats.catalog.dataset.collection_properties import CollectionProperties
-from hats.catalog.dataset.extension_properties import ExtensionProperties
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
@@ -33,8 +31,9 @@ from ojala.pipeline.runs.record import (
 )
 from ojala.pipeline.runs.report_state import mark_report
 from ojala.pipeline.storage.files import utc_now, write_whole
-from ojala.pipeline.storage.hats import COLLECTION, catalogue_name, survey_of, write_collection
+from ojala.pipeline.storage.hats import catalogue_name, survey_of, write_collection
 from ojala.pipeline.storage.lock import POINTER, hold, living_holder
+from ojala.pipeline.storage.properties import COLLECTION, JOINED, read_extensions, read_properties
 
 HISTORY = "publications.jsonl"
 """One line per publication and rollback, in the collection's folder."""
@@ -165,16 +164,14 @@ def pointers(out: UPath) -> dict[str, str]:
     for product, name in _extensions(out).items():
         if not (out / name).exists():
             continue
-        extension = ExtensionProperties.read_from_file(out / name)
-        published[product] = UPath(extension.join_catalog).parent.name
+        catalogue = read_properties(out / name, JOINED)[JOINED]
+        published[product] = UPath(catalogue).parent.name
     return published
 
 
 def _extensions(out: UPath) -> dict[str, str]:
     path = out / COLLECTION
-    if not path.exists():
-        return {}
-    return dict(CollectionProperties.read_from_file(path).all_extensions or {})
+    return read_extensions(path) if path.exists() else {}
 
 
 def was_published(out: UPath, run_id: str) -> bool:

@@ -1,7 +1,7 @@
 """HATS catalogues: the metadata around the leaves, and the collection that joins products to photometry.
 
 A catalogue without ``hats.properties`` cannot be opened, so finalising it is what makes it exist; see
-the IVOA Note "HATS".
+the IVOA Note "HATS". The library hats is imported by the functions that need it: it takes more than a second.
 """
 
 from __future__ import annotations
@@ -11,17 +11,11 @@ import os
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from tempfile import gettempdir
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hats.catalog.dataset.collection_properties import CollectionProperties
-from hats.catalog.dataset.extension_properties import ExtensionProperties
-from hats.catalog.dataset.table_properties import TableProperties
-from hats.catalog.partition_info import PartitionInfo
-from hats.io.skymap import read_skymap, write_skymap
-from hats.loaders.read_hats import read_hats
-from hats.pixel_math.healpix_pixel import HealpixPixel
 from upath import UPath
 
 from ojala.catalogs_schema import votable
@@ -30,7 +24,17 @@ from ojala.catalogs_schema.errors import AccessError, InputError
 from ojala.pipeline.storage.files import sha256_of, write_whole
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, pixel_at, sky_order
 from ojala.pipeline.storage.parquet import LeafRecord
-from ojala.pipeline.storage.units import scale_between, schema_units
+from ojala.pipeline.storage.properties import (
+    COLLECTION,
+    JOINED,
+    NAME,
+    PRIMARY,
+    PROPERTIES,
+    read_properties,
+)
+
+if TYPE_CHECKING:
+    from hats.catalog.dataset.hats_properties import HatsProperties
 
 SKYMAP_ORDER = 8
 """Order of the map of row counts of each catalogue (pixels of 14 arcmin)."""
@@ -41,14 +45,8 @@ COARSE_ORDERS = (4, 6)
 LEAVES = "leaves.csv"
 """List of the leaves with rows, sizes and hashes, in addition to HATS's ``partition_info.csv``."""
 
-COLLECTION = "collection.properties"
-"""The one pointer of a collection: its photometry, and the file of each published product."""
-
 RELEASES = "releases"
 """Folder of the releases of an input catalogue that grows."""
-
-_PROPERTIES = ("hats.properties", "properties")
-"""Names of the file that makes a catalogue, the second of older writers."""
 
 _LEAVES_HEADER = "order,pixel,rows,bytes,sha256"
 
@@ -88,6 +86,11 @@ def finalise_catalogue(
     AccessError
         If the temporary folder, through which hats writes the map, takes no more.
     """
+    from hats.catalog.dataset.table_properties import TableProperties
+    from hats.catalog.partition_info import PartitionInfo
+    from hats.io.skymap import write_skymap
+    from hats.pixel_math.healpix_pixel import HealpixPixel
+
     partitions = sky_order(leaves)
     schema = contract.schema().with_metadata(votable.header(contract))
     common = io.BytesIO()
@@ -145,7 +148,7 @@ def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
     CatalogueError
         If there is no finished catalogue at `root`, or its leaves are not one Parquet file each.
     """
-    if not any((root / name).exists() for name in _PROPERTIES):
+    if not any((root / name).exists() for name in PROPERTIES):
         if (root / COLLECTION).exists():
             raise CatalogueError(f"{root} is a HATS collection: name the catalogue in it ({_primary(root)})")
         raise CatalogueError(
@@ -172,7 +175,7 @@ def current_release(root: UPath) -> UPath:
     """The catalogue that a folder stands for: its current release where it holds `RELEASES`, else itself."""
     if not (root / COLLECTION).exists():
         return root
-    reference = str(CollectionProperties.read_from_file(root / COLLECTION).hats_primary_table_url)
+    reference = read_properties(root / COLLECTION, PRIMARY)[PRIMARY]
     release = UPath(reference) if "://" in reference else root / reference
     return release if release.parent == root / RELEASES else root
 
@@ -184,12 +187,13 @@ def survey_of(catalogue: UPath) -> UPath:
 
 
 def _primary(collection: UPath) -> str:
-    lines = (collection / COLLECTION).read_text(errors="replace").splitlines()
-    named = (line.partition("=")[2].strip() for line in lines if line.startswith("hats_primary_table_url"))
-    return str(collection / next(named, "its primary table"))
+    return str(collection / read_properties(collection / COLLECTION).get(PRIMARY, "its primary table"))
 
 
 def _foreign_leaves(root: UPath) -> dict[Partition, LeafRecord]:
+    from hats.catalog.dataset.table_properties import TableProperties
+    from hats.catalog.partition_info import PartitionInfo
+
     try:
         suffix = TableProperties.read_from_dir(root).npix_suffix
         pixels = PartitionInfo.read_from_dir(root).get_healpix_pixels()
@@ -243,6 +247,9 @@ def read_counts(root: UPath) -> np.ndarray:
 
     Where a catalogue that others made has no sky map, or a coarser one, the rows are counted.
     """
+    from hats.io.skymap import read_skymap
+    from hats.loaders.read_hats import read_hats
+
     try:
         return np.asarray(read_skymap(read_hats(root), SKYMAP_ORDER), dtype=np.int64)
     except (OSError, ValueError):
@@ -277,6 +284,8 @@ def check_foreign(root: UPath, contract: Contract, names: Collection[str] | None
     """
     if (root / LEAVES).exists():
         return
+    from ojala.pipeline.storage.units import schema_units
+
     schema = read_schema(root)
     try:
         units = schema_units(schema)
@@ -312,6 +321,8 @@ def _kind(kind: pa.DataType) -> str:
 
 
 def _is_unit(stated: str, wanted: str) -> bool:
+    from ojala.pipeline.storage.units import scale_between
+
     try:
         return scale_between(stated, wanted) == 1.0
     except ValueError:
@@ -320,7 +331,8 @@ def _is_unit(stated: str, wanted: str) -> bool:
 
 def catalogue_name(root: UPath) -> str:
     """The name under which a catalogue was finalised."""
-    return str(TableProperties.read_from_dir(root).catalog_name)
+    path = next((root / name for name in PROPERTIES if (root / name).exists()), root / PROPERTIES[0])
+    return read_properties(path, NAME)[NAME]
 
 
 def read_schema(root: UPath) -> pa.Schema:
@@ -377,14 +389,17 @@ def write_collection(
     facts : mapping of str to str
         Further properties of the products' extensions, such as the name of the release.
     """
+    from hats.catalog.dataset.collection_properties import CollectionProperties
+    from hats.catalog.dataset.extension_properties import ExtensionProperties
+
     files = dict(keep)
     for product, root in products.items():
         extension = {
             "obs_collection": product,
             "dataproduct_type": "extension",
-            "hats_primary_table_url": name,
+            PRIMARY: name,
             "hats_col_assn_primary": "object_id",
-            "hats_assn_join_table_url": _reference(out, root),
+            JOINED: _reference(out, root),
             "hats_col_assn_join": "object_id",
             "hats_ext_join_style": "left",
             "hats_ext_shares_primary_coords": True,
@@ -394,7 +409,7 @@ def write_collection(
         _store(ExtensionProperties.model_validate(extension), out / files[product], "HATS Extension")
     collection = {
         "obs_collection": name,
-        "hats_primary_table_url": _reference(out, photometry),
+        PRIMARY: _reference(out, photometry),
         "all_extensions": dict(sorted(files.items())),
     }
     _store(CollectionProperties.model_validate(collection), out / COLLECTION, "HATS Collection")
@@ -407,7 +422,7 @@ def _reference(out: UPath, root: UPath) -> str:
     return str(root)
 
 
-def _store(properties: CollectionProperties | ExtensionProperties, path: UPath, comment: str) -> None:
+def _store(properties: HatsProperties, path: UPath, comment: str) -> None:
     # HATS writes its properties in place; a reader must never see half of them.
     temporary = path.with_name(f".{path.name}.new")
     properties.to_properties_file_path(temporary, initial_comments=comment)

@@ -427,7 +427,7 @@ def _model_of(path: str) -> str:
     """Name of the model whose bundled weights have the same format as a file."""
     from pathlib import Path
 
-    from ojala.models.checkpoint import WeightsError
+    from ojala.models.header import WeightsError
     from ojala.pipeline.inference.adapters.registry import ADAPTERS
 
     form = _format_of(Path(path))
@@ -443,7 +443,7 @@ def _format_of(path: Path) -> str | None:
     """Entry ``format`` in the header of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    from ojala.models.checkpoint import WeightsError
+    from ojala.models.header import WeightsError
 
     if not path.is_file():
         raise WeightsError(f"{path}: neither the name of a model nor a file of weights")

@@ -13,7 +13,7 @@ from ojala.catalogs_schema.errors import AccessError, access_errors
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
 from ojala.pipeline.execution.dispatcher import _restart
-from ojala.pipeline.storage import hats
+from ojala.pipeline.storage.hats import finalise_catalogue
 
 pytestmark = pytest.mark.fault
 
@@ -71,9 +71,9 @@ def test_a_full_temporary_folder_is_named_where_the_map_is_written(tmp_path, mon
     def fail(*of_it):
         raise OSError("I/O error.")
 
-    monkeypatch.setattr(hats, "write_skymap", fail)
+    monkeypatch.setattr("hats.io.skymap.write_skymap", fail)
     with pytest.raises(AccessError, match=r"temporary folder .*make room there or set TMPDIR"):
-        hats.finalise_catalogue(UPath(tmp_path), PHOTOMETRY, {}, name="sky", skymap=np.zeros(12))
+        finalise_catalogue(UPath(tmp_path), PHOTOMETRY, {}, name="sky", skymap=np.zeros(12))
     assert not (tmp_path / "hats.properties").exists()
 
 

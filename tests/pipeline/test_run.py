@@ -15,7 +15,7 @@ from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs import resolved
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
-from ojala.pipeline.runs.plan import measure_rate, rows_per_second
+from ojala.pipeline.runs.plan import rows_per_second
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status, read_record
 from ojala.pipeline.runs.releases import pointers
@@ -211,11 +211,10 @@ def test_provenance_is_prov_json_with_the_run_its_inputs_and_outputs(finished):
     assert json.loads(text)["wasAssociatedWith"]
 
 
-def test_the_estimate_comes_from_the_model_or_from_earlier_runs(config, finished):
-    assert rows_per_second(plan_run(config)) > 1000
+def test_the_estimate_comes_from_earlier_runs(config, finished):
+    assert rows_per_second(plan_run(config)) == 0.0
     expected = finished.record.rows_per_worker_second * finished.config.workers
     assert rows_per_second(finished.plan) == pytest.approx(expected)
-    assert measure_rate(config.spec()) > 1000
 
 
 def test_a_report_is_made(finished):

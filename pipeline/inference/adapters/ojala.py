@@ -48,9 +48,7 @@ class OjalaAdapter(PhotometricAdapter):
 
     def assets(self, spec: ModelSpec) -> tuple[Asset, ...]:
         """See `ModelAdapter`; heads are those next to the weights that belong to them, and the user's."""
-        from ojala.models.ojala.checkpoint import has_band_requests
-        from ojala.models.ojala.heads import heads_beside
-        from ojala.models.ojala.network import NO_BAND_REQUESTS
+        from ojala.models.ojala.headers import NO_BAND_REQUESTS, has_band_requests, heads_beside
 
         (weights,) = super().assets(spec)
         if spec.bands and not has_band_requests(Path(spec.weights)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from hats.catalog.dataset.collection_properties import CollectionProperties
 from upath import UPath
 
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
@@ -15,7 +14,8 @@ from ojala.pipeline.quality.validation.result import Expected
 from ojala.pipeline.quality.validation.truth import MAGNITUDE, Matched, Truth, match_truth
 from ojala.pipeline.runs.record import RECORD, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
-from ojala.pipeline.storage.hats import COLLECTION, CatalogueError, current_release, read_leaves, read_names
+from ojala.pipeline.storage.hats import CatalogueError, current_release, read_leaves, read_names
+from ojala.pipeline.storage.properties import COLLECTION, PRIMARY, read_properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _of_collection(root: UPath) -> Location:
             f"runs {', '.join(judged)}"
         )
     location = _of_run(run_folder(root, judged[0]))
-    primary = UPath(CollectionProperties.read_from_file(root / COLLECTION).hats_primary_table_url)
+    primary = UPath(read_properties(root / COLLECTION, PRIMARY)[PRIMARY])
     source = primary if primary.is_absolute() else (root / primary).resolve()
     return replace(location, source=source)
 

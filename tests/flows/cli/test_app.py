@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from typer.main import get_group
 from typer.testing import CliRunner
 
 from ojala.catalogs_schema.errors import ExitCode, InputError
-from ojala.flows.cli.app import app
+from ojala.flows.cli.app import app, load
 from ojala.flows.cli.errors import Commands, Panel
-from ojala.flows.cli.options import run_options
+from ojala.flows.cli.run_options import run_options
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage import progress
 from tests.helpers.commands import ENVIRONMENT, OJALA, here, ojala
@@ -128,7 +127,7 @@ def test_heads_of_the_settings_file_hold_unless_others_are_given(configuration, 
 
 
 def test_every_setting_outside_of_tables_has_an_option(configuration):
-    parameters = {one.name for one in get_group(app).commands["run"].params}
+    parameters = {one.name for one in load("run").params}
     assert set(RunConfig.model_fields) - parameters == {"gates", "publication"}
     given = ("--photometry", "p", "--out", "o", "--batch-size", 7, "--engine", "serial", "--vectors")
     config = configuration(*given, "--precision", "fp32", "--partition-seconds", 9, "--model", "ojala")

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from ojala.models.checkpoint import WeightsError
+from ojala.models.ojala.headers import heads_beside
 from ojala.models.ojala.heads import (
     FineTuning,
     answer,
     correct_errors,
     fit_head,
     head_measures,
-    heads_beside,
     load_head,
     save_head,
 )

@@ -12,7 +12,8 @@ from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs
 from ojala.models.data import CALIBRATION_FLOOR
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.ojala.checkpoint import save
-from ojala.models.ojala.network import NO_BAND_REQUESTS, Ojala, OjalaConfig
+from ojala.models.ojala.headers import NO_BAND_REQUESTS
+from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.models.ojala.predictor import QUANTILE_NAMES, STUDENT_T3_HALF_WIDTH, OjalaPredictor
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.quantities import SCALARS
