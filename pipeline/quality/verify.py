@@ -26,6 +26,7 @@ from ojala.pipeline.runs.published_paths import MANIFEST, read_published
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
+from ojala.pipeline.runs.supplemental import run_of, supplemental_faults
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import COLLECTION, LEAVES, CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
@@ -90,13 +91,16 @@ def _collection(root: UPath) -> Iterator[Damage]:
         )
         return
     yield from _input(source)
+    for path in [*(properties.all_margins or []), *(properties.all_indexes or {}).values()]:
+        if not (root / path / "hats.properties").exists():
+            yield Damage(str(root / path), "missing: publish the run again, or make a new one")
     runs: list[UPath] = []
     for name in (properties.all_extensions or {}).values():
         if not (root / name).exists():
             yield Damage(str(root / name), "missing")
             continue
         extension = ExtensionProperties.read_from_file(root / name)
-        run = run_folder(root, _resolve(root, extension.join_catalog).parent.name)
+        run = run_folder(root, run_of(str(extension.join_catalog)))
         if run not in runs:
             runs.append(run)
     for run in runs:
@@ -194,6 +198,8 @@ def _run(run: UPath, source: UPath | None) -> Iterator[Damage]:
             yield Damage(str(run / product), "not a product of this run")
             continue
         yield from _product(run, product, record.contract(product), source, damaged, record.failed.keys())
+    for path, fault in supplemental_faults(run, record, source):
+        yield Damage(str(path), fault)
 
 
 def _receipts(run: UPath, record: RunRecord, source: UPath) -> Iterator[Damage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ojala.catalogs_schema.data_model import CONTRACTS
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.pipeline.runs.record import RECORD, RunRecord, read_record
+from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import COLLECTION, read_schema
 
 
@@ -160,7 +162,7 @@ def _catalogue(folder: UPath, reference: str) -> UPath:
     """Catalogue that a reference names; where that is a collection, its primary catalogue."""
     path = UPath(reference)
     if "://" not in reference and not path.is_absolute():
-        path = folder / reference
+        path = UPath(os.path.normpath(folder / reference)) if is_local(folder) else folder / reference
     if (path / COLLECTION).exists() and not (path / "hats.properties").exists():
         inner = CollectionProperties.read_from_file(path / COLLECTION)
         return _catalogue(path, str(inner.hats_primary_table_url))
