@@ -162,7 +162,7 @@ def _catalogue(folder: UPath, reference: str) -> UPath:
     """Catalogue that a reference names; where that is a collection, its primary catalogue."""
     path = UPath(reference)
     if "://" not in reference and not path.is_absolute():
-        path = UPath(os.path.normpath(folder / reference)) if is_local(folder) else folder / reference
+        path = UPath(os.path.normpath((folder / reference).path)) if is_local(folder) else folder / reference
     if (path / COLLECTION).exists() and not (path / "hats.properties").exists():
         inner = CollectionProperties.read_from_file(path / COLLECTION)
         return _catalogue(path, str(inner.hats_primary_table_url))

@@ -281,7 +281,8 @@ def _margin_rows(
     found = {}
     for target in targets:
         first, end = _range(target)
-        rows = edge[((low < end) & (high > first)).any(axis=1)[place]]
+        near = np.asarray(((low < end) & (high > first)).any(axis=1))
+        rows = edge[near[place]]
         if len(rows):
             found[target] = rows
     return found

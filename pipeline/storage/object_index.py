@@ -11,7 +11,6 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -175,9 +174,9 @@ def _continued(
     ]
 
     def rows() -> Iterator[_Rows]:
-        codes = np.array([_code(p.order, p.pixel) for p in partitions], np.int64)
+        codes = _codes(partitions)
         ordered = np.argsort(codes)
-        gone = np.isin(codes, [_code(p.order, p.pixel) for p in changed])
+        gone = np.isin(codes, _codes(changed))
         for part, (begin, end), stay in zip(parts, slices, stays, strict=True):
             if stay:
                 continue
@@ -194,12 +193,15 @@ def _continued(
     return [part for part, stay in zip(parts, stays, strict=True) if stay], rows()
 
 
-_Number = TypeVar("_Number", int, np.ndarray)
+def _codes(partitions: Sequence[Partition]) -> np.ndarray:
+    return _code(
+        np.array([p.order for p in partitions], np.int64), np.array([p.pixel for p in partitions], np.int64)
+    )
 
 
-def _code(order: _Number, pixel: _Number) -> _Number:
-    """One number for a pixel of any order (the IVOA's NUNIQ)."""
-    return (4 << 2 * order) + pixel
+def _code(order: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+    """One number for each pixel of any order (the IVOA's NUNIQ)."""
+    return np.asarray((4 << 2 * order) + pixel)
 
 
 def _sorted_ranges(root: UPath, partitions: Sequence[Partition], size: int) -> Iterator[_Rows]:
