@@ -1,6 +1,6 @@
 """What margins, index and statistics of a catalogue cost: made at once, and after one leaf has changed.
 
-    python -m tests.benchmarks.supplemental [--partitions 30] [--rows 33600]
+    python -m tests.benchmarks.supplemental [--partitions 100] [--rows 33600]
 
 Objects have the density of J-PAS on the sky, 40,000 per square degree, in partitions of order 6. Processor
 time counts all threads.
@@ -60,13 +60,13 @@ def cost(name: str, work: Callable[[], object], folder: UPath, files: tuple[str,
 def main() -> None:
     """Print the costs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--partitions", type=int, default=30)
+    parser.add_argument("--partitions", type=int, default=100)
     parser.add_argument("--rows", type=int, default=33_600, help="rows of a partition")
     asked = parser.parse_args()
     with TemporaryDirectory() as place:
         folder = UPath(place)
         (Path(place) / "mock").mkdir()
-        answers = answers_for_the_mock_sky(Path(place) / "mock", 300, "empty")
+        answers = answers_for_the_mock_sky(Path(place) / "mock", 300)
         root, then = folder / "ojala", folder / "then"
         leaves = dict(leaf(root, answers, FIRST + i, asked.rows) for i in range(asked.partitions))
         finalise(root, leaves)
