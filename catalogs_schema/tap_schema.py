@@ -154,7 +154,7 @@ def _dachs_column(table: ET.Element, column: Column) -> None:
         verbLevel="1" if _is_principal(column) else "20",
     )
     integer = pa.types.is_integer(column.type)
-    if not column.nullable:
+    if not column.nullable and not pa.types.is_list(column.type):  # DaCHS stores empty lists as NULL
         made.set("required", "True")
     if column.minimum is not None or column.maximum is not None or (integer and column.nullable):
         values = ET.SubElement(made, "values")
@@ -173,9 +173,13 @@ def _dachs_import(resource: ET.Element, contract: Contract) -> None:
     iterator = ET.SubElement(grammar, "iterator")
     ET.SubElement(iterator, "code").text = (
         "import pyarrow.parquet\n"
+        "def plain(value):\n"
+        "    if isinstance(value, list):\n"
+        "        return [plain(one) for one in value]\n"
+        "    return value.item() if hasattr(value, 'item') else value  # half precision\n"
         "for batch in pyarrow.parquet.ParquetFile(self.sourceToken).iter_batches():\n"
         "    for row in batch.to_pylist():\n"
-        "        yield {name.lstrip('_'): value for name, value in row.items()}\n"
+        "        yield {name.lstrip('_'): plain(value) for name, value in row.items()}\n"
     )
     make = ET.SubElement(data, "make", table=contract.name)
     ET.SubElement(make, "rowmaker", idmaps="*")

@@ -35,6 +35,7 @@ from ojala.pipeline.runs.record import (
     CHECKSUMS,
     ENDED,
     GATES,
+    MARGINS,
     PENDING,
     REPORT,
     RunRecord,
@@ -53,6 +54,7 @@ from ojala.pipeline.runs.releases import (
     was_rolled_back,
 )
 from ojala.pipeline.runs.resolved import ResolvedRun
+from ojala.pipeline.runs.supplemental import write_supplemental
 from ojala.pipeline.runs.workspace import link_from, prune
 from ojala.pipeline.storage.code_version import package_versions
 from ojala.pipeline.storage.files import list_files, sha256_of, utc_now, write_whole
@@ -147,7 +149,7 @@ class Steps:
 
     def publish(self, plan: Plan) -> None:
         """Point the collection at the run."""
-        publish(plan)
+        publish(plan, assessed=True)
 
 
 def make_release(
@@ -305,7 +307,7 @@ def make_catalogues(plan: Plan, *, partial: bool = False) -> RunRecord:
 
 
 def assess(run: ResolvedRun, run_id: str) -> RunRecord:
-    """Evaluate the quality gates of a run that has ended, and write its report and checksums.
+    """Evaluate the quality gates of a run that has ended, make its margins, write report and checksums.
 
     A step that fails does not touch the run: it is named, with its error, in the record's ``problems``.
 
@@ -335,6 +337,9 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
     report("evaluating the quality gates")
     attempt(GATES, lambda: _judge(run, record, receipts))
     gates = None if problems else read_gates(folder)
+    attempt(MARGINS, lambda: _write_supplemental(run, record))
+    if gates is not None and gates.failed():
+        problems.pop(MARGINS, None)  # of leaves that a gate has found damaged
     report("writing report and checksums")
     attempt(REPORT, lambda: write_report(run, record, receipts, gates))
     attempt(CHECKSUMS, lambda: write_checksums(folder, receipts))
@@ -352,14 +357,27 @@ def write_report(
     write(run, record, receipts, gates)
 
 
+def _write_supplemental(run: ResolvedRun, record: RunRecord) -> None:
+    names = dict.fromkeys([*filter(None, [record.base]), *pointers(run.out).values()])
+    earlier = [run.folder(name) for name in names if name != record.run_id]
+    write_supplemental(run, record, earlier, run.config.publication.words())
+
+
 def finalise(plan: Plan, *, partial: bool = False) -> RunRecord:
     """End and assess a run: `make_catalogues`, then `assess`."""
     make_catalogues(plan, partial=partial)
     return assess(plan.resolved, plan.run_id)
 
 
-def publish(plan: Plan) -> GateReport:
+def publish(plan: Plan, *, assessed: bool = False) -> GateReport:
     """Point the collection at a run that has just ended.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its plan.
+    assessed : bool
+        Whether the caller has just assessed the run, under its lock; else what failed is repeated.
 
     Raises
     ------
@@ -374,7 +392,7 @@ def publish(plan: Plan) -> GateReport:
             f"run {plan.run_id} was rolled back and is not published again by itself: "
             f"ojala publish {plan.run_id}"
         )
-    return publish_run(out, plan.run_id)
+    return publish_run(out, plan.run_id, assessed=assessed)
 
 
 def publish_run(
@@ -385,6 +403,7 @@ def publish_run(
     forced: Collection[str] = (),
     partial: bool = False,
     again: bool = False,
+    assessed: bool = False,
 ) -> GateReport:
     """Point a collection at a run, if its quality gates allow it.
 
@@ -403,6 +422,8 @@ def publish_run(
     again : bool
         Evaluate the gates again, and not only if another release is published now than at the end of the
         run.
+    assessed : bool
+        Whether the caller has just assessed the run, under its lock; else what failed is repeated.
 
     Returns
     -------
@@ -421,7 +442,7 @@ def publish_run(
     if name is not None:
         check_name(out, run_id, name)
     pending = record.status in ENDED and record.problems and not was_published(out, run_id)
-    if pending or (record.status == Status.INCOMPLETE and partial):
+    if (pending and not assessed) or (record.status == Status.INCOMPLETE and partial):
         with hold(out, record.main) as lock:
             lock.tell(run_id)
             record = _end_partial(folder)
@@ -547,7 +568,7 @@ def _outcome(plan: Plan, receipts: Sequence[Receipt], partial: bool) -> RunRecor
             "bytes": sum(leaf.bytes for receipt in done.values() for leaf in receipt.leaves),
             "mixed_versions": _mixed_versions(list(done.values())),
             "rows_per_worker_second": worker_rate(own or list(done.values())),
-            "problems": dict.fromkeys((GATES, REPORT, CHECKSUMS), PENDING),
+            "problems": dict.fromkeys((GATES, MARGINS, REPORT, CHECKSUMS), PENDING),
         }
     )
 

@@ -113,11 +113,10 @@ def photometry(tmp_path_factory: pytest.TempPathFactory) -> UPath:
 
 @pytest.fixture(scope="session")
 def finished(photometry: UPath, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """The catalogue of the empty model over those objects, with vectors. Read only."""
+    """The catalogue of the empty model over those objects, with vectors and margins. Read only."""
     out = tmp_path_factory.mktemp("catalogue")
-    return carry_through(
-        RunConfig(photometry=str(photometry), out=str(out), model="empty", engine="serial", vectors=True)
-    )
+    asked = {"photometry": str(photometry), "out": str(out), "model": "empty", "engine": "serial"}
+    return carry_through(RunConfig(**asked, vectors=True, margins=True))
 
 
 @pytest.fixture

@@ -71,7 +71,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     elif get_origin(field.annotation) is tuple:
         kind, names = list[str], (f"--{name.removesuffix('s').replace('_', '-')}",)
     elif kind is bool:
-        names = (f"--{name.replace('_', '-')}",)
+        option = name.replace("_", "-")
+        names = (f"--{option}/--no-{option}" if field.default else f"--{option}",)
     return _parameter(name, kind | None, typer.Option(*names, help=_help(field)))
 
 

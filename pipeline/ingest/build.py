@@ -24,6 +24,7 @@ from ojala.pipeline.storage.hats import RELEASES, finalise_catalogue
 from ojala.pipeline.storage.healpix import Partition
 from ojala.pipeline.storage.lock import LOCKS, hold
 from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
+from ojala.pipeline.storage.statistics import write_statistics
 
 SOURCES_KEY = "ojala.sources"
 """Key in a leaf's footer: the names of its input files. Their hashes are in the catalogue's provenance: in
@@ -133,6 +134,7 @@ class CatalogueBuilder:
             "versions": {package: version(package) for package in ("astropy", "healpy", "numpy", "pyarrow")},
         }
         write_whole(self.root / file, (json.dumps(record, indent=2) + "\n").encode())
+        write_statistics(self.root, self.leaves)
         finalise_catalogue(self.root, self.contract, self.leaves, name=self.name, skymap=skymap)
 
 

@@ -22,10 +22,19 @@ from ojala.pipeline.runs.published_paths import MANIFEST, read_published
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import ENDED, RECORD, RecordError, RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
+from ojala.pipeline.runs.supplemental import run_of, supplemental_faults
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import LEAVES, CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
-from ojala.pipeline.storage.properties import COLLECTION, JOINED, PRIMARY, read_extensions, read_properties
+from ojala.pipeline.storage.properties import (
+    COLLECTION,
+    INDEXES,
+    JOINED,
+    MARGINS,
+    PRIMARY,
+    read_extensions,
+    read_properties,
+)
 
 _INGESTED = {contract.title: contract for contract in (PHOTOMETRY, SPECTRA, CUTOUTS)}
 
@@ -79,18 +88,22 @@ def verify(root: UPath) -> Iterator[Damage]:
 
 
 def _collection(root: UPath) -> Iterator[Damage]:
-    source = _resolve(root, read_properties(root / COLLECTION, PRIMARY)[PRIMARY])
+    properties = read_properties(root / COLLECTION, PRIMARY)
+    source = _resolve(root, properties[PRIMARY])
     if not (source / "hats.properties").exists():
         yield Damage(str(root / COLLECTION), f"there is no catalogue at {source}, its primary table")
         return
     yield from _input(source)
+    for path in [*properties.get(MARGINS, "").split(), *properties.get(INDEXES, "").split()[1::2]]:
+        if not (root / path / "hats.properties").exists():
+            yield Damage(str(root / path), "missing: publish the run again, or make a new one")
     runs: list[UPath] = []
     for name in read_extensions(root / COLLECTION).values():
         if not (root / name).exists():
             yield Damage(str(root / name), "missing")
             continue
-        catalogue = _resolve(root, read_properties(root / name, JOINED)[JOINED])
-        run = run_folder(root, catalogue.parent.name)
+        catalogue = read_properties(root / name, JOINED)[JOINED]
+        run = run_folder(root, run_of(catalogue))
         if run not in runs:
             runs.append(run)
     for run in runs:
@@ -187,6 +200,8 @@ def _run(run: UPath, source: UPath | None) -> Iterator[Damage]:
             yield Damage(str(run / product), "not a product of this run")
             continue
         yield from _product(run, product, record.contract(product), source, damaged, record.failed.keys())
+    for path, fault in supplemental_faults(run, record, source):
+        yield Damage(str(path), fault)
 
 
 def _receipts(run: UPath, record: RunRecord, source: UPath) -> Iterator[Damage]:

@@ -28,7 +28,6 @@ from pathlib import Path
 
 from hats.catalog.dataset.collection_properties import CollectionProperties
 from hats.catalog.dataset.extension_properties import ExtensionProperties
-from hats.io.parquet_metadata import write_parquet_metadata
 from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
@@ -41,14 +40,22 @@ from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.provenance import CHECKSUMS, checksums_text
 from ojala.pipeline.runs.record import RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import ReleaseError, names_of, pointers, read_history
+from ojala.pipeline.runs.supplemental import (
+    INDEX,
+    data_sums,
+    index_faults,
+    input_index,
+    input_margin,
+    margin_faults,
+    product_margin,
+)
 from ojala.pipeline.storage.files import READERS, is_local, list_files, sha256_of, utc_now, write_whole
 from ojala.pipeline.storage.hats import read_leaves
-from ojala.pipeline.storage.margins import MarginRows, margin_name, margin_rows, write_margin
-from ojala.pipeline.storage.object_index import KEY, write_object_index
+from ojala.pipeline.storage.margins import MARGINS, margin_name, write_margins
+from ojala.pipeline.storage.object_index import KEY, PARTS, write_object_index
 from ojala.pipeline.storage.progress import report
 from ojala.pipeline.storage.properties import COLLECTION
-
-_INDEX = f"{KEY}_index"
+from ojala.pipeline.storage.statistics import STATISTICS, write_statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +121,10 @@ def export_release(out: UPath, to: UPath, *, source_url: str | None = None) -> E
     contracts = {product: records[run].contract(product) for product, run in published.items()}
     with _whole_folder(to) as root:
         copy = _Copy(root, source, main.adapter.reads.name, source_url)
-        report("finding the rows of margins")
-        rows = margin_rows(source, list(read_leaves(source)))
         if source_url is None:
-            copy.source(rows)
+            copy.source(run_folder(out, main.run_id))
         products = {
-            product: copy.product(
-                run_folder(out, run_id) / product, contracts[product], records[run_id], rows
-            )
+            product: copy.product(run_folder(out, run_id), contracts[product], records[run_id])
             for product, run_id in sorted(published.items())
         }
         samples = dict[str, int]()
@@ -184,30 +187,32 @@ class _Copy:
         self._root, self._source, self._source_url = root, source, source_url
         self.source_name = source_name
 
-    def source(self, rows: MarginRows) -> None:
-        """Copy the input catalogue, and make its margin cache, statistics and index."""
+    def source(self, run: UPath) -> None:
+        """Copy the input catalogue with the margin cache and the index of a run, or make these."""
         name, to = self.source_name, self._root / self.source_name
         report(f"copying {name}")
         _copy_catalogue(self._source, to)
-        _describe(to)
-        write_margin(to, self._root / margin_name(name), rows, name=name, primary=name)
-        report("making the index of object_id")
-        write_object_index(to, self._root / _INDEX, list(read_leaves(to)), name=_INDEX, primary=name)
+        if not (to / STATISTICS).exists():
+            write_statistics(to, read_leaves(to))
+        _copy_margins(input_margin(run, name), self._source, self._root / margin_name(name), name)
+        made, index = input_index(run), self._root / INDEX
+        if (made / PARTS).exists() and not list(index_faults(made, self._source)):
+            _copy_files(made, index, list(list_files(made)), data_sums(made))
+        else:
+            report("making the index of object_id")
+            write_object_index(to, index, read_leaves(to), name=INDEX, primary=name)
 
-    def product(
-        self, catalogue: UPath, contract: Contract, record: RunRecord, rows: MarginRows
-    ) -> ReleasedProduct:
-        """Copy a product into a collection of its own, and name it as an extension."""
+    def product(self, run: UPath, contract: Contract, record: RunRecord) -> ReleasedProduct:
+        """Copy a product of a run into a collection of its own, and name it as an extension."""
         product = contract.name
         report(f"copying {product}")
         home = self._root / product
         to = home / product
-        _copy_catalogue(catalogue, to)
-        _describe(to)
+        _copy_catalogue(run / product, to)
         leaves = read_leaves(to)
-        there = {p: {q: r for q, r in of.items() if q in leaves} for p, of in rows.items() if p in leaves}
-        there = {partition: of for partition, of in there.items() if of}
-        write_margin(to, home / margin_name(product), there, name=product, primary=product)
+        if not (to / STATISTICS).exists():
+            write_statistics(to, leaves)
+        _copy_margins(product_margin(run, product), run / product, home / margin_name(product), product)
         words = _words(record)
         _collection(home, product, product, words)
         extension = {
@@ -289,7 +294,7 @@ def _collection(
     if margin:
         properties |= {"all_margins": margin_name(name), "default_margin": margin_name(name)}
     if index:
-        properties |= {"all_indexes": {KEY: _INDEX}, "default_index": KEY}
+        properties |= {"all_indexes": {KEY: INDEX}, "default_index": KEY}
     if extensions:
         properties["all_extensions"] = dict(extensions)
     made = CollectionProperties.model_validate(properties)
@@ -299,8 +304,9 @@ def _collection(
 def _copy_catalogue(catalogue: UPath, to: UPath) -> None:
     """Copy a catalogue whose leaves are those of its listing."""
     wanted = {partition.leaf: leaf.sha256 for partition, leaf in read_leaves(catalogue).items()}
-    others = [name for name in list_files(catalogue) if not name.endswith(".parquet") or name in wanted]
-    missing = sorted(wanted.keys() - set(others))
+    files = list_files(catalogue)
+    others = [name for name in files if name in wanted or not name.startswith("dataset/Norder")]
+    missing = sorted(wanted.keys() - set(files))
     if missing:
         raise ReleaseError(f"{catalogue / missing[0]} is missing: check with `ojala verify`")
     _copy_files(catalogue, to, others, wanted)
@@ -321,12 +327,10 @@ def _copy_files(folder: UPath, to: UPath, names: Sequence[str], wanted: Mapping[
             pass
 
 
-def _describe(catalogue: UPath) -> None:
-    """Write the statistics of each partition, and one row of each as a thumbnail."""
-    common = catalogue / "dataset" / "_common_metadata"
-    content = common.read_bytes() if common.exists() else b""
-    write_parquet_metadata(
-        catalogue, create_metadata=False, create_thumbnail=True, create_per_partition_stats=True
-    )
-    if content:
-        write_whole(common, content)  # HATS writes that of the first leaf, with its provenance
+def _copy_margins(made: UPath, catalogue: UPath, to: UPath, name: str) -> None:
+    """Copy the margin cache that a run has made of a catalogue, or make one where none is of its leaves."""
+    if (made / MARGINS).exists() and not list(margin_faults(made, catalogue)):
+        _copy_files(made, to, list(list_files(made)), data_sums(made))
+        return
+    report(f"making margins of {name}")
+    write_margins(catalogue, to, read_leaves(catalogue), name=name)

@@ -122,6 +122,11 @@ class RunConfig(BaseModel):
         description="also predict the flux in each band from the others, compare it with the measurement and "
         "write the predictions, for models that can be asked for bands",
     )
+    margins: bool = Field(
+        default=True,
+        description="also write margin caches of 10 arcsec and an index of object_id, with which LSDB "
+        "matches across the edges of partitions and finds objects by key",
+    )
     attempts: int = Field(default=3, ge=1, description="attempts at a partition before it is set aside")
     partition_seconds: float = Field(
         default=3600.0,

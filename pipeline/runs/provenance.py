@@ -18,6 +18,7 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline.runs.record import RECORD, RunRecord
 from ojala.pipeline.runs.resolved import ResolvedRun
+from ojala.pipeline.runs.supplemental import supplemental_sums
 from ojala.pipeline.storage.files import hash_files, list_files, write_whole
 from ojala.pipeline.storage.healpix import Partition
 from ojala.pipeline.storage.progress import RUN_LOG
@@ -126,10 +127,11 @@ def write_provenance(run: ResolvedRun, record: RunRecord, receipts: Sequence[Rec
 def write_checksums(run: UPath, receipts: Iterable[Receipt]) -> None:
     """Write ``checksums.sha256`` over all files of a run, in the form that ``sha256sum -c`` reads.
 
-    The hashes of leaves are those of the receipts; all other files are read. The run's record and its log
-    are left out, since they change last.
+    The hashes of leaves are those of the receipts, those of margins and index are listed with them; all other
+    files are read. The run's record and its log are left out, since they change last.
     """
     sums = {leaf.path: leaf.sha256 for receipt in receipts for leaf in receipt.leaves}
+    sums |= supplemental_sums(run)
     left_out = {*sums, RECORD, CHECKSUMS, RUN_LOG}
     others = [name for name in list_files(run) if name not in left_out]
     sums |= dict(hash_files(run, others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from upath import UPath
@@ -11,6 +12,7 @@ from ojala.catalogs_schema.data_model import CONTRACTS
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.pipeline.runs.record import RECORD, RunRecord, read_record
+from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import read_schema
 from ojala.pipeline.storage.properties import COLLECTION, JOINED, PRIMARY, read_extensions, read_properties
 
@@ -156,7 +158,7 @@ def _catalogue(folder: UPath, reference: str) -> UPath:
     """Catalogue that a reference names; where that is a collection, its primary catalogue."""
     path = UPath(reference)
     if "://" not in reference and not path.is_absolute():
-        path = folder / reference
+        path = UPath(os.path.normpath((folder / reference).path)) if is_local(folder) else folder / reference
     if (path / COLLECTION).exists() and not (path / "hats.properties").exists():
         return _catalogue(path, read_properties(path / COLLECTION, PRIMARY)[PRIMARY])
     return path

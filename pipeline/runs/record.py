@@ -21,7 +21,7 @@ RECORD = "run.json"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of runs are names of folders, and cannot lead out of theirs."""
 
-GATES, REPORT, CHECKSUMS = "gates", "report", "checksums"
+GATES, MARGINS, REPORT, CHECKSUMS = "gates", "margins", "report", "checksums"
 """Steps of the assessment of a run, each a key of `RunRecord.problems` while it is pending or failed."""
 
 PENDING = "not done yet"
@@ -84,8 +84,8 @@ class RunRecord(BaseModel):
     rows_per_worker_second: float = Field(default=0.0, description="rate of one worker, from the receipts")
     problems: dict[str, str] = Field(
         default={},
-        description="steps of the assessment (gates, report, checksums) that failed or are pending, with the "
-        "error; the catalogues are whole all the same",
+        description="steps of the assessment (gates, margins, report, checksums) that failed or are pending, "
+        "with the error; the catalogues are whole all the same",
     )
 
     @model_validator(mode="before")

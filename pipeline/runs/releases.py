@@ -30,6 +30,7 @@ from ojala.pipeline.runs.record import (
     run_folder,
 )
 from ojala.pipeline.runs.report_state import mark_report
+from ojala.pipeline.runs.supplemental import input_references, product_collection, run_of
 from ojala.pipeline.storage.files import utc_now, write_whole
 from ojala.pipeline.storage.hats import catalogue_name, survey_of, write_collection
 from ojala.pipeline.storage.lock import POINTER, hold, living_holder
@@ -164,8 +165,7 @@ def pointers(out: UPath) -> dict[str, str]:
     for product, name in _extensions(out).items():
         if not (out / name).exists():
             continue
-        catalogue = read_properties(out / name, JOINED)[JOINED]
-        published[product] = UPath(catalogue).parent.name
+        published[product] = run_of(read_properties(out / name, JOINED)[JOINED])
     return published
 
 
@@ -291,11 +291,15 @@ def set_published(
         history = [*earlier, publication]
         # The history first: a run that it names is never written to, whatever happens from here on.
         write_whole(out / HISTORY, "".join(f"{line.model_dump_json()}\n" for line in history).encode())
+        margin, index = input_references(out, record)
         write_collection(
             out,
             source,
-            {product: run / product for product in record.products},
+            {product: product_collection(run, product) for product in record.products},
             name=catalogue_name(source),
+            label=record.run_id,
+            margin=margin,
+            index=index,
             keep=keep,
             facts={"ojala_release": name} if name else {},
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
@@ -99,11 +100,7 @@ def finalise_catalogue(
     PartitionInfo.from_healpix([HealpixPixel(p.order, p.pixel) for p in partitions]).write_to_file(
         root / "partition_info.csv"
     )
-    listing = [_LEAVES_HEADER]
-    for partition in partitions:
-        leaf = leaves[partition]
-        listing.append(f"{partition.order},{partition.pixel},{leaf.rows},{leaf.bytes},{leaf.sha256}")
-    write_whole(root / LEAVES, ("\n".join(listing) + "\n").encode())
+    write_whole(root / LEAVES, leaves_text(leaves).encode())
     try:
         write_skymap(skymap, root, list(COARSE_ORDERS))
     except OSError as problem:
@@ -136,6 +133,15 @@ def finalise_catalogue(
         **(extra or {}),
     }
     TableProperties.model_validate(properties).to_properties_file(root)
+
+
+def leaves_text(leaves: Mapping[Partition, LeafRecord]) -> str:
+    """List of leaves as `LEAVES` holds it, in order of the sky."""
+    lines = [_LEAVES_HEADER]
+    for partition in sky_order(leaves):
+        leaf = leaves[partition]
+        lines.append(f"{partition.order},{partition.pixel},{leaf.rows},{leaf.bytes},{leaf.sha256}")
+    return "\n".join(lines) + "\n"
 
 
 def read_leaves(root: UPath) -> dict[Partition, LeafRecord]:
@@ -218,6 +224,24 @@ def _read_record(root: UPath, partition: Partition) -> LeafRecord:
         raise CatalogueError(
             f"{path}, a leaf that the catalogue lists, cannot be read: {problem}; get the catalogue again"
         ) from problem
+
+
+@contextmanager
+def open_leaf(root: UPath, partition: Partition) -> Iterator[pq.ParquetFile]:
+    """Open the leaf of a partition of a catalogue.
+
+    Raises
+    ------
+    CatalogueError
+        If it is missing or damaged, at opening or in the block.
+    """
+    path = root / partition.leaf
+    try:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
+            yield file
+    except (FileNotFoundError, pa.ArrowException) as problem:
+        text = f"{path} cannot be read: {problem}; find all damage with `ojala verify`"
+        raise CatalogueError(text) from problem
 
 
 def rows_of(leaf: UPath, object_id: np.ndarray, columns: Collection[str] | None = None) -> pa.Table | None:
@@ -364,6 +388,9 @@ def write_collection(
     products: Mapping[str, UPath],
     *,
     name: str,
+    label: str = "",
+    margin: str | None = None,
+    index: str | None = None,
     keep: Mapping[str, str] = {},
     facts: Mapping[str, str] = {},
 ) -> None:
@@ -381,9 +408,13 @@ def write_collection(
     photometry : UPath
         Root of the photometry catalogue.
     products : mapping of str to UPath
-        Root of each product's catalogue in its run's folder, by the extension's name.
+        Root of each product's catalogue, or of its collection with a margin cache, by the extension's name.
     name : str
         Name of the collection.
+    label : str
+        Word in the names of the extensions' files; default: the name of the folder that a product is in.
+    margin, index : str, optional
+        Paths of the margin cache of the photometry, and of its index of ``object_id``, in the collection.
     keep : mapping of str to str
         Extensions that stay as they are, with their files.
     facts : mapping of str to str
@@ -399,30 +430,37 @@ def write_collection(
             "dataproduct_type": "extension",
             PRIMARY: name,
             "hats_col_assn_primary": "object_id",
-            JOINED: _reference(out, root),
+            JOINED: reference(out, root),
             "hats_col_assn_join": "object_id",
             "hats_ext_join_style": "left",
             "hats_ext_shares_primary_coords": True,
             **facts,
         }
-        files[product] = f"{product}-{root.parent.name}.properties"
-        _store(ExtensionProperties.model_validate(extension), out / files[product], "HATS Extension")
-    collection = {
+        files[product] = f"{product}-{label or root.parent.name}.properties"
+        store_properties(
+            ExtensionProperties.model_validate(extension), out / files[product], "HATS Extension"
+        )
+    collection: dict[str, object] = {
         "obs_collection": name,
-        PRIMARY: _reference(out, photometry),
+        PRIMARY: reference(out, photometry),
         "all_extensions": dict(sorted(files.items())),
     }
-    _store(CollectionProperties.model_validate(collection), out / COLLECTION, "HATS Collection")
+    if margin is not None:
+        collection |= {"all_margins": margin, "default_margin": margin}
+    if index is not None:
+        collection |= {"all_indexes": {"object_id": index}, "default_index": "object_id"}
+    store_properties(CollectionProperties.model_validate(collection), out / COLLECTION, "HATS Collection")
 
 
-def _reference(out: UPath, root: UPath) -> str:
+def reference(out: UPath, root: UPath) -> str:
     """How a collection names a catalogue: relative where both are local, so that both can be moved."""
     if out.protocol in ("", "file", "local") and root.protocol == out.protocol:
         return os.path.relpath(root.absolute().path, out.absolute().path)
     return str(root)
 
 
-def _store(properties: HatsProperties, path: UPath, comment: str) -> None:
+def store_properties(properties: HatsProperties, path: UPath, comment: str) -> None:
+    """Write the properties of a collection or an extension in one step, with a first line that says so."""
     # HATS writes its properties in place; a reader must never see half of them.
     temporary = path.with_name(f".{path.name}.new")
     properties.to_properties_file_path(temporary, initial_comments=comment)

@@ -22,6 +22,12 @@ PRIMARY = "hats_primary_table_url"
 JOINED = "hats_assn_join_table_url"
 """Reference of an extension to its own catalogue."""
 
+MARGINS = "all_margins"
+"""Margin caches of a collection, as a list of paths."""
+
+INDEXES = "all_indexes"
+"""Indexes of a collection, as a list of columns with a path each."""
+
 
 class PropertiesError(InputError):
     """A properties file that lacks what it must have."""

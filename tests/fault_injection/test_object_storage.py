@@ -16,6 +16,8 @@ from ojala.pipeline.inference.process import receipt_path
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
+from ojala.pipeline.release.export import export_release
+from ojala.pipeline.runs.releases import ReleaseError
 from ojala.pipeline.storage.files import write_whole
 from tests.deploy.processes import running
 from tests.fault_injection.accounts import check, data_of, photometry_of, settle
@@ -70,7 +72,7 @@ def test_an_ingest_writes_the_same_as_on_a_disk(photometry, local):
 
 
 def test_a_run_is_resumed_published_verified_and_read(photometry, local):
-    asked = asking(photometry, "s3://survey/out")
+    asked = asking(photometry, "s3://survey/out").model_copy(update={"margins": True})
     plan = plan_run(asked)
     survey_run.begin(plan)
     receipts = survey_run.execute(plan)
@@ -87,9 +89,31 @@ def test_a_run_is_resumed_published_verified_and_read(photometry, local):
     assert list(verify(finished.out)) == []
     collection = lsdb.open_catalog("s3://survey/out", storage_options={"anon": False})
     assert len(collection.load_extension("ojala").compute()) == OBJECTS.num_rows
+    key = OBJECTS["tile_id"][0].as_py() * 2**32 + OBJECTS["number"][0].as_py()
+    assert len(collection.id_search(values={"object_id": key}).compute()) == 1
     store = connect()
     told = [name for name in store.find("survey/out") if SECRET.encode() in store.cat_file(name)]
     assert told == [], "credentials are nowhere in what is written"
+
+
+def test_an_export_to_an_object_store_stands_alone_when_its_origin_is_gone(photometry, local, tmp_path):
+    here = asking(local[0], tmp_path / "out").model_copy(update={"margins": True})
+    made = export_release(carry_through(here).out, UPath("s3://survey/export/release"))
+    assert (made.products, made.rows) == (("ojala",), OBJECTS.num_rows)
+    store = connect()
+    for name in store.find("survey/export/release"):
+        store.cp_file(name, name.replace("/export/release", "/elsewhere/dr1"))
+    store.rm("survey/export", recursive=True)
+    connect()
+    copy = UPath("s3://survey/elsewhere/dr1")
+    assert [str(damage) for damage in verify(copy)] == []
+    sizes = [store.size(name) for name in store.find("survey/elsewhere/dr1")]
+    assert (made.files, made.bytes) == (len(sizes), sum(sizes))
+    catalog = lsdb.open_catalog("s3://survey/elsewhere/dr1", storage_options={"anon": False})
+    assert catalog.margin is not None
+    assert len(catalog.load_extension("ojala").compute()) == OBJECTS.num_rows
+    with pytest.raises(ReleaseError, match="is not empty"):
+        export_release(UPath(here.out), copy)
 
 
 def test_an_upload_that_is_cut_shows_no_object_and_is_tried_again(

@@ -59,6 +59,7 @@ def test_a_run_whose_driver_is_killed_goes_on_where_it_was(
     ("step", "file"),
     [
         ("catalogues are made", "runs/*/ojala/hats.properties"),
+        ("margins are made", "runs/*/supplemental/photometry_10arcsec/margins.csv"),
         ("provenance is written", "runs/*/provenance/prov.json"),
         ("checksums are written", "runs/*/checksums.sha256"),
         ("it is published", "publications.jsonl"),

@@ -167,7 +167,7 @@ def test_a_failed_partition_leaves_the_run_incomplete_and_unpublished(config, ph
 
 def test_the_collection_is_published_last_and_names_the_run(finished):
     text = (finished.out / f"ojala-{finished.plan.run_id}.properties").read_text()
-    assert f"hats_assn_join_table_url=runs/{finished.plan.run_id}/ojala" in text
+    assert f"hats_assn_join_table_url=runs/{finished.plan.run_id}/supplemental/ojala\n" in text
     assert pointers(finished.out) == dict.fromkeys(("ojala", "ojala_vectors"), finished.plan.run_id)
 
 

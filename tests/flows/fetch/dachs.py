@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,9 +66,43 @@ def is_installed() -> bool:
     return shutil.which("dachs") is not None and programs() is not None
 
 
+PYTHON_PATH = "OJALA_TEST_DACHS_PYTHONPATH"
+"""Variable with a folder of packages for the Python of DaCHS, such as a pyarrow for Debian's numpy."""
+
+
+class Inputs:
+    """Folder of the resources of a service, and the programs that fill it."""
+
+    def __init__(self, folder: Path, connect: list[object], environment: Mapping[str, str]) -> None:
+        self.folder, self._connect, self._environment = folder, connect, environment
+
+    def load(self, resource: str) -> None:
+        """Load a resource, such as ``jpas/q``."""
+        as_user(["dachs", "imp", resource], env=self._environment, cwd=self.folder)
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement in the database."""
+        as_user([programs() / "psql", *self._connect, "--quiet", "--command", statement, "gavo"])
+
+
 @contextmanager
 def dachs(folder: Path, tiles: Mapping[int, int], maxrec: int) -> Iterator[tuple[str, psutil.Process]]:
     """A service with so many rows in each tile and a limit of rows; yields its address and its process."""
+
+    def fill(inputs: Inputs) -> None:
+        (inputs.folder / "jpas").mkdir()
+        (inputs.folder / "jpas" / "q.rd").write_text(DESCRIPTION.format(bands=BANDS))
+        inputs.load("jpas/q")
+        for tile, rows in tiles.items():
+            inputs.execute(ROWS.format(tile=tile, rows=rows, bands=BANDS))
+
+    with serve(folder, maxrec, fill) as url_and_process:
+        yield url_and_process
+
+
+@contextmanager
+def serve(folder: Path, maxrec: int, fill: Callable[[Inputs], None]) -> Iterator[tuple[str, psutil.Process]]:
+    """A service with a limit of rows that has been filled; yields its address and its process."""
     database_port, port = free_port(), free_port()
     root, binaries = folder / "gavo", programs()
     with postgres(folder, database_port) as socket:
@@ -83,16 +117,11 @@ def dachs(folder: Path, tiles: Mapping[int, int], maxrec: int) -> Iterator[tuple
             "LANG": "C.UTF-8",
             "GAVOSETTINGS": str(rc),
             "GAVOCUSTOM": "/nonexistent",
+            "PYTHONPATH": os.environ.get(PYTHON_PATH, ""),
         } | {name: value for name, value in os.environ.items() if name.startswith("OJALA_TEST")}
         dsn = f"host={socket} port={database_port} dbname=gavo"
         as_user(["dachs", "init", "--dsn", dsn], env=environment, cwd=folder)
-        inputs = root / "inputs" / "jpas"
-        inputs.mkdir()
-        (inputs / "q.rd").write_text(DESCRIPTION.format(bands=BANDS))
-        as_user(["dachs", "imp", "jpas/q"], env=environment, cwd=root / "inputs")
-        for tile, rows in tiles.items():
-            fill = ROWS.format(tile=tile, rows=rows, bands=BANDS)
-            as_user([binaries / "psql", *connect, "--quiet", "--command", fill, "gavo"])
+        fill(Inputs(root / "inputs", connect, environment))
         url = f"http://127.0.0.1:{port}/__system__/tap/run"
         log = folder / "dachs.log"
         with log.open("w") as file:

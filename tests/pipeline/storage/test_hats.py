@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
 from astropy.table import Table
+from hats.io import summary_file
 from hats.io.validation import is_valid_catalog, is_valid_collection
 from upath import UPath
 
 from ojala.catalogs_schema.ojala import OJALA
+from ojala.pipeline.runs.supplemental import SUPPLEMENTAL
 from ojala.pipeline.storage.hats import LEAVES, CatalogueError, catalogue_name, read_counts, read_leaves
 
 pytestmark = pytest.mark.integration
@@ -35,7 +37,6 @@ def test_hats_finds_collection_and_catalogues_valid(finished):
     assert is_valid_catalog(finished.photometry, strict=True)
 
 
-@pytest.mark.filterwarnings("ignore:Right catalog does not have a margin cache:RuntimeWarning")
 def test_lsdb_joins_the_products_to_the_photometry_object_by_object(finished):
     catalog = lsdb.open_catalog(finished.out.path)
     assert set(catalog.all_extensions) == {"ojala", "ojala_vectors"}
@@ -45,6 +46,24 @@ def test_lsdb_joins_the_products_to_the_photometry_object_by_object(finished):
     assert {"flux_isdss", "z_gal", "ojala_class", "ojala_flags", "flags"} <= set(frame.columns)
     assert (frame["tile_id"] * 2**32 + frame["number"] == frame["object_id"]).all()
     assert (frame["tile_id_ojala"] == frame["tile_id"]).all()
+
+
+def test_hats_writes_its_summary_of_the_collection_and_of_each_catalogue(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(summary_file, "_generate_sky_coverage_images", without_pictures)
+    run = finished.run / SUPPLEMENTAL
+    for place in (finished.out, finished.photometry, finished.run / "ojala", run / "ojala_vectors"):
+        card = summary_file.write_catalog_summary_file(
+            place, fmt="markdown", huggingface_metadata=True, output_dir=tmp_path, filename=f"{place.name}.md"
+        )
+        text = card.read_text()
+        assert "object_id" in text
+        assert "Minimum value" in text
+    assert "photometry_10arcsec" in (tmp_path / f"{finished.out.name}.md").read_text()
+
+
+def without_pictures(*of_a_catalogue):
+    """Stand for a machine without matplotlib: each picture takes two seconds."""
+    raise ImportError
 
 
 def test_lsdb_searches_a_cone(finished):
