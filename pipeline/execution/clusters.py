@@ -27,7 +27,6 @@ from distributed.utils import get_mp_context
 from distributed.worker import Worker
 
 from ojala.catalogs_schema.errors import ExitCode, OjalaError
-from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
 from ojala.pipeline.storage.progress import report
@@ -381,8 +380,8 @@ def _certificates(folder: Path) -> Security:
     return security
 
 
-def require_same_code(client: Client, adapter: ModelAdapter[Any]) -> None:
-    """Refuse workers, now and later, whose code for a model differs: a run's results carry one code version.
+def require_same_code(client: Client, *modules: str) -> None:
+    """Refuse workers, now and later, whose code of some modules differs: results carry one code version.
 
     Raises
     ------
@@ -390,7 +389,7 @@ def require_same_code(client: Client, adapter: ModelAdapter[Any]) -> None:
         If a present worker has other code.
     """
     try:
-        client.register_plugin(SameCode(adapter.code_version, adapter.code_modules))
+        client.register_plugin(SameCode(code_version(*modules), modules))
     except RuntimeError as problem:
         raise ClusterError(str(problem)) from problem
 

@@ -106,5 +106,5 @@ def run_tasks(
         return
     with getattr(clusters, name)(workers) as cluster:
         if cluster.elsewhere:
-            clusters.require_same_code(cluster.client, spec.adapter)
+            clusters.require_same_code(cluster.client, *spec.adapter.code_modules)
         yield from dispatcher.run_on_workers(cluster, tasks, spec, retries)
