@@ -102,7 +102,7 @@ class Contract:
     columns : tuple of Column
         The columns in their order on disk.
     remarks : mapping of IntFlag to str
-        What each bit of the column of flags says; empty where there is none.
+        Meaning of each bit of the column of flags; empty where there is none.
     column_names : mapping of str to str
         Columns by the names that predictions of models have, which were those of the columns in contract 1,
         where the two differ: ``{"flags": "ojala_flags"}``.
@@ -129,7 +129,7 @@ class Contract:
         raise KeyError(self.unknown(name))
 
     def unknown(self, name: str) -> str:
-        """Message about a column that is not there; tells the present name of a column of contract 1."""
+        """Message about a missing column, with the present name of a column of contract 1."""
         present = self.column_names.get(name)
         hint = f": its name was changed to {present!r} in contract 2" if present else ""
         return f"{self.name} {self.version} has no column {name!r}{hint}"

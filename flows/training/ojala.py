@@ -32,6 +32,7 @@ from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS, SURVEY_SHAR
 from ojala.models.training.trainer import METRICS_FILE, Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
+from ojala.pipeline.storage import progress
 from ojala.pipeline.storage.hats import read_leaves
 
 OBSERVED_SHARE = 0.1
@@ -153,6 +154,11 @@ def train_from(
     sky, sky_note = sky_to_train_on(mock, spectra, curves, without_fold)
     config = replace(config, note=f"{config.note} {sky_note}".strip())
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
+    if config.compiles:
+        progress.report(
+            "torch compiles the network at the first step, which may take minutes and does not count as "
+            "training time; compiled = false in the settings does without"
+        )
     weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
     write_curve_and_card(weights, config.batch_size)
     return weights

@@ -219,7 +219,7 @@ def answer(head: Head, embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_units(head: Head, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The quantity and its error, as `answer` gives them, from what the head's network says (N, 2)."""
+    """The quantity and its error, as `answer` gives them, from the output of the head's network (N, 2)."""
     mean, log_sigma = raw.astype(np.float64).T
     sigma = np.exp(log_sigma)
     restore = head.quantity.restore
@@ -249,7 +249,7 @@ def head_measures(
     embedding : Tensor, shape (N, d)
         Of the objects.
     value, baseline : ndarray, shape (N,)
-        The truth, and what a simpler prediction says.
+        The truth, and a simpler prediction.
 
     Returns
     -------

@@ -113,6 +113,11 @@ class OjalaTraining(TrainingSettings):
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, not {self.steps}")
 
+    @property
+    def compiles(self) -> bool:
+        """Whether torch compiles the network."""
+        return self.device.startswith("cuda") if self.compiled is None else self.compiled
+
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the steps, or of the minutes, that is done."""
         return max(step / self.steps, super().progress(step, seconds))
@@ -334,11 +339,10 @@ def train(
     """
     if (config.discrepancy > 0) != (unlabelled is not None):
         raise InputError("a discrepancy needs observed photometry without labels, and that needs its weight")
-    on_gpu = config.device.startswith("cuda")
     config = replace(
         config,
         bf16=fastest_precision(config.device) == "bf16" if config.bf16 is None else config.bf16,
-        compiled=on_gpu if config.compiled is None else config.compiled,
+        compiled=config.compiles,
     )
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
     trainer = _start(config, tokenise(first.flux, first.error, first.ebv))

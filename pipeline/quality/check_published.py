@@ -253,7 +253,7 @@ def _settled(
     both: bool,
     aperture: str,
 ) -> list[str]:
-    """What the comparison says of the open questions."""
+    """Results of the comparison for the open questions."""
     if not agrees:
         return [
             f"Neither variant agrees: weights, photometry and catalogue do not belong together, or the "

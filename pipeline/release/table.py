@@ -32,7 +32,7 @@ DEFAULT_COLUMNS = "*"
 
 
 class TableError(OjalaError, ValueError):
-    """A selection or a file that is not possible; says why and what to do."""
+    """A selection or a file that is not possible."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-# The palette of Okabe & Ito (2008), told apart by all readers. Each has a name in the page's style
+# The palette of Okabe & Ito (2008), distinguished by all readers. Each has a name in the page's style
 # sheet, which makes it lighter on a dark ground.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7"
 
