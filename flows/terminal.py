@@ -39,10 +39,10 @@ def progress_bars() -> Iterator[None]:
     tasks: dict[int, TaskID] = {}
 
     def show(meter: Meter) -> None:
-        if id(meter) not in tasks:
-            bars.start()
-            tasks[id(meter)] = bars.add_task(meter.noun, total=meter.total, count="")
         count = f"{meter.done:,.0f}/{meter.total:,.0f}" + (f" ({meter.note})" if meter.note else "")
+        if id(meter) not in tasks:
+            tasks[id(meter)] = bars.add_task(meter.noun, total=meter.total, count=count)
+            bars.start()
         bars.update(tasks[id(meter)], completed=meter.done, count=count)
         if meter.ended:
             bars.remove_task(tasks.pop(id(meter)))

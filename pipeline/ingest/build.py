@@ -103,7 +103,7 @@ class CatalogueBuilder:
             partitions = runs.partitions(tile_rows)
         except ValueError as error:
             raise IngestError(str(error)) from error
-        for partition in counted(partitions, "partitions written", len(partitions)):
+        for partition in counted(partitions, "partitions written"):
             table = runs.read(partition)
             numbers, counts = np.unique(table[SOURCE].to_numpy(), return_counts=True)
             sources = sorted((names[n], int(count)) for n, count in zip(numbers, counts, strict=True))

@@ -351,7 +351,7 @@ def _find_change(
 ) -> _Change:
     new = set(reader.tiles)
     named = np.array(sorted(new | withdraw), dtype=np.int64)
-    leaves = counted(former.leaves, "partitions searched for the tiles", len(former.leaves))
+    leaves = counted(former.leaves, "partitions searched for the tiles")
     keys = {p: found for p in leaves if (found := former.keys(p, named)) is not None}
     present: Counter[int] = Counter()
     for table in keys.values():

@@ -45,7 +45,7 @@ from ojala.pipeline.storage.files import READERS, is_local, list_files, sha256_o
 from ojala.pipeline.storage.hats import COLLECTION, read_leaves
 from ojala.pipeline.storage.margins import MarginRows, margin_name, margin_rows, write_margin
 from ojala.pipeline.storage.object_index import KEY, write_object_index
-from ojala.pipeline.storage.progress import report
+from ojala.pipeline.storage.progress import counted, report
 
 _INDEX = f"{KEY}_index"
 
@@ -263,7 +263,8 @@ class _Copy:
         )
         content = draft.read_bytes()
         draft.unlink()
-        sums = {name: sha256_of(self._root / name) for name in list_files(self._root)}
+        names = counted(list_files(self._root), "checksums made")
+        sums = {name: sha256_of(self._root / name) for name in names}
         sums[COLLECTION] = hashlib.sha256(content).hexdigest()
         write_whole(self._root / CHECKSUMS, checksums_text(sums).encode())
         write_whole(self._root / COLLECTION, content)
@@ -316,7 +317,7 @@ def _copy_files(folder: UPath, to: UPath, names: Sequence[str], wanted: Mapping[
         write_whole(to / name, content, durable=False)
 
     with ThreadPoolExecutor(READERS) as pool:
-        for _ in pool.map(copy, names):
+        for _ in counted(pool.map(copy, names), "files copied", len(names)):
             pass
 
 

@@ -20,6 +20,7 @@ from upath import UPath
 
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, pixel_at, sky_order
+from ojala.pipeline.storage.progress import counted
 
 MARGIN_ARCSEC = 10.0
 """Width of margins [arcsec]."""
@@ -50,7 +51,7 @@ def margin_rows(root: UPath, partitions: Sequence[Partition]) -> MarginRows:
     first = np.array([p.pixel << 2 * (INDEX_ORDER - p.order) for p in ordered], np.int64)
     end = first + np.array([1 << 2 * (INDEX_ORDER - p.order) for p in ordered], np.int64)
     found: MarginRows = {}
-    for number, partition in enumerate(ordered):
+    for number, partition in enumerate(counted(ordered, "partitions searched for margins")):
         with (root / partition.leaf).open("rb") as file:
             index = pq.read_table(file, columns=["_healpix_29"])["_healpix_29"].to_numpy()
         rows = np.flatnonzero(_at_edge(index, partition))
@@ -121,7 +122,7 @@ def write_margin(
         return wanted, table.replace_schema_metadata(None)
 
     partitions, total = sky_order(rows), 0
-    for partition in partitions:
+    for partition in counted(partitions, "margins written"):
         parts = []
         for source, chosen in rows[partition].items():
             known, table = edge(source)

@@ -13,6 +13,7 @@ from upath import UPath
 
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.healpix import Partition, sky_order
+from ojala.pipeline.storage.progress import counted
 
 KEY = "object_id"
 """Column of the index."""
@@ -55,7 +56,7 @@ def write_object_index(
     sample = np.sort(np.concatenate([np.empty(0, np.int64), *(k[::1000] for k in _keys(root, ordered))]))
     bounds = [*sample[:: max(1, part_rows // 1000)][1:], None]
     low: int | None = None
-    for number, high in enumerate(bounds):
+    for number, high in enumerate(counted(bounds, "parts of the index written")):
         keys, place = _range(root, ordered, low, high)
         low = high
         path = f"dataset/index/part.{number:05d}.parquet"

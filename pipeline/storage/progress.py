@@ -93,7 +93,7 @@ class Meter:
     done: float = 0
     note: str = ""
     ended: bool = False
-    _begun: float = field(default_factory=time.monotonic)
+    _begun: float = field(default_factory=lambda: time.monotonic())
     _first: float = 0
 
     def advance(self, count: float = 1, note: str | None = None) -> None:
@@ -156,8 +156,21 @@ def note(text: str) -> None:
         _meters[-1].set(_meters[-1].done, text)
 
 
-def counted(items: Iterable[T], noun: str, total: float) -> Iterator[T]:
-    """Yield the items, and count each as done when the next one is asked for."""
+def counted(items: Iterable[T], noun: str, total: float | None = None) -> Iterator[T]:
+    """Yield the items, and count each as done when the next one is asked for.
+
+    Parameters
+    ----------
+    items : iterable
+        The items; a collection unless their number is given.
+    noun : str
+        What they are, in the plural.
+    total : float, optional
+        Their number.
+    """
+    if total is None:
+        items = list(items)
+        total = len(items)
     with counting(noun, total) as meter:
         for item in items:
             yield item
