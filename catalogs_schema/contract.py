@@ -64,14 +64,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What is wrong with a table, where.
+    """Violation of a contract by a table.
 
     Attributes
     ----------
     column : str
         Name of the column at fault.
     problem : str
-        What is wrong with it.
+        Description of the violation.
     row : int or None
         First row at fault; None where the whole column is.
     """
@@ -87,7 +87,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a product's table looks like, with a semantic version.
+    """Columns of a product's table, with a semantic version.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Contract:
     title : str
         One line for headings.
     description : str
-        What one row is, and what a reader has to know.
+        Meaning of a row, and advice for readers.
     columns : tuple of Column
         The columns in their order on disk.
     remarks : mapping of IntFlag to str

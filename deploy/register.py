@@ -29,7 +29,7 @@ SETTINGS = {
     "OJALA_CATALOGUE": "collection that the releases go into",
     "OJALA_ENGINE": "engine of the runs: local, address, slurm, ...",
 }
-"""Variables that the surveys in `prefect.yaml` read, and what they mean."""
+"""Variables that the surveys in `prefect.yaml` read, with their meaning."""
 
 TRAINING = {
     "OJALA_TRAINING_SETTINGS": "TOML file with the settings of a training",

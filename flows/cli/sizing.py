@@ -1,4 +1,4 @@
-"""Estimate of what a survey needs, from measured rates and sizes: ``ojala plan --what-if ROWS``."""
+"""Estimate of time, memory and disk of a survey from measured rates: ``ojala plan --what-if ROWS``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BYTES_PER_ROW = {"photometry": 540, "ojala": 280, "ojala_vectors": 1400, "ojala_
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """What a run of OJALÁ over a survey needs.
+    """Time, memory and disk of a run of OJALÁ over a survey.
 
     Attributes
     ----------

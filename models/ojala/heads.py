@@ -118,7 +118,7 @@ class Head:
     mlp : Mlp
         The network, in evaluation mode.
     quantity : Quantity
-        What it answers, with center and scale of its training's labels.
+        The property, with center and scale of its training's labels.
     tuning : FineTuning
         How it was made.
     base_sha256 : str
@@ -270,7 +270,7 @@ def head_measures(
 
 
 def save_head(path: Path, head: Head) -> None:
-    """Write a head and what is known of it."""
+    """Write a head and its metadata."""
     quantity = {"center": head.quantity.center, "scale": head.quantity.scale}
     metadata = {
         "format": FORMAT,

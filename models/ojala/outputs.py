@@ -215,7 +215,7 @@ class Embedded(NamedTuple):
 
 @torch.inference_mode()
 def embed(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> Embedded:
-    """What a network makes of objects before it is asked anything, on its device, in single precision."""
+    """Encoded tokens of objects, on the network's device, in single precision."""
     device = next(model.parameters()).device
     parts = []
     for begin in range(0, len(photometry), batch_size):

@@ -259,7 +259,7 @@ class OjalaPredictor(BasePredictor):
         }
 
     def _catalogue(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What was found, with its quantities in their units."""
+        """The predictions, with quantities in their units."""
         catalogue = dict(found)
         for quantity in SCALARS:
             mean, log_scale = found[quantity.name].astype(np.float64).T

@@ -195,7 +195,7 @@ def ask_hidden(
     drawn : LabelledPhotometry
         The objects; None is returned where nothing is known of their bands.
     tokens : Tokens
-        What the network is given of them; an object without any band is asked for nothing.
+        Tokens that the network sees; an object without any band has no targets.
     rng : Generator
         Source of randomness.
     count : int
@@ -240,14 +240,14 @@ class Part(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step reads.
+    """Objects of one step.
 
     Attributes
     ----------
     parts : list of Part
         Its rows.
     counts : dict of str to Tensor
-        By what the losses are divided; see `ojala.models.ojala.losses.label_counts`.
+        Divisors of the losses; see `ojala.models.ojala.losses.label_counts`.
     observed : Tokens or None
         Observed photometry without labels, a fifth as many.
     """

@@ -38,7 +38,7 @@ class TableError(OjalaError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ExportedTable:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ def export_table(
 
 
 class _Selection:
-    """Rows of a product beside those of its input, and what is selected of them.
+    """Rows of a product joined with those of its input, and the selection of them.
 
     Attributes
     ----------

@@ -36,7 +36,7 @@ DIVERGING = matplotlib.colormaps["RdBu_r"]
 """Colour map of deviations from zero."""
 
 DPI = 160
-"""Resolution of what is drawn as pixels: maps and scatters of many points."""
+"""Resolution of parts drawn as pixels: maps and scatters of many points."""
 
 MANY = 600
 """More points than this are drawn as pixels, so that the page stays small."""
@@ -93,7 +93,7 @@ class Drawing:
     svg : str
         The drawing, ready to stand in HTML.
     alt : str
-        What is to be seen, in words, for who cannot see it.
+        Description of the figure, for screen readers.
     caption : str
         What stands below it.
     """

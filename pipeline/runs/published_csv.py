@@ -48,7 +48,7 @@ class PublishedCsvError(OjalaError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PublishedCsv:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------

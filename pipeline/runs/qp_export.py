@@ -41,7 +41,7 @@ class ExportError(OjalaError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------

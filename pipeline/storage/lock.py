@@ -60,7 +60,7 @@ class Holder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str = Field(description="what is locked: a product, or the collection's pointer")
+    name: str = Field(description="locked object: a product, or the collection's pointer")
     run_id: str = Field(default="", description="the run that is worked on, once it is known")
     host: str = Field(description="machine")
     pid: int = Field(description="process")
