@@ -12,9 +12,12 @@ import importlib
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -118,6 +121,7 @@ def local_processes(workers: int) -> Iterator[Cluster]:
     with _quiet_settings(), dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         # Dask's call first: it sets a list of its own, once.
         get_mp_context().set_forkserver_preload(["distributed", *PRELOADED])
+        _start_forkserver()
         cluster = LocalCluster(
             env=dict(os.environ),  # workers would have the environment of the first cluster otherwise
             n_workers=workers,
@@ -132,6 +136,20 @@ def local_processes(workers: int) -> Iterator[Cluster]:
         )
         with _closing(cluster) as client:
             yield Cluster(client, _threads(workers), replace_lost=_Nannies(cluster).replace_lost)
+
+
+def _start_forkserver() -> None:
+    """Start the process from which workers are forked; they ignore Ctrl-C, which a terminal sends to all.
+
+    This process ends them; otherwise each would print a traceback of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -68,9 +68,13 @@ class LeafTask:
     former: tuple[FormerLeaf, ...] = ()
     gone: tuple[int, ...] = ()
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Names of the first and, where there are several, the last partition."""
+        return tuple(dict.fromkeys((self.partitions[0].name, self.partitions[-1].name)))
+
     def __str__(self) -> str:
-        names = sorted({self.partitions[0].name, self.partitions[-1].name})
-        return f"writing the partitions {' to '.join(names)}"
+        return f"writing the partitions {' to '.join(self.ends)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def write_leaves(
     IngestError
         If other rows were written, or a former leaf is damaged.
     """
-    by_name = {f"leaves-{task.partitions[0].name.replace('/', '-')}": task for task in tasks}
+    by_name = {f"leaves-{'-to-'.join(task.ends).replace('/', '-')}": task for task in tasks}
     weights = {name: float(len(task.partitions)) for name, task in by_name.items()}
     done = run_tasks(run, folder, _write, by_name, WrittenLeaves, noun="partitions written", weights=weights)
     leaves = {

@@ -72,7 +72,7 @@ class PhotometryReader:
         sizes = [max(file_stat(file).bytes, 0) for file in files]
         tasks, sizes_by_task = {}, {}
         for numbers in _groups(sizes):
-            name = f"read-{numbers[0]}"
+            name = f"read-{numbers[0]}-{numbers[-1]}"
             of_group = tuple((number, files[number]) for number in numbers)
             tasks[name] = ReadTask(self._scratch / name, of_group, self._options)
             sizes_by_task[name] = sum(sizes[number] for number in numbers) / 1e6

@@ -1,6 +1,8 @@
 """An ingest on worker processes: the bytes and the errors of one process; workers may die."""
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +19,8 @@ from ojala.pipeline.ingest.lineage import PROVENANCE
 from ojala.pipeline.ingest.photometry import CODE, ingest_photometry
 from ojala.pipeline.ingest.update import update_photometry
 from ojala.pipeline.storage.hats import current_release
-from tests.helpers.commands import here
+from tests.helpers.commands import ENVIRONMENT, OJALA, here
+from tests.helpers.pace import scaled, until
 from tests.helpers.survey import photometry_table
 
 pytestmark = pytest.mark.integration
@@ -136,3 +139,27 @@ def test_engines_without_processors_are_no_choice_and_scratch_can_lie_elsewhere(
     done = here("ingest", *files, "--out", out, "--scratch", tmp_path / "scratch")
     assert done.exit_code == 0, done.output
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_ctrl_c_ends_workers_without_a_word_and_the_same_command_goes_on(files, tmp_path):
+    command = ("ingest", *files, "--out", tmp_path / "out", "--tile-rows", 4, "--engine", "local")
+    process = subprocess.Popen(
+        [OJALA, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+    until(lambda: list(tmp_path.glob(".out.*/scratch/read-*.json")) or process.poll() is not None)
+    # A terminal sends Ctrl-C to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=scaled(60))
+    assert process.returncode == 130, errors
+    assert "the same command resumes it" in errors
+    assert "Traceback" not in errors
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith(".out.")
+    done = here(*command[:-2])
+    assert done.exit_code == 0, done.output
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
