@@ -15,7 +15,7 @@ from upath import UPath
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import Run, in_sky_order, read_slices
-from ojala.pipeline.ingest.tasks import Runner, run_tasks
+from ojala.pipeline.ingest.tasks import Runner, require_seen, run_tasks
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
 from ojala.pipeline.storage.parquet import LeafRecord, conform, write_leaf
@@ -149,6 +149,7 @@ def edges(partition: Partition) -> tuple[int, int]:
 
 
 def _write(task: LeafTask) -> WrittenLeaves:
+    require_seen(task.root)
     gone = pa.array(task.gone, pa.int32())
     read: dict[UPath, pa.Table] = {}  # a leaf that is divided is read once
     leaves = []

@@ -5,6 +5,7 @@ A task that was finished before the process was killed is not done again: its re
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from upath import UPath
 
-from ojala.pipeline.storage.files import write_whole
+from ojala.pipeline.ingest.errors import IngestError
+from ojala.pipeline.storage.files import is_local, write_whole
 from ojala.pipeline.storage.progress import counting
 
 A = TypeVar("A")
@@ -52,9 +54,25 @@ class _Recorded(Generic[A, R]):
     kind: type[R]
 
     def __call__(self, task: _Task[A]) -> R:
+        require_seen(task.path.parent)
         result = self.function(task.argument)
         write_whole(task.path, TypeAdapter(self.kind).dump_json(result), durable=False)
         return result
+
+
+def require_seen(folder: UPath) -> None:
+    """Refuse to work where a folder of the driver is not there.
+
+    Raises
+    ------
+    IngestError
+        If this process does not see it.
+    """
+    if is_local(folder) and not folder.is_dir():
+        raise IngestError(
+            f"the worker on {platform.node()} does not see {folder}: put the catalogue on a file system that "
+            "all workers share, under the same path, and name a folder there with --scratch"
+        )
 
 
 def run_tasks(

@@ -17,6 +17,7 @@ from ojala.pipeline.execution.functions import call_on_workers, open_runner
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.lineage import PROVENANCE
 from ojala.pipeline.ingest.photometry import CODE, ingest_photometry
+from ojala.pipeline.ingest.tasks import run_tasks
 from ojala.pipeline.ingest.update import update_photometry
 from ojala.pipeline.storage.hats import current_release
 from tests.helpers.commands import ENVIRONMENT, OJALA, here
@@ -120,6 +121,11 @@ def test_the_task_of_a_worker_that_dies_is_done_by_another(run, tmp_path):
 def test_a_task_that_kills_every_worker_is_named(run):
     with pytest.raises(ClusterError, match="3 workers in a row died while they were reading huge"):
         list(run(_die, ["reading huge.csv"]))
+
+
+def test_a_worker_that_does_not_see_the_folders_says_so(run, tmp_path):
+    with pytest.raises(IngestError, match="put the catalogue on a file system that all workers share"):
+        run_tasks(run, UPath(tmp_path / "elsewhere"), len, {"one": "a"}, int, noun="tasks")
 
 
 def test_a_cluster_without_workers_is_given_up_in_time():
