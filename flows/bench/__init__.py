@@ -28,6 +28,7 @@ from ojala.flows.bench.report import (
     roofline,
 )
 from ojala.pipeline.storage.hats import read_leaves
+from ojala.pipeline.storage.progress import counted
 
 SMALL_ROWS = 60
 """Largest partition in the run that measures the cost of partitions without a network [rows]."""
@@ -113,7 +114,7 @@ def bench(
         compiling = _compile(pool, root, folder, sizes, report)
         turns: dict[str, list[float]] = defaultdict(list)
         flows, empty, busy = [], [], []
-        for turn in range(sizes.repeats):
+        for turn in counted(range(sizes.repeats), "turns"):
             if turn and (1.0 + 1.0 / turn) * (time.monotonic() - begin) > 60.0 * sizes.minutes:
                 report(f"{turn} of {sizes.repeats} turns, as the machine is slow or busy")
                 break

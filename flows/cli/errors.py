@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ojala.catalogs_schema.errors import ExitCode, InputError, OjalaError, access_errors
 from ojala.catalogs_schema.urls import redact
+from ojala.flows.terminal import progress_bars
 from ojala.pipeline.storage.progress import heartbeat, listening
 
 INTERRUPTED = ExitCode.INTERRUPTED
@@ -106,7 +107,12 @@ class Commands(typer.Typer):
             def handled(*arguments: object, **options: object) -> None:
                 kept = RESUMABLE if resumable else NOTHING_WRITTEN
                 first = f"{function.__name__.replace('_', '-')} is at work"
-                with errors(kept, as_json=bool(options.get("as_json"))), listening(warn), heartbeat(first):
+                with (
+                    errors(kept, as_json=bool(options.get("as_json"))),
+                    listening(warn),
+                    heartbeat(first),
+                    progress_bars(),
+                ):
                     function(*arguments, **options)
 
             return register(handled)

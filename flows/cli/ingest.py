@@ -14,10 +14,11 @@ from ojala.catalogs_schema.errors import ExitCode, InputError
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo, plural
+from ojala.pipeline.execution.functions import CPU_ENGINES, open_runner
 from ojala.pipeline.ingest.formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
-    from ojala.pipeline.ingest.reader import Input
+    from ojala.pipeline.ingest.pieces import Input
 
 app = Commands(Panel.DATA)
 
@@ -140,6 +141,9 @@ class Units(StrEnum):
     FLAMBDA = "flambda"
 
 
+Engine = StrEnum("Engine", [(name.upper(), name) for name in CPU_ENGINES])  # type: ignore[misc]
+
+
 def _tiles(text: str) -> tuple[int, ...]:
     """Numbers of tiles from a text like ``9611,9612``."""
     try:
@@ -148,7 +152,7 @@ def _tiles(text: str) -> tuple[int, ...]:
         raise InputError(f"--withdraw {text}: expected numbers of tiles, such as 9611,9612") from None
 
 
-@app.command()
+@app.command(resumable=True)
 def ingest(
     files: Annotated[list[str] | None, typer.Argument(help=f"{FORMAT_NAMES} files.")] = None,
     out: Annotated[
@@ -181,13 +185,27 @@ def ingest(
         list[str] | None,
         typer.Option(help="Read the files' column THEIRS as NAME; can be repeated.", metavar="NAME=THEIRS"),
     ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="Where files are read and partitions written; default: serial, or local with workers."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Number of worker processes or jobs.", min=1)] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler of the engine address, as in tls://HOST:8786.")
+    ] = None,
+    scratch: Annotated[
+        str | None,
+        typer.Option(help="Folder for sorted rows, which all workers see; default: beside the catalogue."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a photometry catalogue (HATS) from the survey's files, or add, replace and withdraw tiles.
 
     Reads tables in the columns of the contract or of the archive, with array columns over its filters, and
     converts the units that the files state. Input that cannot be understood is refused with file, row and
-    column.
+    column. An ingest that was interrupted goes on when the same command is given again.
     """
     if bool(out) == bool(to):
         raise UsageError("give either --out for a new catalogue or --to for one that is updated")
@@ -209,6 +227,10 @@ def ingest(
         "units": units.value if units else None,
         "ignore": ignore or (),
         "columns": _pairs(column or ()),
+        "engine": engine.value if engine else None,
+        "workers": workers,
+        "scheduler": scheduler,
+        "scratch": scratch,
     }
     if to:
         _update(files or [], to, add, replace, _tiles(withdraw), options, as_json)
@@ -243,11 +265,21 @@ def _update(
     options: dict[str, Any],
     as_json: bool,
 ) -> None:
+    from ojala.pipeline.ingest.photometry import CODE
     from ojala.pipeline.ingest.update import update_photometry
 
-    summary = update_photometry(
-        UPath(to), [UPath(file) for file in files], add=add, replace=replace, withdraw=withdraw, **options
-    )
+    engine, workers, scheduler = (options.pop(name) for name in ("engine", "workers", "scheduler"))
+    options["scratch"] = UPath(options["scratch"]) if options["scratch"] else None
+    with open_runner(engine, workers, CODE, scheduler) as run:
+        summary = update_photometry(
+            UPath(to),
+            [UPath(file) for file in files],
+            add=add,
+            replace=replace,
+            withdraw=withdraw,
+            run=run,
+            **options,
+        )
     facts = {
         "to": to,
         "release": str(summary.release),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -13,6 +15,7 @@ from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
 from ojala.flows.cli.output import echo
 from ojala.flows.training.registry import DEFAULT, TRAININGS, start_training
+from ojala.pipeline.storage.progress import counting
 
 app = Commands(Panel.MODELS)
 
@@ -132,6 +135,19 @@ def _show_progress(record: dict[str, object]) -> None:
     print(f"step {record['step']}, {record['seconds']} s, {text}", flush=True)
 
 
+@contextmanager
+def _shown_training(as_json: bool) -> Iterator[Callable[[dict[str, object]], None]]:
+    """Show the progress of a training: yields a function for its records."""
+    with counting("% of the training", 100.0) as meter:
+
+        def show(record: dict[str, object]) -> None:
+            meter.set(100.0 * cast(float, record.get("progress", 0.0)), f"step {record['step']:,}")
+            if not as_json:
+                _show_progress(record)
+
+        yield show
+
+
 @app.command(resumable=True)
 def train(
     arguments: Annotated[
@@ -167,18 +183,19 @@ def train(
     if len(arguments) > 2:
         raise InputError(f"expected [MODEL] SETTINGS, not {len(arguments)} arguments: {' '.join(arguments)}")
     *model, settings = arguments
-    weights = start_training(
-        model[0] if model else DEFAULT,
-        Path(settings),
-        library=library,
-        folder=out,
-        report=(lambda record: None) if as_json else _show_progress,
-        unlabelled=UPath(unlabelled) if unlabelled else None,
-        spectra=UPath(spectra) if spectra else None,
-        curves=curves,
-        without_fold=without_fold,
-        pairs=pairs,
-    )
+    with _shown_training(as_json) as show:
+        weights = start_training(
+            model[0] if model else DEFAULT,
+            Path(settings),
+            library=library,
+            folder=out,
+            report=show,
+            unlabelled=UPath(unlabelled) if unlabelled else None,
+            spectra=UPath(spectra) if spectra else None,
+            curves=curves,
+            without_fold=without_fold,
+            pairs=pairs,
+        )
     echo(f"weights: {weights}", {"weights": str(weights)}, as_json)
 
 
@@ -203,15 +220,16 @@ def adapt(
     """
     from ojala.flows.training.adapt import adapt as adapt_weights
 
-    adapted = adapt_weights(
-        settings,
-        weights=weights,
-        photometry=UPath(photometry),
-        truth=truth,
-        library=library,
-        folder=out,
-        report=(lambda record: None) if as_json else _show_progress,
-    )
+    with _shown_training(as_json) as show:
+        adapted = adapt_weights(
+            settings,
+            weights=weights,
+            photometry=UPath(photometry),
+            truth=truth,
+            library=library,
+            folder=out,
+            report=show,
+        )
     echo(f"weights: {adapted}", {"weights": str(adapted)}, as_json)
 
 
@@ -283,6 +301,9 @@ def finetune(
         labels = table_labels(UPath(photometry), truth, tuning)
     else:
         raise InputError("give either --library, or --photometry and --truth")
-    head = train_head(tuning, labels, weights=weights, out=out)
+    with counting("epochs", tuning.epochs) as meter:
+        head = train_head(
+            tuning, labels, weights=weights, out=out, report=lambda record: meter.set(record["epoch"])
+        )
     card = head_card(head, load_weights(weights)[1])
     echo(f"{card}\nhead: {out}", {"head": str(out), "sha256": head.sha256, **head.measures}, as_json)

@@ -22,6 +22,7 @@ from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SH
 from ojala.pipeline.ingest.reference.filter_curves import read_curves
 from ojala.pipeline.storage.files import sha256_of, write_whole
 from ojala.pipeline.storage.hats import LEAVES
+from ojala.pipeline.storage.progress import counted
 
 SHARD_ROWS = 500_000
 """Draws per file."""
@@ -125,7 +126,7 @@ def write_draws(
     folds = range(FOLDS) if fold is None else (fold,)
     sky = open_observed_sky(root, curves, held_out=held_out, folds=folds)
     ra, dec = positions_of(root, sky.members.object_id)
-    for k in missing:
+    for k in counted(missing, "files of draws written"):
         rows = min(shard_rows, draws - k * shard_rows)
         drawn, member = sky.draw_members(rows, np.random.default_rng([seed, k]), shares=shares)
         tile = k + 1

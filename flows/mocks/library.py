@@ -32,6 +32,7 @@ from ojala.pipeline.ingest.reference.templates import (
     read_quasar_templates,
     read_single_stars,
 )
+from ojala.pipeline.storage import progress
 from ojala.pipeline.storage.files import write_whole
 
 _DIGITS = 4
@@ -164,6 +165,7 @@ def build_library(
     """
     rng_galaxies, rng_stars, rng_quasars = np.random.default_rng(seed).spawn(3)
     quasar_templates = read_quasar_templates(templates)
+    progress.report(f"simulating {n_galaxies:,} galaxies, half a minute per thousand")
     libraries = Libraries(
         galaxies=galaxies.simulate(n_galaxies, rng_galaxies),
         stars=stars.simulate(

@@ -21,6 +21,7 @@ from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
 from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
+from ojala.pipeline.storage import progress
 
 DRAWN_SHARES = (0.50, 0.20, 0.30)
 """Shares of galaxies, stars and quasars in the calibration sample."""
@@ -66,6 +67,7 @@ def calibrate_weights(
         measures of these ``without`` and ``with`` floors, by twofold cross-validation.
     """
     model, info = load(weights)
+    progress.report(f"predicting {draws:,} held-out draws")
     held_out = sky.draw(draws, np.random.default_rng([seed, 0]), shares=DRAWN_SHARES, held_out=True)
     raw = ask(model, held_out)
     chosen = torch.arange(draws) < int(draws * FIT_SHARE)
@@ -73,8 +75,10 @@ def calibrate_weights(
     galaxy, star, quasar = np.array(SURVEY_SHARES) / np.array(DRAWN_SHARES)
     to_survey = (float(galaxy), float(star), float(quasar))
     fit_bands, test_bands = _bands(model, held_out)
+    progress.report("fitting probabilities and errors")
     calibration = fit_calibration(fit, to_survey, fit_bands)
 
+    progress.report(f"predicting {draws // 2:,} training draws for the novelty")
     trained = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
     novelty = fit_novelty(ask(model, trained), fit)
     fitted = replace(calibration, redshift_kernel=torch.ones(1))
@@ -83,6 +87,7 @@ def calibrate_weights(
         known = ask(model, observed)
         floors = {"observed": _cross_validate(calibration, known)}
         calibration = fit_floors(calibration, known)
+    progress.report("measuring the calibration")
     measures = {
         "draws": draws,
         "before": calibration_measures(test, Calibration.none(), to_survey, test_bands),

@@ -38,7 +38,7 @@ from ojala.models.quantities import CLASSES, Transform
 from ojala.models.simulation.skies.photometric import MockSky
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.storage.files import write_whole
-from ojala.pipeline.storage.hats import read_leaves
+from ojala.pipeline.storage.hats import current_release, read_leaves
 
 HELD_OUT = 0.2
 """Held-out objects, as a fraction of the training objects (mocks) or of all objects (a table).
@@ -87,7 +87,7 @@ def table_labels(photometry: UPath, truth: Path, tuning: FineTuning) -> Labels:
     Parameters
     ----------
     photometry : UPath
-        Made by `ojala ingest`.
+        Made by `ojala ingest`; its current release is read.
     truth : Path
         Parquet or CSV with ``tile_id``, ``number``, the quantity and, if known, its ``_err``.
     tuning : FineTuning
@@ -108,6 +108,7 @@ def table_labels(photometry: UPath, truth: Path, tuning: FineTuning) -> Labels:
     key = np.stack([source[name].to_numpy() for name in ("tile_id", "number")], axis=1).astype(np.int64)
     row_of = {(tile, number): row for row, (tile, number) in enumerate(key.tolist())}
     tables, rows = list[pa.Table](), list[int]()
+    photometry = current_release(photometry)
     for partition in read_leaves(photometry):
         with (photometry / partition.leaf).open("rb") as file:
             table = pq.read_table(file)

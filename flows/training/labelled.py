@@ -11,7 +11,7 @@ from ojala.models.quantities import CLASSES, SCALARS
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.quality.validation.samples import code_of
 from ojala.pipeline.quality.validation.truth import Truth
-from ojala.pipeline.storage.hats import read_objects
+from ojala.pipeline.storage.hats import current_release, read_objects
 
 FEWEST_LABELS = 100
 """Number of labelled objects that is needed."""
@@ -23,7 +23,7 @@ def labelled_rows(photometry: UPath, truth: Truth) -> LabelledPhotometry:
     Parameters
     ----------
     photometry : UPath
-        Made by `ojala ingest`.
+        Made by `ojala ingest`; its current release is read.
     truth : Truth
         Known objects; redshifts and labels are those of the class.
 
@@ -33,7 +33,7 @@ def labelled_rows(photometry: UPath, truth: Truth) -> LabelledPhotometry:
         Fewer than `FEWEST_LABELS` objects of known class are in the catalogue.
     """
     labelled = truth.rows["object_id"].to_numpy()
-    rows = read_objects(photometry, labelled)
+    rows = read_objects(current_release(photometry), labelled)
     place = np.searchsorted(labelled, rows["object_id"].to_numpy())
     code = code_of(np.array(truth.rows["class"].to_pylist(), dtype=object), CLASSES)[place]
     usable = np.flatnonzero(code >= 0)

@@ -33,7 +33,7 @@ from ojala.models.training.trainer import METRICS_FILE, Record, Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
 from ojala.pipeline.storage import progress
-from ojala.pipeline.storage.hats import read_leaves
+from ojala.pipeline.storage.hats import current_release, read_leaves
 
 OBSERVED_SHARE = 0.1
 """Share of observed spectra in the draws of a training with observed spectra."""
@@ -56,12 +56,14 @@ class ObservedPhotometry:
     Parameters
     ----------
     catalogue : UPath
-        Made by `ojala ingest`; its partitions are read in random order up to ``most`` rows.
+        Made by `ojala ingest`; partitions of its current release are read in random order up to ``most``
+        rows.
     most : int
         Largest number of rows in memory.
     """
 
     def __init__(self, catalogue: UPath, most: int = 200_000) -> None:
+        catalogue = current_release(catalogue)
         partitions = list(read_leaves(catalogue))
         tables, rows = list[pa.Table](), 0
         for k in np.random.default_rng(0).permutation(len(partitions)):

@@ -269,7 +269,8 @@ class Trainer(Generic[Network]):
         weights = folder / f"{self._settings.name}.safetensors"
 
         def note(record: Record) -> None:
-            log.write({"step": self.step, "seconds": round(self.seconds, 1)} | record)
+            done = {"progress": round(min(self.progress, 1.0), 4)}
+            log.write({"step": self.step, "seconds": round(self.seconds, 1)} | done | record)
 
         def save() -> None:
             held_out = check(self.average)

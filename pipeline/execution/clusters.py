@@ -12,9 +12,12 @@ import importlib
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -27,7 +30,6 @@ from distributed.utils import get_mp_context
 from distributed.worker import Worker
 
 from ojala.catalogs_schema.errors import ExitCode, OjalaError
-from ojala.pipeline.inference.adapters.base import ModelAdapter
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
 from ojala.pipeline.storage.progress import report
@@ -119,6 +121,7 @@ def local_processes(workers: int) -> Iterator[Cluster]:
     with _quiet_settings(), dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         # Dask's call first: it sets a list of its own, once.
         get_mp_context().set_forkserver_preload(["distributed", *PRELOADED])
+        _start_forkserver()
         cluster = LocalCluster(
             env=dict(os.environ),  # workers would have the environment of the first cluster otherwise
             n_workers=workers,
@@ -133,6 +136,20 @@ def local_processes(workers: int) -> Iterator[Cluster]:
         )
         with _closing(cluster) as client:
             yield Cluster(client, _threads(workers), replace_lost=_Nannies(cluster).replace_lost)
+
+
+def _start_forkserver() -> None:
+    """Start the process from which workers are forked; they ignore Ctrl-C, which a terminal sends to all.
+
+    This process ends them; otherwise each would print a traceback of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -381,8 +398,8 @@ def _certificates(folder: Path) -> Security:
     return security
 
 
-def require_same_code(client: Client, adapter: ModelAdapter[Any]) -> None:
-    """Refuse workers, now and later, whose code for a model differs: a run's results carry one code version.
+def require_same_code(client: Client, *modules: str) -> None:
+    """Refuse workers, now and later, whose code of some modules differs: results carry one code version.
 
     Raises
     ------
@@ -390,7 +407,7 @@ def require_same_code(client: Client, adapter: ModelAdapter[Any]) -> None:
         If a present worker has other code.
     """
     try:
-        client.register_plugin(SameCode(adapter.code_version, adapter.code_modules))
+        client.register_plugin(SameCode(code_version(*modules), modules))
     except RuntimeError as problem:
         raise ClusterError(str(problem)) from problem
 

@@ -116,5 +116,5 @@ def run_tasks(
         getattr(clusters, name)(workers) as cluster,
     ):
         if cluster.elsewhere:
-            clusters.require_same_code(cluster.client, spec.adapter)
+            clusters.require_same_code(cluster.client, *spec.adapter.code_modules)
         yield from dispatcher.run_on_workers(cluster, tasks, spec, retries)

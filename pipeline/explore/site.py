@@ -31,7 +31,7 @@ from ojala.pipeline.similarity.index import EmbeddingIndex, open_index
 from ojala.pipeline.storage.files import is_local, write_whole
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, read_counts, read_leaves
 from ojala.pipeline.storage.healpix import INDEX_ORDER
-from ojala.pipeline.storage.progress import report, state
+from ojala.pipeline.storage.progress import counted, report
 
 BLOCK_ROWS = 128
 """Objects of a file of records: some 300 kB, which a browser reads to show one of them."""
@@ -141,8 +141,7 @@ def _write(
     leaves = read_leaves(release.source.root)
     report(f"writing the site: {sum(leaf.rows for leaf in leaves.values()):,} objects")
     extras: set[str] = set()
-    for partition in leaves:
-        state(f"partition {partition.name}: {len(index):,} objects are written")
+    for partition in counted(leaves, "partitions written"):
         name = f"{partition.order}-{partition.pixel}"
         index.begin(name)
         for records in read_records(release, partition, release.products, cutouts):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +18,15 @@ import pyarrow as pa
 from upath import UPath
 
 from ojala.catalogs_schema.contract import Contract
+from ojala.catalogs_schema.errors import InputError, OjalaError
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import SOURCE, SortedRuns
 from ojala.pipeline.storage.files import is_local, write_whole
 from ojala.pipeline.storage.hats import RELEASES, finalise_catalogue
 from ojala.pipeline.storage.healpix import Partition
-from ojala.pipeline.storage.lock import LOCKS, hold
+from ojala.pipeline.storage.lock import LOCKS, LockedError, hold
 from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
+from ojala.pipeline.storage.progress import counted
 from ojala.pipeline.storage.statistics import write_statistics
 
 SOURCES_KEY = "ojala.sources"
@@ -66,18 +69,16 @@ class CatalogueBuilder:
         """Rows of each leaf."""
         return {partition: leaf.rows for partition, leaf in self.leaves.items()}
 
-    def write_leaf(
-        self, partition: Partition, table: pa.Table, sources: Sequence[dict[str, object]] | None = None
-    ) -> None:
-        """Write the leaf of a partition, with its input files, where they are given, in the footer."""
-        metadata = {} if sources is None else {SOURCES_KEY: json.dumps(sources)}
+    def write_leaf(self, partition: Partition, table: pa.Table, sources: Sequence[dict[str, object]]) -> None:
+        """Write the leaf of a partition, with its input files in the footer."""
+        metadata = {SOURCES_KEY: json.dumps(sources)}
         self.leaves[partition] = write_leaf(self.root / partition.leaf, table, self.contract, metadata)
 
     def write_sorted(
         self,
         runs: SortedRuns,
         tile_rows: int,
-        names: Sequence[str] | None,
+        names: Sequence[str],
         complete: Callable[[pa.Table], pa.Table] = lambda table: table,
     ) -> None:
         """Write all leaves from sorted runs.
@@ -88,9 +89,8 @@ class CatalogueBuilder:
             All rows.
         tile_rows : int
             Most rows of a leaf.
-        names : sequence of str or None
-            Names of the input files, by the numbers under which their rows were added; None for leaves that
-            depend on their rows alone.
+        names : sequence of str
+            Names of the input files, by the numbers under which their rows were added.
         complete : callable, optional
             Adds columns to the rows of a partition that are known only when all rows are read.
 
@@ -104,11 +104,8 @@ class CatalogueBuilder:
             partitions = runs.partitions(tile_rows)
         except ValueError as error:
             raise IngestError(str(error)) from error
-        for partition in partitions:
+        for partition in counted(partitions, "partitions written"):
             table = runs.read(partition)
-            if names is None:
-                self.write_leaf(partition, complete(table.drop_columns([SOURCE])))
-                continue
             numbers, counts = np.unique(table[SOURCE].to_numpy(), return_counts=True)
             sources = sorted((names[n], int(count)) for n, count in zip(numbers, counts, strict=True))
             listing: list[dict[str, object]] = [{"name": name, "rows": rows} for name, rows in sources]
@@ -139,12 +136,15 @@ class CatalogueBuilder:
 
 
 @contextmanager
-def build_catalogue(out: UPath, contract: Contract, name: str = "") -> Iterator[CatalogueBuilder]:
+def build_catalogue(
+    out: UPath, contract: Contract, name: str = "", *, key: str = "", scratch: UPath | None = None
+) -> Iterator[CatalogueBuilder]:
     """Build a catalogue inside the block; it appears at `out` at the end, or nothing does.
 
     On a local file system the catalogue is built in a scratch folder beside `out` and renamed. On an object
     store it is built at `out`, where it cannot be opened before its properties, the last file written, are
-    there. Remains of a killed process, at either place, are removed.
+    there. Remains of a killed process, at either place, are removed, unless they have the same key: then the
+    block finds them, and goes on from there.
 
     Parameters
     ----------
@@ -154,17 +154,23 @@ def build_catalogue(out: UPath, contract: Contract, name: str = "") -> Iterator[
         Contract of its leaves.
     name : str, optional
         Name of the catalogue; default: that of its folder.
+    key : str, optional
+        Key of all that the catalogue depends on. Without one nothing is kept for another process.
+    scratch : UPath, optional
+        Folder in which that for scratch files is made; default: beside `out`, or a temporary one where `out`
+        is on an object store.
 
     Raises
     ------
     IngestError
         If a file cannot be written.
     LockedError
-        If another process builds a catalogue at the same place of an object store.
+        If another process builds the same catalogue, or any at the same place of an object store.
     """
+    folders = _beside(out.absolute(), key, scratch) if is_local(out) else _in_place(out, key, scratch)
     try:
-        with _scratch_folders(out.absolute()) if is_local(out) else _in_place(out) as (root, scratch):
-            yield CatalogueBuilder(root, scratch, name or out.name, contract)
+        with folders as (root, scratch_files):
+            yield CatalogueBuilder(root, scratch_files, name or out.name, contract)
     except OSError as error:
         raise IngestError(f"{out} cannot be written: {error}") from error
 
@@ -203,44 +209,102 @@ def check_files(files: Sequence[UPath]) -> None:
 
 
 @contextmanager
-def _scratch_folders(out: UPath) -> Iterator[tuple[UPath, UPath]]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(out)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent.path) as folder:
-        draft = Path(folder) / f"{_OWNER}.new"
-        with draft.open("wb") as owner:
-            # Locked for the life of this process, and before the file gets its final name.
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            draft.rename(draft.with_name(_OWNER))
-            root, scratch = UPath(folder) / "catalogue", UPath(folder) / "scratch"
-            root.mkdir()
-            scratch.mkdir()
-            yield root, scratch
-            root.rename(out)
-
-
-def _remove_abandoned(out: UPath) -> None:
-    """Remove the scratch folders of killed processes that built a catalogue for `out`, or any release."""
+def _beside(out: UPath, key: str, scratch: UPath | None) -> Iterator[tuple[UPath, UPath]]:
     prefix = "." if out.parent.name == RELEASES else f".{out.name}."
-    for folder in Path(out.parent.path).iterdir():
-        if not folder.name.startswith(prefix):
+    folder = out.parent / f"{prefix}{key or secrets.token_hex(8)}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder, prefix)
+    files = folder / "scratch" if scratch is None else scratch.absolute() / folder.name
+    with _own(folder, files, key), _scratch(files, key):
+        root = folder / "catalogue"
+        root.mkdir(exist_ok=True)
+        yield root, files
+        root.rename(out)
+
+
+@contextmanager
+def _in_place(out: UPath, key: str, scratch: UPath | None) -> Iterator[tuple[UPath, UPath]]:
+    mark = out / _UNFINISHED
+    with hold(out, "ingest"), ExitStack() as stack:
+        if scratch is None:
+            key = ""
+            scratch = UPath(stack.enter_context(tempfile.TemporaryDirectory(prefix="ojala-")))
+        files = scratch.absolute() / f".{out.name}.{key or secrets.token_hex(8)}"
+        stack.enter_context(_scratch(files, key))
+        text = f"A catalogue is being built here; this file is removed at its end. {key}\n".encode()
+        if not (key and any(files.iterdir()) and mark.exists() and mark.read_bytes() == text):
+            _empty(out)
+            write_whole(mark, text)
+        try:
+            yield out, files
+        except BaseException as error:
+            if not (key and _can_resume(files, error)):
+                _empty(out)
+            raise
+        mark.unlink()
+
+
+@contextmanager
+def _scratch(folder: UPath, key: str) -> Iterator[None]:
+    """Make a folder for scratch files, which is removed at the end, as `_own` does it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        if not (key and _can_resume(folder, error)):
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    shutil.rmtree(folder.path)
+
+
+@contextmanager
+def _own(folder: UPath, scratch: UPath, key: str) -> Iterator[None]:
+    """Own a folder, which other processes do not touch meanwhile; it is removed at the end.
+
+    After an interruption it is kept where there are results of tasks among the scratch files.
+
+    Raises
+    ------
+    LockedError
+        If another process owns it.
+    """
+    folder.mkdir(exist_ok=True)
+    with Path(folder.path, _OWNER).open("ab") as owner:
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(
+                f"another process is making the same catalogue, in {folder}: wait for its end, or end it; "
+                "its finished work is kept then"
+            ) from None
+        try:
+            yield
+        except BaseException as error:
+            if not (key and _can_resume(scratch, error)):
+                shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        shutil.rmtree(folder.path)
+
+
+def _can_resume(scratch: UPath, error: BaseException) -> bool:
+    """Whether tasks are finished that the same command can use when it is given again.
+
+    After Ctrl-C or the loss of workers it can; after bad input or on a full disk nothing stays.
+    """
+    interrupted = isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, OjalaError) and not isinstance(error, InputError | OSError)
+    )
+    return interrupted and any(scratch.glob("*.json"))
+
+
+def _remove_abandoned(own: UPath, prefix: str) -> None:
+    """Remove the scratch folders of killed processes beside one's own."""
+    for folder in Path(own.parent.path).iterdir():
+        if not folder.name.startswith(prefix) or folder.name == own.name:
             continue
         with suppress(FileNotFoundError, BlockingIOError), (folder / _OWNER).open("rb") as owner:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
-
-
-@contextmanager
-def _in_place(out: UPath) -> Iterator[tuple[UPath, UPath]]:
-    with hold(out, "ingest"), tempfile.TemporaryDirectory(prefix="ojala-") as folder:
-        _empty(out)
-        write_whole(out / _UNFINISHED, b"A catalogue is being built here; this file is removed at its end.\n")
-        try:
-            yield out, UPath(folder)
-        except BaseException:
-            _empty(out)
-            raise
-        (out / _UNFINISHED).unlink()
 
 
 def _unfinished(out: UPath) -> bool:

@@ -28,6 +28,7 @@ from ojala.pipeline.ingest.images.targets import CutoutObjects, read_objects
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, CatalogueError
 from ojala.pipeline.storage.healpix import Partition, pixel_at
+from ojala.pipeline.storage.progress import counted
 
 PROVENANCE = "cutouts.json"
 """Provenance file of a cut-out catalogue: input files and versions."""
@@ -120,7 +121,7 @@ def ingest_cutouts(sources: Sequence[UPath], objects: UPath, out: UPath) -> Cuto
         fields, not_read = find_fields(sources)
         fields.sort(key=lambda field: (not field.brick, field.name, str(field.files[0])))
         cutter = _Cutter(catalogue, _Fields(fields))
-        for partition in wanted.rows:
+        for partition in counted(wanted.rows, "partitions written"):
             cutter.write_leaf(partition, wanted)
         if sum(catalogue.rows.values()) != sum(wanted.rows.values()):
             raise IngestError(f"{objects} has changed while it was read: give the same command again")

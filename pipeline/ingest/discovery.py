@@ -15,6 +15,7 @@ from upath import UPath
 
 from ojala.pipeline.ingest.errors import IngestError, SourceError
 from ojala.pipeline.storage.files import is_local
+from ojala.pipeline.storage.progress import counted
 
 Kind = TypeVar("Kind")
 """Result of the detection of a file."""
@@ -56,7 +57,9 @@ def discover_files(
                 f"{source} needs a package that is not installed: {error}; for hf:// "
                 "pip install '.[hf]' in a checkout of ojala, for s3:// '.[s3]'"
             ) from error
-        for path in _files_under(source) if folder else [source]:
+        for path in counted(
+            _files_under(source) if folder else [source], f"files of {source.name} looked at"
+        ):
             try:
                 kinds[path] = detect(path)
             except SourceError as fault:

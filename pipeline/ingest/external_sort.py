@@ -1,9 +1,15 @@
-"""External sort of rows by sky position: sorted runs on disk, read back one partition at a time."""
+"""External sort of rows by sky position: sorted runs on disk, read back one partition at a time.
+
+Workers write runs of their own (`SortedRuns.add`, `flush`), whose lists are put together (`include`). Time is
+proportional to the rows, whatever their order on the sky: each pass of `merge` reads and writes every row
+once. Up to 2 million rows there is none, one up to 67 million, two up to 2,100 million.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
 
+from ojala.pipeline.ingest.tasks import Runner, run_here, run_tasks
 from ojala.pipeline.storage.hats import SKYMAP_ORDER
 from ojala.pipeline.storage.healpix import (
     INDEX_ORDER,
@@ -38,67 +45,36 @@ FAN_IN = 32
 _SAMPLE = 64
 """One position in so many determines where merged runs end."""
 
-_BUCKETS = 64
-_KEY = np.dtype([("object_id", "<i8"), ("source", "<i4"), ("row", "<i8")])
+_MANY_COUNTS = 1 << 21
+"""Counts of pixels that are collected before those of the same pixel are added up."""
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicate:
-    """A key that comes twice, with (file, row) of its first two occurrences."""
+class Run:
+    """A file of sorted rows.
 
-    object_id: int
-    first: tuple[int, int]
-    second: tuple[int, int]
+    Attributes
+    ----------
+    path : str
+        Path of the file (Arrow).
+    first, last : int
+        Positions of its first and last row.
+    rows : int
+        Number of rows.
+    """
 
-
-class DuplicateChecker:
-    """Keys of all rows with their file and row, in scratch files, searched for duplicates."""
-
-    def __init__(self, scratch: UPath) -> None:
-        self.folder = scratch
-
-    def add(self, object_id: np.ndarray, source: int, first_row: int) -> None:
-        """Add the keys of consecutive rows of a file."""
-        self.add_rows(object_id, source, np.arange(first_row, first_row + len(object_id)))
-
-    def add_rows(self, object_id: np.ndarray, source: np.ndarray | int, row: np.ndarray) -> None:
-        """Add the keys of some rows of a file, or of several."""
-        keys = np.empty(len(object_id), dtype=_KEY)
-        keys["object_id"], keys["source"], keys["row"] = object_id, source, row
-        bucket = object_id % _BUCKETS
-        order = np.argsort(bucket, kind="stable")
-        starts = np.searchsorted(bucket[order], np.arange(_BUCKETS + 1))
-        keys = keys[order]
-        for number in np.unique(bucket):
-            with self._file(int(number)).open("ab") as file:
-                file.write(keys[starts[number] : starts[number + 1]].tobytes())
-
-    def duplicates(self) -> Iterator[Duplicate]:
-        """Find keys that come more than once; one part in 64 of all keys is in memory."""
-        for number in range(_BUCKETS):
-            file = self._file(number)
-            if file.exists():
-                keys = np.sort(
-                    np.frombuffer(file.read_bytes(), dtype=_KEY), order=["object_id", "source", "row"]
-                )
-                again = np.flatnonzero(keys["object_id"][1:] == keys["object_id"][:-1])
-                for at in again:
-                    one, two = keys[at], keys[at + 1]
-                    yield Duplicate(
-                        int(one["object_id"]),
-                        (int(one["source"]), int(one["row"])),
-                        (int(two["source"]), int(two["row"])),
-                    )
-
-    def _file(self, number: int) -> UPath:
-        return self.folder / f"keys-{number}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    path: UPath
+    path: str
     first: int
     last: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunList:
+    """Sorted runs of a task, and the file with the numbers of their rows by pixel."""
+
+    runs: tuple[Run, ...]
+    counts: str
 
 
 class SortedRuns:
@@ -116,17 +92,17 @@ class SortedRuns:
         self.folder = scratch
         self.rows = 0
         self._run_rows = RUN_ROWS if run_rows is None else run_rows
-        self._sequences: list[list[_Run]] = []
-        self._written = 0
+        self._sequences: list[list[Run]] = []
         self._buffer: list[pa.Table] = []
         self._buffered_rows = 0
-        self._pixels = np.empty(0, dtype=np.int64)
-        self._counts = np.empty(0, dtype=np.int64)
+        self._pixels: list[np.ndarray] = []
+        self._counts: list[np.ndarray] = []
 
-    def add(self, table: pa.Table, source: int) -> None:
-        """Add rows of a file."""
-        origin = pa.array(np.full(table.num_rows, source, dtype=np.int32))
-        self._buffer.append(table.append_column(SOURCE, origin))
+    def add(self, table: pa.Table, source: int | None = None) -> None:
+        """Add rows; those of a numbered file get the column `SOURCE`."""
+        if source is not None:
+            table = table.append_column(SOURCE, pa.array(np.full(table.num_rows, source, dtype=np.int32)))
+        self._buffer.append(table)
         self._buffered_rows += table.num_rows
         self.rows += table.num_rows
         if self._buffered_rows >= self._run_rows:
@@ -138,47 +114,66 @@ class SortedRuns:
             return
         table = in_sky_order(pa.concat_tables(self._buffer))
         self._buffer, self._buffered_rows = [], 0
-        index = table["_healpix_29"].to_numpy()
-        self._sequences.append([self._write(table)])
-        pixels, counts = np.unique(pixel_at(index, COUNTED_ORDER), return_counts=True)
-        self._pixels, places = np.unique(np.concatenate([self._pixels, pixels]), return_inverse=True)
-        both = np.concatenate([self._counts, counts])
-        self._counts = np.bincount(places, weights=both, minlength=len(self._pixels)).astype(np.int64)
+        self._sequences.append([write_run(self.folder / f"run-{len(self._sequences)}.arrow", table)])
+        self._count(*np.unique(pixel_at(table["_healpix_29"].to_numpy(), COUNTED_ORDER), return_counts=True))
 
-    def merge(self) -> None:
+    def _count(self, pixels: np.ndarray, counts: np.ndarray) -> None:
+        self._pixels.append(pixels)
+        self._counts.append(counts.astype(np.int64))
+        if sum(len(part) for part in self._pixels[1:]) > _MANY_COUNTS:
+            self.counts()
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct pixels of `COUNTED_ORDER` that hold rows, sorted, and the number of rows in each."""
+        pixels, places = np.unique(np.concatenate([[], *self._pixels]).astype(np.int64), return_inverse=True)
+        both = np.concatenate([[], *self._counts])
+        counts = np.bincount(places, weights=both, minlength=len(pixels)).astype(np.int64)
+        self._pixels, self._counts = [pixels], [counts]
+        return pixels, counts
+
+    def export(self) -> RunList:
+        """The list of the runs, for `include` in another process."""
+        path = self.folder / "counts.npy"
+        np.save(path.path, np.stack(self.counts()))
+        return RunList(tuple(run for run in self._runs), path.path)
+
+    def include(self, part: RunList) -> None:
+        """Take over runs that a task has written."""
+        self._sequences += [[run] for run in part.runs]
+        self.rows += sum(run.rows for run in part.runs)
+        self._count(*np.load(part.counts))
+
+    def merge(self, run: Runner = run_here) -> None:
         """Merge runs until at most `FAN_IN` of them overlap anywhere, in memory for a few runs.
 
-        Each pass reads and writes every row once, so that the time is proportional to the rows, whatever
-        their order on the sky.
+        Parameters
+        ----------
+        run : Runner, optional
+            Where it is done; all workers see the folder of the runs.
         """
+        level = 0
         while len(self._sequences) > FAN_IN:
+            level += 1
             groups = [self._sequences[n : n + FAN_IN] for n in range(0, len(self._sequences), FAN_IN)]
-            self._sequences = [self._merged(group) for group in groups]
-
-    def _merged(self, group: list[list[_Run]]) -> list[_Run]:
-        """One sequence of runs that follow each other, with the rows of some sequences."""
-        runs = [run for sequence in group for run in sequence]
-        samples = np.sort(np.concatenate([_positions(run)[::_SAMPLE] for run in runs]))
-        inner = np.unique(samples[:: max(self._run_rows // _SAMPLE, 1)][1:])
-        edges = [0, *inner.tolist(), 12 << 2 * INDEX_ORDER]
-        made = []
-        for low, high in itertools.pairwise(edges):
-            if parts := _slices(runs, low, high):
-                made.append(self._write(in_sky_order(pa.concat_tables(parts))))
-        for run in runs:
-            run.path.unlink()
-        return made
-
-    def _write(self, table: pa.Table) -> _Run:
-        path = self.folder / f"run-{self._written}.arrow"
-        self._written += 1
-        with pa.OSFile(path.path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        index = table["_healpix_29"]
-        return _Run(path, index[0].as_py(), index[-1].as_py())
+            tasks = {
+                f"merge-{level}-{n}": _Merge(
+                    self.folder / f"merged-{level}-{n}",
+                    tuple(one for sequence in group for one in sequence),
+                    self._run_rows,
+                )
+                for n, group in enumerate(groups)
+            }
+            rows = {name: float(sum(one.rows for one in task.runs)) for name, task in tasks.items()}
+            merged = run_tasks(
+                run, self.folder, _merge, tasks, _Merged, noun=f"rows sorted (pass {level})", weights=rows
+            )
+            self._sequences = [list(one.runs) for one in merged.values()]
+            for task in tasks.values():
+                for one in task.runs:
+                    UPath(one.path).unlink(missing_ok=True)
 
     @property
-    def _runs(self) -> list[_Run]:
+    def _runs(self) -> list[Run]:
         return [run for sequence in self._sequences for run in sequence]
 
     def index(self) -> np.ndarray:
@@ -188,8 +183,9 @@ class SortedRuns:
 
     def skymap(self) -> np.ndarray:
         """Rows per pixel of the order of a catalogue's map, shape (12 * 4**SKYMAP_ORDER,)."""
-        pixels = self._pixels >> 2 * (COUNTED_ORDER - SKYMAP_ORDER)
-        return np.bincount(pixels, weights=self._counts, minlength=12 * 4**SKYMAP_ORDER).astype(np.int64)
+        pixels, counts = self.counts()
+        pixels = pixels >> 2 * (COUNTED_ORDER - SKYMAP_ORDER)
+        return np.bincount(pixels, weights=counts, minlength=12 * 4**SKYMAP_ORDER).astype(np.int64)
 
     def partitions(self, tile_rows: int) -> list[Partition]:
         """The coarsest partitions with at most `tile_rows` rows each.
@@ -205,31 +201,89 @@ class SortedRuns:
             index = np.concatenate([part["_healpix_29"].to_numpy() for part in crowded])
             return partitions_of(index, FINEST_ORDER, tile_rows)
 
-        return adaptive_partitions(self._pixels, self._counts, COUNTED_ORDER, tile_rows, divide)
+        return adaptive_partitions(*self.counts(), COUNTED_ORDER, tile_rows, divide)
 
     def read(self, partition: Partition) -> pa.Table:
-        """Read the rows of a partition in order of the sky, with the column `SOURCE`."""
+        """Read the rows of a partition in order of the sky, with the column `SOURCE` where they have it."""
         return in_sky_order(pa.concat_tables(self._slices(partition)))
+
+    def overlapping(self, low: int, high: int) -> tuple[Run, ...]:
+        """Runs that may have rows in ``low <= position < high``."""
+        return tuple(run for run in self._runs if run.first < high and run.last >= low)
 
     def _slices(self, partition: Partition, names: Sequence[str] | None = None) -> list[pa.Table]:
         """Rows of a partition in each run that has any, with some columns or all."""
         shift = 2 * (INDEX_ORDER - partition.order)
-        return _slices(self._runs, partition.pixel << shift, (partition.pixel + 1) << shift, names)
+        return read_slices(self._runs, partition.pixel << shift, (partition.pixel + 1) << shift, names)
 
 
-def _positions(run: _Run) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """Task to write some runs again, as runs that follow each other.
+
+    Attributes
+    ----------
+    folder : UPath
+        Folder for them.
+    runs : tuple of Run
+        The runs.
+    run_rows : int
+        Rows that are sorted in memory at a time.
+    """
+
+    folder: UPath
+    runs: tuple[Run, ...]
+    run_rows: int
+
+    def __str__(self) -> str:
+        return f"sorting {sum(run.rows for run in self.runs):,} rows in {self.folder}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    runs: tuple[Run, ...]
+
+
+def _merge(task: _Merge) -> _Merged:
+    samples = np.sort(np.concatenate([_positions(run)[::_SAMPLE] for run in task.runs]))
+    inner = np.unique(samples[:: max(task.run_rows // _SAMPLE, 1)][1:])
+    folder = own_folder(task.folder)
+    made: list[Run] = []
+    for low, high in itertools.pairwise([0, *inner.tolist(), 12 << 2 * INDEX_ORDER]):
+        if parts := read_slices(task.runs, low, high):
+            made.append(write_run(folder / f"run-{len(made)}.arrow", in_sky_order(pa.concat_tables(parts))))
+    return _Merged(tuple(made))
+
+
+def own_folder(folder: UPath) -> UPath:
+    """A new folder in a folder, for one attempt at a task: an attempt that lives on disturbs no other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return UPath(tempfile.mkdtemp(dir=folder.path))
+
+
+def write_run(path: UPath, table: pa.Table) -> Run:
+    """Write rows in order of the sky as a run."""
+    with pa.OSFile(path.path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    index = table["_healpix_29"]
+    return Run(path.path, index[0].as_py(), index[-1].as_py(), table.num_rows)
+
+
+def _positions(run: Run) -> np.ndarray:
     """Positions of the rows of a run, in their order."""
-    with pa.memory_map(run.path.path) as mapped:
+    with pa.memory_map(run.path) as mapped:
         return np.array(pa.ipc.open_file(mapped).read_all()["_healpix_29"].to_numpy())
 
 
-def _slices(runs: Sequence[_Run], low: int, high: int, names: Sequence[str] | None = None) -> list[pa.Table]:
+def read_slices(
+    runs: Sequence[Run], low: int, high: int, names: Sequence[str] | None = None
+) -> list[pa.Table]:
     """Rows in ``low <= position < high`` of each run that has any, with some columns or all."""
     parts = []
     for run in runs:
         if run.first < high and run.last >= low:
             # Mapped: only the pages of the slice are read from the disk.
-            with pa.memory_map(run.path.path) as mapped:
+            with pa.memory_map(run.path) as mapped:
                 table = pa.ipc.open_file(mapped).read_all()
                 start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
                 if stop > start:

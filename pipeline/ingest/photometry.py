@@ -4,13 +4,20 @@ Rows are read in batches, sorted on disk and written as the leaves of the catalo
 number of rows. The catalogue depends on the rows alone: neither on the order of the files nor on how they
 were cut into batches.
 
-Memory is bounded whatever the number of rows: a batch of a file, `external_sort.RUN_ROWS` rows while sorting,
-and a few times `tile_rows` rows while a leaf is written; scratch files are mapped, and the system can reclaim
-their pages. VOTables in a binary serialisation are the exception: they are held whole.
+Files are read, sorted runs merged and leaves written by tasks, in this process or on the workers of an
+engine (`ojala.pipeline.execution.functions`); the result is the same byte for byte. What a killed process had
+finished is kept in a scratch folder under a key of the files, the options and the code, and not done again.
+
+Memory of a task is bounded whatever the number of rows and their order on the sky: a batch of a file,
+`external_sort.RUN_ROWS` rows while sorting, `duplicates.KEYS_AT_ONCE` keys, and a few times `tile_rows` rows
+while a leaf is written; scratch files are mapped, and the system can reclaim their pages. VOTables in a
+binary serialisation are the exception: they are held whole.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -20,16 +27,31 @@ from upath import UPath
 from ojala.catalogs_schema.bands import BANDS
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.pipeline.ingest.build import build_catalogue, check_request
+from ojala.pipeline.ingest.errors import IngestError
+from ojala.pipeline.ingest.external_sort import COUNTED_ORDER
+from ojala.pipeline.ingest.formats import FORMATS
 from ojala.pipeline.ingest.jpas.column_mapping import APERTURE
 from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind
+from ojala.pipeline.ingest.leaves import LeafTask, edges, grouped, rows_in, write_leaves
 from ojala.pipeline.ingest.lineage import PROVENANCE
-from ojala.pipeline.ingest.reader import Input, PhotometryReader
+from ojala.pipeline.ingest.pieces import Input, ReadOptions
+from ojala.pipeline.ingest.reader import PhotometryReader
+from ojala.pipeline.ingest.tasks import Runner, run_here
+from ojala.pipeline.storage.code_version import code_version
+from ojala.pipeline.storage.files import file_stat
 from ojala.pipeline.storage.healpix import Partition
 
 __all__ = ["PROVENANCE", "TILE_ROWS", "IngestSummary", "Input", "ingest_photometry"]
 
 TILE_ROWS = 100_000
 """Default of the largest number of rows in a leaf."""
+
+CODE = (
+    "ojala.pipeline.ingest.reader",
+    "ojala.pipeline.ingest.leaves",
+    *(f"ojala.pipeline.ingest.formats.{module}" for module in FORMATS.values()),
+)
+"""Modules whose code makes the rows: that of a worker must be the same as here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,8 @@ def ingest_photometry(
     ignore: Collection[str] = (),
     columns: Mapping[str, str] = MappingProxyType({}),
     name: str = "",
+    run: Runner = run_here,
+    scratch: UPath | None = None,
 ) -> IngestSummary:
     """Make a photometry catalogue from table files of the survey.
 
@@ -93,6 +117,11 @@ def ingest_photometry(
         ``{"ra": "RA_J2000"}``.
     name : str, optional
         Name of the catalogue; default: that of its folder.
+    run : Runner, optional
+        Where the tasks are done; default: in this process.
+    scratch : UPath, optional
+        Folder for scratch files, local and seen by all workers; default: beside `out`, or a temporary one
+        where `out` is on an object store; an ingest there is resumed only where the folder is named.
 
     Returns
     -------
@@ -104,13 +133,26 @@ def ingest_photometry(
         If a file is not understood: names each faulty file with the row and the column of its first error.
         If no file has a column of `ignore` or `columns`.
         Also if the catalogue cannot be written. Nothing stays behind.
+    LockedError
+        If another process is making the same catalogue of the same files.
     """
     check_request(files, out, tile_rows)
-    with build_catalogue(out, PHOTOMETRY, name) as catalogue:
-        reader = PhotometryReader(catalogue.scratch, aperture, units, ignore, columns)
+    options = ReadOptions(aperture, units, tuple(ignore), tuple(columns.items()))
+    key = workspace_key(files, options, tile_rows)
+    with build_catalogue(out, PHOTOMETRY, name, key=key, scratch=scratch) as catalogue:
+        reader = PhotometryReader(catalogue.scratch, options, run)
         inputs = reader.read_rows(files)
         reader.check_keys(files)
-        catalogue.write_sorted(reader.runs, tile_rows, None)
+        reader.runs.merge(run)
+        try:
+            partitions = reader.runs.partitions(tile_rows)
+        except ValueError as error:
+            raise IngestError(str(error)) from error
+        tasks = [
+            LeafTask(catalogue.root, group, reader.runs.overlapping(edges(group[0])[0], edges(group[-1])[1]))
+            for group in grouped(partitions, rows_in(partitions, *reader.runs.counts(), COUNTED_ORDER))
+        ]
+        catalogue.leaves.update(write_leaves(run, catalogue.scratch, tasks, reader.runs.rows))
         summary = IngestSummary(
             reader.runs.rows,
             catalogue.rows,
@@ -130,3 +172,10 @@ def ingest_photometry(
         }
         catalogue.finalise(PROVENANCE, provenance, reader.runs.skymap())
     return summary
+
+
+def workspace_key(files: Sequence[UPath], options: ReadOptions, *others: object) -> str:
+    """Key of the work that is kept for a process that resumes it: files, options and code."""
+    stats = [[str(file.absolute()), file_stat(file).bytes, file_stat(file).changed] for file in files]
+    content = json.dumps([code_version(*CODE), stats, asdict(options), others])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -34,6 +34,7 @@ from ojala.pipeline.ingest.surveys.rows import spectra_table, target_key
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import counted, note
 
 TILE_ROWS = 1_000
 """Default of the largest number of rows in a leaf: 30 to 60 MB of spectra."""
@@ -224,7 +225,7 @@ class _Reader:
         """
         tables: list[LabelTable] = []
         errors = []
-        for numbers in _groups(files, kinds):
+        for numbers in counted(_groups(files, kinds), "groups of files read"):
             first = files[numbers[0]]
             kind = kinds[first]
             try:
@@ -255,6 +256,7 @@ class _Reader:
             self._objects.append(objects)
             self.counts.update((spectrum.survey, spectrum.object_class or NONE) for spectrum in batch)
             self.per_file[number] += len(batch)
+            note(f"{self.runs.rows:,} spectra")
             self.from_air[number] += sum(spectrum.from_air for spectrum in batch)
 
     def match_objects(self, files: Sequence[UPath]) -> _Objects:

@@ -11,32 +11,39 @@ Leaves depend on the rows alone: a survey added in steps has the leaves of one i
 from __future__ import annotations
 
 import datetime
-import functools
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.pipeline.ingest.build import CatalogueBuilder, build_catalogue, check_files
 from ojala.pipeline.ingest.errors import IngestError
-from ojala.pipeline.ingest.external_sort import FINEST_ORDER, SOURCE, SortedRuns, in_sky_order
+from ojala.pipeline.ingest.external_sort import FINEST_ORDER, SortedRuns
 from ojala.pipeline.ingest.jpas.column_mapping import APERTURE
 from ojala.pipeline.ingest.jpas.flux_units import FluxDensityKind
+from ojala.pipeline.ingest.leaves import (
+    FormerLeaf,
+    LeafTask,
+    edges,
+    grouped,
+    open_leaf,
+    rows_in,
+    write_leaves,
+)
 from ojala.pipeline.ingest.lineage import PROVENANCE, read_provenance, release_before
-from ojala.pipeline.ingest.photometry import TILE_ROWS, ingest_photometry
-from ojala.pipeline.ingest.reader import Input, PhotometryReader
-from ojala.pipeline.storage.files import link_files, sha256_of
+from ojala.pipeline.ingest.photometry import TILE_ROWS, ingest_photometry, workspace_key
+from ojala.pipeline.ingest.pieces import Input, ReadOptions
+from ojala.pipeline.ingest.reader import PhotometryReader
+from ojala.pipeline.ingest.tasks import Runner, run_here
+from ojala.pipeline.storage.files import link_files
 from ojala.pipeline.storage.hats import (
     RELEASES,
     SKYMAP_ORDER,
@@ -45,10 +52,10 @@ from ojala.pipeline.storage.hats import (
     read_leaves,
     write_collection,
 )
-from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition, adaptive_partitions, pixel_at
+from ojala.pipeline.storage.healpix import Partition, adaptive_partitions, pixel_at
 from ojala.pipeline.storage.lock import LOCKS, hold
-from ojala.pipeline.storage.parquet import LeafRecord, conform
-from ojala.pipeline.storage.progress import report, state
+from ojala.pipeline.storage.parquet import LeafRecord
+from ojala.pipeline.storage.progress import counted
 
 LOCK = "photometry"
 """Name of the lock of a catalogue that is updated."""
@@ -100,6 +107,8 @@ def update_photometry(
     units: FluxDensityKind | None = None,
     ignore: Collection[str] = (),
     columns: Mapping[str, str] = MappingProxyType({}),
+    run: Runner = run_here,
+    scratch: UPath | None = None,
 ) -> UpdateSummary:
     """Make a release of a photometry catalogue with other tiles, and point the catalogue at it.
 
@@ -115,7 +124,7 @@ def update_photometry(
         Take away the rows of the files' tiles before; these must be there, unless rows may be added, too.
     withdraw : collection of int
         Tiles to take away.
-    aperture, units, ignore, columns
+    aperture, units, ignore, columns, run, scratch
         As in `ingest_photometry`. Aperture and units are those of the catalogue where they are not given.
 
     Returns
@@ -136,20 +145,45 @@ def update_photometry(
         if is_new(root):
             if replace or withdraw:
                 raise IngestError(f"{root} has no catalogue yet: there is nothing to replace or to withdraw")
-            summary = _make_first(root, release, files, aperture, units, ignore, columns)
+            made = ingest_photometry(
+                files,
+                release,
+                aperture=aperture or APERTURE,
+                units=units,
+                ignore=ignore,
+                columns=columns,
+                name=root.name,
+                run=run,
+                scratch=scratch,
+            )
+            summary = UpdateSummary(
+                release=release,
+                before=None,
+                rows=made.rows,
+                partitions=made.partitions,
+                written=tuple(made.partitions),
+                added=made.tiles,
+                replaced={},
+                withdrawn={},
+                inputs=made.inputs,
+            )
         else:
             former = _Former.read(current_release(root))
             options = former.options(aperture, units)
             options |= {"ignore": sorted(ignore), "columns": dict(columns)}
-            with build_catalogue(release, PHOTOMETRY, root.name) as catalogue:
-                reader = PhotometryReader(
-                    catalogue.scratch, options["aperture"], options["units"], ignore, columns
-                )
-                inputs = reader.read_rows(files)
+            reading = ReadOptions(
+                options["aperture"], options["units"], tuple(ignore), tuple(columns.items())
+            )
+            change_of = (str(former.root.absolute()), add, replace, sorted(withdraw))
+            key = workspace_key(files, reading, options["tile_rows"], *change_of)
+            with build_catalogue(release, PHOTOMETRY, root.name, key=key, scratch=scratch) as catalogue:
+                reader = PhotometryReader(catalogue.scratch, reading, run)
+                inputs = reader.read_rows(files) if files else []
                 change = _find_change(former, reader, add, replace, set(withdraw))
-                reader.check_keys(files, former.root, change.kept_keys)
-                reader.runs.merge()
-                written = _write_leaves(catalogue, former, reader.runs, change, options["tile_rows"])
+                if files:
+                    reader.check_keys(files, former.root, change.kept_keys)
+                reader.runs.merge(run)
+                written = _write_leaves(catalogue, former, reader.runs, change, options["tile_rows"], run)
                 summary = UpdateSummary(
                     release=release,
                     before=former.root,
@@ -202,37 +236,6 @@ def is_new(root: UPath) -> bool:
 
 def _new_id() -> str:
     return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-
-
-def _make_first(
-    root: UPath,
-    release: UPath,
-    files: Sequence[UPath],
-    aperture: str | None,
-    units: FluxDensityKind | None,
-    ignore: Collection[str],
-    columns: Mapping[str, str],
-) -> UpdateSummary:
-    made = ingest_photometry(
-        files,
-        release,
-        aperture=aperture or APERTURE,
-        units=units,
-        ignore=ignore,
-        columns=columns,
-        name=root.name,
-    )
-    return UpdateSummary(
-        release=release,
-        before=None,
-        rows=made.rows,
-        partitions=made.partitions,
-        written=tuple(made.partitions),
-        added=made.tiles,
-        replaced={},
-        withdrawn={},
-        inputs=made.inputs,
-    )
 
 
 def _provenance(root: UPath, summary: UpdateSummary, options: dict[str, Any]) -> dict[str, object]:
@@ -296,7 +299,7 @@ class _Former:
 
     def keys(self, partition: Partition, tiles: np.ndarray) -> pa.Table | None:
         """Position, key and tile of all rows of a leaf; None where none of them is in these tiles."""
-        with self._leaf(partition) as leaf:
+        with open_leaf(self.root / partition.leaf) as leaf:
             at = leaf.schema_arrow.get_field_index("tile_id")
             groups = [leaf.metadata.row_group(n).column(at) for n in range(leaf.metadata.num_row_groups)]
             bounds = [one.statistics for one in groups]
@@ -307,30 +310,8 @@ class _Former:
 
     def index(self, partition: Partition) -> pa.Table:
         """Position and tile of all rows of a leaf."""
-        with self._leaf(partition) as leaf:
+        with open_leaf(self.root / partition.leaf) as leaf:
             return leaf.read(columns=["_healpix_29", "tile_id"])
-
-    def rows(self, partition: Partition) -> pa.Table:
-        """All rows of a leaf, in the columns of the contract, after comparing its SHA-256 with the list."""
-        with self._leaf(partition) as leaf:
-            if sha256_of(self.root / partition.leaf) != self.leaves[partition].sha256:
-                raise pa.ArrowInvalid("its SHA-256 is not that of the catalogue's list")
-            table = conform(leaf.read(), PHOTOMETRY)
-        schema = PHOTOMETRY.schema()
-        columns = [table[name].cast(schema.field(name).type) for name in schema.names]
-        return pa.Table.from_arrays(columns, schema=schema)
-
-    @contextmanager
-    def _leaf(self, partition: Partition) -> Iterator[pq.ParquetFile]:
-        path = self.root / partition.leaf
-        try:
-            with path.open("rb") as file:
-                yield pq.ParquetFile(file)
-        except (OSError, pa.ArrowException) as error:
-            raise IngestError(
-                f"{path} is damaged: {str(error).strip()}. Roll back to a release that `ojala verify` finds "
-                "whole, or ingest the survey again"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -370,8 +351,8 @@ def _find_change(
 ) -> _Change:
     new = set(reader.tiles)
     named = np.array(sorted(new | withdraw), dtype=np.int64)
-    report("looking for the tiles in the catalogue")
-    keys = {p: found for p in former.leaves if (found := former.keys(p, named)) is not None}
+    leaves = counted(former.leaves, "partitions searched for the tiles")
+    keys = {p: found for p in leaves if (found := former.keys(p, named)) is not None}
     present: Counter[int] = Counter()
     for table in keys.values():
         tiles, rows = np.unique(table["tile_id"].to_numpy(), return_counts=True)
@@ -381,8 +362,7 @@ def _find_change(
     gone = np.array(sorted(removed), dtype=np.int64)
 
     index = reader.runs.index()
-    edges = np.array([[p.pixel << _shift(p), (p.pixel + 1) << _shift(p)] for p in former.leaves])
-    starts, ends = np.searchsorted(index, edges.reshape(-1, 2)).T
+    starts, ends = np.searchsorted(index, np.array([edges(p) for p in former.leaves]).reshape(-1, 2)).T
     touched = {p for p, a, b in zip(former.leaves, starts, ends, strict=True) if b > a}
     touched |= {p for p, table in keys.items() if np.isin(table["tile_id"].to_numpy(), gone).any()}
     if not former.has_this_contract:
@@ -432,12 +412,13 @@ def _some(tiles: Sequence[int]) -> str:
     return ", ".join(map(str, tiles[:_MAX_NAMED])) + more
 
 
-def _shift(partition: Partition) -> int:
-    return 2 * (INDEX_ORDER - partition.order)
-
-
 def _write_leaves(
-    catalogue: CatalogueBuilder, former: _Former, runs: SortedRuns, change: _Change, tile_rows: int
+    catalogue: CatalogueBuilder,
+    former: _Former,
+    runs: SortedRuns,
+    change: _Change,
+    tile_rows: int,
+    run: Runner,
 ) -> tuple[Partition, ...]:
     """Write the leaves that the update touches, and link all others; returns those that were written."""
     try:
@@ -446,27 +427,20 @@ def _write_leaves(
         raise IngestError(str(error)) from error
     linked = [p for p in partitions if p in former.leaves and p not in change.touched]
     link_files(former.root, catalogue.root, ([p.leaf] for p in linked))
-    written = sorted(set(partitions) - set(linked), key=lambda p: p.pixel << _shift(p))
-    gone = pa.array(sorted(change.removed), pa.int32())
-    leaves = list(former.leaves)
-    starts = np.array([p.pixel << _shift(p) for p in leaves])
-    ends = np.array([(p.pixel + 1) << _shift(p) for p in leaves])
-    # A leaf that is divided is read once: its parts follow each other.
-    read = functools.lru_cache(maxsize=1)(former.rows)
-    for number, partition in enumerate(written, start=1):
-        state(f"writing leaf {number:,} of {len(written):,}")
-        low, high = partition.pixel << _shift(partition), (partition.pixel + 1) << _shift(partition)
-        parts = []
-        for at in range(np.searchsorted(ends, low, side="right"), np.searchsorted(starts, high)):
-            table = read(leaves[at])
-            index = table["_healpix_29"]
-            mine = pc.and_(pc.greater_equal(index, low), pc.less(index, high))
-            parts.append(table.filter(pc.and_(mine, pc.invert(pc.is_in(table["tile_id"], gone)))))
-        first, last = np.searchsorted(change.index, [low, high])
-        if last > first:
-            parts.append(runs.read(partition).drop_columns([SOURCE]))
-        catalogue.write_leaf(partition, in_sky_order(pa.concat_tables(parts)))
+    there = {
+        partition: FormerLeaf(former.root / partition.leaf, *edges(partition), leaf.sha256)
+        for partition, leaf in former.leaves.items()
+    }
+    starts, ends = (np.array([getattr(leaf, name) for leaf in there.values()]) for name in ("first", "last"))
+    leaves = list(there.values())
+    written = sorted(set(partitions) - set(linked), key=edges)
+    rows = rows_in(written, change.pixels, change.counts, FINEST_ORDER)
+    tasks = []
+    for group in grouped(written, rows):
+        low, high = edges(group[0])[0], edges(group[-1])[1]
+        touched = leaves[np.searchsorted(ends, low, side="right") : np.searchsorted(starts, high)]
+        gone = tuple(sorted(change.removed))
+        tasks.append(LeafTask(catalogue.root, group, runs.overlapping(low, high), tuple(touched), gone))
+    catalogue.leaves.update(write_leaves(run, catalogue.scratch, tasks, sum(rows)))
     catalogue.leaves.update({p: former.leaves[p] for p in linked})
-    if (rows := sum(catalogue.rows.values())) != change.counts.sum():
-        raise IngestError(f"{change.counts.sum():,} rows were expected but {rows:,} written")
     return tuple(written)

@@ -25,7 +25,7 @@ from ojala.models.ojala_published.inputs import OPTIONS, as_read
 from ojala.models.ojala_published.network import INPUTS, NARROW, SCALARS, PublishedOjala
 from ojala.models.ojala_published.predictor import PublishedPredictor
 from ojala.pipeline.inference.adapters.ojala_published import PublishedAdapter
-from ojala.pipeline.storage.hats import read_objects
+from ojala.pipeline.storage.hats import current_release, read_objects
 
 LIMIT = 1e-5
 """Largest median |difference| / scale of a column that agrees."""
@@ -281,7 +281,7 @@ def _settled(
 
 def _archive(archive: UPath, network: PublishedOjala, keys: np.ndarray, expected: np.ndarray) -> list[str]:
     """How the authors' inputs came from the archive: options by the median difference of inputs."""
-    rows = read_objects(archive, keys)
+    rows = read_objects(current_release(archive), keys)
     if not rows.num_rows:
         raise InputError(f"{archive}: has none of the objects of the photometry: do both belong together?")
     order = np.argsort(keys)

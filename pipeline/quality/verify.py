@@ -26,6 +26,7 @@ from ojala.pipeline.runs.supplemental import run_of, supplemental_faults
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import LEAVES, CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import counted
 from ojala.pipeline.storage.properties import (
     COLLECTION,
     INDEXES,
@@ -145,7 +146,7 @@ def _checksums(root: UPath, damaged: set[str]) -> Generator[Damage, None, bool]:
     except ValueError as problem:
         yield Damage(str(root / CHECKSUMS), str(problem))
         return False
-    for name, sha256 in sums.items():
+    for name, sha256 in counted(sums.items(), "checksums compared"):
         path = root / name
         if not path.exists():
             damaged.add(name)
@@ -165,7 +166,7 @@ def _input(root: UPath) -> Iterator[Damage]:
     """Check an input catalogue, of the kind in its properties, else of photometry."""
     contract = _INGESTED.get(read_properties(root / "hats.properties").get("obs_title", ""), PHOTOMETRY)
     listed = (root / LEAVES).exists()
-    for partition, leaf in read_leaves(root).items():
+    for partition, leaf in counted(read_leaves(root).items(), "partitions checked"):
         path = root / partition.leaf
         if not path.exists():
             yield Damage(str(path), "missing")
@@ -247,7 +248,7 @@ def _product(
         yield Damage(str(root / partition.leaf), "missing: the input has this partition")
     for partition in [p for p in leaves if p not in expected]:
         yield Damage(str(root / partition.leaf), "the input has no such partition")
-    for partition in [p for p in leaves if p in expected]:
+    for partition in counted([p for p in leaves if p in expected], f"partitions of {product} checked"):
         path = root / partition.leaf
         if f"{product}/{partition.leaf}" in damaged:
             continue

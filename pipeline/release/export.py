@@ -53,7 +53,7 @@ from ojala.pipeline.storage.files import READERS, is_local, list_files, sha256_o
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.margins import MARGINS, margin_name, write_margins
 from ojala.pipeline.storage.object_index import KEY, PARTS, write_object_index
-from ojala.pipeline.storage.progress import report
+from ojala.pipeline.storage.progress import counted, report
 from ojala.pipeline.storage.properties import COLLECTION
 from ojala.pipeline.storage.statistics import STATISTICS, write_statistics
 
@@ -269,7 +269,8 @@ class _Copy:
         )
         content = draft.read_bytes()
         draft.unlink()
-        sums = {name: sha256_of(self._root / name) for name in list_files(self._root)}
+        names = counted(list_files(self._root), "checksums made")
+        sums = {name: sha256_of(self._root / name) for name in names}
         sums[COLLECTION] = hashlib.sha256(content).hexdigest()
         write_whole(self._root / CHECKSUMS, checksums_text(sums).encode())
         write_whole(self._root / COLLECTION, content)
@@ -323,7 +324,7 @@ def _copy_files(folder: UPath, to: UPath, names: Sequence[str], wanted: Mapping[
         write_whole(to / name, content, durable=False)
 
     with ThreadPoolExecutor(READERS) as pool:
-        for _ in pool.map(copy, names):
+        for _ in counted(pool.map(copy, names), "files copied", len(names)):
             pass
 
 

@@ -14,6 +14,7 @@ from ojala.catalogs_schema.contract import Contract
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, finalise_catalogue, read_leaves
 from ojala.pipeline.storage.healpix import Partition, pixel_at
 from ojala.pipeline.storage.parquet import LeafRecord, write_leaf
+from ojala.pipeline.storage.progress import counted
 
 AB_ZERO = 23.9
 """AB magnitude of a flux density of 1 uJy."""
@@ -74,7 +75,7 @@ def write_samples(product: UPath, source: UPath, contract: Contract, to: UPath) 
     maps = {sample.name: np.zeros(12 * 4**SKYMAP_ORDER, np.int64) for sample in SAMPLES}
     reference = BY_NAME[REFERENCE_BAND]
     columns = [name for band in (*NARROW_BANDS, reference) for name in (band.flux_column, band.error_column)]
-    for partition in read_leaves(product):
+    for partition in counted(read_leaves(product), "partitions searched for the samples"):
         with (product / partition.leaf).open("rb") as file:
             rows = pq.ParquetFile(file).read()
         with (source / partition.leaf).open("rb") as file:

@@ -26,6 +26,7 @@ from ojala.pipeline.runs.releases import pointers, published_run
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import counted
 
 DEFAULT_COLUMNS = "*"
 """Columns of a selection: all of the product."""
@@ -210,7 +211,7 @@ class _Selection:
             fields.append(field.with_metadata(facts))
         schema, rows = pa.schema(fields), 0
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for partition in self._partitions:
+            for partition in counted(self._partitions, "partitions read"):
                 table = self._run(self._rows(partition)).cast(schema)
                 rows += table.num_rows
                 writer.write_table(table)

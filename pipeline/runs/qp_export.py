@@ -23,6 +23,7 @@ from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import counted
 
 WhichPdf = Literal["galaxy", "quasar", "best"]
 
@@ -99,7 +100,10 @@ def export_qp(
         raise ExportError(f"{to} exists: remove it or name another file")
     run = _run(out, run_id)
     leaves = read_leaves(run / OJALA.name)
-    counts = [int(_chosen(_read(run, OJALA.name, leaf, _MAIN), which)[0].sum()) for leaf in leaves]
+    counts = [
+        int(_chosen(_read(run, OJALA.name, leaf, _MAIN), which)[0].sum())
+        for leaf in counted(leaves, "partitions counted")
+    ]
     rows, total = sum(counts), sum(leaf.rows for leaf in leaves.values())
     if rows == 0:
         raise ExportError(f"{run}: none of its {total:,} rows has a PDF of {which}")
@@ -166,7 +170,7 @@ def _parts(
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
     """Ancillary columns and densities in z of some rows at a time, in the order of the leaves."""
     columns = ["object_id", *(part for name in PDF_COLUMNS.values() for part in (name, f"{name}_bin"))]
-    for leaf in leaves:
+    for leaf in counted(leaves, "partitions written"):
         main = _read(run, OJALA.name, leaf, _MAIN)
         vectors = _read(run, OJALA_VECTORS.name, leaf, columns)
         if not vectors["object_id"].equals(main["object_id"]):

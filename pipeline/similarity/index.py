@@ -7,6 +7,7 @@ list is part of its name, so that an index of other leaves is never found.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.files import atomic_file
 from ojala.pipeline.runs.published import Product
 from ojala.pipeline.storage.hats import read_leaves
-from ojala.pipeline.storage.progress import report, state
+from ojala.pipeline.storage.progress import counted, counting, report
 
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 256
 """Links of a node, and candidates kept while adding and while searching."""
@@ -182,7 +183,7 @@ def _build(product: Product, column: str, path: Path) -> None:
         expansion_search=EXPANSION_SEARCH,
     )
     places, embeddings = [], []
-    for keys, vectors in _embeddings(product.root, column):
+    for keys, vectors in counted(_embeddings(product.root, column), "batches read", math.ceil(rows / BATCH)):
         usable = np.isfinite(vectors).all(axis=1) & (vectors != 0.0).any(axis=1)
         embeddings.append(vectors[usable].astype(np.float16 if half else np.float32))
         places.append(keys[usable])
@@ -192,10 +193,11 @@ def _build(product: Product, column: str, path: Path) -> None:
         raise InputError(f"{product.root}: no row has an embedding ({column}), there is nothing to search in")
     # In random order: groups of similar objects that are added one after the other get no links between them.
     order = np.random.default_rng(0).permutation(len(place))
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
-        index.add(place["object_id"][part].astype(np.uint64), embedding[part])
-        state(f"{len(index):,} of {rows:,} rows are in the index")
+    with counting("rows in the index", len(order)) as meter:
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            index.add(place["object_id"][part].astype(np.uint64), embedding[part])
+            meter.set(len(index))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(_places_path(path)) as file:
         np.save(file, np.sort(place, order="object_id"))

@@ -155,6 +155,18 @@ def list_files(folder: UPath) -> dict[str, FileStat]:
     }
 
 
+def file_stat(path: UPath) -> FileStat:
+    """Size and time of change of a file; both -1 where there is none."""
+    try:
+        if is_local(path):
+            stat = os.stat(path.path)
+            return FileStat(stat.st_size, stat.st_mtime_ns)
+        info: dict[str, Any] = path.fs.info(path.path)
+        return FileStat(int(info["size"] or 0), _changed(info))
+    except FileNotFoundError:
+        return FileStat(-1, -1)
+
+
 def _is_file_name(name: str) -> bool:
     """Whether a key of an object store is a path of files, as a program that knows folders writes it."""
     return all(part not in ("", ".", "..") for part in name.split("/"))

@@ -1,14 +1,16 @@
-"""Progress of a command: its messages, a line at least every 30 seconds of waiting, and the log of a run."""
+"""Progress of a command: messages, counts of its work, a line at least every 30 seconds, the log of a run."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from upath import UPath
 
@@ -24,6 +26,7 @@ INTERVAL = 30.0
 OBJECT_LOG_BYTES = 1 << 20
 """Most that is kept of a log on an object store, where each change writes all of it [bytes]."""
 
+T = TypeVar("T")
 Listener = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
@@ -65,6 +68,123 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@dataclass(slots=True)
+class Meter:
+    """Count of the work that is done, of all that there is.
+
+    Attributes
+    ----------
+    noun : str
+        What is counted, in the plural.
+    total : float
+        How much there is.
+    done : float
+        How much is done.
+    note : str
+        Further words, such as the rows so far.
+    ended : bool
+        Whether the work has ended.
+    """
+
+    noun: str
+    total: float
+    done: float = 0
+    note: str = ""
+    ended: bool = False
+    _begun: float = field(default_factory=lambda: time.monotonic())
+    _first: float = 0
+
+    def advance(self, count: float = 1, note: str | None = None) -> None:
+        """Count work as done."""
+        self.set(self.done + count, note)
+
+    def set(self, done: float, note: str | None = None) -> None:
+        """Set how much is done."""
+        self.done, self.note = done, self.note if note is None else note
+        state(str(self))
+        self._show()
+
+    def resume(self, done: float) -> None:
+        """Set how much was done at an earlier time, which says nothing about the rate."""
+        self._first = done
+        self.set(done)
+
+    def _show(self) -> None:
+        for display in _displays:
+            display(self)
+
+    def _end(self) -> None:
+        self.ended = True
+        self._show()
+
+    def __str__(self) -> str:
+        text = f"{self.done:,.0f} of {self.total:,.0f} {self.noun}" + (f", {self.note}" if self.note else "")
+        fresh = self.done - self._first
+        if not 0 < fresh < self.total - self._first:
+            return text
+        left = (time.monotonic() - self._begun) * (self.total - self.done) / fresh
+        return (
+            f"{text}, about {left / 60:,.0f} min left" if left > 100 else f"{text}, about {left:.0f} s left"
+        )
+
+
+Display = Callable[[Meter], None]
+"""Shows a meter; called at each change, the last time when it has ended."""
+
+_displays: list[Display] = []
+_meters: list[Meter] = []
+
+
+@contextmanager
+def counting(noun: str, total: float) -> Iterator[Meter]:
+    """Count work inside the block: a bar on a terminal, elsewhere the state of the command."""
+    meter = Meter(noun, total)
+    _meters.append(meter)
+    meter.set(0)
+    try:
+        yield meter
+    finally:
+        _meters.remove(meter)
+        meter._end()
+
+
+def note(text: str) -> None:
+    """Add words to what is counted at present, such as the rows of a large file that were read so far."""
+    if _meters:
+        _meters[-1].set(_meters[-1].done, text)
+
+
+def counted(items: Iterable[T], noun: str, total: float | None = None) -> Iterator[T]:
+    """Yield the items, and count each as done when the next one is asked for.
+
+    Parameters
+    ----------
+    items : iterable
+        The items; a collection unless their number is given.
+    noun : str
+        What they are, in the plural.
+    total : float, optional
+        Their number.
+    """
+    if total is None:
+        items = list(items)
+        total = len(items)
+    with counting(noun, total) as meter:
+        for item in items:
+            yield item
+            meter.advance()
+
+
+@contextmanager
+def displaying(display: Display) -> Iterator[None]:
+    """Show all meters inside the block with a function."""
+    _displays.append(display)
+    try:
+        yield
+    finally:
+        _displays.remove(display)
 
 
 @contextmanager

@@ -93,6 +93,10 @@ def ingest(
     units: Literal["fnu", "flambda"] | None = None,
     ignore: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
+    engine: str | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    scratch: Location | None = None,
 ) -> IngestSummary:
     """Make a photometry catalogue (HATS) from the files of a survey.
 
@@ -112,6 +116,15 @@ def ingest(
         Columns of the files to leave out.
     columns : mapping of str to str, optional
         The files' name of a column by the name under which it is read, such as ``{"ra": "RA_J2000"}``.
+    engine : str, optional
+        Where files are read and partitions written: ``serial``, ``local``, ``address``, ``slurm`` or
+        ``jobqueue``; default: in this process, with several workers in processes of this machine.
+    workers : int
+        Number of worker processes or jobs.
+    scheduler : str, optional
+        Dask scheduler of the engine ``address``.
+    scratch : path, optional
+        Folder for sorted rows, which all workers see; default: beside the catalogue.
 
     Returns
     -------
@@ -129,6 +142,8 @@ def ingest(
     """
     from upath import UPath
 
+    from ojala.flows.terminal import progress_bars
+    from ojala.pipeline.execution.functions import open_runner
     from ojala.pipeline.ingest import photometry
 
     sources = [files] if isinstance(files, str | os.PathLike) else files
@@ -138,10 +153,11 @@ def ingest(
         "units": units,
         "ignore": ignore,
         "columns": columns,
+        "scratch": UPath(scratch) if scratch else None,
     }
-    return photometry.ingest_photometry(
-        [UPath(file) for file in sources], UPath(out), **{k: v for k, v in given.items() if v is not None}
-    )
+    given = {name: value for name, value in given.items() if value is not None}
+    with progress_bars(), open_runner(engine, workers, photometry.CODE, scheduler) as run:
+        return photometry.ingest_photometry([UPath(file) for file in sources], UPath(out), run=run, **given)
 
 
 def plan(

@@ -36,6 +36,7 @@ from ojala.pipeline.quality.validation.result import (
 from ojala.pipeline.quality.validation.truth import Matched, Pdfs
 from ojala.pipeline.storage.hats import CatalogueError
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import counted
 
 COLUMNS = ("class", "z", "z_err", "z_odds")
 """Columns, by their common names, from which the accuracy of redshifts can be predicted."""
@@ -185,7 +186,7 @@ def expected_redshifts(
         If rows of the products do not belong together.
     """
     read, predicted, source = 0, _Errors(), "z_err"
-    for partition in partitions:
+    for partition in counted(partitions, "partitions with PDFs read"):
         some = _read(partition, catalogue, pdfs, photometry, names)
         source = source if some.pdf is None else "pdf"
         predicted.add(some)

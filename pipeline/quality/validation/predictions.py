@@ -18,6 +18,7 @@ from ojala.pipeline.inference.products.table import with_common_names
 from ojala.pipeline.quality.validation.truth import LUMINOSITY, Pdfs, Truth
 from ojala.pipeline.storage.hats import CatalogueError, rows_of
 from ojala.pipeline.storage.healpix import Partition
+from ojala.pipeline.storage.progress import counted
 
 AB_ZERO = 23.9
 """AB magnitude of a flux density of 1 uJy."""
@@ -83,7 +84,7 @@ def predictions_for(
     names = names or {}
     stored = {*columns, *(names.get(name, name) for name in columns)}  # contract 1 has the common names
     parts = [_empty(columns)]
-    for partition in partitions:
+    for partition in counted(partitions, "partitions read"):
         rows = rows_of(catalogue / partition.leaf, wanted, stored)
         if rows is None:
             continue
@@ -124,7 +125,7 @@ def pdfs_for(rows: pa.Table, product: UPath, partitions: Iterable[Partition]) ->
     columns = [part for name in PDF_COLUMNS.values() for part in (name, f"{name}_bin")]
     parts = [
         part
-        for partition in partitions
+        for partition in counted(partitions, "partitions with PDFs read")
         if (part := rows_of(product / partition.leaf, wanted, ["object_id", *columns])) is not None
     ]
     if any(not set(columns) <= set(part.column_names) for part in parts):

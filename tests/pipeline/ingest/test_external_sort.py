@@ -5,7 +5,9 @@ import pyarrow as pa
 import pytest
 from upath import UPath
 
-from ojala.pipeline.ingest.external_sort import SOURCE, Duplicate, DuplicateChecker, SortedRuns
+from ojala.pipeline.ingest.duplicates import Duplicate, KeyWriter, find_duplicates
+from ojala.pipeline.ingest.external_sort import SOURCE, SortedRuns
+from ojala.pipeline.ingest.tasks import run_here
 from ojala.pipeline.storage.healpix import spatial_index
 
 
@@ -47,7 +49,7 @@ def test_runs_are_merged_until_few_overlap_and_no_row_is_lost(tmp_path, monkeypa
     assert (runs.index() == index).all()
     edges = [(run.first, run.last) for run in runs._runs]
     assert max(sum(a <= first <= b for a, b in edges) for first, _ in edges) <= 3
-    assert len(list(tmp_path.glob("run-*.arrow"))) == len(edges) < 2 * 3000 / 128
+    assert len(list(tmp_path.rglob("run-*.arrow"))) == len(edges) < 2 * 3000 / 128
 
 
 def test_crowds_that_cannot_be_divided_are_refused(tmp_path):
@@ -58,12 +60,20 @@ def test_crowds_that_cannot_be_divided_are_refused(tmp_path):
         runs.partitions(4)
 
 
-def test_keys_that_come_twice_are_found_wherever_they_are(tmp_path):
-    keys = DuplicateChecker(UPath(tmp_path))
-    keys.add(np.array([5, 70, 5 + (1 << 40)]), source=0, first_row=1)
-    keys.add(np.array([6, 7]), source=0, first_row=4)
-    keys.add(np.array([70, 8, 7]), source=1, first_row=1)
-    assert sorted(keys.duplicates(), key=lambda d: d.object_id) == [
-        Duplicate(7, first=(0, 5), second=(1, 3)),
-        Duplicate(70, first=(0, 2), second=(1, 1)),
-    ]
+def test_keys_that_come_twice_are_found_wherever_they_are(tmp_path, monkeypatch):
+    keys = KeyWriter(UPath(tmp_path))
+    keys.add(np.array([5, 70, 5 + (1 << 40)]), 0, np.arange(1, 4))
+    keys.add(np.array([6, 7]), 0, np.arange(4, 6))
+    keys.flush()
+    keys.add(np.array([70, 8, 7]), 1, np.arange(1, 4))
+    keys.flush()
+    monkeypatch.setattr("ojala.pipeline.ingest.duplicates.KEYS_AT_ONCE", 1 << 12)
+    found = find_duplicates(run_here, UPath(tmp_path), keys.chunks)
+    assert (
+        found.first
+        == (
+            Duplicate(7, first=(0, 5), second=(1, 3)),
+            Duplicate(70, first=(0, 2), second=(1, 1)),
+        )[::-1]
+    )
+    assert found.count == 2

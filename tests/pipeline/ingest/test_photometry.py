@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 import re
 import struct
 import warnings
@@ -678,21 +679,50 @@ def test_nothing_stays_behind_when_the_disk_is_full(folder):
     assert [path.name for path in folder.iterdir()] == [file.name]
 
 
-def test_nothing_stays_behind_after_an_interrupt(folder, monkeypatch):
+def test_an_ingest_that_was_interrupted_goes_on_from_what_is_finished(folder, monkeypatch):
     written = []
 
-    def interrupted(*arguments):
-        if written:
+    def write(path, *arguments):
+        if len(written) == 1:
+            written.append(path)
             raise KeyboardInterrupt
-        written.append(write_leaf(*arguments))
-        return written[0]
+        written.append(path)
+        return write_leaf(path, *arguments)
 
     file = FORMS["contract Parquet"](folder)
-    monkeypatch.setattr("ojala.pipeline.ingest.build.write_leaf", interrupted)
+    ingest_photometry([file], folder / "once" / "out", tile_rows=15)
+    monkeypatch.setattr("ojala.pipeline.ingest.leaves.write_leaf", write)
+    monkeypatch.setattr("ojala.pipeline.ingest.leaves.TASK_ROWS", 1)
     with pytest.raises(KeyboardInterrupt):
         ingest_photometry([file], folder / "out", tile_rows=15)
-    assert written
-    assert [path.name for path in folder.iterdir()] == [file.name]
+    first, interrupted = written
+    monkeypatch.setattr("ojala.pipeline.ingest.pieces.open_table", None)  # the file is not read again
+    summary = ingest_photometry([file], folder / "out", tile_rows=15)
+    assert written.count(first) == 1
+    assert written.count(interrupted) == 2
+    assert len(written) == len(summary.partitions) + 1
+    assert digests(folder / "out") == digests(folder / "once" / "out")
+    assert sorted(path.name for path in folder.iterdir()) == sorted([file.name, "once", "out"])
+
+
+def test_what_an_interrupted_ingest_had_finished_is_for_the_same_request_alone(folder, monkeypatch):
+    file = FORMS["contract Parquet"](folder)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ojala.pipeline.ingest.leaves.write_leaf", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ingest_photometry([file], folder / "out")
+        (kept,) = folder.glob(".out.*")
+        with pytest.raises(KeyboardInterrupt):
+            ingest_photometry([file], folder / "out", tile_rows=15)
+        (other,) = folder.glob(".out.*")
+    assert other != kept
+    os.utime(file, ns=(0, 0))
+    ingest_photometry([file], folder / "out", tile_rows=15)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([file.name, "out"])
 
 
 def test_rows_can_come_from_an_object_store_and_go_to_one(folder):

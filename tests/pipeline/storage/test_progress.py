@@ -6,7 +6,19 @@ import pytest
 from upath import UPath
 
 from ojala.pipeline.storage import progress
-from ojala.pipeline.storage.progress import OBJECT_LOG_BYTES, log_to, report
+from ojala.pipeline.storage.progress import (
+    OBJECT_LOG_BYTES,
+    Meter,
+    counted,
+    counting,
+    displaying,
+    heartbeat,
+    listening,
+    log_to,
+    note,
+    report,
+)
+from tests.helpers.pace import until
 
 
 @pytest.fixture
@@ -62,3 +74,36 @@ def test_a_log_on_a_disk_has_each_line_at_once(tmp_path):
     with log_to(path):
         report("a step")
         assert path.read_text().endswith("Z a step\n")
+
+
+def test_a_command_at_work_says_what_is_done_and_what_is_left(monkeypatch):
+    monkeypatch.setattr(progress, "INTERVAL", 0.02)
+    lines, shown = [], []
+
+    def display(meter):
+        shown.append((meter.done, meter.ended))
+
+    with listening(lines.append), displaying(display), heartbeat("at work"), counting("files", 4) as meter:
+        meter.resume(1)
+        meter.advance(2)
+        note("100 rows of a.csv")
+        until(lambda: lines, "a line")
+    assert lines[0].startswith("3 of 4 files, 100 rows of a.csv, about 0 s left (for ")
+    assert shown == [(0, False), (1, False), (3, False), (3, False), (3, True)]
+
+
+def test_what_was_done_before_says_nothing_about_the_time_that_is_left(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    meter = Meter("rows", 10)
+    meter.resume(6)
+    now = 600.0
+    meter.set(8)
+    assert str(meter) == "8 of 10 rows, about 10 min left"
+
+
+def test_items_are_counted_as_they_are_used():
+    done = []
+    with displaying(lambda meter: done.append((meter.done, meter.total))):
+        assert list(counted(["a", "b"], "letters")) == ["a", "b"]
+    assert done == [(0, 2), (1, 2), (2, 2), (2, 2)]
