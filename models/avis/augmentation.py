@@ -1,18 +1,20 @@
 """Training batches of AVIS: augmented pairs with part of their patches masked.
 
 Batches contain no labels. Each side of a pair is degraded first: more noise, another calibration, a missing
-band or seeing, a rotated and shifted image. Then patches are masked, and some, masked or not, are targets.
+band or seeing, lost pixels, a rotated and shifted image. Then patches are masked, and some, masked or not,
+are targets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ojala.catalogs_schema.cutouts import SIZE
 from ojala.models.avis.inputs import (
     N_PATCHES,
     PATCH,
@@ -60,6 +62,11 @@ class AugmentationSettings:
         Probabilities that the spectrum's brightness, the seeing, a band is missing.
     move : int
         Largest shift of an image along each axis [pixels].
+    off_centre, max_off_centre : float, int
+        Fraction of the images that are shifted further, as cut-outs at the edge of their coadd are, and the
+        largest shift along each axis [pixels]; what leaves on one side enters on the other.
+    lost : float
+        Fraction of the images with a lost rectangle of random size in one band, which may cover the object.
     """
 
     spectrum_visible: tuple[float, float] = (0.3, 0.7)
@@ -74,6 +81,25 @@ class AugmentationSettings:
     no_psf: float = 0.1
     no_band: float = 0.05
     move: int = 3
+    off_centre: float = 0.0
+    max_off_centre: int = 24
+    lost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedPairs(Pairs):
+    """Pairs whose spectra were observed once more, shifted in wavelength.
+
+    Attributes
+    ----------
+    second : Spectra
+        N spectra of the same objects by the same instrument, with noise of their own.
+    shift : ndarray of float32, shape (N,)
+        Their shift in ln(wavelength), at most `ojala.models.avis.losses.LARGEST_SHIFT`.
+    """
+
+    second: Spectra = field(kw_only=True)
+    shift: np.ndarray = field(kw_only=True)
 
 
 class Targets(NamedTuple):
@@ -99,6 +125,8 @@ class TrainingBatch(NamedTuple):
         Visible patches of the images.
     of_spectra, of_images : Targets
         Target patches.
+    shift : Tensor, shape (N,)
+        Shift of the second view in ln(wavelength), 0 without one.
     second_view : Patches or None
         Visible patches of a second, independent augmentation of the spectra, without their brightness.
     """
@@ -108,6 +136,7 @@ class TrainingBatch(NamedTuple):
     images: ImagePatches
     of_spectra: Targets
     of_images: Targets
+    shift: Tensor
     second_view: Patches | None = None
 
     def to(self, device: torch.device | str) -> TrainingBatch:
@@ -118,6 +147,7 @@ class TrainingBatch(NamedTuple):
             self.images.to(device),
             Targets(*(part.to(device) for part in self.of_spectra)),
             Targets(*(part.to(device) for part in self.of_images)),
+            self.shift.to(device),
             None if self.second_view is None else self.second_view.to(device),
         )
 
@@ -134,8 +164,9 @@ def make_training_batch(
 
     Parameters
     ----------
-    pairs : Pairs
+    pairs : Pairs or ShiftedPairs
         N pairs; those whose spectrum has no readable patch, or whose image has no usable pixel, are left out.
+        Without shifted spectra, the second view is of the same ones.
     shape : TokenizerConfig
         Shape of the spectrum's tower.
     config : AugmentationSettings
@@ -145,15 +176,25 @@ def make_training_batch(
     second_view : bool
         Make a second augmentation of the spectra.
     """
-    spectra = _augmented(pairs.spectra, shape, config, rng)
+    spectra, again, shift = _augmented(pairs.spectra, shape, config, rng), None, np.zeros(len(pairs))
     images = _degraded_images(pairs.images, config, rng)
     usable = images.ivar.max(axis=(1, 2, 3)) > 0.0
-    rows = np.array([row for row, one in enumerate(spectra) if len(one.flux) and usable[row]])
+    usable &= [len(one.flux) > 0 for one in spectra]
+    if second_view:
+        second = pairs.spectra
+        if isinstance(pairs, ShiftedPairs):
+            second, shift = pairs.second, pairs.shift
+        again = _augmented(second, shape, config, rng)
+        usable &= [len(one.flux) > 0 for one in again]
+    rows = np.flatnonzero(usable)
     unmasked = rng.random() < config.p_unmasked
     fraction = 1.0 if unmasked else rng.uniform(*config.spectrum_visible)
     visible, target = mask([spectra[row] for row in rows], fraction, config.target_fraction, rng)
     brightness = brightness_features(visible)
-    brightness[torch.from_numpy(rng.random(len(rows)) < config.no_brightness)] = 0.0
+    unknown = rng.random(len(rows)) < config.no_brightness
+    if pairs.relative_flux is not None:
+        unknown |= pairs.relative_flux[rows]
+    brightness[torch.from_numpy(unknown)] = 0.0
     fraction = 1.0 if unmasked else rng.uniform(*config.image_visible)
     patches, of_images = _image_part(
         images.flux[rows], images.ivar[rows], images.psf_fwhm[rows], fraction, config, rng
@@ -164,7 +205,8 @@ def make_training_batch(
         patches,
         Targets(*collate_targets(target)),
         of_images,
-        _second_view(pairs.spectra, rows, shape, config, rng) if second_view else None,
+        torch.from_numpy(shift[rows].astype(np.float32)),
+        None if again is None else _second_view([again[row] for row in rows], config, rng),
     )
 
 
@@ -177,15 +219,10 @@ def _augmented(
 
 
 def _second_view(
-    spectra: Spectra,
-    rows: np.ndarray,
-    shape: TokenizerConfig,
-    config: AugmentationSettings,
-    rng: np.random.Generator,
+    augmented: list[PatchedSpectrum], config: AugmentationSettings, rng: np.random.Generator
 ) -> Patches:
-    augmented = _augmented(spectra, shape, config, rng)
     fraction = rng.uniform(*config.spectrum_visible)
-    visible, _ = mask([augmented[row] for row in rows], fraction, config.target_fraction, rng)
+    visible, _ = mask(augmented, fraction, config.target_fraction, rng)
     return collate(visible, max(len(one.flux) for one in visible))
 
 
@@ -203,7 +240,7 @@ def _degraded_spectra(spectra: Spectra, config: AugmentationSettings, rng: np.ra
 
 
 def _degraded_images(images: Images, config: AugmentationSettings, rng: np.random.Generator) -> Images:
-    """Add noise to images, rotate, mirror and shift them, and drop bands or the seeing."""
+    """Add noise to images, rotate, mirror and shift them, and drop bands, pixels or the seeing."""
     n, bands = images.psf_fwhm.shape
     amount = _amounts((n, bands, 1, 1), config.noise, rng)
     flux = images.flux + amount * _error(images.ivar) * rng.standard_normal(images.flux.shape, np.float32)
@@ -213,9 +250,15 @@ def _degraded_images(images: Images, config: AugmentationSettings, rng: np.rando
     ivar[lost] = 0.0
     turns, mirrored = rng.integers(4, size=(n,)), rng.random((n,)) < 0.5
     moves = rng.integers(-config.move, config.move + 1, (n, 2))
+    far = rng.integers(-config.max_off_centre, config.max_off_centre + 1, (n, 2))
+    far[rng.random(n) >= config.off_centre] = 0
     for plane in (flux, ivar):
         for row in range(n):
-            plane[row] = _shifted(_rotated(plane[row], int(turns[row]), bool(mirrored[row])), moves[row])
+            turned = _rotated(plane[row], int(turns[row]), bool(mirrored[row]))
+            plane[row] = np.roll(_shifted(turned, moves[row]), far[row], axis=(-2, -1))
+    for row in np.flatnonzero(rng.random(n) < config.lost):
+        (top, bottom), (left, right) = np.sort(rng.integers(0, SIZE + 1, (2, 2)), axis=1)
+        ivar[row, rng.integers(bands), top:bottom, left:right] = 0.0
     psf = images.psf_fwhm.copy()
     psf[rng.random(n) < config.no_psf] = np.nan
     return Images(flux, ivar, psf)

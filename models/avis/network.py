@@ -20,9 +20,6 @@ from ojala.models.settings import checked
 from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, attention_mask
 from ojala.models.spectral_tokenizer.patches import Patches
 
-QUERIES = 4
-"""Learned queries of each pooling."""
-
 
 @checked
 @dataclass(frozen=True)
@@ -37,6 +34,9 @@ class AvisConfig:
         Token width, attention heads and numbers of blocks of the tower of images.
     size : int
         Length of an embedding.
+    queries, pooling : int
+        Learned queries and blocks of the pooling of spectra; that of images has `IMAGE_QUERIES` and one
+        block.
     """
 
     spectrum: TokenizerConfig
@@ -45,6 +45,8 @@ class AvisConfig:
     image_encoder: int
     image_decoder: int
     size: int
+    queries: int = 4
+    pooling: int = 1
 
 
 PRESETS: dict[str, AvisConfig] = {
@@ -55,9 +57,14 @@ PRESETS: dict[str, AvisConfig] = {
         image_encoder=4,
         image_decoder=1,
         size=128,
+        queries=8,
+        pooling=2,
     ),
 }
 """Named shapes."""
+
+IMAGE_QUERIES = 4
+"""Learned queries of the pooling of images."""
 
 
 class Pool(nn.Module):
@@ -71,15 +78,21 @@ class Pool(nn.Module):
         Number of further features.
     size : int
         Length of the vector.
+    queries, blocks : int
+        Learned queries and blocks.
     """
 
-    def __init__(self, width: int, heads: int, features: int, size: int) -> None:
+    def __init__(
+        self, width: int, heads: int, features: int, size: int, *, queries: int, blocks: int
+    ) -> None:
         super().__init__()
-        self.queries = nn.Parameter(0.5 * torch.randn(QUERIES, width))
-        self.blocks = nn.ModuleList([Block(width, heads, 2 * width, cross=True, pre_norm=True)])
+        self.queries = nn.Parameter(0.5 * torch.randn(queries, width))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, 2 * width, cross=True, pre_norm=True) for _ in range(blocks)
+        )
         self.norm = nn.LayerNorm(width)
         self.project = nn.Sequential(
-            nn.Linear(QUERIES * width + features, 2 * width), nn.GELU(), nn.Linear(2 * width, size)
+            nn.Linear(queries * width + features, 2 * width), nn.GELU(), nn.Linear(2 * width, size)
         )
         self.back = nn.Linear(size, width)
 
@@ -153,8 +166,12 @@ class Avis(nn.Module):
         shape = config.spectrum
         self.spectrum = SpectralTokenizer(shape)
         self.image = ImageTower(config)
-        self.pool_spectrum = Pool(shape.width, shape.heads, 2, config.size)
-        self.pool_image = Pool(config.image_width, config.image_heads, 0, config.size)
+        self.pool_spectrum = Pool(
+            shape.width, shape.heads, 2, config.size, queries=config.queries, blocks=config.pooling
+        )
+        self.pool_image = Pool(
+            config.image_width, config.image_heads, 0, config.size, queries=IMAGE_QUERIES, blocks=1
+        )
 
     def encode_spectra(self, patches: Patches, brightness: Tensor) -> tuple[Tensor, Tensor]:
         """Encode spectra: encoding (N, S, d) and vectors (N, E).

@@ -31,5 +31,11 @@ def fastest_precision(device: str = "cpu") -> Precision:
     return "bf16" if device.startswith("cuda") or has_native_bf16() else "fp32"
 
 
+def fastest_autocast(device: str = "cpu") -> torch.autocast:
+    """Context in which a network on a device, such as one in training, computes in `fastest_precision`."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=fastest_precision(kind) == "bf16")
+
+
 _WITH_BF16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
 """Prefixes of oneDNN's names of instruction sets with bfloat16 products."""

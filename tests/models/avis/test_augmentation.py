@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
+from ojala.models.avis.augmentation import AugmentationSettings, ShiftedPairs, make_training_batch
 from ojala.models.avis.inputs import scaled_pixels
 from ojala.models.data import Pairs, Spectra
 from tests.models.avis.pairs_of_kinds import SMALL, alike
@@ -32,7 +32,7 @@ def batch(config, pairs=None, seed=1):
 
 
 def test_no_label_goes_into_a_lesson():
-    assert {field.name for field in fields(Pairs)} == {"spectra", "images"}
+    assert {field.name for field in fields(Pairs)} == {"spectra", "images", "relative_flux"}
 
 
 def test_what_is_asked_are_the_pixels_of_the_same_objects():
@@ -86,6 +86,35 @@ def test_an_image_that_is_moved_has_no_pixels_where_nothing_moves_in():
     weight = made.of_images.weight
     assert (weight == 0.0).any()
     assert (made.of_images.flux[weight == 0.0] == 0.0).all()
+
+
+def test_the_second_view_is_the_shifted_spectrum():
+    pairs, other = alike(6), alike(6, seed=4)
+    shift = np.linspace(-0.05, 0.05, 6, dtype=np.float32)
+    shifted = ShiftedPairs(pairs.spectra, pairs.images, second=other.spectra, shift=shift)
+    config, rngs = replace(AS_THEY_ARE, spectrum_visible=(1.0, 1.0)), map(np.random.default_rng, (1, 1))
+    made = make_training_batch(shifted, SMALL.spectrum, config, next(rngs), second_view=True)
+    np.testing.assert_array_equal(made.shift, shift)
+    swapped = Pairs(other.spectra, pairs.images)
+    expected = make_training_batch(swapped, SMALL.spectrum, config, next(rngs), second_view=True)
+    torch.testing.assert_close(made.second_view.pixels, expected.second_view.pixels)
+    assert not expected.shift.any()
+
+
+def test_an_image_that_is_off_centre_keeps_all_of_its_pixels():
+    made = batch(replace(AS_THEY_ARE, off_centre=1.0))
+    pixels = np.sort(np.arcsinh(scaled_pixels(alike(6).images)[0]).reshape(6, -1), axis=1)
+    np.testing.assert_allclose(np.sort(made.of_images.flux.flatten(1), axis=1), pixels, rtol=1e-5, atol=1e-5)
+    brightest = batch(replace(AS_THEY_ARE, off_centre=1.0), alike(40)).of_images
+    places = brightest.flux.flatten(2).sum(dim=2).argmax(dim=1)
+    centre = {8 * row + column for row in (3, 4) for column in (3, 4)}
+    assert len(set(brightest.where.gather(1, places[:, None]).ravel().tolist()) - centre) > 10
+
+
+def test_lost_pixels_are_a_rectangle_of_one_band():
+    weight = batch(replace(AS_THEY_ARE, lost=1.0), alike(20)).of_images.weight.unflatten(2, (3, 64))
+    assert ((weight == 0.0).any(dim=3).any(dim=1).sum(dim=1) <= 1).all()
+    assert (weight == 0.0).any()
 
 
 def test_a_pair_that_shows_nothing_on_a_side_is_left_out():
