@@ -1,15 +1,15 @@
-"""Pairs of mock spectra and images, each spectrum twice, drawn on the fly or stored in a folder.
+"""Pairs of mock spectra and images, drawn on the fly or stored in a folder.
 
 ``python -m ojala.flows.mocks.pairs --library FILE --out DIR --shards 96`` stores pairs in shards of 2,048 for
-a training, in turn of the instruments of `INSTRUMENT_CYCLE`; existing shards stay. A shard holds pixels and
-the shift between the two spectra of an object, no class or redshift.
+a training, their instruments in turn those of `INSTRUMENT_CYCLE`; existing shards stay. A shard holds pixels
+alone, no class or redshift.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,11 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.files import atomic_file
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE
-from ojala.models.avis.augmentation import ShiftedPairs
-from ojala.models.avis.losses import LARGEST_SHIFT
 from ojala.models.data import Images, Pairs, Spectra
 from ojala.models.simulation.skies.imaging import ImageSky, MockImages
 from ojala.models.simulation.skies.photometric import MockSky
 from ojala.models.simulation.skies.spectroscopic import Objects, SpectraSky
-from ojala.models.simulation.spectroscopy.instruments import INSTRUMENTS, Instrument
-from ojala.models.simulation.wavelength_grid import FINE
+from ojala.models.simulation.spectroscopy.instruments import INSTRUMENTS
 
 SHARD = 2048
 """Pairs in a shard."""
@@ -69,18 +66,6 @@ class PairSky:
     def __init__(self, sky: MockSky) -> None:
         self._spectra, self._images = SpectraSky(sky.population), ImageSky(sky.photometer)
 
-    def draw_shifted(self, n: int, rng: np.random.Generator, *, instrument: str) -> ShiftedPairs:
-        """Draw ``n`` objects for a training, with a second, shifted spectrum of each."""
-        drawn, used = self.draw(n, rng, instrument=instrument), INSTRUMENTS[instrument]
-        most = largest_shift(used)
-        pixels = rng.integers(-most, most + 1, n)
-        moved = move(drawn.objects, pixels)
-        signal = SIGNAL_TO_NOISE[instrument]
-        second = self._spectra.observe(moved, used, rng, signal_to_noise=signal).spectra
-        shift = (pixels * FINE.step).astype(np.float32)
-        pairs = drawn.pairs
-        return ShiftedPairs(pairs.spectra, pairs.images, pairs.relative_flux, second=second, shift=shift)
-
     def draw(
         self, n: int, rng: np.random.Generator, *, instrument: str = "DESI", held_out: bool = False
     ) -> MockPairs:
@@ -91,20 +76,6 @@ class PairSky:
         images = self._images.observe(objects, rng)
         relative = np.full(n, INSTRUMENTS[instrument].relative)
         return MockPairs(Pairs(drawn.spectra, images.images, relative), objects, images)
-
-
-def largest_shift(instrument: Instrument) -> int:
-    """Largest shift of spectra of an instrument that the lattice covers, at most `LARGEST_SHIFT` [pixels]."""
-    lattice, pixels = FINE.wavelength, instrument.wavelength
-    room = min(LARGEST_SHIFT, np.log(pixels[0] / lattice[0]), np.log(lattice[-1] / pixels[-1]))
-    return int(room / FINE.step)
-
-
-def move(objects: Objects, pixels: np.ndarray) -> Objects:
-    """Shift the spectra of N objects by whole pixels of the lattice (N,), redwards if positive."""
-    source = np.arange(FINE.size) - pixels[:, None]
-    continuum = np.take_along_axis(objects.continuum, source.clip(0, FINE.size - 1), axis=1)
-    return replace(objects, continuum=continuum, z=np.expm1(np.log1p(objects.z) + pixels * FINE.step))
 
 
 class StoredPairs:
@@ -130,7 +101,7 @@ class StoredPairs:
     def __len__(self) -> int:
         return SHARD * len(self._paths)
 
-    def batch(self, step: int, n: int, seed: int) -> ShiftedPairs:
+    def batch(self, step: int, n: int, seed: int) -> Pairs:
         """Pairs of a step, determined by the seed; ``n`` must divide `SHARD`.
 
         Raises
@@ -162,7 +133,7 @@ def store_pairs(
     sky : PairSky
         Source of the pairs.
     folder : Path
-        Folder for ``pairs-00000.npz`` and so on, 180 MB each; files are written atomically.
+        Folder for ``pairs-00000.npz`` and so on, 115 MB each; files are written atomically.
     shards : int
         Number of files.
     seed : int
@@ -175,58 +146,43 @@ def store_pairs(
         if path.exists():
             continue
         seeds = ([seed, k, part] for part in range(SHARD // _BLOCK))
-        parts = [sky.draw_shifted(_BLOCK, np.random.default_rng(one), instrument=instrument) for one in seeds]
+        parts = [sky.draw(_BLOCK, np.random.default_rng(one), instrument=instrument).pairs for one in seeds]
         with atomic_file(path) as file:
-            np.savez(file, **_packed(parts, instrument))
+            np.savez(file, **_packed(parts))
         report(k)
 
 
-def _packed(parts: list[ShiftedPairs], instrument: str) -> dict[str, Any]:
+def _packed(parts: list[Pairs]) -> dict[str, Any]:
     """Arrays of a shard: fluxes and errors in half precision, an infinite error for a lost pixel.
 
     Rounding is far below the noise of all but the brightest objects. An image has one error per band.
     """
     size = parts[0].spectra.sizes[0]
-
-    def halves(spectra: list[Spectra], prefix: str = "") -> dict[str, np.ndarray]:
-        flux, ivar = (np.concatenate([getattr(s, name) for s in spectra]) for name in ("flux", "ivar"))
-        with np.errstate(divide="ignore", over="ignore"):
-            half = {"flux": flux.astype(np.float16), "error": (ivar**-0.5).astype(np.float16)}
-        return {prefix + name: values.reshape(-1, size) for name, values in half.items()}
-
-    return {
-        "wavelength": parts[0].spectra.wavelength[:size],
-        **halves([part.spectra for part in parts]),
-        **halves([part.second for part in parts], "second_"),
-        "shift": np.concatenate([part.shift for part in parts]),
-        "relative_flux": np.array(INSTRUMENTS[instrument].relative),
-        "image": np.concatenate([part.images.flux.astype(np.float16) for part in parts]),
-        "image_ivar": np.concatenate([part.images.ivar[:, :, 0, 0] for part in parts]),
-        "psf_fwhm": np.concatenate([part.images.psf_fwhm for part in parts]),
-    }
+    with np.errstate(divide="ignore", over="ignore"):
+        return {
+            "wavelength": parts[0].spectra.wavelength[:size],
+            "flux": np.concatenate([p.spectra.flux.reshape(-1, size).astype(np.float16) for p in parts]),
+            "error": np.concatenate(
+                [(p.spectra.ivar.reshape(-1, size) ** -0.5).astype(np.float16) for p in parts]
+            ),
+            "image": np.concatenate([p.images.flux.astype(np.float16) for p in parts]),
+            "image_ivar": np.concatenate([p.images.ivar[:, :, 0, 0] for p in parts]),
+            "psf_fwhm": np.concatenate([p.images.psf_fwhm for p in parts]),
+            "relative_flux": np.concatenate([p.relative_flux for p in parts if p.relative_flux is not None]),
+        }
 
 
-def _unpack(shard: dict[str, np.ndarray], rows: np.ndarray) -> ShiftedPairs:
-    image = np.nan_to_num(shard["image"][rows].astype(np.float32), posinf=6e4)
-    ivar = np.broadcast_to(shard["image_ivar"][rows][:, :, None, None], image.shape)
-    images = Images(image, ivar, shard["psf_fwhm"][rows])
-    return ShiftedPairs(
-        _unpack_spectra(shard, rows),
-        images,
-        np.full(len(rows), shard["relative_flux"]),
-        second=_unpack_spectra(shard, rows, "second_"),
-        shift=shard["shift"][rows],
-    )
-
-
-def _unpack_spectra(shard: dict[str, np.ndarray], rows: np.ndarray, prefix: str = "") -> Spectra:
+def _unpack(shard: dict[str, np.ndarray], rows: np.ndarray) -> Pairs:
     n, size = len(rows), len(shard["wavelength"])
-    flux, error = (shard[f"{prefix}{name}"][rows].astype(np.float32).ravel() for name in ("flux", "error"))
+    flux, error = (shard[name][rows].astype(np.float32).ravel() for name in ("flux", "error"))
     lost = ~(np.isfinite(flux) & np.isfinite(error) & (error > 0.0))
     error[lost] = np.inf
     flux[lost] = 0.0
     offsets = np.arange(n + 1, dtype=np.int64) * size
-    return Spectra(offsets, np.tile(shard["wavelength"], n), flux, error**-2)
+    spectra = Spectra(offsets, np.tile(shard["wavelength"], n), flux, error**-2)
+    image = np.nan_to_num(shard["image"][rows].astype(np.float32), posinf=6e4)
+    ivar = np.broadcast_to(shard["image_ivar"][rows][:, :, None, None], image.shape)
+    return Pairs(spectra, Images(image, ivar, shard["psf_fwhm"][rows]), shard["relative_flux"][rows])
 
 
 if __name__ == "__main__":

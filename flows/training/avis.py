@@ -55,7 +55,7 @@ def on_the_fly(sky: PairSky, seed: int) -> Draw:
 
     def draw(step: int, n: int) -> Pairs:
         instrument = INSTRUMENT_CYCLE[step % len(INSTRUMENT_CYCLE)]
-        return sky.draw_shifted(n, np.random.default_rng([seed, step]), instrument=instrument)
+        return sky.draw(n, np.random.default_rng([seed, step]), instrument=instrument).pairs
 
     return draw
 

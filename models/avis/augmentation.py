@@ -7,7 +7,7 @@ are targets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -86,22 +86,6 @@ class AugmentationSettings:
     lost: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ShiftedPairs(Pairs):
-    """Pairs whose spectra were observed once more, shifted in wavelength.
-
-    Attributes
-    ----------
-    second : Spectra
-        N spectra of the same objects by the same instrument, with noise of their own.
-    shift : ndarray of float32, shape (N,)
-        Their shift in ln(wavelength), at most `ojala.models.avis.losses.LARGEST_SHIFT`.
-    """
-
-    second: Spectra = field(kw_only=True)
-    shift: np.ndarray = field(kw_only=True)
-
-
 class Targets(NamedTuple):
     """Target patches of one side of N pairs: ``where`` (N, T, ...), ``flux`` and ``weight`` (N, T, P).
 
@@ -125,8 +109,6 @@ class TrainingBatch(NamedTuple):
         Visible patches of the images.
     of_spectra, of_images : Targets
         Target patches.
-    shift : Tensor, shape (N,)
-        Shift of the second view in ln(wavelength), 0 without one.
     second_view : Patches or None
         Visible patches of a second, independent augmentation of the spectra, without their brightness.
     """
@@ -136,7 +118,6 @@ class TrainingBatch(NamedTuple):
     images: ImagePatches
     of_spectra: Targets
     of_images: Targets
-    shift: Tensor
     second_view: Patches | None = None
 
     def to(self, device: torch.device | str) -> TrainingBatch:
@@ -147,7 +128,6 @@ class TrainingBatch(NamedTuple):
             self.images.to(device),
             Targets(*(part.to(device) for part in self.of_spectra)),
             Targets(*(part.to(device) for part in self.of_images)),
-            self.shift.to(device),
             None if self.second_view is None else self.second_view.to(device),
         )
 
@@ -164,9 +144,8 @@ def make_training_batch(
 
     Parameters
     ----------
-    pairs : Pairs or ShiftedPairs
+    pairs : Pairs
         N pairs; those whose spectrum has no readable patch, or whose image has no usable pixel, are left out.
-        Without shifted spectra, the second view is of the same ones.
     shape : TokenizerConfig
         Shape of the spectrum's tower.
     config : AugmentationSettings
@@ -176,17 +155,10 @@ def make_training_batch(
     second_view : bool
         Make a second augmentation of the spectra.
     """
-    spectra, again, shift = _augmented(pairs.spectra, shape, config, rng), None, np.zeros(len(pairs))
+    spectra = _augmented(pairs.spectra, shape, config, rng)
     images = _degraded_images(pairs.images, config, rng)
     usable = images.ivar.max(axis=(1, 2, 3)) > 0.0
-    usable &= [len(one.flux) > 0 for one in spectra]
-    if second_view:
-        second = pairs.spectra
-        if isinstance(pairs, ShiftedPairs):
-            second, shift = pairs.second, pairs.shift
-        again = _augmented(second, shape, config, rng)
-        usable &= [len(one.flux) > 0 for one in again]
-    rows = np.flatnonzero(usable)
+    rows = np.array([row for row, one in enumerate(spectra) if len(one.flux) and usable[row]])
     unmasked = rng.random() < config.p_unmasked
     fraction = 1.0 if unmasked else rng.uniform(*config.spectrum_visible)
     visible, target = mask([spectra[row] for row in rows], fraction, config.target_fraction, rng)
@@ -205,8 +177,7 @@ def make_training_batch(
         patches,
         Targets(*collate_targets(target)),
         of_images,
-        torch.from_numpy(shift[rows].astype(np.float32)),
-        None if again is None else _second_view([again[row] for row in rows], config, rng),
+        _second_view(pairs.spectra, rows, shape, config, rng) if second_view else None,
     )
 
 
@@ -219,10 +190,15 @@ def _augmented(
 
 
 def _second_view(
-    augmented: list[PatchedSpectrum], config: AugmentationSettings, rng: np.random.Generator
+    spectra: Spectra,
+    rows: np.ndarray,
+    shape: TokenizerConfig,
+    config: AugmentationSettings,
+    rng: np.random.Generator,
 ) -> Patches:
+    augmented = _augmented(spectra, shape, config, rng)
     fraction = rng.uniform(*config.spectrum_visible)
-    visible, _ = mask(augmented, fraction, config.target_fraction, rng)
+    visible, _ = mask([augmented[row] for row in rows], fraction, config.target_fraction, rng)
     return collate(visible, max(len(one.flux) for one in visible))
 
 
@@ -256,7 +232,7 @@ def _degraded_images(images: Images, config: AugmentationSettings, rng: np.rando
         for row in range(n):
             turned = _rotated(plane[row], int(turns[row]), bool(mirrored[row]))
             plane[row] = np.roll(_shifted(turned, moves[row]), far[row], axis=(-2, -1))
-    for row in np.flatnonzero(rng.random(n) < config.lost):
+    for row in np.flatnonzero(rng.random(n) < config.lost).tolist():
         (top, bottom), (left, right) = np.sort(rng.integers(0, SIZE + 1, (2, 2)), axis=1)
         ivar[row, rng.integers(bands), top:bottom, left:right] = 0.0
     psf = images.psf_fwhm.copy()

@@ -4,43 +4,44 @@ In the first stage ("towers") each tower is trained to reconstruct masked patche
 encoding or its embedding. The second ("contrastive" or "variance") starts from the weights of the first and
 also aligns the embeddings of the two sides of a pair. Seed and step determine pairs and augmentations, so a
 resumed training reads the same ones.
+
+The side of spectra can be locked (Zhai et al. 2022, arXiv:2111.07991): its tower is a trained tokenizer and
+stays as it is, and the side of images learns its embedding (`ojala.models.avis.locking`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis import losses
-from ojala.models.avis.augmentation import (
-    AugmentationSettings,
-    ShiftedPairs,
-    TrainingBatch,
-    make_training_batch,
-)
+from ojala.models.avis.augmentation import AugmentationSettings, TrainingBatch, make_training_batch
 from ojala.models.avis.checkpoint import load, save
+from ojala.models.avis.locking import copy_tensors, lock_spectra
 from ojala.models.avis.network import PRESETS, Avis
 from ojala.models.data import Pairs
 from ojala.models.serving.precision import fastest_autocast
-from ojala.models.spectral_tokenizer.checkpoint import load as load_tokenizer
 from ojala.models.spectral_tokenizer.network import TokenizerConfig
 from ojala.models.training.prefetch import prefetch
 from ojala.models.training.settings import TrainingSettings
-from ojala.models.training.trainer import Report, Steps, Trainer, ignore
+from ojala.models.training.trainer import STATE_FILE, Report, Steps, Trainer, ignore
 
 Objective = Literal["towers", "contrastive", "variance"]
 """Objective of a stage: each side alone, or agreement of both."""
 
 Draw = Callable[[int, int], Pairs]
 """Source of the pairs of a step, ``draw(step, n)``, with spectra of one length."""
+
+FITTED, FITTED_FROM = 4096, 10**9
+"""Pairs that the projections of a locked side are fitted on, and the first of their steps."""
 
 Check = Callable[[Avis], dict[str, float]]
 """Measures of a network on held-out pairs."""
@@ -57,15 +58,12 @@ class AvisTraining(TrainingSettings):
     start : str
         Weights to start from, but for parts of another shape; empty for random ones.
     tokenizer : str
-        Weights of the spectral tokenizer, of the same shape but for the decoder's length, from which the
-        tower of spectra starts; empty for those of ``start``.
-    frozen : bool
-        Whether the encoder of the tower of spectra stays as it is.
+        Weights of the spectral tokenizer whose embedding is the embedding of spectra, which is then locked;
+        empty to train that side, too.
     joint, spectrum, image : float
         Weights of the joint objective and of the reconstruction of each side.
-    second_view, shift : float
-        Weights of the contrast between two views of a spectrum, and of the search for the shift in wavelength
-        between them (`ojala.models.avis.losses.shift_loss`), which needs `ShiftedPairs`; 0 for none.
+    second_view : float
+        Weight of the contrast between two views of a spectrum; 0 for none.
     masking : AugmentationSettings
         Augmentation, and visible and target patches.
     """
@@ -74,7 +72,6 @@ class AvisTraining(TrainingSettings):
     objective: Objective = "towers"
     start: str = ""
     tokenizer: str = ""
-    frozen: bool = False
     minutes: float = 15.0
     batch_size: int = 128
     learning_rate: float = 4e-3
@@ -84,7 +81,6 @@ class AvisTraining(TrainingSettings):
     spectrum: float = 1.0
     image: float = 1.0
     second_view: float = 0.0
-    shift: float = 0.0
     masking: AugmentationSettings = field(default_factory=AugmentationSettings)
     checkpoint_minutes: float = 4.0
 
@@ -99,12 +95,12 @@ class AvisTraining(TrainingSettings):
 
 
 class _WithTemperatures(nn.Module):
-    """Network with the temperatures of the contrasts of the sides and of two views, and of their shift."""
+    """Network with the temperatures of the two contrasts, of the sides and of two views of a spectrum."""
 
     def __init__(self, network: Avis) -> None:
         super().__init__()
         self.network = network
-        self.log_scale = nn.Parameter(torch.full((3,), math.log(1.0 / 0.07)))
+        self.log_scale = nn.Parameter(torch.full((2,), math.log(1.0 / 0.07)))
 
 
 _MUON = (
@@ -129,18 +125,15 @@ def train(config: AvisTraining, draw: Draw, check: Check, folder: Path, report: 
     network, before = Avis(PRESETS[config.preset]), dict[str, Any]()
     if config.start:
         start, info = load(config.start)
-        _copy(start.state_dict(), network)
+        copy_tensors(start.state_dict(), network)
         before = info.training
     if config.tokenizer:
-        _start_from_tokenizer(network, Path(config.tokenizer))
-    for part in (network.spectrum.read, network.spectrum.place, network.spectrum.encoder):
-        part.requires_grad_(not config.frozen)
-    network.spectrum.norm_encoded.requires_grad_(not config.frozen)
+        resumed = (folder / STATE_FILE).exists()
+        lock_spectra(network, Path(config.tokenizer), () if resumed else _fitted_on(draw, config))
     trainer = Trainer(_WithTemperatures(network.train()), config, _MUON)
 
     def write(path: Path, model: _WithTemperatures, training: dict[str, Any]) -> None:
-        names = {"start": Path(config.start).name, "tokenizer": Path(config.tokenizer).name}
-        training["config"] |= names
+        training["config"] |= {name: Path(getattr(config, name)).name for name in ("start", "tokenizer")}
         training |= {"before": before}
         save(path, model.network, name=config.name, version=config.version, training=training)
 
@@ -150,20 +143,9 @@ def train(config: AvisTraining, draw: Draw, check: Check, folder: Path, report: 
     return trainer.run(folder, _steps(trainer, config, draw), check_network, write, every=10, report=report)
 
 
-def _start_from_tokenizer(network: Avis, weights: Path) -> None:
-    """Copy a tokenizer's weights into the tower of spectra, but for blocks of the decoder that it lacks."""
-    tokenizer, info = load_tokenizer(weights)
-    own = network.config.spectrum
-    if replace(info.config, decoder=own.decoder) != own:
-        raise InputError(f"{weights} has the shape {info.config}, the tower of spectra {own}")
-    _copy(tokenizer.network.state_dict(), network.spectrum)
-
-
-def _copy(tensors: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Copy tensors into a network's of the same names and shapes."""
-    own = network.state_dict()
-    same = {name: t for name, t in tensors.items() if name in own and t.shape == own[name].shape}
-    network.load_state_dict(own | same)
+def _fitted_on(draw: Draw, config: AvisTraining) -> Iterator[Pairs]:
+    """Pairs that the projections of a locked side are fitted on."""
+    return (draw(FITTED_FROM + k, config.batch_size) for k in range(-(-FITTED // config.batch_size)))
 
 
 def _steps(trainer: Trainer[_WithTemperatures], config: AvisTraining, draw: Draw) -> Steps:
@@ -180,11 +162,7 @@ def batches(
 
     def make(step: int) -> TrainingBatch:
         rng = np.random.default_rng([config.seed, step])
-        pairs, second_view = draw(step, config.batch_size), max(config.second_view, config.shift) > 0.0
-        if config.shift and not isinstance(pairs, ShiftedPairs):
-            raise InputError(
-                "the objective `shift` needs pairs with shifted spectra: draw or store them again"
-            )
+        pairs, second_view = draw(step, config.batch_size), config.second_view > 0.0
         return make_training_batch(pairs, shape, config.masking, rng, second_view=second_view)
 
     return prefetch(make, first_step)
@@ -196,10 +174,11 @@ def _step(
     """Take one step of the optimizers; returns the losses and the norm of the gradient."""
     model = trainer.model
     network = model.network
-    batch = batch.to(config.device)
     with fastest_autocast(config.device):
-        parts, vectors = losses.compute_losses(network, batch, config.masking.p_bottleneck)
-    loss = config.spectrum * parts["spectrum"] + config.image * parts["image"]
+        parts, vectors = losses.compute_losses(network, batch.to(config.device), config.masking.p_bottleneck)
+    loss = config.image * parts["image"]
+    if "spectrum" in parts:
+        loss = loss + config.spectrum * parts["spectrum"]
     if config.objective == "contrastive":
         parts["joint"] = losses.contrastive(vectors.spectrum, vectors.image, model.log_scale[0])
     elif config.objective == "variance":
@@ -207,13 +186,8 @@ def _step(
     if config.objective != "towers":
         loss = loss + config.joint * parts["joint"]
     if config.second_view:
-        first = losses.shifted(vectors.spectrum, batch.shift)
-        parts["second_view"] = losses.contrastive(first, vectors.second_view, model.log_scale[1])
+        parts["second_view"] = losses.contrastive(vectors.spectrum, vectors.second_view, model.log_scale[1])
         loss = loss + config.second_view * parts["second_view"]
-    if config.shift:
-        views = (vectors.spectrum, vectors.second_view)
-        parts["shift"] = losses.shift_loss(*views, batch.shift, model.log_scale[2])
-        loss = loss + config.shift * parts["shift"]
     towers = (network.spectrum, network.image, network.pool_spectrum, network.pool_image)
     norm = trainer.optimizer_step([(loss, parts)], clip_separately=towers)
     return {name: value.item() for name, value in parts.items()} | {"norm": norm}

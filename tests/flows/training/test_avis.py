@@ -12,13 +12,12 @@ import torch
 from ojala.catalogs_schema.errors import InputError
 from ojala.flows.evaluation.avis import Samples, both_ways, embed, measure, photometry, redshifts, scaled
 from ojala.flows.mocks import pairs as avis_pool
-from ojala.flows.mocks.pairs import PairSky, StoredPairs, largest_shift, move, store_pairs
+from ojala.flows.mocks.pairs import PairSky, StoredPairs, store_pairs
 from ojala.flows.training import avis as training
 from ojala.flows.training.avis import HeldOutCheck, on_the_fly, read_stages
 from ojala.models import WEIGHTS_FOLDER
 from ojala.models.avis import network
 from ojala.models.avis.checkpoint import load
-from ojala.models.avis.losses import LARGEST_SHIFT
 from ojala.models.avis.network import Avis
 from ojala.models.avis.predictor import AvisPredictor
 from ojala.models.avis.training import AvisTraining
@@ -26,8 +25,6 @@ from ojala.models.evaluation.card import card, card_record
 from ojala.models.settings import from_mapping
 from ojala.models.simulation.photometry.photometer import Photometer
 from ojala.models.simulation.skies.photometric import MockSky
-from ojala.models.simulation.spectroscopy.instruments import INSTRUMENTS
-from ojala.models.simulation.wavelength_grid import FINE
 from tests.models.avis.pairs_of_kinds import SMALL
 from tests.models.simulation.small_library import box_curves, libraries
 
@@ -57,30 +54,12 @@ def test_pairs_are_two_views_of_the_same_objects(sky):
     assert np.corrcoef(np.log(of_spectrum[bright]), np.log(np.maximum(of_image[bright], 1e-3)))[0, 1] > 0.7
 
 
-def test_a_shift_moves_a_spectrum_by_its_logarithm(sky):
-    objects = sky.draw(40, np.random.default_rng(2)).objects
-    moved = move(objects, np.full(40, 100))
-    np.testing.assert_allclose(np.log1p(moved.z) - np.log1p(objects.z), 100 * FINE.step)
-    np.testing.assert_array_equal(moved.continuum[:, 100:], objects.continuum[:, :-100])
-
-
-def test_spectra_are_shifted_no_further_than_the_lattice_covers_them():
-    for instrument in INSTRUMENTS.values():
-        shift = largest_shift(instrument) * FINE.step
-        assert 0.05 < shift <= LARGEST_SHIFT
-        ends = instrument.wavelength[[0, -1]]
-        assert FINE.wavelength[0] <= ends[0] * np.exp(-shift)
-        assert ends[1] * np.exp(shift) <= FINE.wavelength[-1]
-
-
 def test_kept_pairs_are_those_that_were_drawn_to_three_digits(sky, pool):
-    drawn = sky.draw_shifted(4, np.random.default_rng([1, 1, 0]), instrument="SDSS")
+    drawn = sky.draw(4, np.random.default_rng([1, 1, 0]), instrument="SDSS").pairs
     with np.load(pool / "pairs-00001.npz") as shard:
-        spectra = {"wavelength", "flux", "error", "second_flux", "second_error", "shift", "relative_flux"}
-        assert set(shard.files) == spectra | {"image", "image_ivar", "psf_fwhm"}
+        images = {"image", "image_ivar", "psf_fwhm"}
+        assert set(shard.files) == {"wavelength", "flux", "error", "relative_flux"} | images
         np.testing.assert_allclose(shard["flux"][:4].ravel(), drawn.spectra.flux, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(shard["second_flux"][:4].ravel(), drawn.second.flux, rtol=1e-3, atol=1e-4)
-        np.testing.assert_array_equal(shard["shift"][:4], drawn.shift)
     kept = StoredPairs(pool)
     assert len(kept) == 16
     batch = kept.batch(0, 4, seed=3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ojala.models.avis.augmentation import AugmentationSettings, ShiftedPairs, make_training_batch
+from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
 from ojala.models.avis.inputs import scaled_pixels
 from ojala.models.data import Pairs, Spectra
 from tests.models.avis.pairs_of_kinds import SMALL, alike
@@ -86,19 +86,6 @@ def test_an_image_that_is_moved_has_no_pixels_where_nothing_moves_in():
     weight = made.of_images.weight
     assert (weight == 0.0).any()
     assert (made.of_images.flux[weight == 0.0] == 0.0).all()
-
-
-def test_the_second_view_is_the_shifted_spectrum():
-    pairs, other = alike(6), alike(6, seed=4)
-    shift = np.linspace(-0.05, 0.05, 6, dtype=np.float32)
-    shifted = ShiftedPairs(pairs.spectra, pairs.images, second=other.spectra, shift=shift)
-    config, rngs = replace(AS_THEY_ARE, spectrum_visible=(1.0, 1.0)), map(np.random.default_rng, (1, 1))
-    made = make_training_batch(shifted, SMALL.spectrum, config, next(rngs), second_view=True)
-    np.testing.assert_array_equal(made.shift, shift)
-    swapped = Pairs(other.spectra, pairs.images)
-    expected = make_training_batch(swapped, SMALL.spectrum, config, next(rngs), second_view=True)
-    torch.testing.assert_close(made.second_view.pixels, expected.second_view.pixels)
-    assert not expected.shift.any()
 
 
 def test_an_image_that_is_off_centre_keeps_all_of_its_pixels():

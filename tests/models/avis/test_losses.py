@@ -11,15 +11,7 @@ from torch.nn import functional as F
 
 from ojala.models.avis import losses
 from ojala.models.avis.augmentation import AugmentationSettings, make_training_batch
-from ojala.models.avis.losses import (
-    CANDIDATES,
-    LARGEST_SHIFT,
-    compute_losses,
-    contrastive,
-    shift_loss,
-    shifted,
-    variance,
-)
+from ojala.models.avis.losses import compute_losses, contrastive, variance
 from ojala.models.avis.network import Avis
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 
@@ -59,27 +51,6 @@ def test_variance_forbids_numbers_that_repeat_each_other():
     wide = vectors(400, 6, 1)
     repeated = wide[:, :1].expand(-1, 6)
     assert variance(repeated, repeated) > variance(wide, wide) + 1.0
-
-
-def test_shifts_add_up_and_leave_half_of_an_embedding_as_it_is():
-    one = vectors(6, 128, 1)
-    small, large = torch.full((6,), 0.01), torch.full((6,), 0.03)
-    torch.testing.assert_close(shifted(shifted(one, small), large), shifted(one, small + large))
-    torch.testing.assert_close(shifted(one, large)[:, 64:], one[:, 64:])
-    torch.testing.assert_close(shifted(one, large).norm(dim=1), one.norm(dim=1))
-    torch.testing.assert_close(
-        shifted(one, torch.full((6,), 0.05))[:, 62:64], one[:, 62:64], atol=1e-5, rtol=0
-    )
-
-
-def test_the_shift_between_two_views_is_found_where_the_embedding_turns_with_it():
-    one, scale = vectors(6, 128, 1), torch.tensor(math.log(80.0))
-    shift = torch.linspace(-LARGEST_SHIFT, LARGEST_SHIFT, 6)
-    right = shift_loss(one, shifted(one, shift), shift, scale)
-    assert right < 2.0
-    assert shift_loss(one, shifted(one, -shift), shift, scale) > right + 3.0
-    no_pair = torch.cat([torch.zeros(6, 64), one[:, 64:]], dim=1)
-    assert shift_loss(no_pair, no_pair, shift, scale).item() == pytest.approx(math.log(CANDIDATES))
 
 
 def test_parts_of_a_lesson_give_what_the_whole_gives(monkeypatch):

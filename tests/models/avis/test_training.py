@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis import training
-from ojala.models.avis.augmentation import AugmentationSettings, ShiftedPairs
+from ojala.models.avis.augmentation import AugmentationSettings
 from ojala.models.avis.checkpoint import load
 from ojala.models.avis.network import PRESETS
 from ojala.models.avis.predictor import AvisPredictor
 from ojala.models.avis.training import AvisTraining, train
-from ojala.models.data import Spectra
+from ojala.models.spectral_tokenizer.checkpoint import load as load_tokenizer
 from ojala.models.spectral_tokenizer.checkpoint import save as save_tokenizer
 from ojala.models.spectral_tokenizer.evaluation import retrieval
 from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
@@ -112,55 +111,25 @@ def test_another_training_s_folder_is_refused(config, tmp_path):
         train(dataclasses.replace(config, seed=1), draw, no_check, tmp_path)
 
 
-def draw_shifted(step, n):
-    """Copies whose wavelengths are the same and whose line lies where the shift moves it."""
-    rng = np.random.default_rng(step)
-    grid = alike(1).spectra.wavelength
-    shift = rng.uniform(-0.03, 0.03, n).astype(np.float32)
-    centre = rng.uniform(np.log(grid[40]), np.log(grid[-40]), n)
-    spectra = [
-        Spectra.from_arrays(
-            [
-                (grid, 1.0 + 3.0 * np.exp(-0.5 * ((grid - at) / 60.0) ** 2), np.full(len(grid), 400.0))
-                for at in np.exp(centres)
-            ]
-        )
-        for centres in (centre, centre + shift)
-    ]
-    return ShiftedPairs(spectra[0], alike(n, step).images, second=spectra[1], shift=shift)
-
-
-def test_an_embedding_learns_to_turn_with_the_shift_of_a_spectrum(config, tmp_path):
-    config = dataclasses.replace(config, shift=1.0, spectrum=0.0, image=0.0, minutes=1.5)
-    train(config, draw_shifted, no_check, tmp_path)
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    loss = [record["loss"]["shift"] for record in records if "loss" in record]
-    assert loss[-1] < loss[0] - 0.3
-
-
-def test_a_shift_cannot_be_learnt_from_pairs_without_one(config, tmp_path):
-    with pytest.raises(InputError, match="needs pairs with shifted spectra"):
-        train(dataclasses.replace(config, shift=1.0), draw, no_check, tmp_path)
-
-
-def test_the_tower_of_spectra_starts_from_a_tokenizer(config, tmp_path):
+@pytest.fixture
+def tokenizer(tmp_path):
     torch.manual_seed(5)
-    longer = dataclasses.replace(SMALL.spectrum, decoder=2)
-    tokenizer = TokenizerWithHeads(longer)
-    save_tokenizer(tmp_path / "tokenizer.safetensors", tokenizer, name="t", version="0", training={})
-    config = dataclasses.replace(
-        config, tokenizer=str(tmp_path / "tokenizer.safetensors"), minutes=0.02, learning_rate=0.0
-    )
-    network, info = load(train(config, draw, no_check, tmp_path / "out"))
+    path = tmp_path / "tokenizer.safetensors"
+    save_tokenizer(path, TokenizerWithHeads(SMALL.spectrum), name="t", version="0", training={})
+    return path
+
+
+def test_a_locked_tokenizer_stays_as_it_is_while_images_learn(config, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", dataclasses.replace(SMALL, pooling="mean"))
+    monkeypatch.setattr(training, "FITTED", 64)
+    config = dataclasses.replace(config, objective="contrastive", tokenizer=str(tokenizer), minutes=0.05)
+    path = train(config, draw, no_check, tmp_path / "locked")
+    network, info = load(path)
     assert info.training["config"]["tokenizer"] == "tokenizer.safetensors"
-    for name, tensor in network.spectrum.state_dict().items():
-        torch.testing.assert_close(tensor, tokenizer.network.state_dict()[name], rtol=2e-3, atol=2e-3)
-    other = dataclasses.replace(longer, patch=32)
-    save_tokenizer(
-        tmp_path / "tokenizer.safetensors", TokenizerWithHeads(other), name="t", version="0", training={}
-    )
-    with pytest.raises(InputError, match="the tower of spectra"):
-        train(config, draw, no_check, tmp_path / "refused")
+    for name, tensor in load_tokenizer(tokenizer)[0].network.state_dict().items():
+        torch.testing.assert_close(network.spectrum.state_dict()[name], tensor, rtol=2e-3, atol=2e-3)
+    records = [json.loads(line) for line in (tmp_path / "locked" / "metrics.jsonl").open()]
+    assert {"image", "joint", "norm"} == records[0]["loss"].keys()
 
 
 def test_unknown_settings_are_refused():

@@ -330,6 +330,7 @@ def test_the_atlas_of_a_site_reads_an_object_when_it_is_clicked(page, written, r
     (folder / "atlas" / "atlas.html").write_text(html.replace("<body>", '<body data-site="../">'))
     with served(folder) as server:
         page.open(f"{server.url}/atlas/atlas.html")
+        page.wait("document.body.dataset.milliseconds")
         link = "document.querySelector('#remark a')?.href"
         for i in (0, 123):
             page.run(f"show({i})")
