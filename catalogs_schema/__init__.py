@@ -1,1 +1,1 @@
-"""What the data is: bands, columns, units, flags, contracts, receipts. No I/O; imports nothing of ours."""
+"""Definition of the data: bands, columns, units, flags, contracts, receipts. No I/O, no imports of ours."""

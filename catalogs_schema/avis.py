@@ -26,7 +26,7 @@ NOVEL = 0.99
 
 
 class AvisFlag(enum.IntFlag):
-    """What is to be known of a row. Bits are never reused for another meaning."""
+    """Flags of a row. Bits are never reused for another meaning."""
 
     NO_SPECTRUM = 1 << 0
     NO_IMAGE = 1 << 1

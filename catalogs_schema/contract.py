@@ -64,14 +64,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What is wrong with a table, where.
+    """Violation of a contract by a table.
 
     Attributes
     ----------
     column : str
         Name of the column at fault.
     problem : str
-        What is wrong with it.
+        Description of the violation.
     row : int or None
         First row at fault; None where the whole column is.
     """
@@ -87,7 +87,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a product's table looks like, with a semantic version.
+    """Columns of a product's table, with a semantic version.
 
     Attributes
     ----------
@@ -98,11 +98,11 @@ class Contract:
     title : str
         One line for headings.
     description : str
-        What one row is, and what a reader has to know.
+        Meaning of a row, and advice for readers.
     columns : tuple of Column
         The columns in their order on disk.
     remarks : mapping of IntFlag to str
-        What each bit of the column of flags says; empty where there is none.
+        Meaning of each bit of the column of flags; empty where there is none.
     column_names : mapping of str to str
         Columns by the names that predictions of models have, which were those of the columns in contract 1,
         where the two differ: ``{"flags": "ojala_flags"}``.
@@ -129,7 +129,7 @@ class Contract:
         raise KeyError(self.unknown(name))
 
     def unknown(self, name: str) -> str:
-        """Message about a column that is not there; tells the present name of a column of contract 1."""
+        """Message about a missing column, with the present name of a column of contract 1."""
         present = self.column_names.get(name)
         hint = f": its name was changed to {present!r} in contract 2" if present else ""
         return f"{self.name} {self.version} has no column {name!r}{hint}"

@@ -50,7 +50,7 @@ _BLOCKS = len(CUTOUT_BANDS) * (SIZE // BLOCK) ** 2
 
 
 class CutoutFlag(enum.IntFlag):
-    """What is to be known of a row. Bits are never reused for another meaning."""
+    """Flags of a row. Bits are never reused for another meaning."""
 
     NO_IMAGE = 1 << 0
     NO_POSITION = 1 << 1

@@ -44,7 +44,7 @@ _MEANINGS = {
 
 
 class OjalaError(Exception):
-    """An error whose message says what happened, why, and what to do.
+    """An error whose message states what happened, why, and what to do.
 
     The command line shows it in one line. Every other exception is a fault of the program and is shown with
     its traceback.
@@ -90,8 +90,9 @@ def access_errors() -> Iterator[None]:
     ------
     AccessError
         In place of an `OSError` that names a missing file, a missing permission, a full disk or a failed
-        connection, of the exceptions of botocore and aiohttp (endpoint, credentials, bucket, timeouts), and
-        of a `MemoryError`. Other exceptions pass.
+        connection, of the exceptions of botocore and aiohttp (endpoint, credentials, bucket, timeouts, a
+        store that is busy), also where s3fs made an `OSError` of them, and of a `MemoryError`. Other
+        exceptions pass.
     """
     try:
         yield
@@ -104,13 +105,25 @@ def access_errors() -> Iterator[None]:
         ) from problem
     except Exception as problem:
         refused = isinstance(problem, _REFUSALS) or getattr(problem, "errno", None) in _REFUSAL_NUMBERS
-        libraries = {kind.__module__.partition(".")[0] for kind in type(problem).__mro__}
-        if refused or isinstance(problem, TimeoutError) or libraries & _STORE_LIBRARIES:
+        answer = _of_store(problem)
+        if refused or isinstance(problem, TimeoutError) or answer is problem:
             name, reason = getattr(problem, "filename", None), getattr(problem, "strerror", None)
             raise AccessError(f"{name}: {reason}" if name and reason else _text(problem)) from problem
+        if answer is not None and isinstance(problem, OSError):
+            raise AccessError(f"{_text(answer)}; give the same command again") from problem
         raise
 
 
-def _text(problem: Exception) -> str:
+def _of_store(problem: BaseException | None) -> BaseException | None:
+    """The exception of an object store's library that another one was raised from."""
+    while problem is not None:
+        libraries = {kind.__module__.partition(".")[0] for kind in type(problem).__mro__}
+        if libraries & _STORE_LIBRARIES:
+            return problem
+        problem = problem.__cause__
+    return None
+
+
+def _text(problem: BaseException) -> str:
     """Message of an exception; its kind where it has none, as timeouts often have not."""
     return str(problem) or f"no answer in time ({type(problem).__name__})"

@@ -24,7 +24,7 @@ from ojala.catalogs_schema.photometry import KEY_COLUMNS
 
 
 class Flag(enum.IntFlag):
-    """What is to be known of a row. Bits are never reused for another meaning."""
+    """Flags of a row. Bits are never reused for another meaning."""
 
     NO_BANDS = 1 << 0
     FEW_BANDS = 1 << 1

@@ -1,4 +1,4 @@
-"""The contract of the photometric catalogue: what a survey hands in."""
+"""Contract of the photometric catalogue, the input of a survey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The receipt of a partition: what was done, from what, with what, and what came out."""
+"""Receipt of a partition: its input, model, configuration, attempts and leaves."""
 
 from __future__ import annotations
 

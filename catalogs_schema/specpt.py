@@ -19,7 +19,7 @@ RECONSTRUCTED_FIRST, RECONSTRUCTED_STEP, RECONSTRUCTED_SIZE = 3600.0, 0.001, 100
 
 
 class SpecPTFlag(enum.IntFlag):
-    """What is to be known of a row. Bits are never reused for another meaning."""
+    """Flags of a row. Bits are never reused for another meaning."""
 
     NO_PIXELS = 1 << 0
     FEW_PIXELS = 1 << 1

@@ -26,7 +26,7 @@ TOKENIZER_EMBEDDING_WIDTH = 192
 
 
 class SpectrumFlag(enum.IntFlag):
-    """What is to be known of a row. Bits are never reused for another meaning."""
+    """Flags of a row. Bits are never reused for another meaning."""
 
     NO_PIXELS = 1 << 0
     FEW_PIXELS = 1 << 1
@@ -137,4 +137,4 @@ SPECTRAL_TOKENIZER = Contract(
     remarks=MEANING,
     column_names=without_prefix("tokenizer_", _COLUMNS),
 )
-"""The catalogue of embeddings and what is read from them."""
+"""The catalogue of embeddings and of the quantities predicted from them."""

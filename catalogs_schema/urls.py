@@ -1,4 +1,4 @@
-"""Credentials in URLs: taken out of what is kept, and out of every text that is shown."""
+"""Credentials in URLs: removed from everything that is stored or shown."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ SETTINGS = {
     "OJALA_CATALOGUE": "collection that the releases go into",
     "OJALA_ENGINE": "engine of the runs: local, address, slurm, ...",
 }
-"""Variables that the surveys in `prefect.yaml` read, and what they mean."""
+"""Variables that the surveys in `prefect.yaml` read, with their meaning."""
 
 TRAINING = {
     "OJALA_TRAINING_SETTINGS": "TOML file with the settings of a training",
@@ -39,7 +39,7 @@ TRAINING = {
 """Variables of the deployments with the tag ``training``, which are registered where they are set."""
 
 WEBHOOK, RELEASE_DAYS = "OJALA_WEBHOOK", "OJALA_RELEASE_DAYS"
-"""Variables of the notifications: an address, and the days without a release that are told (10)."""
+"""Variables of the notifications: an address, and the days without a release that are reported (10)."""
 
 
 def make_queues(client: SyncPrefectClient) -> None:
@@ -58,7 +58,7 @@ def make_queues(client: SyncPrefectClient) -> None:
 
 
 def main() -> int:
-    """Make queues, automations and deployments; the exit code says whether that went well."""
+    """Make queues, automations and deployments; return an exit code."""
     with_training = any(os.environ.get(name) for name in TRAINING)
     settings = SETTINGS | (TRAINING if with_training else {})
     missing = [f"{name} ({meaning})" for name, meaning in settings.items() if not os.environ.get(name)]

@@ -7,6 +7,7 @@ collection to one flow at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -141,7 +142,7 @@ class _TrackedSteps(survey_run.Steps):
 
     def plan(self, run: ResolvedRun, region: str | None, check: bool) -> Plan:
         plan = plan_task(cast(ResolvedRun, quote(run)), region, check)
-        with get_client(sync_client=True) as client:
+        with _shown("the name of the run"), get_client(sync_client=True) as client:
             client.update_flow_run(UUID(str(flow_run.id)), name=plan.run_id)
         return plan
 
@@ -218,7 +219,8 @@ def run_task(plan: Plan) -> None:
             get_run_logger().warning("partition %s failed: %s", receipt.partition, failed[-1]["error"])
     get_run_logger().info("%d rows in %d partitions written", rows, len(plan.to_do) - len(failed))
     if failed:
-        create_table_artifact(table=failed, key="failed-partitions", description="Partitions that failed")
+        with _shown("the table of failed partitions"):
+            create_table_artifact(table=failed, key="failed-partitions", description="Partitions that failed")
 
 
 @task(name="finalise", cache_policy=NO_CACHE)
@@ -237,15 +239,17 @@ def quality_task(plan: Plan) -> RunRecord:
     ]
     lines += [f"failed: {', '.join(record.failed)}"] if record.failed else []
     lines += [f"{step} failed: {problem}" for step, problem in record.problems.items()]
-    create_markdown_artifact("\n\n".join(lines), key="run-record", description="Outcome of the run")
+    with _shown("the outcome of the run"):
+        create_markdown_artifact("\n\n".join(lines), key="run-record", description="Outcome of the run")
     if GATES in record.problems:
         return record
     gates = read_gates(plan.folder).gates
-    create_table_artifact(
-        table=[{"gate": gate.name, "outcome": gate.outcome, "value": gate.text} for gate in gates],
-        key="quality-gates",
-        description="Quality gates; a run with a failed gate is not published",
-    )
+    with _shown("the table of quality gates"):
+        create_table_artifact(
+            table=[{"gate": gate.name, "outcome": gate.outcome, "value": gate.text} for gate in gates],
+            key="quality-gates",
+            description="Quality gates; a run with a failed gate is not published",
+        )
     return record
 
 
@@ -256,16 +260,25 @@ def publish_task(plan: Plan) -> None:
     emit_event(PUBLISHED, resource={"prefect.resource.id": f"ojala.run.{plan.run_id}"})
 
 
+@contextmanager
+def _shown(what: str) -> Iterator[None]:
+    """Send Prefect's server something to show; if it does not take it, warn and continue."""
+    try:
+        yield
+    except httpx.HTTPError as problem:
+        get_run_logger().warning("Prefect's server does not show %s; the run continues: %s", what, problem)
+
+
 def with_progress(receipts: Iterator[Receipt], total: int) -> Iterator[Receipt]:
     """Yield the receipts, with a progress artifact in Prefect and, on a terminal, a progress bar."""
-    artifact = cast(UUID | None, create_progress_artifact(progress=0.0, description="partitions done"))
+    artifact: UUID | None = None
+    with _shown("the progress"):
+        artifact = cast(UUID, create_progress_artifact(progress=0.0, description="partitions done"))
     step = max(1, total // PROGRESS_STEPS)
     for count, receipt in enumerate(progress_bar(receipts, total), start=1):
         if artifact is not None and (count % step == 0 or count == total):
-            try:
-                update_progress_artifact(artifact, progress=100.0 * count / total)
-            except httpx.TransportError as problem:
-                # The run continues without the progress artifact.
-                get_run_logger().warning("no more updates of progress at Prefect's server: %s", problem)
-                artifact = None
+            sent, artifact = artifact, None
+            with _shown("further progress"):
+                update_progress_artifact(sent, progress=100.0 * count / total)
+                artifact = sent
         yield receipt

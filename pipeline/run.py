@@ -437,7 +437,7 @@ def _judge(run: ResolvedRun, record: RunRecord, receipts: Sequence[Receipt]) -> 
     """Evaluate the gates of a run that has just ended, and keep them with its difference to the release."""
     evidence = _evidence(run, record, receipts)
     write_gates(evidence.run, evaluate_gates(evidence, run.config.gates))
-    with suppress(OSError, ValueError):  # the gate says why it could not be compared
+    with suppress(OSError, ValueError):  # the gate states why it could not be compared
         if (difference := evidence.difference) is not None:
             write_difference(evidence.run, difference)
 

@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; says its first word before anything heavy is imported.
+    """Run the command line; print its first line before anything heavy is imported.
 
     Credentials in URLs of the call are moved to the environment, which others cannot read as they can the
     list of processes: the program starts again with the cleaned call.

@@ -165,7 +165,7 @@ def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iter
 
 
 def _missing_extra(problem: BaseException | None) -> str:
-    """How to install what an import did not find, where it belongs to an extra of the package; else empty."""
+    """Command that installs a missing import of an extra of the package; empty for other imports."""
     while problem is not None:
         module = problem.name if isinstance(problem, ModuleNotFoundError) and problem.name else ""
         wanted = module.partition(".")[0].replace("_", "-")

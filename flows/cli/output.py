@@ -122,3 +122,12 @@ def show_run(record: RunRecord, config: RunConfig, as_json: bool) -> None:
             warn(f"partition {name}: {error}")
         warn(f"{plural(len(record.failed), 'partition')} failed; the same command retries them")
         raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def size_text(count: float) -> str:
+    """Bytes in the unit in which the number is below 1024."""
+    units = iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while count >= 1024 and unit != "TiB":
+        count, unit = count / 1024, next(units)
+    return f"{count:,.1f} {unit}" if unit != "B" else f"{count:,.0f} B"

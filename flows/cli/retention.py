@@ -10,7 +10,7 @@ from upath import UPath
 
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson, Collection
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import echo, size_text
 
 app = Commands(Panel.RELEASES)
 
@@ -25,8 +25,8 @@ def du(
 
     usages, total = disk_usage(UPath(folder))
     lines = [f"{'own':>12} {'shared':>12}"]
-    lines += [f"{size(one.own):>12} {size(one.shared):>12}  {one.name}" for one in usages]
-    lines.append(f"{size(total)} in all, shared files counted once")
+    lines += [f"{size_text(one.own):>12} {size_text(one.shared):>12}  {one.name}" for one in usages]
+    lines.append(f"{size_text(total)} in all, shared files counted once")
     echo("\n".join(lines), {"folder": folder, "bytes": total, "runs": [asdict(o) for o in usages]}, as_json)
 
 
@@ -53,17 +53,7 @@ def prune(
     lines = [f"{one.run_id}: {one.kept or ('removed' if execute else 'to be removed')}" for one in decisions]
     lines.append(
         f"{len(gone):,} of {len(decisions):,} runs {'removed' if execute else 'would be removed'}, "
-        f"{size(freed)} {'freed' if execute else 'would be freed; give --yes to do it'}"
+        f"{size_text(freed)} {'freed' if execute else 'would be freed; give --yes to do it'}"
     )
     facts = {"out": out, "removed": execute, "bytes": freed, "runs": [asdict(one) for one in decisions]}
     echo("\n".join(lines), facts, as_json)
-
-
-def size(count: int) -> str:
-    """Bytes in a unit that people read easily."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:,.1f} {unit}" if unit != "B" else f"{count} B"

@@ -1,11 +1,11 @@
-"""Estimate of what a survey needs, from measured rates and sizes: ``ojala plan --what-if ROWS``."""
+"""Estimate of time, memory and disk of a survey from measured rates: ``ojala plan --what-if ROWS``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.flows.cli.output import duration
+from ojala.flows.cli.output import duration, size_text
 from ojala.pipeline.inference.adapters.registry import DEFAULT_MODEL
 from ojala.pipeline.ingest.photometry import TILE_ROWS
 from ojala.pipeline.runs.config import RunConfig
@@ -26,7 +26,7 @@ BYTES_PER_ROW = {"photometry": 540, "ojala": 280, "ojala_vectors": 1400, "ojala_
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """What a run of OJALÁ over a survey needs.
+    """Time, memory and disk of a run of OJALÁ over a survey.
 
     Attributes
     ----------
@@ -55,14 +55,14 @@ class Sizing:
     disk_bytes: dict[str, float]
 
     def __str__(self) -> str:
-        disk = ", ".join(f"{name} {_size(value)}" for name, value in self.disk_bytes.items())
+        disk = ", ".join(f"{name} {size_text(value)}" for name, value in self.disk_bytes.items())
         workers = f"{self.workers:,} worker{'s' if self.workers > 1 else ''}"
         return (
             f"{self.rows:,} rows with {workers} of one core each, {self.precision}:\n"
             f"  time    {duration(self.seconds)} at {self.rows_per_second:,.0f} rows/s\n"
-            f"  memory  {_size(self.memory_bytes)}: {_size(self.worker_bytes)} a worker, for partitions of "
-            f"{self.tile_rows:,} rows\n"
-            f"  disk    {_size(sum(self.disk_bytes.values()))}: {disk}\n"
+            f"  memory  {size_text(self.memory_bytes)}: {size_text(self.worker_bytes)} a worker, "
+            f"for partitions of {self.tile_rows:,} rows\n"
+            f"  disk    {size_text(sum(self.disk_bytes.values()))}: {disk}\n"
             "An estimate from measurements of two cores, scaled in proportion. `ojala bench` measures this "
             "machine, and `ojala plan` without --what-if reads the rate from your own receipts."
         )
@@ -105,11 +105,3 @@ def estimate(rows: int, config: RunConfig, tile_rows: int = TILE_ROWS) -> Sizing
         memory_bytes=worker * config.workers + DRIVER_MIB * 2**20,
         disk_bytes={name: float(BYTES_PER_ROW[name] * rows) for name in products},
     )
-
-
-def _size(count: float) -> str:
-    for unit in ("MiB", "GiB"):
-        count /= 1024 * (1024 if unit == "MiB" else 1)
-        if count < 1000:
-            return f"{count:,.1f} {unit}"
-    return f"{count / 1024:,.1f} TiB"

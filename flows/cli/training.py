@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from upath import UPath
@@ -25,13 +25,24 @@ Training = Annotated[Path, typer.Option(help="Folder of the training; an unfinis
 def library(
     templates: Annotated[Path, typer.Option(help="Folder with stellar and quasar templates.")],
     curves: Curves,
-    out: Annotated[Path, typer.Option(help="File to write (.npz).")],
+    out: Annotated[Path | None, typer.Option(help="File to write (.npz).")] = None,
     galaxies: Annotated[int, typer.Option(help="Galaxies to simulate.", min=1)] = 24_000,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read templates and curves, say what is missing, write nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the library of spectra for mock photometry (extra `training`: bagpipes)."""
-    from ojala.flows.mocks.library import build_library
+    from ojala.flows.mocks.library import build_library, check_sources
 
+    if check:
+        problems = check_sources(templates, curves)
+        echo("\n".join(f"{name}: {text or 'found'}" for name, text in problems.items()), problems, as_json)
+        if any(problems.values()):
+            raise InputError("a library cannot be made: see docs/training.md for each file and its source")
+        return
+    if out is None:
+        raise InputError("--out is missing: name the file to write, or give --check")
     build_library(out, templates=templates, curves=curves, n_galaxies=galaxies)
     echo(f"library: {out}", {"library": str(out)}, as_json)
 
@@ -108,8 +119,17 @@ def _each_once(
     echo(f"{len(objects.spectra):,} objects: {photometry}, {truth}", facts, as_json)
 
 
+_SHOWN_LOSSES = 5
+
+
 def _show_progress(record: dict[str, object]) -> None:
-    print(f"step {record['step']}, {record['seconds']} s", flush=True)
+    """Print step, time and the first losses of a record of a training."""
+    losses = cast("dict[str, float]", record.get("loss", {}))
+    shown = [f"{name} {value:.3g}" for name, value in list(losses.items())[:_SHOWN_LOSSES]]
+    if more := len(losses) - len(shown):
+        shown.append(f"and {more} more in metrics.jsonl")
+    text = f"loss: {', '.join(shown)}" if shown else "saved, measured on held-out objects"
+    print(f"step {record['step']}, {record['seconds']} s, {text}", flush=True)
 
 
 @app.command(resumable=True)

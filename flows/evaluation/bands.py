@@ -144,7 +144,7 @@ def zero_point_table(
 
 
 def _tiles(found: ZeroPoints | None, band: int) -> str:
-    """Zero points of tiles as a Markdown table, and what the gate makes of them."""
+    """Zero points of tiles as a Markdown table, with the outcome of the gate."""
     if found is None:
         return "no prediction stands out of the errors"
     lines = ["| tile | band | objects | off | error | sigma | bands beyond chance |", "|---" * 7 + "|"]

@@ -29,7 +29,7 @@ from ojala.pipeline.storage.lock import hold
 from ojala.pipeline.storage.progress import report, state
 
 MANIFEST = "fetch.json"
-"""What is in the folder: service, queries, rows and files by tile."""
+"""Index of the folder: service, queries, rows and files by tile."""
 
 
 class FetchError(OjalaError):

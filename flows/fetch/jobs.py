@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class TileCount:
-    """What the archive counts in a tile: rows and range of numbers, None where it has none."""
+    """Rows and range of numbers of a tile in the archive; None where it has none."""
 
     rows: int
     first: int | None

@@ -7,6 +7,8 @@ photometry = sky.draw(10_000, np.random.default_rng(1))
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -90,6 +92,41 @@ def _key(n: int, tile_id: int) -> dict[str, pa.Array]:
 
 ARCHETYPES = ("M", "K", "G", "F", "A", "B", "WD")
 """Classes of stellar archetypes in the library."""
+
+
+def check_sources(templates: Path, curves: Path) -> dict[str, str]:
+    """Read all that `build_library` needs, without simulating anything.
+
+    Parameters
+    ----------
+    templates, curves : Path
+        As for `build_library`.
+
+    Returns
+    -------
+    dict of str to str
+        Problem of each source by its name; empty where it can be used.
+    """
+    sources: dict[str, Callable[[], object]] = {
+        "ck04 atmospheres": lambda: read_atmospheres(templates),
+        "redrock's stars": lambda: [read_archetypes(templates, kind) for kind in ARCHETYPES],
+        "SDSS, Koester's and Pickles' stars": lambda: read_single_stars(templates),
+        "quasar model, IGM coefficients": lambda: read_quasar_templates(templates),
+        "transmission curves": lambda: read_curves(curves),
+    }
+    problems = {}
+    for name, read in sources.items():
+        try:
+            read()
+        except (OSError, ValueError, LookupError) as problem:
+            problems[name] = str(problem)
+        else:
+            problems[name] = ""
+    present = find_spec("bagpipes") is not None
+    problems["bagpipes"] = (
+        "" if present else "is not installed: pip install '.[training]' in a checkout of ojala"
+    )
+    return problems
 
 
 def build_library(

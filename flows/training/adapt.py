@@ -22,8 +22,9 @@ from upath import UPath
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.calibrate import calibrate_weights
 from ojala.flows.training.labelled import labelled_rows
-from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, write_curve_and_card
+from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, write_curve
 from ojala.models.data import LabelledPhotometry
+from ojala.models.evaluation.card import write_card
 from ojala.models.evaluation.metrics import catalogue_metrics
 from ojala.models.ojala.calibration import Calibration, fit_calibration
 from ojala.models.ojala.checkpoint import load, save_again
@@ -151,7 +152,8 @@ def adapt(
         for when, file in (("before", weights), ("after", adapted))
     }
     save_again(adapted, model, replace(info, training=info.training | {"adapted": measures}))
-    write_curve_and_card(adapted, config.batch_size)
+    write_curve(adapted.with_suffix(".svg"), config.batch_size)
+    write_card(adapted)
     return adapted
 
 

@@ -29,9 +29,10 @@ from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import FOLDS
 from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS, SURVEY_SHARES, MockSky
-from ojala.models.training.trainer import METRICS_FILE, Report, ignore
+from ojala.models.training.trainer import METRICS_FILE, Record, Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
+from ojala.pipeline.storage import progress
 from ojala.pipeline.storage.hats import read_leaves
 
 OBSERVED_SHARE = 0.1
@@ -130,7 +131,7 @@ def train_from(
     curves: Path | None = None,
     without_fold: int | None = None,
 ) -> Path:
-    """Train OJALA; also writes the learning curve ``<name>.svg``.
+    """Train OJALA; also writes the learning curve ``<name>.svg``, anew at each save.
 
     See `ojala.flows.training.registry.start_training` for the other parameters, the result and the errors.
 
@@ -153,17 +154,26 @@ def train_from(
     sky, sky_note = sky_to_train_on(mock, spectra, curves, without_fold)
     config = replace(config, note=f"{config.note} {sky_note}".strip())
     observed = None if unlabelled is None else ObservedPhotometry(unlabelled)
-    weights = train(config, sky, HeldOutSky(mock), folder, report, observed)
-    write_curve_and_card(weights, config.batch_size)
+    if config.compiles:
+        progress.report(
+            "torch compiles the network at the first step, which may take minutes and does not count as "
+            "training time; compiled = false in the settings does without"
+        )
+    def follow(record: Record) -> None:
+        report(record)
+        if "held_out" in record:
+            write_curve(folder / f"{config.name}.svg", config.batch_size)
+
+    weights = train(config, sky, HeldOutSky(mock), folder, follow, observed)
+    write_card(weights)
     return weights
 
 
-def write_curve_and_card(weights: Path, batch_size: int) -> None:
-    """Write the learning curve ``<name>.svg`` and the card of weights in the folder of their training."""
-    curve = learning_curve(weights.with_name(METRICS_FILE), batch_size)
-    with atomic_file(weights.with_suffix(".svg")) as file:
+def write_curve(path: Path, batch_size: int) -> None:
+    """Write the learning curve of the training in a folder, as SVG."""
+    curve = learning_curve(path.with_name(METRICS_FILE), batch_size)
+    with atomic_file(path) as file:
         file.write(curve)
-    write_card(weights)
 
 
 _POINTS = 40

@@ -62,19 +62,19 @@ class Calibration:
     knots : Tensor, shape (K,)
         Depths, increasing; beyond them the first and the last value hold.
     class_log_temperature : Tensor, shape (K,)
-        ln of what the class's logits are divided by.
+        ln of the temperature by which the class's logits are divided.
     class_bias : Tensor, shape (3,)
-        What is then added to them.
+        Bias that is then added to them.
     redshift_log_temperature, redshift_floor : Tensor, shape (2, K)
         ln T, and the log-odds of f, for z_gal and z_qso.
     redshift_population : Tensor, shape (2, 1825)
         The redshifts' distribution q over the bins.
     redshift_kernel : Tensor, shape (2 R + 1,) or (2, 2 R + 1)
-        What the PDFs are convolved with, or those of z_gal and z_qso are.
+        Kernel of the PDFs, or one each for those of z_gal and z_qso.
     scalar_log_factor : Tensor, shape (12, K)
         ln of the factor on the scale of each of `SCALARS`.
     scalar_log_floor : Tensor, shape (12,)
-        ln of what is then added in quadrature to the scale, in the units of the network's target.
+        ln of the floor that is then added in quadrature to the scale, in units of the network's target.
     band_log_factor : Tensor, shape (63, K)
         ln of the factor on the scale of the flux in each band.
     """
@@ -159,7 +159,7 @@ class Calibration:
         return 0.5 * torch.logaddexp(2.0 * scaled, 2.0 * self.scalar_log_floor[:, None])
 
     def band_log_factors(self, depth: Tensor) -> Tensor:
-        """What is added to the log-scale of the flux in each band: (N, 63)."""
+        """Addition to the log-scale of the flux in each band: (N, 63)."""
         return interpolation_weights(depth, self.knots) @ self.band_log_factor.T
 
 

@@ -118,7 +118,7 @@ class Head:
     mlp : Mlp
         The network, in evaluation mode.
     quantity : Quantity
-        What it answers, with center and scale of its training's labels.
+        The property, with center and scale of its training's labels.
     tuning : FineTuning
         How it was made.
     base_sha256 : str
@@ -219,7 +219,7 @@ def answer(head: Head, embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_units(head: Head, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The quantity and its error, as `answer` gives them, from what the head's network says (N, 2)."""
+    """The quantity and its error, as `answer` gives them, from the output of the head's network (N, 2)."""
     mean, log_sigma = raw.astype(np.float64).T
     sigma = np.exp(log_sigma)
     restore = head.quantity.restore
@@ -249,7 +249,7 @@ def head_measures(
     embedding : Tensor, shape (N, d)
         Of the objects.
     value, baseline : ndarray, shape (N,)
-        The truth, and what a simpler prediction says.
+        The truth, and a simpler prediction.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def head_measures(
 
 
 def save_head(path: Path, head: Head) -> None:
-    """Write a head and what is known of it."""
+    """Write a head and its metadata."""
     quantity = {"center": head.quantity.center, "scale": head.quantity.scale}
     metadata = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""What the network is trained on: labels as targets, and the loss of each kind of answer.
+"""Targets of the training from labels, and the loss of each kind of output.
 
 Every quantity is requested for every object and masked where its label is not known. The mean is taken per
 quantity over the objects that have the label, so that a rare label (a quasar's redshift) weighs as much in a
@@ -151,7 +151,7 @@ def losses(
         Weights of the classes in the class's loss: the shares that the probabilities shall assume over the
         shares of the draws.
     counts : dict of str to Tensor, optional
-        By what the sums over objects are divided; by default `label_counts`, which makes them means. Parts
+        Divisors of the sums over objects; by default `label_counts`, which makes them means. Parts
         of a batch are given those of the whole, so that their losses add up to its.
     """
     counts = counts or label_counts(targets)

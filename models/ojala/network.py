@@ -99,7 +99,7 @@ PRESETS: dict[str, OjalaConfig] = {
 REQUESTS: tuple[str, ...] = tuple(quantity.name for quantity in QUANTITIES)
 _KINDS: dict[str, Kind] = {quantity.name: quantity.kind for quantity in QUANTITIES}
 FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
-"""What a chain finds out before it answers scalars: class and redshifts."""
+"""Quantities that a chain predicts before the scalars: class and redshifts."""
 
 BANDS = "bands"
 """Name of the answer of the bands that are asked for."""
@@ -226,7 +226,7 @@ class BandRequests(nn.Module):
 
 
 class Found(nn.Module):
-    """What a chain has found, as an addition to the request tokens of scalars and bands.
+    """Class and redshift of a chain, as an addition to the request tokens of scalars and bands.
 
     The class's probabilities and, for both redshifts, the mean over the PDF of cosines and sines of
     ln(1 + z): a broad PDF averages the short waves away, so its width is known too. It starts at zero, as if

@@ -48,7 +48,7 @@ class Novelty:
     mean : Tensor, shape (K, d)
         Mean embedding.
     axes : Tensor, shape (d, R)
-        Principal components of what is left, each over its standard deviation.
+        Principal components of the residuals, each over its standard deviation.
     center : Tensor, shape (M, R)
         Means of the Gaussians.
     whitening : Tensor, shape (M, R, R)
@@ -173,7 +173,7 @@ def fit_novelty(known: RawAnswers, held_out: RawAnswers) -> Novelty:
 
 
 def _without_depth(values: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (K, V) of values (N, V) at the knots, and what is left of them without it."""
+    """Mean (K, V) of values (N, V) at the knots, and their residuals."""
     gram = near.T @ near + 1e-3 * torch.eye(near.shape[1])
     mean = torch.linalg.solve(gram, near.T @ values)
     return mean, values - near @ mean

@@ -1,4 +1,4 @@
-"""What a network says of objects before any correction: what calibration, novelty and heads are fitted to."""
+"""Outputs of a network before any correction; calibration, novelty and heads are fitted to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def snr_level(tokens: Tokens) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class RawAnswers:
-    """What a network says of N labelled objects before any calibration.
+    """Outputs of a network for N labelled objects before any calibration.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ BAND_GROUPS = 8
 
 
 class BandAnswers(NamedTuple):
-    """What a network says of each band of N objects, in terms of arcsinh(flux / s); see `leave_one_out`.
+    """Outputs of a network for each band of N objects, in arcsinh(flux / s); see `leave_one_out`.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ def _band_groups(groups: int, device: torch.device) -> tuple[list[tuple[Tensor, 
 
 
 class RawBands(NamedTuple):
-    """How far the true fluxes in bands are from what a network says before any calibration.
+    """Residuals of the true fluxes in bands from the outputs of a network before any calibration.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ class Embedded(NamedTuple):
 
 @torch.inference_mode()
 def embed(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> Embedded:
-    """What a network makes of objects before it is asked anything, on its device, in single precision."""
+    """Encoded tokens of objects, on the network's device, in single precision."""
     device = next(model.parameters()).device
     parts = []
     for begin in range(0, len(photometry), batch_size):

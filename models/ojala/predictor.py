@@ -98,7 +98,7 @@ class OjalaPredictor(BasePredictor):
 
     @classmethod
     def _load_options(cls, weights: Path, info: NetworkInfo[Any], **options: object) -> dict[str, Any]:
-        """Heads stored beside the weights (see `heads.heads_beside`), and of the files ``own_heads``."""
+        """Heads in the folder of the weights (see `heads.heads_beside`), and those of ``own_heads``."""
         own = cast("Sequence[Path | str]", options.pop("own_heads", ()))
         stored = heads_beside(weights, lambda: info.sha256)
         heads = [load_head(Path(path), info.sha256) for path in (*stored.values(), *own)]
@@ -259,7 +259,7 @@ class OjalaPredictor(BasePredictor):
         }
 
     def _catalogue(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What was found, with its quantities in their units."""
+        """The predictions, with quantities in their units."""
         catalogue = dict(found)
         for quantity in SCALARS:
             mean, log_scale = found[quantity.name].astype(np.float64).T

@@ -1,4 +1,4 @@
-"""Photometry as a network reads it: what is measured in each band, on the object's own scale.
+"""Photometry as tokens of a network: the measurement in each band, on the object's own scale.
 
 Training and serving both come through `tokenise`; there is no second way in. A row is worked on by
 itself, so its tokens do not depend on the rows beside it.

@@ -113,6 +113,11 @@ class OjalaTraining(TrainingSettings):
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, not {self.steps}")
 
+    @property
+    def compiles(self) -> bool:
+        """Whether torch compiles the network."""
+        return self.device.startswith("cuda") if self.compiled is None else self.compiled
+
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the steps, or of the minutes, that is done."""
         return max(step / self.steps, super().progress(step, seconds))
@@ -190,7 +195,7 @@ def ask_hidden(
     drawn : LabelledPhotometry
         The objects; None is returned where nothing is known of their bands.
     tokens : Tokens
-        What the network is given of them; an object without any band is asked for nothing.
+        Tokens that the network sees; an object without any band has no targets.
     rng : Generator
         Source of randomness.
     count : int
@@ -235,14 +240,14 @@ class Part(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step reads.
+    """Objects of one step.
 
     Attributes
     ----------
     parts : list of Part
         Its rows.
     counts : dict of str to Tensor
-        By what the losses are divided; see `ojala.models.ojala.losses.label_counts`.
+        Divisors of the losses; see `ojala.models.ojala.losses.label_counts`.
     observed : Tokens or None
         Observed photometry without labels, a fifth as many.
     """
@@ -334,11 +339,10 @@ def train(
     """
     if (config.discrepancy > 0) != (unlabelled is not None):
         raise InputError("a discrepancy needs observed photometry without labels, and that needs its weight")
-    on_gpu = config.device.startswith("cuda")
     config = replace(
         config,
         bf16=fastest_precision(config.device) == "bf16" if config.bf16 is None else config.bf16,
-        compiled=on_gpu if config.compiled is None else config.compiled,
+        compiled=config.compiles,
     )
     first = sky.draw(4096, np.random.default_rng([config.seed, _FIRST_DRAW]))
     trainer = _start(config, tokenise(first.flux, first.error, first.ebv))

@@ -31,7 +31,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "mag_i": ("aperture", "kron"),
     "wavelengths": ("pivot", "archive"),
 }
-"""What the authors' files alone can settle, each with its default first.
+"""Options that only the authors' files can settle, each with its default first.
 
 ``extinction``: leave Galactic extinction in the fluxes, or correct all of them for E(B-V). ``mag_i``:
 aperture of the iSDSS magnitude, that of the narrow bands or Kron's. ``wavelengths``: convert f_nu to f_lambda

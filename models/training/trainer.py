@@ -235,6 +235,7 @@ class Trainer(Generic[Network]):
         """Run the remaining steps of the training in ``folder`` and write weights.
 
         State and weights are written every `TrainingSettings.checkpoint_minutes` and at the end, atomically.
+        The first step, in which torch may compile for minutes, does not count as time of the training.
 
         Parameters
         ----------
@@ -283,10 +284,13 @@ class Trainer(Generic[Network]):
             }
             write(weights, self.average, summary)
 
-        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        started = None
+        saved = time.monotonic()
         with contextlib.closing(steps):
             while self.progress < 1.0:
                 record = next(steps)
+                if started is None:
+                    started = time.monotonic() - self.seconds
                 self.seconds = time.monotonic() - started
                 if self.step % every == 0 or self.step == 1:
                     note(record)

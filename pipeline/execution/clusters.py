@@ -79,7 +79,7 @@ _WORKER_PROCESS = "Dask Worker process"
 
 
 class ClusterError(OjalaError, ValueError):
-    """A cluster that cannot be reached or used; the message says what to do about it."""
+    """A cluster that cannot be reached or used."""
 
     exit_code = ExitCode.ACCESS
 

@@ -31,7 +31,7 @@ def read_cutouts(table: pa.Table) -> Images:
 
 
 def has_cutout(table: pa.Table) -> np.ndarray:
-    """Which of N rows have a cut-out beside them, shape (N,)."""
+    """Which of N rows have a cut-out, shape (N,)."""
     name = f"{CUTOUTS.name}.image"
     if name not in table.column_names:
         return np.zeros(table.num_rows, bool)

@@ -33,7 +33,7 @@ class Cause(enum.StrEnum):
 
 
 _WORDS_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-"""How torch says it where it raises a bare RuntimeError."""
+"""Messages of torch where it raises a bare RuntimeError."""
 
 _NETWORK_LIBRARIES = {"aiohttp", "aiobotocore", "botocore"}
 """Packages whose exceptions are faults of the way to an object store."""

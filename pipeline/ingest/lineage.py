@@ -46,7 +46,7 @@ def known_inputs(catalogue: UPath) -> set[str]:
 
 
 def read_provenance(catalogue: UPath) -> dict[str, Any]:
-    """Provenance of a photometry catalogue; empty where there is none, as beside catalogues of others."""
+    """Provenance of a photometry catalogue; empty where there is none, as in catalogues of others."""
     path = catalogue / PROVENANCE
     if not path.exists():
         return {}

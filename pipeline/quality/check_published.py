@@ -183,7 +183,7 @@ def _read(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
 
 
 def _keyed(path: Path, chunk: pd.DataFrame, first: int) -> pd.DataFrame:
-    """Rows by ``object_id``; what is no number is missing, as in the authors' script, but for the key."""
+    """Rows by ``object_id``; text that is no number is missing, as in the script, except in the key."""
     numbers = chunk.drop(columns="CLASS", errors="ignore").apply(pd.to_numeric, errors="coerce")
     strange = numbers[_KEY].isna().any(axis=1).to_numpy()
     if strange.any():
@@ -253,7 +253,7 @@ def _settled(
     both: bool,
     aperture: str,
 ) -> list[str]:
-    """What the comparison says of the open questions."""
+    """Results of the comparison for the open questions."""
     if not agrees:
         return [
             f"Neither variant agrees: weights, photometry and catalogue do not belong together, or the "

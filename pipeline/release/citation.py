@@ -53,7 +53,7 @@ def citation_files(
 
 
 def datacite(manifest: ReleaseManifest, about: PublicationInfo, title: str) -> dict[str, Any]:
-    """Metadata of the release in the DataCite schema 4.5; `UNKNOWN` for what is required and not known."""
+    """Metadata of the release in the DataCite schema 4.5; `UNKNOWN` for required entries without value."""
     found: dict[str, Any] = {
         "schemaVersion": "http://datacite.org/schema/kernel-4",
         "types": {"resourceTypeGeneral": "Dataset", "resourceType": "HATS catalogue"},

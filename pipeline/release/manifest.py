@@ -1,4 +1,4 @@
-"""The file that makes a folder a release that travels: what is in it, and where."""
+"""Manifest of an exported release: its parts and their folders."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ DEFAULT_COLUMNS = "*"
 
 
 class TableError(OjalaError, ValueError):
-    """A selection or a file that is not possible; says why and what to do."""
+    """A selection or a file that is not possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedTable:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ def export_table(
 
 
 class _Selection:
-    """Rows of a product beside those of its input, and what is selected of them.
+    """Rows of a product joined with those of its input, and the selection of them.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ def render(template: str, context: dict[str, Any]) -> str:
     template : str
         Name of a template in this package.
     context : dict
-        What it shows; a name that is not there is an error.
+        Values that it shows; a missing name is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ojala.pipeline.report", ""),

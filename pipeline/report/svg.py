@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-# The palette of Okabe & Ito (2008), told apart by all readers. Each has a name in the page's style
+# The palette of Okabe & Ito (2008), distinguished by all readers. Each has a name in the page's style
 # sheet, which makes it lighter on a dark ground.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7"
 
@@ -36,7 +36,7 @@ DIVERGING = matplotlib.colormaps["RdBu_r"]
 """Colour map of deviations from zero."""
 
 DPI = 160
-"""Resolution of what is drawn as pixels: maps and scatters of many points."""
+"""Resolution of parts drawn as pixels: maps and scatters of many points."""
 
 MANY = 600
 """More points than this are drawn as pixels, so that the page stays small."""
@@ -93,7 +93,7 @@ class Drawing:
     svg : str
         The drawing, ready to stand in HTML.
     alt : str
-        What is to be seen, in words, for who cannot see it.
+        Description of the figure, for screen readers.
     caption : str
         What stands below it.
     """

@@ -97,7 +97,7 @@ def bins_drawing(bins: dict[str, tuple[RedshiftBin, ...]], axis: str, anchor: st
     bins : dict of str to tuple of RedshiftBin
         The bins of each class.
     axis : str
-        What they are bins of.
+        Quantity of the bins.
     anchor : str
         Anchor on the page.
     """

@@ -26,7 +26,7 @@ SIGMAS = 3.0
 
 @gate("share of the published release's rows that are lost", warn=0.0, fail=0.001, exact=True)
 def coverage(run: RunEvidence) -> Finding:
-    """All rows and all of the sky of the published release are there, but what was withdrawn on purpose."""
+    """All rows and all of the sky of the published release are there, except those withdrawn on purpose."""
     if run.published is None:
         return Finding("there is no published release to compare with")
     release = run.published[0]

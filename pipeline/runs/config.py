@@ -91,7 +91,7 @@ class RunConfig(BaseModel):
         json_schema_extra={"enum": list(ENGINES)},
     )
     device: Literal["cpu", "cuda"] = Field(
-        default="cpu", description="what the network runs on; default: cuda for the engine cuda, else cpu"
+        default="cpu", description="device of the network; default: cuda for the engine cuda, else cpu"
     )
     scheduler: str | None = Field(
         default=None, description="Dask scheduler of the engine address, as in tls://HOST:8786"

@@ -1,4 +1,4 @@
-"""Loss of rows and of sky between the published release and what is to replace it."""
+"""Loss of rows and of sky between the published release and its successor."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def _losses(resolved: ResolvedRun) -> list[str]:
     try:
         loss = find_loss(resolved.folder(published), resolved.source)
     except (OSError, ValueError):
-        return []  # damage of the release is no matter of the plan; the gate says so
+        return []  # damage of the release does not concern the plan; the gate reports it
     if loss.share <= resolved.config.gates.of("coverage")[1]:
         return []
     return [

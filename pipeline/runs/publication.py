@@ -10,7 +10,7 @@ _DATE = r"^\d{4}-\d{2}-\d{2}$|^$"
 
 
 class PublicationInfo(BaseModel):
-    """Whom and what to cite for a catalogue; empty for what is not known."""
+    """Citation of a catalogue; fields that are not known are empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class PublicationInfo(BaseModel):
         return [(family.strip(), given.strip()) for family, _, given in parts]
 
     def words(self) -> dict[str, str]:
-        """Provenance words of HATS with what is known, for properties and the footers of leaves."""
+        """Provenance words of HATS that are known, for properties and the footers of leaves."""
         words = {
             "obs_ack": self.acknowledgement,
             "obs_copyright": " ".join(filter(None, (self.copyright, self.licence))),

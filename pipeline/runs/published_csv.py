@@ -43,12 +43,12 @@ _ROWS = 10_000
 
 
 class PublishedCsvError(OjalaError, ValueError):
-    """A run that cannot be written as the published file; says why and what to do."""
+    """A run that cannot be written as the published file."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedCsv:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------

@@ -77,13 +77,13 @@ def read_published(out: UPath) -> dict[str, str]:
 
 
 def _named(out: UPath) -> dict[str, str | None]:
-    """Names of the releases by product that `MANIFEST` tells, which `read_published` has read."""
+    """Names of the releases by product in `MANIFEST`, as read by `read_published`."""
     manifest = json.loads((out / MANIFEST).read_text()) if (out / MANIFEST).exists() else {}
     return {product: entry.get("release") for product, entry in manifest.items()}
 
 
 def link_name(out: UPath, run_id: str, name: str | None) -> None:
-    """Link the run of a named release; the name alone says it where there are no links."""
+    """Link the run of a named release; on a store without links the manifest alone has the name."""
     if name is None or not is_local(out):
         return
     link = Path(out.path, NAMED, name)

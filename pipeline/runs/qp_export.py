@@ -35,12 +35,12 @@ _PROBABILITY = {"GALAXY": "p_galaxy", "QSO": "p_qso"}
 
 
 class ExportError(OjalaError, ValueError):
-    """PDFs that cannot be exported; says why and what to do."""
+    """PDFs that cannot be exported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """Outcome of an export.
 
     Attributes
     ----------

@@ -82,7 +82,7 @@ class Region:
         partitions : collection of Partition
             To choose from.
         known : mapping of Partition to PartitionStatus
-            What the run that is reprocessed knows of them.
+            Their summaries in the run that is reprocessed.
 
         Raises
         ------

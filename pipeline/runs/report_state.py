@@ -1,4 +1,4 @@
-"""The sentence of a run's report that says whether the run is published, which changes after its end."""
+"""State of publication in the report of a run, which changes after the run's end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = "report/index.html"
 BEGIN, END = "<!-- publication -->", "<!-- end of publication -->"
 """Marks around the sentence."""
 
-NOT_PUBLISHED = "Not published when this page was written; `ojala releases` tells the present state."
+NOT_PUBLISHED = "Not published when this page was written; `ojala releases` shows the present state."
 
 
 def mark_report(run: UPath, text: str) -> None:

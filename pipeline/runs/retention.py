@@ -214,7 +214,7 @@ def _remove(out: UPath, run_id: str) -> None:
 
 
 def _remove_remains(out: UPath) -> None:
-    """Remove what a killed process left of runs that it removed."""
+    """Remove the remains of runs whose removal was interrupted."""
     if is_local(out) and runs_folder(out).exists():
         for folder in Path(runs_folder(out).path).glob(f"{_REMOVED}*"):
             shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from ojala.pipeline.storage.healpix import Partition
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What one worker process did.
+    """Work of one worker process.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class RunTotals:
         return sorted(workers, key=lambda w: (-w.rows, w.host, w.pid))
 
     def _named(self, table: str) -> list[str]:
-        """What the summaries count in one of their tables, in the order of the first that names it."""
+        """Counts of one table of the summaries, in the order of the first that names it."""
         tables = (getattr(receipt.summary, table) for receipt in self.receipts if receipt.summary)
         return list(dict.fromkeys(name for one in tables for name in one))
 
@@ -223,7 +223,7 @@ def _seconds(receipt: Receipt) -> float:
 
 
 def run_numbers(totals: RunTotals, without_receipt: int, seconds: float, run_id: str = "") -> dict[str, Any]:
-    """What a run did; rates and times at work are those of the partitions that it processed itself.
+    """Totals of a run; rates and times at work are those of the partitions that it processed itself.
 
     Parameters
     ----------

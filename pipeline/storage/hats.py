@@ -32,13 +32,13 @@ from ojala.pipeline.storage.parquet import LeafRecord
 from ojala.pipeline.storage.units import scale_between, schema_units
 
 SKYMAP_ORDER = 8
-"""Order of the map of row counts that lies beside each catalogue (pixels of 14 arcmin)."""
+"""Order of the map of row counts of each catalogue (pixels of 14 arcmin)."""
 
 COARSE_ORDERS = (4, 6)
 """Orders of further maps, for pages that need no more."""
 
 LEAVES = "leaves.csv"
-"""Our own list of the leaves with their rows, sizes and hashes, beside HATS's ``partition_info.csv``."""
+"""List of the leaves with rows, sizes and hashes, in addition to HATS's ``partition_info.csv``."""
 
 COLLECTION = "collection.properties"
 """The one pointer of a collection: its photometry, and the file of each published product."""

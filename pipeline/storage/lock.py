@@ -27,7 +27,7 @@ from ojala.pipeline.storage.files import is_local, remedies, utc_now, write_whol
 
 try:
     import fcntl
-except ImportError:  # no such thing on this system: two takeovers at the same moment are not told apart
+except ImportError:  # not on this system: two takeovers at the same moment are not distinguished
     fcntl = None  # type: ignore[assignment]  # then guarded by "if fcntl"
 
 HEARTBEAT = 15.0
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class LockedError(OjalaError, ValueError):
-    """Somebody else is at work here; says who, since when and where."""
+    """Another process holds the lock; the message names it, its start and its machine."""
 
     exit_code = ExitCode.LOCKED
 
@@ -60,12 +60,12 @@ class Holder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str = Field(description="what is locked: a product, or the collection's pointer")
+    name: str = Field(description="locked object: a product, or the collection's pointer")
     run_id: str = Field(default="", description="the run that is worked on, once it is known")
     host: str = Field(description="machine")
     pid: int = Field(description="process")
-    process: str = Field(description="what tells the process from a later one with the same number")
-    machine: str = Field(description="what tells machines and containers of one name apart")
+    process: str = Field(description="start of the process; a later one with the same number has another")
+    machine: str = Field(description="identifier of the machine or container, as names are not unique")
     since: str = Field(description="UTC time at which the lock was taken")
     token: str = Field(description="random; whoever reads back another one has lost the lock")
     beat: str = Field(default="", description="random; changes with every heartbeat on an object store")
@@ -160,7 +160,7 @@ def hold(out: UPath, name: str, *, wait: float = 0.0) -> Iterator[Lock]:
     Raises
     ------
     LockedError
-        If another living process holds it; says which run, where and since when.
+        If another living process holds it; names the run, the machine and its start.
     """
     path = out / LOCKS / f"{name}.lock"
     lock = Lock(path, _acquire(path, name, wait))
@@ -173,7 +173,7 @@ def hold(out: UPath, name: str, *, wait: float = 0.0) -> Iterator[Lock]:
 
 
 def read_holder(path: UPath) -> Holder | None:
-    """Who holds a lock; None if nobody does, or the file says nothing."""
+    """Owner of a lock; None if it is free or its file cannot be read."""
     try:
         return Holder.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -181,7 +181,7 @@ def read_holder(path: UPath) -> Holder | None:
 
 
 def living_holder(out: UPath, name: str) -> Holder | None:
-    """Who is at work, as far as can be told without waiting; for lists of runs."""
+    """Owner of the lock as far as known without waiting; for lists of runs."""
     path = out / LOCKS / f"{name}.lock"
     holder = read_holder(path)
     if holder is None or (holder.machine == _machine() and not _process_lives(holder)):
@@ -207,7 +207,7 @@ def _acquire(path: UPath, name: str, wait: float) -> Holder:
                 return mine
             other = read_holder(path)
             if other is None and path.exists():
-                _log.warning("lock %s says nothing of its owner; taken over", path)
+                _log.warning("lock %s does not name its owner; taken over", path)
                 _store(path, mine)
                 return mine
             if other is not None and not _lives(path, other):
@@ -224,7 +224,7 @@ def _acquire(path: UPath, name: str, wait: float) -> Holder:
 
 
 def _create(path: UPath, mine: Holder) -> bool:
-    """Write the lock if there is none; tells whether it was written."""
+    """Write the lock if there is none; return whether it was written."""
     content = mine.model_dump_json(indent=1).encode()
     if not is_local(path):
         return _create_object(path, content)
@@ -296,7 +296,7 @@ def _process_lives(other: Holder) -> bool:
 
 
 def _process_mark(pid: int) -> str:
-    """The start of a process, by the ticks of the kernel where it tells them: no clock can move those."""
+    """Start of a process in ticks of the kernel, where there are any: no change of the clock moves them."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

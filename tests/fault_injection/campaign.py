@@ -10,44 +10,28 @@ import signal
 import subprocess
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
 import h5py
-import numpy as np
 import psutil
-import pyarrow.parquet as pq
-import torch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode
-from ojala.catalogs_schema.ojala import EMBEDDING_WIDTH
-from ojala.models.ojala.checkpoint import save
-from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.pipeline.runs.record import Status, find_runs, read_record
 from ojala.pipeline.runs.releases import pointers, read_history
 from ojala.pipeline.storage.files import sha256_of
+from ojala.pipeline.storage.hats import current_release
 from tests.fault_injection.accounts import photometry_of
+from tests.fault_injection.arena import Arena, filled
 from tests.fault_injection.command_server import WORKER_FAULT, CommandServer, steps_of
-from tests.fault_injection.invariants import Truth, check_settled
+from tests.fault_injection.invariants import check_settled
 from tests.helpers.pace import scaled
-from tests.helpers.survey import photometry_table
-
-TINY = OjalaConfig(
-    width=EMBEDDING_WIDTH,
-    encoder=((2, 32),),
-    decoder=((2, 32),),
-    trunk=(32,),
-    pre_norm=True,
-    reads_errors=True,
-)
 
 # Kinds of faults; one that is there several times is taken more often.
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
@@ -69,7 +53,7 @@ ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS), SECOND,
 """Kinds for every command; none is one of them."""
 
 COMMANDS = (
-    *("run", "run", "run", "reprocess", "reprocess", "ingest", "ingest"),
+    *("run", "run", "run", "reprocess", "reprocess", "ingest", "update", "update"),
     *("publish", "rollback", "export", "damage", "run_on_workers"),
 )
 """Commands, as methods of `Campaign`."""
@@ -87,6 +71,13 @@ REFUSALS = (
 )
 """What a command may answer, in place of doing it, to a request that does not fit what is there."""
 
+DONE = {
+    "ingest": ("is not empty",),
+    "ingest --add": ("already: --replace",),
+    "export": ("exists: remove it",),
+}
+"""What a command answers that was ended after its work was done, and is given again."""
+
 TIME_LIMIT = 240.0
 """Time after which a command hangs [s], on a free machine."""
 
@@ -98,137 +89,6 @@ class Injection:
     kind: str = ""
     moment: int = 0
     again: bool = False
-
-
-@dataclass
-class Tally:
-    """What was injected, by kind of the fault and by command, and how it went on."""
-
-    faults: Counter[tuple[str, str]] = field(default_factory=Counter)
-    recovery: dict[str, list[float]] = field(default_factory=dict)
-    commands: int = 0
-
-    def by_kind(self) -> Counter[str]:
-        """Number of faults of each kind, during whatever command."""
-        kinds: Counter[str] = Counter()
-        for (kind, _), count in self.faults.items():
-            kinds[kind] += count
-        return kinds
-
-
-@dataclass
-class Survey:
-    """A small survey: two catalogues of the same objects with other fluxes, two weights, and the truth."""
-
-    rows: int
-    tile_rows: int
-    table: Path
-    photometry: list[Path]
-    weights: list[Path]
-    truth: Truth
-
-
-@dataclass
-class Arena:
-    """What the machines of a campaign share: the process that forks commands, disks, surveys, the tally."""
-
-    server: CommandServer
-    folder: Path
-    library: Path | None
-    disk: Path | None
-    temporary: Path | None
-    surveys: list[Survey] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    usual: dict[str, int] = field(default_factory=dict)
-    deadline: float = float("inf")
-    long: bool = False
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def clock(self) -> Path:
-        """File that moves the clock of the commands of `faked_server`."""
-        return self.folder / "clock"
-
-    @cached_property
-    def faked_server(self) -> CommandServer:
-        """Another process that forks, under libfaketime: Dask's loops would spin there."""
-        return CommandServer(self.clock, str(self.library))
-
-
-@contextmanager
-def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
-    """Open an arena in a folder; its disk is one in memory where such a one can be mounted."""
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-    with ExitStack() as stack:
-        server = CommandServer()
-        stack.callback(server.close)
-        disk = stack.enter_context(_disk(folder / "disk", "size=64m,nr_inodes=6000"))
-        temporary = stack.enter_context(_disk(folder / "temporary", "size=4m"))
-        place = Arena(server, folder, library, disk, temporary, long=long)
-        yield place
-        if "faked_server" in vars(place):
-            place.faked_server.close()
-
-
-@contextmanager
-def _disk(folder: Path, options: str) -> Iterator[Path | None]:
-    """A small disk in memory; None where no such can be mounted."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def make_survey(place: Arena, seed: int) -> Survey:
-    """A random survey with all its undisturbed data, made by commands that nothing happens to."""
-    random = np.random.default_rng(seed)
-    rows, tile_rows = int(random.integers(20, 50)), int(random.integers(8, 16))
-    folder = place.folder / f"survey-{seed}"
-    folder.mkdir()
-    survey = Survey(rows, tile_rows, folder / "0.parquet", [], [], Truth())
-    table = photometry_table(rows, seed)
-    for number in range(2):
-        torch.manual_seed(seed + number)
-        survey.weights.append(folder / f"{number}.safetensors")
-        save(survey.weights[-1], Ojala(TINY), name="tiny", version="1", training={})
-        pq.write_table(table, folder / f"{number}.parquet")
-        other = photometry_table(rows, seed + 1000)
-        for name in ("ra", "dec"):
-            other = other.set_column(other.schema.get_field_index(name), name, table[name])
-        table = other
-        survey.photometry.append(folder / f"photometry-{number}")
-        words = [
-            "ingest",
-            folder / f"{number}.parquet",
-            "--out",
-            survey.photometry[-1],
-            "--tile-rows",
-            tile_rows,
-        ]
-        finish(place, words, folder)
-    for photometry in survey.photometry:
-        for weights in survey.weights:
-            out = folder / f"{photometry.name}-{weights.stem}"
-            words = ["run", "--photometry", photometry, "--weights", weights, "--out", out]
-            finish(place, [*words, "--engine", "serial", "--vectors"], folder)
-            (run,) = find_runs(UPath(out))
-            survey.truth.learn(run)
-    return survey
-
-
-def finish(place: Arena, words: list[object], folder: Path) -> None:
-    """A command that nothing happens to, to its end."""
-    log = folder / f"{words[0]}.log"
-    pid = place.server.give(words, log, [folder], 0, "")
-    while (state := place.server.state(pid)) is None:
-        time.sleep(0.01)
-    assert state == 0, log.read_text()
-    place.usual.setdefault(str(words[0]), steps_of(log))
 
 
 def kept_going(step: Callable[..., None]) -> Callable[..., None]:
@@ -362,6 +222,17 @@ class Campaign(RuleBasedStateMachine):
             assert photometry_of(UPath(out)) == photometry_of(UPath(self.survey.photometry[0]))
             shutil.rmtree(out)
 
+    def update(self, choice: int, fault: Injection) -> None:
+        """Add the other half of the survey to a catalogue of its first: readers see one of two releases."""
+        root = UPath(self.folder / f"update-{self.count}")
+        halves = self.survey.halves
+        self.give("ingest", [halves[0], "--out", root, "--tile-rows", self.survey.tile_rows])
+        first = photometry_of(current_release(root))
+        self.give("ingest --add", [halves[1], "--add", "--to", root], fault)
+        whole = photometry_of(UPath(self.survey.photometry[0]))
+        assert photometry_of(current_release(root)) in (first, whole)
+        shutil.rmtree(root)
+
     def damage(self, choice: int, fault: Injection) -> None:
         """Damage a published leaf as it lies: a run that reads all leaves makes it again."""
         run = self.out / "runs" / pointers(self.out).get("ojala", "none")
@@ -451,8 +322,7 @@ class Campaign(RuleBasedStateMachine):
         begin = time.monotonic()
         code, _, said = self.carry_out(command, words, Injection(), {})
         self.survey.truth.check(self.out)
-        done = command in ("ingest", "export") and ("is not empty" in said or "exists: remove it" in said)
-        refused = done or any(text in said for text in REFUSALS)
+        refused = any(text in said for text in (*REFUSALS, *DONE.get(command, ())))
         assert code == 0 or refused, f"{command} ends with {code}: {said}"
         if code == 0:
             check_settled(self.out, command)
@@ -471,7 +341,7 @@ class Campaign(RuleBasedStateMachine):
         if here.temporary is not None:
             environment = environment | {"TMPDIR": str(here.temporary)}
         server = here.faked_server if kind.startswith("clock ") and here.library else here.server
-        pid = server.give([command, *words], log, [self.folder], step, from_within, **environment)
+        pid = server.give([command.split()[0], *words], log, [self.folder], step, from_within, **environment)
         code, changed = self.wait(server, pid, log), False
         if code == "stopped":
             self.survey.truth.check(self.out)
@@ -527,7 +397,7 @@ class Campaign(RuleBasedStateMachine):
             yield made.returncode == 0
             subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         else:
-            with _filled(disk, inodes=fault == "no inodes left"):
+            with filled(disk, inodes=fault == "no inodes left"):
                 yield True
 
 
@@ -536,25 +406,3 @@ def _group_of(process: psutil.Process) -> int:
         return 0 if process.status() == psutil.STATUS_ZOMBIE else os.getpgid(process.pid)
     except (psutil.Error, ProcessLookupError):
         return 0
-
-
-@contextmanager
-def _filled(disk: Path, *, inodes: bool) -> Iterator[None]:
-    """Fill a disk with one file, or with empty ones until it can hold no more of them."""
-    ballast = disk / "ballast"
-    ballast.mkdir()
-    with suppress(OSError):
-        if inodes:
-            for number in range(10**6):
-                (ballast / str(number)).touch()
-        else:
-            with (ballast / "file").open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(1 << 20))
-    with suppress(OSError), (ballast / "rest").open("wb", buffering=0) as file:
-        while not inodes:
-            file.write(bytes(4096))
-    try:
-        yield
-    finally:
-        shutil.rmtree(ballast)

@@ -12,6 +12,7 @@ from upath import UPath
 
 from ojala.pipeline.runs.config import RunConfig
 from tests.fault_injection.accounts import Fault, Ledger, data_of
+from tests.fault_injection.object_store import object_store
 from tests.helpers.survey import carry_through, ingest_table, photometry_table, without_report
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -48,6 +49,13 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> UPath:
 def undisturbed(many: UPath, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The data of a run over these objects that nothing happened to."""
     return data_of(carry_through(asking(many, tmp_path_factory.mktemp("undisturbed"))).run)
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of an object store."""
+    with object_store(tmp_path_factory.mktemp("s3") / "log") as port:
+        yield port
 
 
 @pytest.fixture(autouse=True)

@@ -133,24 +133,27 @@ def _made_from(receipt: Receipt, product: str) -> tuple[str, str, str, str]:
 
 def hash_of(leaf: UPath) -> str:
     """SHA-256 of the columns of a leaf; a file that has not changed is read once."""
-    return _hash(leaf.path, *_stamp(leaf))
+    return _hash(leaf, _stamp(leaf))
 
 
 def file_hash(leaf: UPath) -> str:
     """SHA-256 of a file; one that has not changed is read once."""
-    return _file_hash(leaf.path, *_stamp(leaf))
+    return _file_hash(leaf, _stamp(leaf))
 
 
-def _stamp(path: UPath) -> tuple[int, int, int]:
+def _stamp(path: UPath) -> tuple[object, ...]:
+    """What is another after each change of a file."""
+    if path.protocol == "s3":
+        return (path.fs.info(path.path)["ETag"],)
     stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @cache
-def _hash(path: str, *stamp: int) -> str:
-    return columns_of(UPath(path))
+def _hash(path: UPath, stamp: tuple[object, ...]) -> str:
+    return columns_of(path)
 
 
 @cache
-def _file_hash(path: str, *stamp: int) -> str:
-    return sha256_of(UPath(path))
+def _file_hash(path: UPath, stamp: tuple[object, ...]) -> str:
+    return sha256_of(path)

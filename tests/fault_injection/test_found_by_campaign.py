@@ -45,3 +45,16 @@ def test_memory_that_is_not_given_is_an_error_that_names_the_remedy():
         access_errors(),
     ):
         bytearray(1 << 62)
+
+
+@pytest.mark.parametrize("code", ["503", "SlowDown", "500"])
+def test_an_object_store_that_is_busy_is_no_fault_of_the_program(code):
+    """Found as a traceback: s3fs makes an OSError without a known number of what botocore raises."""
+    exceptions = pytest.importorskip("botocore.exceptions")
+    translate = pytest.importorskip("s3fs.errors").translate_boto_error
+    answer = exceptions.ClientError({"Error": {"Code": code, "Message": "Busy"}}, "HeadObject")
+    with (
+        pytest.raises(AccessError, match=r"\(.*\) .* HeadObject .*: Busy; give the same command"),
+        access_errors(),
+    ):
+        raise translate(answer) from answer

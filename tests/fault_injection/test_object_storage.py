@@ -17,44 +17,18 @@ from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.storage.files import write_whole
-from tests.deploy.processes import BIN, free_port, running
+from tests.deploy.processes import running
 from tests.fault_injection.accounts import check, data_of, photometry_of, settle
 from tests.fault_injection.conftest import asking
+from tests.fault_injection.object_store import SECRET, connect
 from tests.fault_injection.processes import frozen_ingest, kill
 from tests.helpers.pace import until
 from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run
 
 pytestmark = pytest.mark.fault
 
-s3fs = pytest.importorskip("s3fs")
-SECRET = "a-secret-that-must-not-be-told"
 OBJECTS = photometry_table(90, 3)
 TILE_ROWS = 30
-
-
-@pytest.fixture(scope="module")
-def port(tmp_path_factory):
-    """Port of a real S3 server with the bucket ``survey``; credentials and address are in the environment."""
-    port, log = free_port(), tmp_path_factory.mktemp("s3") / "log"
-    with (
-        running([BIN / "moto_server", "-H", "127.0.0.1", "-p", port], log),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # s3fs tries five times above that
-        until(lambda: b"Running on" in log.read_bytes(), "the S3 server", seconds=60, log=log)
-        store = connect()
-        store.mkdir("survey")
-        yield port
-
-
-def connect():
-    """The object store, with nothing remembered."""
-    s3fs.S3FileSystem.clear_instance_cache()
-    return s3fs.S3FileSystem()
 
 
 @contextmanager

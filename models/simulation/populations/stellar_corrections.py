@@ -1,4 +1,4 @@
-"""Corrections of model atmospheres by real stars: what the grid's fluxes lack or have too much of.
+"""Corrections of the fluxes of model atmospheres by real stars.
 
 The Castelli & Kurucz (2004) fluxes of cool stars are 5 to 16 % too faint at 4000 to 4500 A and off by some
 per cent in the molecular bands, which makes real stars look hotter than they are. The logarithm of observed

@@ -22,7 +22,7 @@ def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | N
     Parameters
     ----------
     table : pyarrow.Table
-        N spectra, with the columns of their cut-outs beside them if there are any.
+        N spectra, with the columns of their cut-outs if there are any.
     answers : dict of str to ndarray
         The embeddings, (N, EMBEDDING_SIZE) each; NaN where there is none.
     atlas : Atlas or None
@@ -42,7 +42,7 @@ def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | N
 
 
 def sides_of(answers: dict[str, np.ndarray]) -> np.ndarray:
-    """What was seen of each object, one of `ojala.models.avis.atlas.SIDES`; empty for nothing."""
+    """Modality of each object, one of `ojala.models.avis.atlas.SIDES`; empty for nothing."""
     spectrum, image = (~_absent(answers[f"embedding_{side}"]) for side in ("spectrum", "image"))
     return np.select([spectrum & image, spectrum, image], SIDES, "")
 

@@ -205,7 +205,7 @@ class _EndWatch(io.RawIOBase):
     raw : binary file
         The stream.
     first : bytes
-        What was read of it before.
+        Beginning of it that was read before.
     """
 
     def __init__(self, raw: BinaryIO, first: bytes = b"") -> None:

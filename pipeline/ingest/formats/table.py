@@ -15,6 +15,7 @@ import pyarrow as pa
 from upath import UPath
 
 from ojala.pipeline.ingest.errors import SourceError
+from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.units import scale_between
 
 BATCH_ROWS = 8_192
@@ -173,8 +174,10 @@ def opened(path: UPath) -> Iterator[BinaryIO]:
     Raises
     ------
     SourceError
-        If it is damaged, or compressed otherwise.
+        If it is damaged, compressed otherwise, or a pipe or a device, which gives its content only once.
     """
+    if is_local(path) and path.exists() and not path.is_file():
+        raise SourceError("is a pipe or a device, which is read only once: write its content to a file")
     with path.open("rb") as raw:
         head = raw.read(_MAGIC_BYTES)
         raw.seek(0)

@@ -144,7 +144,7 @@ def _band(path: UPath, header: fits.Header) -> str:
     raise SourceError(
         f"is of the band {word!r}, which cut-outs do not need: expected {', '.join(LETTERS)}"
         if word
-        else "says not of which band it is: give it the name that it has in the Legacy Survey"
+        else "does not name its band: give it the name that it has in the Legacy Survey"
     )
 
 

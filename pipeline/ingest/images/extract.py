@@ -30,7 +30,7 @@ _APART = 4  # pixels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cutout:
-    """What one object's row holds beside its key; as in `CUTOUTS`, arrays with their full shapes."""
+    """Row of one object without its key; as in `CUTOUTS`, arrays with their full shapes."""
 
     image: np.ndarray
     ivar: np.ndarray
@@ -123,7 +123,7 @@ def _checked(
     field: Field,
     flags: CutoutFlag,
 ) -> Cutout:
-    """Mark the pixels without measurement, average the inverse variance, and say what is wrong."""
+    """Mark the pixels without measurement, average the inverse variance, and set flags."""
     x, y = place
     measured = np.isfinite(image) & np.isfinite(ivar) & (ivar > 0.0)
     image, ivar = np.where(measured, image, 0.0), np.where(measured, ivar, 0.0)

@@ -96,20 +96,14 @@ def read_desi(path: UPath, labels: LabelIndex) -> Iterator[Spectrum]:
             wavelength=join.wavelength,
             flux=joined_flux,
             ivar=joined_ivar,
-            object_class=labelled.object_class,
-            subclass=labelled.subclass,
-            z=labelled.z,
-            trusted=labelled.trusted,
             ra=float(ra[k]),
             dec=float(dec[k]),
-            z_err=labelled.z_err,
-            labels=labelled.labels,
             mask=joined_mask if masked else None,
             # A negative number is a fibre of one tile without a target; the same comes in other tiles.
             target=str(targetid) if targetid >= 0 else "",
             ebv=float(ebv[k]),
             imaging=_imaging(fibermap, k),
-        )
+        ).labelled(labelled)
 
 
 def _in_angstrom(hdu: fits.ImageHDU) -> np.ndarray:

@@ -68,18 +68,12 @@ def read_desi_nested(path: UPath, labels: LabelIndex | None = None) -> Iterator[
                 wavelength=join.wavelength,
                 flux=flux,
                 ivar=ivar,
-                object_class=labelled.object_class,
-                subclass=labelled.subclass,
-                z=labelled.z,
-                trusted=labelled.trusted,
                 ra=_number(row.get("TARGET_RA")),
                 dec=_number(row.get("TARGET_DEC")),
-                z_err=labelled.z_err,
-                labels=labelled.labels,
                 mask=bits,
                 target=str(targetid) if targetid >= 0 else "",
                 ebv=_number(row.get("EBV")),
-            )
+            ).labelled(labelled)
         before += len(target)
 
 

@@ -43,7 +43,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     **{f"{name}_err": (f"e_{name}",) for name in _LABELS},
     "flag_sp": ("flag_sp",),
 }
-"""Columns by what they are, in the spellings of DR4 and DR3."""
+"""Columns by their meaning, in the spellings of DR4 and DR3."""
 
 
 def is_galah(hdus: fits.HDUList) -> bool:

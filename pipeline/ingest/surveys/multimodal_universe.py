@@ -267,21 +267,15 @@ def _spectrum(rows: _Rows, k: int, form: _Form, true_is_warning: bool, known: La
         wavelength=to_vacuum(wavelength) if form.from_air else wavelength,
         flux=flux,
         ivar=ivar,
-        object_class=labelled.object_class,
-        subclass=labelled.subclass,
-        z=labelled.z,
-        trusted=labelled.trusted,
         ra=rows.number(k, "ra"),
         dec=rows.number(k, "dec"),
-        z_err=labelled.z_err,
-        labels=labelled.labels,
         mask=mask,
         target="" if form.survey == "SDSS" else name,  # as of the native files
         relative=form.relative,
         ebv=rows.number(k, "ebv"),
         imaging=_imaging(rows, k) if form.survey == "DESI" else {},
         from_air=form.from_air,
-    )
+    ).labelled(labelled)
 
 
 def _pixels(rows: _Rows, k: int, form: _Form) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -54,11 +54,9 @@ class Spectrum:
         f_lambda [1e-17 erg/s/cm2/A], or of arbitrary scale where ``relative``.
     ivar : ndarray of float64, shape (P,)
         Inverse variance of `flux`, 0 where there is no measurement.
-    object_class, subclass, z, trusted
-        As in `Labels`.
     ra, dec : float
         Position [deg], NaN where not known.
-    z_err, labels
+    object_class, subclass, z, z_err, trusted, labels
         As in `Labels`.
     mask : ndarray of int32, shape (P,), or None
         The survey's mask bits; None where it has none.
@@ -79,13 +77,13 @@ class Spectrum:
     wavelength: np.ndarray
     flux: np.ndarray
     ivar: np.ndarray
-    object_class: str
-    subclass: str
-    z: float
-    trusted: bool
     ra: float
     dec: float
+    object_class: str = ""
+    subclass: str = ""
+    z: float = np.nan
     z_err: float = np.nan
+    trusted: bool = False
     labels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     mask: np.ndarray | None = None
     target: str = ""
@@ -104,6 +102,10 @@ class Spectrum:
         """Median signal to noise of the measured pixels, 0 where there are none."""
         valid = self.valid
         return float(np.median(self.flux[valid] * np.sqrt(self.ivar[valid]))) if valid.any() else 0.0
+
+    def labelled(self, labels: Labels) -> Spectrum:
+        """The same spectrum with labels of its object."""
+        return replace(self, **{field.name: getattr(labels, field.name) for field in fields(Labels)})
 
     def moved_to(self, z: float) -> Spectrum:
         """The same object at another redshift: wavelengths stretched, fluxes kept.

@@ -1,4 +1,4 @@
-"""Accuracy of redshifts that the PDFs of all rows predict, beside the accuracy that true values show.
+"""Accuracy of redshifts as predicted by the PDFs of all rows, compared with the accuracy against true values.
 
 An object's PDF about its redshift is the distribution of its error. The mixture of these over some objects is
 the distribution of their errors, so their sigma_NMAD and share of outliers follow without any true value.

@@ -118,7 +118,7 @@ def expected(location: Location, photometry: UPath | None, matched: Matched) -> 
 
 
 def _common_names(columns: set[str]) -> Mapping[str, str]:
-    """`Contract.column_names` of the product with these columns, which no run tells."""
+    """`Contract.column_names` of the product with these columns, where no run names it."""
     mains = [adapter.main for adapter in ADAPTERS.values() if adapter.validation is not None]
     return next((c.column_names for c in mains if {*c.column_names.values()} <= columns), {})
 

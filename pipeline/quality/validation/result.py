@@ -160,7 +160,7 @@ class RedshiftCalibration(_Closed):
     """Calibration of redshift PDFs over objects of right class."""
 
     objects: Literal["GALAXY", "QSO"]
-    source: Literal["z_pdf", "quantiles"] = Field(description="what the PIT was made from")
+    source: Literal["z_pdf", "quantiles"] = Field(description="source of the PIT")
     n: int
     pit_edges: tuple[float, ...]
     pit_counts: tuple[int, ...] = Field(description="objects per bin of the PIT; level where calibrated")

@@ -67,7 +67,7 @@ class RedshiftSample:
 
     @property
     def name(self) -> str:
-        """What the objects are, in words."""
+        """Description of the objects."""
         return {"GALAXY": "Galaxies", "QSO": "Quasars"}[self.objects]
 
     @property

@@ -46,7 +46,7 @@ _REDSHIFT = (
 
 
 def tables(found: Validation) -> str:
-    """What a validation found, as text: classes, redshifts, quantities, diagrams and calibration."""
+    """Results of a validation as text: classes, redshifts, quantities, diagrams and calibration."""
     lines = [
         f"{found.matched:,} objects are in both {found.truth} and {found.catalogue}",
         f"of the truth {found.truth_without_catalogue:,} are not in the catalogue; of the catalogue's "

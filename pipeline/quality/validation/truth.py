@@ -228,7 +228,7 @@ def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: Pdfs 
     Parameters
     ----------
     truth : Truth
-        What is known.
+        The true values.
     answers : pyarrow.Table
         Rows of the catalogue, with ``object_id``; rows that the truth does not know are left out.
     catalogue_rows : int

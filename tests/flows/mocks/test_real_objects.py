@@ -28,7 +28,7 @@ def spectrum(
     wavelength = np.arange(3800.0, red, 1.0)
     flux = np.full_like(wavelength, 10.0)
     ivar = np.full_like(wavelength, (snr / 10.0) ** 2)
-    return Spectrum("s-1", "SDSS", wavelength, flux, ivar, object_class, "", z, True, 1.0, 2.0)
+    return Spectrum("s-1", "SDSS", wavelength, flux, ivar, 1.0, 2.0, object_class, z=z, trusted=True)
 
 
 @pytest.fixture(scope="module")

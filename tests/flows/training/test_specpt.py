@@ -92,7 +92,7 @@ def test_the_classifier_of_galaxies_is_fitted_and_cross_validated(sky, weights, 
     assert mocks.features.shape == (20, 32)
     assert set(mocks.kind) <= {"mock GALAXY", "mock STAR", "mock QSO"}
     bright = np.linspace(4000.0, 9000.0, 3000)
-    star = Spectrum("a", "SDSS", bright, bright, np.ones(3000), "STAR", "", 0.0, True, 0.0, 0.0)
+    star = Spectrum("a", "SDSS", bright, bright, np.ones(3000), 0.0, 0.0, "STAR", z=0.0, trusted=True)
     sample = specpt_galaxies.joined([specpt_galaxies.real_sample(network, [star] * 5), mocks])
     assert sample.weight[sample.kind == "real STAR"].sum() == pytest.approx(0.15)
     report = specpt_galaxies.cross_validated(sample)

@@ -33,7 +33,16 @@ def test_a_folder_gives_each_trusted_object_once(tmp_path):
 
 def test_moving_an_object_stretches_its_wavelengths():
     spectrum = Spectrum(
-        "a", "SDSS", np.array([4000.0, 8000.0]), np.ones(2), np.ones(2), "GALAXY", "", 0.1, True, 0.0, 0.0
+        "a",
+        "SDSS",
+        np.array([4000.0, 8000.0]),
+        np.ones(2),
+        np.ones(2),
+        0.0,
+        0.0,
+        "GALAXY",
+        z=0.1,
+        trusted=True,
     )
     moved = spectrum.moved_to(0.32)
     np.testing.assert_allclose(moved.wavelength, [4800.0, 9600.0])

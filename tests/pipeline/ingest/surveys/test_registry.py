@@ -24,7 +24,9 @@ def words(path):
 
 
 def spectrum(name, wavelength, flux, z=0.1):
-    return Spectrum(name, "OTHER", wavelength, flux, np.ones_like(flux), "GALAXY", "", z, True, 10.0, 2.0)
+    return Spectrum(
+        name, "OTHER", wavelength, flux, np.ones_like(flux), 10.0, 2.0, "GALAXY", z=z, trusted=True
+    )
 
 
 def test_a_registered_reader_is_used(tmp_path):
