@@ -4,7 +4,7 @@ The architecture of the system of this name is not published. Here the tower of 
 spectral tokenizer, the tower of images encodes patches of 8 x 8 pixels in all bands in the same way. Learned
 queries pool the encoding of an image into a unit vector; that of a spectrum is pooled likewise, or is
 a linear projection of the tokenizer's own embedding. Training aligns the two vectors of an object; the joint
-embedding is the direction of their sum.
+embedding is the direction of their weighted sum.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class AvisConfig:
         Length of an embedding.
     pooling : {"queries", "mean"}
         Pooling of a spectrum's encoding: by learned queries, or its mean over the patches.
+    image_weight : float
+        Weight of the image's unit vector in the joint embedding; that of the spectrum's is 1.
     """
 
     spectrum: TokenizerConfig
@@ -50,6 +52,7 @@ class AvisConfig:
     image_decoder: int
     size: int
     pooling: Literal["queries", "mean"] = "queries"
+    image_weight: float = 1.0
 
 
 PRESETS: dict[str, AvisConfig] = {
@@ -61,6 +64,7 @@ PRESETS: dict[str, AvisConfig] = {
         image_decoder=1,
         size=128,
         pooling="mean",
+        image_weight=0.5,
     ),
 }
 """Named shapes."""

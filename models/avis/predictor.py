@@ -52,14 +52,15 @@ class AvisPredictor(BasePredictor):
         -------
         dict of str to ndarray of float32, shape (N, E)
             ``embedding_spectrum`` and ``embedding_image``, unit vectors: NaN without a readable patch of the
-            spectrum, or a usable pixel of the image; ``embedding``, the direction of their sum, or the only
-            one of them.
+            spectrum, or a usable pixel of the image; ``embedding``, the direction of their weighted sum
+            (`ojala.models.avis.network.AvisConfig.image_weight`), or the only one of them.
         """
         of_spectrum, of_image = self._spectra(pairs), self._images(pairs.images)
         has_spectrum = np.isfinite(of_spectrum[:, :1])
         joint = np.where(has_spectrum, of_spectrum, of_image)
         both = (has_spectrum & np.isfinite(of_image[:, :1])).ravel()
-        joint[both] = _unit(of_spectrum[both] + of_image[both])
+        weight = np.float32(self._model.config.image_weight)
+        joint[both] = _unit(of_spectrum[both] + weight * of_image[both])
         return {
             "embedding": joint,
             "embedding_spectrum": of_spectrum,

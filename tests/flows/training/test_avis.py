@@ -137,6 +137,7 @@ def test_from_mock_pairs_to_the_card(sky, tmp_path, monkeypatch):
     out = tmp_path / "out"
     weights = training.train_from(tmp_path / "avis.toml", library=tmp_path / "none.npz", folder=out)
     assert weights.with_suffix(".md").exists()
+    assert "![Learning curve]" in weights.with_suffix(".md").read_text()
     assert load(weights)[1].training["before"]["config"]["objective"] == "towers"
 
     samples = Samples.drawn(sky, 120, 90)
