@@ -25,6 +25,10 @@ TOKENIZER_EMBEDDING_WIDTH = 192
 """Length of the stored embedding."""
 
 
+TRAINED_RANGE = (3500.0, 10500.0)
+"""Wavelengths of the spectra of the training [Angstrom], within rounding."""
+
+
 class SpectrumFlag(enum.IntFlag):
     """Flags of a row. Bits are never reused for another meaning."""
 
@@ -37,6 +41,7 @@ class SpectrumFlag(enum.IntFlag):
     NOT_RECONSTRUCTED = 1 << 6
     OUT_OF_RANGE = 1 << 7
     NOT_PREDICTED = 1 << 8
+    NOT_TRAINED = 1 << 9
 
 
 MEANING: Mapping[enum.IntFlag, str] = {
@@ -53,6 +58,9 @@ MEANING: Mapping[enum.IntFlag, str] = {
     "so that its answers may be wrong",
     SpectrumFlag.OUT_OF_RANGE: "a prediction fell outside its column's range and was set to null",
     SpectrumFlag.NOT_PREDICTED: "the model gave no finite answer: every prediction is null",
+    SpectrumFlag.NOT_TRAINED: "fewer than half of the usable pixels lie between "
+    f"{TRAINED_RANGE[0]:g} and {TRAINED_RANGE[1]:g} Angstrom, where the spectra of the training do: the "
+    "predictions mean nothing",
 }
 """One sentence per bit."""
 
@@ -122,7 +130,7 @@ _COLUMNS: tuple[Column, ...] = (
 
 SPECTRAL_TOKENIZER = Contract(
     name="spectral_tokenizer",
-    version="2.0.0",
+    version="2.1.0",
     title="Universal spectral tokenizer",
     description=(
         "One row per row of the spectra catalogue, in a partition of the same name, whatever is wrong with "

@@ -216,10 +216,13 @@ class Pairs:
         N spectra; without usable pixels for an object that was not observed.
     images : Images
         N images in the same order; without usable pixels for an object that was not observed.
+    relative_flux : ndarray of bool, shape (N,), or None
+        Whether the flux of a spectrum has an arbitrary scale; None if that of no spectrum has.
     """
 
     spectra: Spectra
     images: Images
+    relative_flux: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.spectra) != len(self.images):
@@ -230,4 +233,5 @@ class Pairs:
 
     def rows(self, begin: int, end: int) -> Pairs:
         """Objects ``begin`` to ``end``, without copying."""
-        return Pairs(self.spectra.rows(begin, end), self.images.rows(begin, end))
+        relative = None if self.relative_flux is None else self.relative_flux[begin:end]
+        return Pairs(self.spectra.rows(begin, end), self.images.rows(begin, end), relative)

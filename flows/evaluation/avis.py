@@ -1,8 +1,8 @@
 """Evaluation of AVIS on held-out mock pairs and on real spectra.
 
-``python -m ojala.flows.evaluation.avis --weights FILE --towers FILE --library FILE --out DIR`` and, for real
-spectra, ``--spectra DIR`` writes ``<weights>.json`` and the model card ``<weights>.md``. ``--towers`` are the
-weights of the first stage, the towers alone; ``--tried NAME=FILE`` adds others to the comparison of
+``python -m ojala.flows.evaluation.avis --weights FILE --library FILE --out DIR`` and, for real
+spectra, ``--spectra DIR`` writes ``<weights>.json`` and the model card ``<weights>.md``. ``--before FILE``
+measures other weights on the same objects; ``--tried NAME=FILE`` adds others to the comparison of
 objectives, on fewer objects.
 """
 
@@ -167,11 +167,11 @@ def _without_image(chosen: list[Spectrum]) -> Pairs:
 
 def evaluate(
     weights: Path,
-    towers: Path,
     sky: PairSky,
     *,
     neighbours: int,
     queries: int,
+    before: Path | None,
     spectra: Path | None,
     tried: Mapping[str, Path],
     few: int,
@@ -180,12 +180,14 @@ def evaluate(
 
     Parameters
     ----------
-    weights, towers : Path
-        Evaluated weights, and those of the first stage.
+    weights : Path
+        Evaluated weights.
     sky : PairSky
         Sampler of mock pairs.
     neighbours, queries : int
         Numbers of mock pairs for neighbours and of held-out pairs.
+    before : Path, optional
+        Other weights, measured on the same pairs.
     spectra : Path, optional
         Folder of real spectra.
     tried : mapping of str to Path
@@ -198,20 +200,23 @@ def evaluate(
     predictor = AvisPredictor.load(weights, precision=fastest_precision(), batch_size=32)
     there, here = (embed(predictor, one.pairs) for one in (samples.neighbours, samples.queries))
     kinds = {side: (there[side], here[side]) for side in SIDES}
-    alone = AvisPredictor.load(towers, precision=fastest_precision(), batch_size=32)
-    before = [embed(alone, one.pairs) for one in (samples.neighbours, samples.queries)]
-    for side in ("spectrum", "image"):
-        kinds[f"{side} tower alone"] = (before[0][side], before[1][side])
+    grouped = ["joint", "spectrum", "image", "PCA of g, r, z"]
+    if before is not None:
+        other = AvisPredictor.load(before, precision=fastest_precision(), batch_size=32)
+        earlier = [embed(other, one.pairs) for one in (samples.neighbours, samples.queries)]
+        kinds |= {f"{side}, before": (earlier[0][side], earlier[1][side]) for side in SIDES}
+        grouped.append("joint, before")
     magnitudes = [photometry(one, rng) for one in (samples.neighbours, samples.queries)]
     kinds["PCA of g, r, z"] = (magnitudes[0], magnitudes[1])
     code = samples.neighbours.objects.class_code
-    grouped = ("joint", "spectrum", "image", "spectrum tower alone", "PCA of g, r, z")
     report = {
         "pairs": {name: measure(samples, *both) for name, both in kinds.items()},
         "unscaled": {f"{side}, not scaled": redshifts(samples, *kinds[side]) for side in SIDES},
         "clusters": {name: clusters(kinds[name][0], code) for name in grouped},
         "retrieval": both_ways(here),
     }
+    if before is not None:
+        report["retrieval"] |= {f"{name}, before": ranks for name, ranks in both_ways(earlier[1]).items()}
     if spectra is not None:
         report["real"] = on_real_spectra(predictor, sky, spectra, neighbours // 2)
     if tried:
@@ -242,7 +247,7 @@ def _named(text: str) -> tuple[str, Path]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--towers", type=Path, required=True, help="weights of the first stage")
+    parser.add_argument("--before", type=Path, help="other weights, measured on the same pairs")
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
     parser.add_argument("--spectra", type=Path, help="folder of real spectra")
     parser.add_argument("--tried", type=_named, nargs="*", default=[], help="NAME=FILE, to be compared")
@@ -254,18 +259,22 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     measured = evaluate(
         arguments.weights,
-        arguments.towers,
         PairSky(load_sky(arguments.library)),
         neighbours=arguments.neighbours,
         queries=arguments.asked,
+        before=arguments.before,
         spectra=arguments.spectra,
         tried=dict(arguments.tried),
         few=arguments.few,
     )
-    optional = {" --spectra DIR": arguments.spectra, " --tried NAME=FILE ...": arguments.tried}
+    optional = {
+        " --before FILE": arguments.before,
+        " --spectra DIR": arguments.spectra,
+        " --tried NAME=FILE ...": arguments.tried,
+    }
     command = (
         f"python -m ojala.flows.evaluation.avis --weights {arguments.weights.name}"
-        " --towers FILE --library FILE"
+        " --library FILE"
         f"{''.join(text for text, given in optional.items() if given)} --neighbours {arguments.neighbours}"
         f" --asked {arguments.asked} --few {arguments.few} --out DIR"
     )

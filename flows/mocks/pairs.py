@@ -1,8 +1,8 @@
 """Pairs of mock spectra and images, drawn on the fly or stored in a folder.
 
 ``python -m ojala.flows.mocks.pairs --library FILE --out DIR --shards 96`` stores pairs in shards of 2,048 for
-a training, every fourth shard with spectra of SDSS instead of DESI; existing shards stay. A shard holds
-pixels alone, no class or redshift.
+a training, their instruments in turn those of `INSTRUMENT_CYCLE`; existing shards stay. A shard holds pixels
+alone, no class or redshift.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ojala.models.simulation.spectroscopy.instruments import INSTRUMENTS
 SHARD = 2048
 """Pairs in a shard."""
 
-INSTRUMENT_CYCLE = ("DESI", "DESI", "DESI", "SDSS")
+INSTRUMENT_CYCLE = ("DESI", "DESI", "DESI", "SDSS", "DESI", "DESI", "LAMOST", "SDSS")
 """Instruments of the spectra in successive shards or steps."""
 
 _BLOCK = 256  # pairs that are drawn at a time
@@ -74,7 +74,8 @@ class PairSky:
         signal = SIGNAL_TO_NOISE[instrument]
         drawn = self._spectra.observe(objects, INSTRUMENTS[instrument], rng, signal_to_noise=signal)
         images = self._images.observe(objects, rng)
-        return MockPairs(Pairs(drawn.spectra, images.images), objects, images)
+        relative = np.full(n, INSTRUMENTS[instrument].relative)
+        return MockPairs(Pairs(drawn.spectra, images.images, relative), objects, images)
 
 
 class StoredPairs:
@@ -167,6 +168,7 @@ def _packed(parts: list[Pairs]) -> dict[str, Any]:
             "image": np.concatenate([p.images.flux.astype(np.float16) for p in parts]),
             "image_ivar": np.concatenate([p.images.ivar[:, :, 0, 0] for p in parts]),
             "psf_fwhm": np.concatenate([p.images.psf_fwhm for p in parts]),
+            "relative_flux": np.concatenate([p.relative_flux for p in parts if p.relative_flux is not None]),
         }
 
 
@@ -180,7 +182,7 @@ def _unpack(shard: dict[str, np.ndarray], rows: np.ndarray) -> Pairs:
     spectra = Spectra(offsets, np.tile(shard["wavelength"], n), flux, error**-2)
     image = np.nan_to_num(shard["image"][rows].astype(np.float32), posinf=6e4)
     ivar = np.broadcast_to(shard["image_ivar"][rows][:, :, None, None], image.shape)
-    return Pairs(spectra, Images(image, ivar, shard["psf_fwhm"][rows]))
+    return Pairs(spectra, Images(image, ivar, shard["psf_fwhm"][rows]), shard["relative_flux"][rows])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from upath import UPath
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.calibrate import calibrate_weights
 from ojala.flows.training.labelled import labelled_rows
-from ojala.flows.training.ojala import HeldOutSky, ObservedPhotometry, write_curve
+from ojala.flows.training.learning_curve import write_curve
+from ojala.flows.training.ojala import CURVE_CHECKS, CURVE_LOSSES, HeldOutSky, ObservedPhotometry
 from ojala.models.data import LabelledPhotometry
 from ojala.models.evaluation.card import write_card
 from ojala.models.evaluation.metrics import catalogue_metrics
@@ -152,7 +153,7 @@ def adapt(
         for when, file in (("before", weights), ("after", adapted))
     }
     save_again(adapted, model, replace(info, training=info.training | {"adapted": measures}))
-    write_curve(adapted.with_suffix(".svg"), config.batch_size)
+    write_curve(adapted.with_suffix(".svg"), config.batch_size, CURVE_LOSSES, CURVE_CHECKS)
     write_card(adapted)
     return adapted
 

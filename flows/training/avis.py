@@ -17,6 +17,8 @@ import numpy as np
 from ojala.catalogs_schema.errors import InputError
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.pairs import INSTRUMENT_CYCLE, PairSky, StoredPairs
+from ojala.flows.training.learning_curve import Checks, write_curve
+from ojala.models import WEIGHTS_FOLDER
 from ojala.models.avis.checkpoint import AvisInfo
 from ojala.models.avis.network import Avis
 from ojala.models.avis.predictor import AvisPredictor
@@ -26,7 +28,11 @@ from ojala.models.evaluation.card import write_card
 from ojala.models.serving.precision import fastest_precision
 from ojala.models.settings import from_mapping, read_toml
 from ojala.models.spectral_tokenizer.evaluation import retrieval
-from ojala.models.training.trainer import Report, ignore
+from ojala.models.training.trainer import METRICS_FILE, Report, ignore
+
+CURVE_LOSSES = ("joint", "spectrum", "image", "second_view")
+CURVE_CHECKS: Checks = {"median rank of the image of a spectrum": ("median_rank",), "first": ("top_1",)}
+"""Losses and measures of the learning curve."""
 
 HELD_OUT = 500
 """Held-out pairs that are measured at each save."""
@@ -81,10 +87,17 @@ def read_stages(settings: Path) -> list[AvisTraining]:
         raise InputError(f"{settings}: {error}") from error
 
 
+def _bundled(weights: Path) -> Path:
+    """The file, or the bundled one of this name where there is none."""
+    return weights if weights.exists() else WEIGHTS_FOLDER / weights.name
+
+
 def train_from(
     settings: Path, *, library: Path, folder: Path, report: Report = ignore, pairs: Path | None = None
 ) -> Path:
     """Train AVIS in the stages of a TOML file, each from the weights of the one before.
+
+    Also writes the learning curve of the last stage, ``<name>.svg``.
 
     See `ojala.flows.training.registry.start_training` for the other parameters, the result and the errors.
 
@@ -104,7 +117,13 @@ def train_from(
         if pairs is not None:
             draw = partial(StoredPairs(pairs).batch, seed=stage.seed)
         config = stage if number == 1 else replace(stage, start=str(weights))
-        weights = train(config, draw, check, folder / f"stage-{number}", report)
+        if config.tokenizer:
+            config = replace(config, tokenizer=str(_bundled(Path(config.tokenizer))))
+        own = folder / f"stage-{number}"
+        weights = train(config, draw, check, own, report)
     final = Path(shutil.copy(weights, folder))
+    write_curve(
+        final.with_suffix(".svg"), stages[-1].batch_size, CURVE_LOSSES, CURVE_CHECKS, own / METRICS_FILE
+    )
     write_card(final)
     return final

@@ -6,22 +6,18 @@ weights = train_from(settings, library=Path("library.npz"), folder=Path("runs/oj
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure
 from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.catalogs_schema.files import atomic_file
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.observed import open_observed_sky
+from ojala.flows.training.learning_curve import Checks, write_curve
 from ojala.models.data import LabelledPhotometry, Sky
 from ojala.models.evaluation.card import write_card
 from ojala.models.ojala.training import OjalaTraining, train
@@ -29,11 +25,20 @@ from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.observed import FOLDS
 from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS, SURVEY_SHARES, MockSky
-from ojala.models.training.trainer import METRICS_FILE, Record, Report, ignore
+from ojala.models.training.trainer import Record, Report, ignore
 from ojala.pipeline.inference.photometry import read_photometry
 from ojala.pipeline.inference.products.ojala import FEW_BANDS
 from ojala.pipeline.storage import progress
 from ojala.pipeline.storage.hats import current_release, read_leaves
+
+CURVE_LOSSES = ("class", "z_gal", "z_qso", "log_mass", "bands")
+CURVE_CHECKS: Checks = {
+    "galaxies: sigma_NMAD": ("z_gal", "sigma_nmad"),
+    "galaxies: share beyond 0.15": ("z_gal", "outliers_15"),
+    "quasars: sigma_NMAD": ("z_qso", "sigma_nmad"),
+    "log M: NMAD [dex]": ("log_mass", "nmad"),
+}
+"""Losses and measures of the learning curve."""
 
 OBSERVED_SHARE = 0.1
 """Share of observed spectra in the draws of a training with observed spectra."""
@@ -165,58 +170,8 @@ def train_from(
     def follow(record: Record) -> None:
         report(record)
         if "held_out" in record:
-            write_curve(folder / f"{config.name}.svg", config.batch_size)
+            write_curve(folder / f"{config.name}.svg", config.batch_size, CURVE_LOSSES, CURVE_CHECKS)
 
     weights = train(config, sky, HeldOutSky(mock), folder, follow, observed)
     write_card(weights)
     return weights
-
-
-def write_curve(path: Path, batch_size: int) -> None:
-    """Write the learning curve of the training in a folder, as SVG."""
-    curve = learning_curve(path.with_name(METRICS_FILE), batch_size)
-    with atomic_file(path) as file:
-        file.write(curve)
-
-
-_POINTS = 40
-_LOSSES = ("class", "z_gal", "z_qso", "log_mass", "bands")
-_CHECKS = {
-    "galaxies: sigma_NMAD": ("z_gal", "sigma_nmad"),
-    "galaxies: share beyond 0.15": ("z_gal", "outliers_15"),
-    "quasars: sigma_NMAD": ("z_qso", "sigma_nmad"),
-    "log M: NMAD [dex]": ("log_mass", "nmad"),
-}
-
-
-def learning_curve(metrics: Path, batch_size: int) -> bytes:
-    """Plot losses (medians) and measures on held-out draws of a training, as SVG.
-
-    Parameters
-    ----------
-    metrics : Path
-        Records of the training.
-    batch_size : int
-        Draws of a step.
-    """
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    steps = [record for record in records if "loss" in record]
-    checks = [record for record in records if "held_out" in record]
-    with mpl.rc_context({"svg.hashsalt": "learning curve"}):
-        figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for name in _LOSSES:
-            points = [(r["step"] * batch_size, r["loss"][name]) for r in steps if name in r["loss"]]
-            if points:
-                runs = np.array_split(np.array(points), min(len(points), _POINTS))
-                left.plot(*np.array([np.median(run, axis=0) for run in runs]).T, label=name)
-        for name, (part, measure) in _CHECKS.items():
-            figures = [record["held_out"].get(part, {}).get(measure, np.nan) for record in checks]
-            right.plot([record["step"] * batch_size for record in checks], figures, marker="o", label=name)
-        left.set(xlabel="draws", ylabel="loss")
-        right.set(xlabel="draws", ylabel="held-out draws", yscale="log")
-        for axes in (left, right):
-            axes.legend(fontsize="small", frameon=False)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="svg", metadata={"Date": None})
-    return picture.getvalue()

@@ -18,7 +18,7 @@ MAX_OBJECTS = 20_000
 MIN_OBJECTS = 100
 """Smallest number of objects of an atlas."""
 
-COMPONENTS = 16
+COMPONENTS = 32
 """Number of principal components for distances."""
 
 MIN_CLUSTER_FRACTION = 0.02

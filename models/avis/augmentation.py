@@ -1,7 +1,8 @@
 """Training batches of AVIS: augmented pairs with part of their patches masked.
 
 Batches contain no labels. Each side of a pair is degraded first: more noise, another calibration, a missing
-band or seeing, a rotated and shifted image. Then patches are masked, and some, masked or not, are targets.
+band or seeing, lost pixels, a rotated and shifted image. Then patches are masked, and some, masked or not,
+are targets.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ojala.catalogs_schema.cutouts import SIZE
 from ojala.models.avis.inputs import (
     N_PATCHES,
     PATCH,
@@ -60,6 +62,11 @@ class AugmentationSettings:
         Probabilities that the spectrum's brightness, the seeing, a band is missing.
     move : int
         Largest shift of an image along each axis [pixels].
+    off_centre, max_off_centre : float, int
+        Fraction of the images that are shifted further, as cut-outs at the edge of their coadd are, and the
+        largest shift along each axis [pixels]; what leaves on one side enters on the other.
+    lost : float
+        Fraction of the images with a lost rectangle of random size in one band, which may cover the object.
     """
 
     spectrum_visible: tuple[float, float] = (0.3, 0.7)
@@ -74,6 +81,9 @@ class AugmentationSettings:
     no_psf: float = 0.1
     no_band: float = 0.05
     move: int = 3
+    off_centre: float = 0.0
+    max_off_centre: int = 24
+    lost: float = 0.0
 
 
 class Targets(NamedTuple):
@@ -153,7 +163,10 @@ def make_training_batch(
     fraction = 1.0 if unmasked else rng.uniform(*config.spectrum_visible)
     visible, target = mask([spectra[row] for row in rows], fraction, config.target_fraction, rng)
     brightness = brightness_features(visible)
-    brightness[torch.from_numpy(rng.random(len(rows)) < config.no_brightness)] = 0.0
+    unknown = rng.random(len(rows)) < config.no_brightness
+    if pairs.relative_flux is not None:
+        unknown |= pairs.relative_flux[rows]
+    brightness[torch.from_numpy(unknown)] = 0.0
     fraction = 1.0 if unmasked else rng.uniform(*config.image_visible)
     patches, of_images = _image_part(
         images.flux[rows], images.ivar[rows], images.psf_fwhm[rows], fraction, config, rng
@@ -203,7 +216,7 @@ def _degraded_spectra(spectra: Spectra, config: AugmentationSettings, rng: np.ra
 
 
 def _degraded_images(images: Images, config: AugmentationSettings, rng: np.random.Generator) -> Images:
-    """Add noise to images, rotate, mirror and shift them, and drop bands or the seeing."""
+    """Add noise to images, rotate, mirror and shift them, and drop bands, pixels or the seeing."""
     n, bands = images.psf_fwhm.shape
     amount = _amounts((n, bands, 1, 1), config.noise, rng)
     flux = images.flux + amount * _error(images.ivar) * rng.standard_normal(images.flux.shape, np.float32)
@@ -213,9 +226,15 @@ def _degraded_images(images: Images, config: AugmentationSettings, rng: np.rando
     ivar[lost] = 0.0
     turns, mirrored = rng.integers(4, size=(n,)), rng.random((n,)) < 0.5
     moves = rng.integers(-config.move, config.move + 1, (n, 2))
+    far = rng.integers(-config.max_off_centre, config.max_off_centre + 1, (n, 2))
+    far[rng.random(n) >= config.off_centre] = 0
     for plane in (flux, ivar):
         for row in range(n):
-            plane[row] = _shifted(_rotated(plane[row], int(turns[row]), bool(mirrored[row])), moves[row])
+            turned = _rotated(plane[row], int(turns[row]), bool(mirrored[row]))
+            plane[row] = np.roll(_shifted(turned, moves[row]), far[row], axis=(-2, -1))
+    for row in np.flatnonzero(rng.random(n) < config.lost).tolist():
+        (top, bottom), (left, right) = np.sort(rng.integers(0, SIZE + 1, (2, 2)), axis=1)
+        ivar[row, rng.integers(bands), top:bottom, left:right] = 0.0
     psf = images.psf_fwhm.copy()
     psf[rng.random(n) < config.no_psf] = np.nan
     return Images(flux, ivar, psf)

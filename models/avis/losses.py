@@ -86,7 +86,7 @@ def compute_losses(
     Returns
     -------
     losses : dict of str to Tensor
-        Reconstruction losses ``spectrum`` and ``image``.
+        Reconstruction losses ``spectrum``, unless the side of spectra is locked, and ``image``.
     vectors : Vectors
         Embeddings of all N pairs.
     """
@@ -115,14 +115,18 @@ def _losses_of_chunk(
     encoded, of_spectrum = model.encode_spectra(batch.spectra, batch.brightness)
     encoded_images, valid, of_image = model.encode_images(batch.images)
     n = round(p_bottleneck * len(encoded))  # pairs reconstructed from their embeddings
-    target = batch.of_spectra
-    flux = torch.cat(
-        [
-            model.spectrum.reconstruct(*model.pool_spectrum.as_context(of_spectrum[:n]), target.where[:n]),
-            model.spectrum.reconstruct(encoded[n:], batch.spectra.valid[n:], target.where[n:]),
-        ]
-    )
-    losses = {"spectrum": reconstruction_loss(flux, target.flux, target.weight)}
+    losses = {}
+    if of_spectrum.requires_grad:
+        target = batch.of_spectra
+        flux = torch.cat(
+            [
+                model.spectrum.reconstruct(
+                    *model.pool_spectrum.as_context(of_spectrum[:n]), target.where[:n]
+                ),
+                model.spectrum.reconstruct(encoded[n:], batch.spectra.valid[n:], target.where[n:]),
+            ]
+        )
+        losses["spectrum"] = reconstruction_loss(flux, target.flux, target.weight)
     target = batch.of_images
     flux = torch.cat(
         [

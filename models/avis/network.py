@@ -1,14 +1,16 @@
 """AVIS: encoders ("towers") of images and of spectra with a common embedding space.
 
 The architecture of the system of this name is not published. Here the tower of spectra is the universal
-spectral tokenizer, the tower of images encodes patches of 8 x 8 pixels in all bands in the same way, and
-learned queries pool each encoding into a unit vector. Training aligns the two vectors of an object; the joint
-embedding is the direction of their sum.
+spectral tokenizer, the tower of images encodes patches of 8 x 8 pixels in all bands in the same way. Learned
+queries pool the encoding of an image into a unit vector; that of a spectrum is pooled likewise, or is
+a linear projection of the tokenizer's own embedding. Training aligns the two vectors of an object; the joint
+embedding is the direction of their weighted sum.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,10 @@ class AvisConfig:
         Token width, attention heads and numbers of blocks of the tower of images.
     size : int
         Length of an embedding.
+    pooling : {"queries", "mean"}
+        Pooling of a spectrum's encoding: by learned queries, or its mean over the patches.
+    image_weight : float
+        Weight of the image's unit vector in the joint embedding; that of the spectrum's is 1.
     """
 
     spectrum: TokenizerConfig
@@ -45,16 +51,20 @@ class AvisConfig:
     image_encoder: int
     image_decoder: int
     size: int
+    pooling: Literal["queries", "mean"] = "queries"
+    image_weight: float = 1.0
 
 
 PRESETS: dict[str, AvisConfig] = {
     "base": AvisConfig(
-        TokenizerConfig(width=192, heads=6, encoder=4, decoder=1, patch=64),
+        TokenizerConfig(width=192, heads=6, encoder=4, decoder=2, patch=64),
         image_width=192,
         image_heads=6,
         image_encoder=4,
         image_decoder=1,
         size=128,
+        pooling="mean",
+        image_weight=0.5,
     ),
 }
 """Named shapes."""
@@ -85,17 +95,57 @@ class Pool(nn.Module):
 
     def forward(self, encoded: Tensor, valid: Tensor, features: Tensor) -> Tensor:
         """Encoding (N, S, d), its validity (N, S) and features (N, F) -> unnormalised vectors (N, E)."""
+        out: Tensor = self.project[-1](self.hidden(encoded, valid, features)).float()
+        return out
+
+    def hidden(self, encoded: Tensor, valid: Tensor, features: Tensor) -> Tensor:
+        """Input of the last layer (N, 2 d), for the inputs of `forward`."""
         mask, x = attention_mask(valid), self.queries.expand(len(encoded), -1, -1)
         for block in self.blocks:
             x = block(x, encoded, mask)
         pooled = self.norm(x).flatten(1)
-        out: Tensor = self.project(torch.cat([pooled, features.to(pooled.dtype)], dim=1)).float()
+        out: Tensor = self.project[:-1](torch.cat([pooled, features.to(pooled.dtype)], dim=1))
         return out
 
     def as_context(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors (N, E) -> encoding (N, 1, d) and its validity, as the context of a reconstruction."""
-        context = self.back(F.normalize(vector, dim=1)).unsqueeze(1)
-        return context, torch.ones(len(vector), 1, dtype=torch.bool, device=vector.device)
+        return _as_context(self.back, vector)
+
+
+def _as_context(back: nn.Linear, vector: Tensor) -> tuple[Tensor, Tensor]:
+    context = back(F.normalize(vector, dim=1)).unsqueeze(1)
+    return context, torch.ones(len(vector), 1, dtype=torch.bool, device=vector.device)
+
+
+class MeanPool(nn.Module):
+    """Linear projection of the mean encoding and of further features, for the tower of spectra.
+
+    Parameters
+    ----------
+    width : int
+        Token width of the tower.
+    features : int
+        Number of further features.
+    size : int
+        Length of the vector.
+    """
+
+    def __init__(self, width: int, features: int, size: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, size)
+        self.features = nn.Linear(features, size, bias=False)
+        self.back = nn.Linear(size, width)
+
+    def forward(self, encoded: Tensor, valid: Tensor, features: Tensor) -> Tensor:
+        """As `Pool.forward`."""
+        weight = valid.unsqueeze(-1).float()
+        mean = (encoded.float() * weight).sum(dim=1) / weight.sum(dim=1)
+        out: Tensor = self.project(mean).float() + self.features(features).float()
+        return out
+
+    def as_context(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Pool.as_context`."""
+        return _as_context(self.back, vector)
 
 
 class ImageTower(nn.Module):
@@ -153,7 +203,11 @@ class Avis(nn.Module):
         shape = config.spectrum
         self.spectrum = SpectralTokenizer(shape)
         self.image = ImageTower(config)
-        self.pool_spectrum = Pool(shape.width, shape.heads, 2, config.size)
+        self.pool_spectrum: Pool | MeanPool = (
+            MeanPool(shape.width, 2, config.size)
+            if config.pooling == "mean"
+            else Pool(shape.width, shape.heads, 2, config.size)
+        )
         self.pool_image = Pool(config.image_width, config.image_heads, 0, config.size)
 
     def encode_spectra(self, patches: Patches, brightness: Tensor) -> tuple[Tensor, Tensor]:

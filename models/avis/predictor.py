@@ -9,7 +9,7 @@ from ojala.models.avis.atlas import Atlas
 from ojala.models.avis.checkpoint import FORMAT, AvisInfo
 from ojala.models.avis.inputs import brightness_features, patchify_images
 from ojala.models.avis.network import Avis
-from ojala.models.data import Images, Pairs, Spectra
+from ojala.models.data import Images, Pairs
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
 from ojala.models.spectral_tokenizer.patches import batches_by_length, patchify
@@ -52,14 +52,15 @@ class AvisPredictor(BasePredictor):
         -------
         dict of str to ndarray of float32, shape (N, E)
             ``embedding_spectrum`` and ``embedding_image``, unit vectors: NaN without a readable patch of the
-            spectrum, or a usable pixel of the image; ``embedding``, the direction of their sum, or the only
-            one of them.
+            spectrum, or a usable pixel of the image; ``embedding``, the direction of their weighted sum
+            (`ojala.models.avis.network.AvisConfig.image_weight`), or the only one of them.
         """
-        of_spectrum, of_image = self._spectra(pairs.spectra), self._images(pairs.images)
+        of_spectrum, of_image = self._spectra(pairs), self._images(pairs.images)
         has_spectrum = np.isfinite(of_spectrum[:, :1])
         joint = np.where(has_spectrum, of_spectrum, of_image)
         both = (has_spectrum & np.isfinite(of_image[:, :1])).ravel()
-        joint[both] = _unit(of_spectrum[both] + of_image[both])
+        weight = np.float32(self._model.config.image_weight)
+        joint[both] = _unit(of_spectrum[both] + weight * of_image[both])
         return {
             "embedding": joint,
             "embedding_spectrum": of_spectrum,
@@ -67,11 +68,13 @@ class AvisPredictor(BasePredictor):
         }
 
     @torch.inference_mode()
-    def _spectra(self, spectra: Spectra) -> np.ndarray:
+    def _spectra(self, pairs: Pairs) -> np.ndarray:
         shape = self._model.config.spectrum
-        patched = patchify(spectra, shape.patch, shape.width)
+        patched = patchify(pairs.spectra, shape.patch, shape.width)
         vectors = np.full((len(patched), self._model.config.size), np.nan, np.float32)
         features = brightness_features(patched)
+        if pairs.relative_flux is not None:
+            features[torch.from_numpy(pairs.relative_flux)] = 0.0
         for rows, batch in batches_by_length(patched, self.batch_size, self.device):
             brightness = torch.zeros(len(batch.valid), features.shape[1], device=self.device)
             brightness[: len(rows)] = features[rows].to(self.device)

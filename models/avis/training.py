@@ -4,6 +4,9 @@ In the first stage ("towers") each tower is trained to reconstruct masked patche
 encoding or its embedding. The second ("contrastive" or "variance") starts from the weights of the first and
 also aligns the embeddings of the two sides of a pair. Seed and step determine pairs and augmentations, so a
 resumed training reads the same ones.
+
+The side of spectra can be locked (Zhai et al. 2022, arXiv:2111.07991): its tower is a trained tokenizer and
+stays as it is, and the side of images learns its embedding (`ojala.models.avis.locking`).
 """
 
 from __future__ import annotations
@@ -22,18 +25,23 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.models.avis import losses
 from ojala.models.avis.augmentation import AugmentationSettings, TrainingBatch, make_training_batch
 from ojala.models.avis.checkpoint import load, save
+from ojala.models.avis.locking import copy_tensors, lock_spectra
 from ojala.models.avis.network import PRESETS, Avis
 from ojala.models.data import Pairs
+from ojala.models.serving.precision import fastest_autocast
 from ojala.models.spectral_tokenizer.network import TokenizerConfig
 from ojala.models.training.prefetch import prefetch
 from ojala.models.training.settings import TrainingSettings
-from ojala.models.training.trainer import Report, Steps, Trainer, ignore
+from ojala.models.training.trainer import STATE_FILE, Report, Steps, Trainer, ignore
 
 Objective = Literal["towers", "contrastive", "variance"]
 """Objective of a stage: each side alone, or agreement of both."""
 
 Draw = Callable[[int, int], Pairs]
 """Source of the pairs of a step, ``draw(step, n)``, with spectra of one length."""
+
+FITTED, FITTED_FROM = 4096, 10**9
+"""Pairs that the projections of a locked side are fitted on, and the first of their steps."""
 
 Check = Callable[[Avis], dict[str, float]]
 """Measures of a network on held-out pairs."""
@@ -48,7 +56,10 @@ class AvisTraining(TrainingSettings):
     objective : {"towers", "contrastive", "variance"}
         Objective of the stage.
     start : str
-        Weights to start from; empty for random ones.
+        Weights to start from, but for parts of another shape; empty for random ones.
+    tokenizer : str
+        Weights of the spectral tokenizer whose embedding is the embedding of spectra, which is then locked;
+        empty to train that side, too.
     joint, spectrum, image : float
         Weights of the joint objective and of the reconstruction of each side.
     second_view : float
@@ -60,6 +71,7 @@ class AvisTraining(TrainingSettings):
     name: str = "avis-base"
     objective: Objective = "towers"
     start: str = ""
+    tokenizer: str = ""
     minutes: float = 15.0
     batch_size: int = 128
     learning_rate: float = 4e-3
@@ -112,12 +124,16 @@ def train(config: AvisTraining, draw: Draw, check: Check, folder: Path, report: 
     torch.manual_seed(config.seed)
     network, before = Avis(PRESETS[config.preset]), dict[str, Any]()
     if config.start:
-        network, info = load(config.start)
+        start, info = load(config.start)
+        copy_tensors(start.state_dict(), network)
         before = info.training
+    if config.tokenizer:
+        resumed = (folder / STATE_FILE).exists()
+        lock_spectra(network, Path(config.tokenizer), () if resumed else _fitted_on(draw, config))
     trainer = Trainer(_WithTemperatures(network.train()), config, _MUON)
 
     def write(path: Path, model: _WithTemperatures, training: dict[str, Any]) -> None:
-        training["config"] |= {"start": Path(config.start).name}
+        training["config"] |= {name: Path(getattr(config, name)).name for name in ("start", "tokenizer")}
         training |= {"before": before}
         save(path, model.network, name=config.name, version=config.version, training=training)
 
@@ -125,6 +141,11 @@ def train(config: AvisTraining, draw: Draw, check: Check, folder: Path, report: 
         return check(model.network)
 
     return trainer.run(folder, _steps(trainer, config, draw), check_network, write, every=10, report=report)
+
+
+def _fitted_on(draw: Draw, config: AvisTraining) -> Iterator[Pairs]:
+    """Pairs that the projections of a locked side are fitted on."""
+    return (draw(FITTED_FROM + k, config.batch_size) for k in range(-(-FITTED // config.batch_size)))
 
 
 def _steps(trainer: Trainer[_WithTemperatures], config: AvisTraining, draw: Draw) -> Steps:
@@ -153,9 +174,11 @@ def _step(
     """Take one step of the optimizers; returns the losses and the norm of the gradient."""
     model = trainer.model
     network = model.network
-    with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
+    with fastest_autocast(config.device):
         parts, vectors = losses.compute_losses(network, batch.to(config.device), config.masking.p_bottleneck)
-    loss = config.spectrum * parts["spectrum"] + config.image * parts["image"]
+    loss = config.image * parts["image"]
+    if "spectrum" in parts:
+        loss = loss + config.spectrum * parts["spectrum"]
     if config.objective == "contrastive":
         parts["joint"] = losses.contrastive(vectors.spectrum, vectors.image, model.log_scale[0])
     elif config.objective == "variance":

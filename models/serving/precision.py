@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["fp32", "bf16"]
 """Names of precisions; normalisation, softmax and sums are in single precision with both."""
@@ -38,6 +41,14 @@ def _has_instructions() -> bool:
 def fastest_precision(device: str = "cpu") -> Precision:
     """Precision in which the device computes fastest: bf16, but on processors that emulate it."""
     return "bf16" if device.startswith("cuda") or has_native_bf16() else "fp32"
+
+
+def fastest_autocast(device: str = "cpu") -> torch.autocast:
+    """Context in which a network on a device, such as one in training, computes in `fastest_precision`."""
+    import torch
+
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=fastest_precision(kind) == "bf16")
 
 
 _CPUINFO = Path("/proc/cpuinfo")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ojala.models.data import LabelledSpectra
 from ojala.models.evaluation.metrics import redshift_metrics
+from ojala.models.serving.precision import fastest_autocast
 from ojala.models.specpt.checkpoint import save
 from ojala.models.specpt.losses import nmad_loss, point_estimate, redshift_losses, residual_loss, total_loss
 from ojala.models.specpt.network import PRESETS, SpecPT, input_channels, standardise
@@ -116,7 +117,7 @@ def evaluate(model: SpecPT, batch: Batch) -> dict[str, float]:
     nmad, residual = list[Tensor](), list[Tensor]()
     for begin in range(0, len(batch.z), 64):
         part = Batch(*(tensor[begin : begin + 64] for tensor in batch))
-        with torch.autocast(part.flux.device.type, dtype=torch.bfloat16):
+        with fastest_autocast(part.flux.device.type):
             local, tokens = model.encode(input_channels(part.flux, part.ivar))
             heads = {name: point_estimate(output) for name, output in model.redshift(local, tokens).items()}
             reconstructed = model.reconstruct(tokens, heads[model.config.redshift[0]])
@@ -184,7 +185,7 @@ def _steps(trainer: Trainer[SpecPT], config: SpecPTTraining, draw: Draw) -> Step
     for batch in batches(draw, config, trainer.step, trainer.model.grid):
         redshift = trainer.progress >= config.reconstruction
         decoded = config.decoded if redshift else config.batch_size
-        with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
+        with fastest_autocast(config.device):
             parts = losses(trainer.model, batch.to(config.device), decoded=decoded, redshift=redshift)
         trainer.optimizer_step([(total_loss(parts), parts)])
         yield {"loss": {name: round(value.item(), 4) for name, value in parts.items()}}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.ojala import CLASSES, MIN_CLASS_PROBABILITY
-from ojala.catalogs_schema.spectral_tokenizer import SpectrumFlag
+from ojala.catalogs_schema.spectral_tokenizer import TRAINED_RANGE, SpectrumFlag
 from ojala.models.data import Spectra
 from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import summarise
@@ -95,7 +95,7 @@ class SpectralTokenizerPredictor(BasePredictor):
         columns["class"] = _classify(columns)
         if self._scales is not None:
             self._scales.apply(columns)
-        columns["flags"] = _flags(patched, columns)
+        columns["flags"] = _flags(patched, columns, _untrained(spectra))
         return columns
 
     def reconstruct(self, spectra: Spectra, wavelengths: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -187,7 +187,19 @@ def _classify(columns: dict[str, np.ndarray]) -> np.ndarray:
     return np.array([*CLASSES, NONE])[code]
 
 
-def _flags(spectra: list[PatchedSpectrum], columns: dict[str, np.ndarray]) -> np.ndarray:
+def _untrained(spectra: Spectra) -> np.ndarray:
+    """Spectra with usable pixels of which fewer than half are at wavelengths of the training; (N,)."""
+    low, high = TRAINED_RANGE
+    usable = np.concatenate([[False], (spectra.ivar > 0.0) & np.isfinite(spectra.flux)])
+    wavelength = np.concatenate([[0.0], spectra.wavelength])
+    inside = usable & (wavelength >= low) & (wavelength <= high)
+    n_usable, n_inside = (np.diff(np.cumsum(one)[spectra.offsets]) for one in (usable, inside))
+    return np.asarray(2 * n_inside < n_usable)
+
+
+def _flags(
+    spectra: list[PatchedSpectrum], columns: dict[str, np.ndarray], untrained: np.ndarray
+) -> np.ndarray:
     """Flags of the rows; int32, shape (N,)."""
     readable = np.array([bool(one.valid.any()) for one in spectra], bool)
     signal = np.array([one.signal_to_noise for one in spectra])
@@ -204,6 +216,7 @@ def _flags(spectra: list[PatchedSpectrum], columns: dict[str, np.ndarray]) -> np
             SpectrumFlag.NOT_RECONSTRUCTED: (columns["reconstruction_chi2"] > POOR_CHI2)
             & (columns["reconstruction_residual"] > POOR_RESIDUAL),
             SpectrumFlag.NOT_PREDICTED: readable & ~np.isfinite(likeliest),
+            SpectrumFlag.NOT_TRAINED: untrained,
         }
     flags = np.zeros(len(spectra), np.int32)
     for flag, rows in conditions.items():

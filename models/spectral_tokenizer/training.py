@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ojala.catalogs_schema.errors import InputError
 from ojala.models.data import LabelledSpectra
+from ojala.models.serving.precision import fastest_autocast
 from ojala.models.spectral_tokenizer.checkpoint import load, save
 from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
 from ojala.models.spectral_tokenizer.losses import HEAD_WEIGHTS, contrast, losses
@@ -152,7 +153,7 @@ def _step(
     total: dict[str, float] = {}
 
     def losses_of(batch: TrainingBatch) -> tuple[dict[str, Tensor], Tensor]:
-        with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
+        with fastest_autocast(config.device):
             return losses(model, batch.to(config.device), config.masking)
 
     def weighted(parts: dict[str, Tensor], count: int) -> Tensor:

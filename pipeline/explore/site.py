@@ -22,7 +22,6 @@ from ojala.catalogs_schema.ojala import CLASSES, PDF_COLUMNS, PDF_STEP, predicte
 from ojala.pipeline.explore.records import PICTURE, SPECTRUM, kept_columns, read_records
 from ojala.pipeline.explore.table import TableWriter, describe, parquet_bytes, table_columns
 from ojala.pipeline.report.atlas.page import PAGE as ATLAS_PAGE
-from ojala.pipeline.report.atlas.page import SCRIPT as ATLAS_SCRIPT
 from ojala.pipeline.report.atlas.page import SHEET as ATLAS_SHEET
 from ojala.pipeline.report.render import render
 from ojala.pipeline.runs.published import Product, Release, class_column, flags_column, read_release
@@ -47,6 +46,7 @@ FORMAT = 1
 
 _HERE = Path(__file__).parent
 _PAGES = ("index.html", "explore.css")
+_FORMER_SCRIPT = "plotly.min.js"  # of pages that were written by version 0.4 and before
 _TO_REPORT = b'<a href="index.html">Report of the run</a>'
 
 
@@ -354,10 +354,13 @@ def _copy_atlas(release: Release, folder: UPath) -> bool:
         pages = product.root.parent / "report"
         if product.record is None or product.record.main != product.name or not (pages / ATLAS_PAGE).exists():
             continue
-        for name in (ATLAS_PAGE, ATLAS_SHEET, ATLAS_SCRIPT):
+        for name in (ATLAS_PAGE, ATLAS_SHEET, _FORMER_SCRIPT):
+            if not (pages / name).exists():
+                continue
             content = (pages / name).read_bytes()
             if name == ATLAS_PAGE:
                 content = content.replace(_TO_REPORT, b'<a href="../index.html">Explorer</a>')
+                content = content.replace(b"<body>", b'<body data-site="../">')
             write_whole(folder / "atlas" / name, content, durable=False)
         return True
     return False

@@ -71,12 +71,13 @@ class AvisAdapter(ModelAdapter["Pairs"]):
         return {WEIGHTS: model.weights_sha256, **({"atlas": atlas.sha256} if atlas else {})}
 
     def read_inputs(self, table: pa.Table) -> Pairs:
-        """See `ModelAdapter`; a spectrum without cut-out has an image without a usable pixel."""
+        """See `ModelAdapter`; an object without cut-out has an image without a usable pixel."""
         from ojala.models.data import Pairs
         from ojala.pipeline.inference.cutouts import joined_images
         from ojala.pipeline.inference.spectra import read_spectra
 
-        return Pairs(read_spectra(table), joined_images(table))
+        relative = table["relative_flux"].to_numpy(zero_copy_only=False).astype(bool)
+        return Pairs(read_spectra(table), joined_images(table), relative)
 
     def build_products(
         self,

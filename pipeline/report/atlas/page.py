@@ -1,17 +1,18 @@
-"""Atlas page: an interactive map of a run's embeddings, drawn by plotly (extra `atlas`).
+"""Atlas page: an interactive map of a run's embeddings, drawn on a canvas.
 
-The page, its pictures and plotly's script lie in one folder and need no network.
+Objects are summed up by pixel, so that a hundred thousand are shown at once. The page and its pictures lie in
+one folder and need no network. Spectra and cut-outs are stored for part of the objects; in the explorer of a
+release, the page reads those of any object.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +25,28 @@ from ojala.catalogs_schema.cutouts import CUTOUTS, PIXEL_SCALE, SIZE
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.models.data import Images
 from ojala.pipeline.inference.cutouts import has_cutout, joined_images
-from ojala.pipeline.report.atlas.rows import read_rows
+from ojala.pipeline.inference.join import KEY
+from ojala.pipeline.report.atlas.rows import PARTITION, read_rows, with_pictures
 from ojala.pipeline.report.atlas.thumbnails import ACROSS, half_light, morphology, sheet_of
 from ojala.pipeline.report.render import render
 from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.storage.files import write_whole
 from ojala.pipeline.storage.healpix import Partition
 
-PAGE, SHEET, SCRIPT = "atlas.html", "atlas-cutouts.jpg", "plotly.min.js"
+PAGE, SHEET = "atlas.html", "atlas-cutouts.jpg"
 """Names of the files."""
 
-SHOWN = 2000
-"""Objects on the page."""
+SHOWN = 100_000
+"""Objects on the map."""
 
-LEAVES_READ = 64
-"""Leaves that they are taken from, evenly over the sky."""
+PICTURED = 2000
+"""Objects with a stored spectrum and cut-out."""
+
+LEAVES_READ = 512
+"""Partitions that they are taken from, evenly over the sky."""
+
+PICTURED_LEAVES = 64
+"""Partitions that spectra and cut-outs are read of."""
 
 BINS = 400
 """Points of a spectrum."""
@@ -55,14 +63,6 @@ OTHERS = "others"
 _SUBTYPE = re.compile(r"[OBAFGKMLT](?=\d|$|[IV])|W[DC]|CV|Carbon")
 
 
-def plotly_script() -> Path | None:
-    """Plotly's script; None where plotly is not installed."""
-    found = find_spec("plotly")
-    if found is None or found.origin is None:
-        return None
-    return Path(found.origin).parent / "package_data" / "plotly.min.js"
-
-
 def atlas_section(
     run: ResolvedRun, run_id: str, done: Sequence[Partition]
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -75,7 +75,7 @@ def atlas_section(
 def write_atlas_page(
     folder: UPath, name: str, run: UPath, source: UPath, cutouts: UPath | None, done: Sequence[Partition]
 ) -> dict[str, Any]:
-    """Write the page with its pictures and scripts.
+    """Write the page with its pictures.
 
     Parameters
     ----------
@@ -96,32 +96,23 @@ def write_atlas_page(
         For the report: ``page``, empty where there is none, ``why`` in that case, ``rows``, ``clusters`` and
         ``unclustered``.
     """
-    nothing: dict[str, Any] = {"page": "", "rows": 0, "clusters": 0, "unclustered": None}
-    script = plotly_script()
-    if script is None:
-        why = (
-            "The page that shows the atlas needs plotly: install the extra atlas (pip install "
-            f"'.[atlas]' in a checkout of ojala), then give: ojala atlas-page {run} --out FOLDER"
-        )
-        return nothing | {"why": why}
-    at = np.unique(np.linspace(0, len(done) - 1, LEAVES_READ).astype(int))
-    chosen = [done[i] for i in at] if done else []
-    rows = read_rows(run / AVIS.name, source, cutouts, chosen, SHOWN) if chosen else None
+    chosen = _evenly(list(done), LEAVES_READ)
+    rows = read_rows(run / AVIS.name, source, chosen, SHOWN) if chosen else None
     if rows is None or not rows.num_rows:
         why = (
-            "The run has no places on a map: it was made without an atlas, or nothing was embedded. From its "
-            f"embeddings an atlas is made by: ojala atlas {run} --out FILE"
+            "The run has no coordinates on a map: it was made without an atlas, or nothing was embedded. "
+            f"From its embeddings an atlas is made by: ojala atlas {run} --out FILE"
         )
-        return nothing | {"why": why}
-    images, place = _images(rows)
-    objects = objects_of(rows, images, place)
-    data: dict[str, Any] = {"objects": objects, "spectra": spectra_of(rows), "colours": colours_of(objects)}
-    data |= {"across": ACROSS, "gap": GAP, "bins": BINS}
-    write_whole(folder / SCRIPT, script.read_bytes(), durable=False)
+        return {"page": "", "rows": 0, "clusters": 0, "unclustered": None, "why": why}
+    at = _pictured(rows[PARTITION].to_numpy())
+    pictured = with_pictures(rows.take(at), source, cutouts, chosen)
+    images, place = _images(pictured)
+    data = data_of(rows, at, images, place) | {"across": ACROSS, "gap": GAP, "bins": BINS}
+    data["spectra"] = spectra_of(pictured) | {"image": [bool(one.any()) for one in images.ivar]}
     write_whole(folder / SHEET, sheet_of(images.flux), durable=False)
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     shown: dict[str, Any] = {"name": name, "rows": rows.num_rows, "data": text}
-    shown |= {"script": SCRIPT, "sheet": SHEET, "others": OTHERS, "width": f"{SIZE * PIXEL_SCALE:.1f}"}
+    shown |= {"sheet": SHEET, "others": OTHERS, "width": f"{SIZE * PIXEL_SCALE:.1f}"}
     write_whole(folder / PAGE, render("atlas.html.j2", shown).encode())
     cluster = rows["cluster"].to_numpy()
     return {
@@ -133,6 +124,17 @@ def write_atlas_page(
     }
 
 
+def _evenly(values: list[Any], most: int) -> list[Any]:
+    """At most as many of the values, evenly over the list."""
+    return [values[i] for i in np.unique(np.linspace(0, len(values) - 1, most).astype(int))] if values else []
+
+
+def _pictured(partition: np.ndarray) -> np.ndarray:
+    """Indices of the rows with pictures, evenly over those of some partitions."""
+    read = np.flatnonzero(np.isin(partition, _evenly(np.unique(partition).tolist(), PICTURED_LEAVES)))
+    return np.array(_evenly(read.tolist(), PICTURED))
+
+
 def _images(rows: pa.Table) -> tuple[Images, np.ndarray]:
     """Images of all rows, and the objects' places in them (2, N), NaN where there is none."""
     place = np.full((2, rows.num_rows), np.nan)
@@ -141,48 +143,78 @@ def _images(rows: pa.Table) -> tuple[Images, np.ndarray]:
     return joined_images(rows), place
 
 
-def objects_of(rows: pa.Table, images: Images, place: np.ndarray) -> dict[str, list[Any]]:
-    """Values of each object on the page, by name; None where one is not known.
+def data_of(rows: pa.Table, pictured: np.ndarray, images: Images, place: np.ndarray) -> dict[str, Any]:
+    """Data of the objects on the map.
 
     Parameters
     ----------
     rows : pyarrow.Table
-        As from `read_rows`.
+        N rows as from `read_rows`.
+    pictured : ndarray of int, shape (M,)
+        Indices of the rows with pictures.
     images : Images
         Their images.
-    place : ndarray, shape (2, N)
-        Column and row of each object in its image.
+    place : ndarray, shape (2, M)
+        Column and row of each of them in its image.
+
+    Returns
+    -------
+    dict
+        ``count``, ``names``; ``key`` and ``picture``, index into the pictures or -1, as base64 of int64 and
+        int32; ``words`` by name: list of ``words`` and ``codes``, base64 of uint16, 0 for none and else the
+        index plus 1; ``numbers`` by name: base64 of float32, NaN where not known; ``colours`` as from
+        `colours_of`. All bytes are little-endian.
     """
-    trusted = rows["spectra.trusted"].to_numpy()
+    n = rows.num_rows
+    picture, radius, fwhm = np.full(n, -1, "<i4"), np.full(n, np.nan), np.full(n, np.nan)
+    picture[pictured] = np.arange(len(pictured))
+    radius[pictured] = half_light(images.flux[:, 1], images.ivar[:, 1], *place)
+    fwhm[pictured] = images.psf_fwhm[:, 1]
+    trusted = rows["spectra.trusted"].to_numpy().astype(bool)
     kind = np.where(trusted, rows["spectra.class"].to_numpy(zero_copy_only=False), NONE)
-    z = np.where(trusted, rows["spectra.z"].to_numpy(), np.nan)
-    radius = half_light(images.flux[:, 1], images.ivar[:, 1], *place)
-    flags = rows["flags"].to_numpy()
-    found: dict[str, list[Any]] = {
-        "id": [
-            f"{survey} {name}"
-            for survey, name in zip(
-                rows["spectra.survey"].to_pylist(), rows["spectra.source_id"].to_pylist(), strict=True
-            )
-        ],
+    stars, subclass = kind == "STAR", rows["spectra.subclass"].to_pylist()
+    words: dict[str, list[str | None]] = {
         "type": [_word(word) for word in kind],
-        "subtype": [
-            subtype(word) if of == "STAR" else None
-            for word, of in zip(rows["spectra.subclass"].to_pylist(), kind, strict=True)
-        ],
-        "morphology": [_word(word) for word in morphology(radius, images.psf_fwhm[:, 1])],
+        "subtype": [subtype(word) if star else None for word, star in zip(subclass, stars, strict=True)],
+        "morphology": [_word(word) for word in morphology(radius, fwhm)],
         "cluster": [None if number == UNCLUSTERED else str(number) for number in rows["cluster"].to_pylist()],
-        "z": _rounded(z, 5),
-        "radius": _rounded(radius, 2),
-        "snr": _rounded(rows["spectra.snr"].to_numpy(), 2),
-        "flags": [", ".join(str(flag.name) for flag in AVIS.remarks if flag & int(mask)) for mask in flags],
-        "image": [bool(one.any()) for one in images.ivar],
+        "flags": [_flag_names(mask) for mask in rows["flags"].to_pylist()],
     }
-    for name in ("z_nn", "z_nn_err", "novelty", "cluster_prob"):
-        found[name] = _rounded(rows[name].to_numpy(), 4)
-    for name in ("map_x", "map_y", "map3_x", "map3_y", "map3_z"):
-        found[name] = _rounded(rows[name].to_numpy(), 3)
-    return found
+    numbers = {name: rows[name].to_numpy() for name in _NUMBERS}
+    numbers["z"] = np.where(trusted, rows["spectra.z"].to_numpy(), np.nan)
+    numbers |= {"radius": radius, "snr": rows["spectra.snr"].to_numpy()}
+    surveys, sources = (rows[f"spectra.{name}"].to_pylist() for name in ("survey", "source_id"))
+    return {
+        "count": n,
+        "names": [f"{survey} {source}" for survey, source in zip(surveys, sources, strict=True)],
+        "key": _base64(rows[KEY].to_numpy(), "<i8"),
+        "picture": _base64(picture, "<i4"),
+        "words": {name: _coded(values) for name, values in words.items()},
+        "numbers": {name: _base64(values, "<f4") for name, values in numbers.items()},
+        "colours": colours_of(words, numbers),
+    }
+
+
+_NUMBERS = (
+    *("z_nn", "z_nn_err", "novelty", "cluster_prob"),
+    *("map_x", "map_y", "map3_x", "map3_y", "map3_z"),
+)
+
+
+@functools.cache
+def _flag_names(mask: int) -> str | None:
+    return ", ".join(str(flag.name) for flag in AVIS.remarks if flag & mask) or None
+
+
+def _base64(values: np.ndarray, kind: str) -> str:
+    return base64.b64encode(np.asarray(values, kind).tobytes()).decode()
+
+
+def _coded(values: Sequence[str | None]) -> dict[str, Any]:
+    """Words as indices into their list."""
+    words = sorted({value for value in values if value is not None})
+    codes = {None: 0} | {word: k for k, word in enumerate(words, start=1)}
+    return {"words": words, "codes": _base64(np.array([codes[value] for value in values]), "<u2")}
 
 
 def subtype(word: str) -> str | None:
@@ -195,11 +227,9 @@ def _word(word: str) -> str | None:
     return None if word in ("", NONE) else str(word)
 
 
-def _rounded(values: np.ndarray, digits: int) -> list[float | None]:
-    return [round(float(v), digits) if np.isfinite(v) else None for v in np.asarray(values, float)]
-
-
-def colours_of(objects: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def colours_of(
+    of_words: Mapping[str, Sequence[str | None]], of_numbers: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
     """By what the map can be coloured: what is known of at least one object.
 
     Words come with their order, the more frequent first, classes in theirs; the rarest are `OTHERS`.
@@ -219,7 +249,7 @@ def colours_of(objects: dict[str, list[Any]]) -> list[dict[str, Any]]:
     )
     found: list[dict[str, Any]] = []
     for name, title in words:
-        counts = Counter(word for word in objects[name] if word is not None)
+        counts = Counter(word for word in of_words[name] if word is not None)
         order = [word for word, _ in counts.most_common(CATEGORIES)]
         if name == "type":
             order = [word for word in CLASSES if word in counts]
@@ -227,7 +257,7 @@ def colours_of(objects: dict[str, list[Any]]) -> list[dict[str, Any]]:
             rest = [OTHERS] if len(counts) > len(order) else []
             found.append({"name": name, "title": title, "kind": "words", "words": [*order, *rest]})
     for name, title, kind in numbers:
-        if any(value is not None for value in objects[name]):
+        if np.isfinite(of_numbers[name]).any():
             found.append({"name": name, "title": title, "kind": kind})
     return found
 

@@ -57,7 +57,8 @@ def test_pairs_are_two_views_of_the_same_objects(sky):
 def test_kept_pairs_are_those_that_were_drawn_to_three_digits(sky, pool):
     drawn = sky.draw(4, np.random.default_rng([1, 1, 0]), instrument="SDSS").pairs
     with np.load(pool / "pairs-00001.npz") as shard:
-        assert set(shard.files) == {"wavelength", "flux", "error", "image", "image_ivar", "psf_fwhm"}
+        images = {"image", "image_ivar", "psf_fwhm"}
+        assert set(shard.files) == {"wavelength", "flux", "error", "relative_flux"} | images
         np.testing.assert_allclose(shard["flux"][:4].ravel(), drawn.spectra.flux, rtol=1e-3, atol=1e-4)
     kept = StoredPairs(pool)
     assert len(kept) == 16
@@ -136,6 +137,7 @@ def test_from_mock_pairs_to_the_card(sky, tmp_path, monkeypatch):
     out = tmp_path / "out"
     weights = training.train_from(tmp_path / "avis.toml", library=tmp_path / "none.npz", folder=out)
     assert weights.with_suffix(".md").exists()
+    assert "![Learning curve]" in weights.with_suffix(".md").read_text()
     assert load(weights)[1].training["before"]["config"]["objective"] == "towers"
 
     samples = Samples.drawn(sky, 120, 90)

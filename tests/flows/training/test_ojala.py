@@ -13,7 +13,8 @@ from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.library import save_library
 from ojala.flows.train import train
 from ojala.flows.training.avis import train_from as train_avis
-from ojala.flows.training.ojala import ObservedPhotometry, learning_curve, train_from
+from ojala.flows.training.learning_curve import learning_curve
+from ojala.flows.training.ojala import CURVE_CHECKS, CURVE_LOSSES, ObservedPhotometry, train_from
 from ojala.models.ojala.network import PRESETS
 from ojala.models.ojala.training import OjalaTraining
 from ojala.models.settings import from_mapping
@@ -75,12 +76,14 @@ def test_the_learning_curve_is_a_picture_of_the_records(tmp_path):
     records = [{"step": k, "loss": {"class": 1.0 / k, "z_gal": 4.0}} for k in range(1, 100)]
     records += [{"step": 50, "held_out": checks}, {"step": 99, "held_out": checks}]
     metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
-    picture = learning_curve(metrics, 128)
+    picture = learning_curve(metrics, 128, CURVE_LOSSES, CURVE_CHECKS)
     assert picture.startswith(b"<?xml")
     assert picture.count(b'<g id="line2d') > 5
-    assert learning_curve(metrics, 128) == picture, "the same records give the same bytes"
+    assert learning_curve(metrics, 128, CURVE_LOSSES, CURVE_CHECKS) == picture, (
+        "the same records give the same bytes"
+    )
     metrics.write_text(json.dumps(records[0]) + "\n")
-    assert learning_curve(metrics, 128).startswith(b"<?xml")
+    assert learning_curve(metrics, 128, CURVE_LOSSES, CURVE_CHECKS).startswith(b"<?xml")
 
 
 def test_a_training_from_settings_leaves_weights_card_and_curve(tmp_path, monkeypatch):

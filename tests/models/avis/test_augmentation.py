@@ -32,7 +32,7 @@ def batch(config, pairs=None, seed=1):
 
 
 def test_no_label_goes_into_a_lesson():
-    assert {field.name for field in fields(Pairs)} == {"spectra", "images"}
+    assert {field.name for field in fields(Pairs)} == {"spectra", "images", "relative_flux"}
 
 
 def test_what_is_asked_are_the_pixels_of_the_same_objects():
@@ -86,6 +86,22 @@ def test_an_image_that_is_moved_has_no_pixels_where_nothing_moves_in():
     weight = made.of_images.weight
     assert (weight == 0.0).any()
     assert (made.of_images.flux[weight == 0.0] == 0.0).all()
+
+
+def test_an_image_that_is_off_centre_keeps_all_of_its_pixels():
+    made = batch(replace(AS_THEY_ARE, off_centre=1.0))
+    pixels = np.sort(np.arcsinh(scaled_pixels(alike(6).images)[0]).reshape(6, -1), axis=1)
+    np.testing.assert_allclose(np.sort(made.of_images.flux.flatten(1), axis=1), pixels, rtol=1e-5, atol=1e-5)
+    brightest = batch(replace(AS_THEY_ARE, off_centre=1.0), alike(40)).of_images
+    places = brightest.flux.flatten(2).sum(dim=2).argmax(dim=1)
+    centre = {8 * row + column for row in (3, 4) for column in (3, 4)}
+    assert len(set(brightest.where.gather(1, places[:, None]).ravel().tolist()) - centre) > 10
+
+
+def test_lost_pixels_are_a_rectangle_of_one_band():
+    weight = batch(replace(AS_THEY_ARE, lost=1.0), alike(20)).of_images.weight.unflatten(2, (3, 64))
+    assert ((weight == 0.0).any(dim=3).any(dim=1).sum(dim=1) <= 1).all()
+    assert (weight == 0.0).any()
 
 
 def test_a_pair_that_shows_nothing_on_a_side_is_left_out():

@@ -103,6 +103,17 @@ def test_the_brightness_of_a_spectrum_is_felt(predictor):
     assert np.abs(after - before).max() > 1e-4
 
 
+def test_the_brightness_of_a_spectrum_of_arbitrary_scale_is_not_felt(predictor):
+    pairs, relative = mixed_pairs(3), np.array([True, True, False])
+    fainter = Spectra.from_arrays([(w, 0.1 * f, 100.0 * i) for w, f, i in pairs.spectra])
+    before, after = (
+        predictor.predict(Pairs(spectra, pairs.images, relative))["embedding_spectrum"]
+        for spectra in (pairs.spectra, fainter)
+    )
+    np.testing.assert_allclose(after[relative], before[relative], atol=1e-5)
+    assert np.abs(after - before)[~relative].max() > 1e-4
+
+
 def test_nothing_is_asked_of_nothing(predictor):
     none = Pairs(
         as_spectra([]), Images(*(part[:0] for part in (blobs(1).flux, blobs(1).ivar, blobs(1).psf_fwhm)))

@@ -16,7 +16,10 @@ from ojala.models.avis.checkpoint import load
 from ojala.models.avis.network import PRESETS
 from ojala.models.avis.predictor import AvisPredictor
 from ojala.models.avis.training import AvisTraining, train
+from ojala.models.spectral_tokenizer.checkpoint import load as load_tokenizer
+from ojala.models.spectral_tokenizer.checkpoint import save as save_tokenizer
 from ojala.models.spectral_tokenizer.evaluation import retrieval
+from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
 from ojala.models.training import trainer
 from tests.models.avis.pairs_of_kinds import SMALL, alike
 from tests.models.clock import Clock
@@ -106,6 +109,27 @@ def test_another_training_s_folder_is_refused(config, tmp_path):
     train(dataclasses.replace(config, minutes=0.05), draw, no_check, tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         train(dataclasses.replace(config, seed=1), draw, no_check, tmp_path)
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    torch.manual_seed(5)
+    path = tmp_path / "tokenizer.safetensors"
+    save_tokenizer(path, TokenizerWithHeads(SMALL.spectrum), name="t", version="0", training={})
+    return path
+
+
+def test_a_locked_tokenizer_stays_as_it_is_while_images_learn(config, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", dataclasses.replace(SMALL, pooling="mean"))
+    monkeypatch.setattr(training, "FITTED", 64)
+    config = dataclasses.replace(config, objective="contrastive", tokenizer=str(tokenizer), minutes=0.05)
+    path = train(config, draw, no_check, tmp_path / "locked")
+    network, info = load(path)
+    assert info.training["config"]["tokenizer"] == "tokenizer.safetensors"
+    for name, tensor in load_tokenizer(tokenizer)[0].network.state_dict().items():
+        torch.testing.assert_close(network.spectrum.state_dict()[name], tensor, rtol=2e-3, atol=2e-3)
+    records = [json.loads(line) for line in (tmp_path / "locked" / "metrics.jsonl").open()]
+    assert {"image", "joint", "norm"} == records[0]["loss"].keys()
 
 
 def test_unknown_settings_are_refused():

@@ -101,6 +101,17 @@ def test_weak_and_negative_spectra_are_remarked(predictor):
     assert answers["flags"][1] & SpectrumFlag.FEW_PIXELS
 
 
+def test_spectra_beyond_the_wavelengths_of_the_training_are_remarked(predictor):
+    grid, flux, ivar = mixed_spectra(1)[0]
+    masked = np.where(grid > np.median(grid), 0.0, ivar)
+    made = [(grid, flux, ivar), (grid + 11_000.0, flux, ivar), (grid + 11_000.0, flux, 0.0 * ivar)]
+    straddling = np.linspace(9_000.0, 14_000.0, len(grid))
+    made += [(straddling, flux, ivar), (straddling, flux, np.where(straddling < 10_000.0, ivar, 0.0))]
+    flags = predictor.predict(as_spectra([*made, (grid, flux, masked)]))["flags"]
+    untrained = (flags & SpectrumFlag.NOT_TRAINED) != 0
+    assert untrained.tolist() == [False, True, False, True, False, False]
+
+
 def test_a_spectrum_is_reconstructed_on_any_wavelengths(predictor):
     spectra = mixed_spectra(3)
     wanted = [GRIDS["SDSS"], GRIDS["DESI"][100:333], np.empty(0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -21,7 +22,6 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala import CLASSES, OJALA, OJALA_BANDS, OJALA_VECTORS
 from ojala.pipeline.explore import site, write_site
 from ojala.pipeline.explore.table import TableWriter
-from ojala.pipeline.report.atlas.page import plotly_script
 from ojala.pipeline.report.render import render
 from ojala.pipeline.runs import published as releases
 from ojala.pipeline.runs.published import class_column, flags_column
@@ -257,30 +257,86 @@ def test_hostile_names_and_values_run_nothing(page, photometry, tmp_path, monkey
         assert page.run("window.ran") is None
 
 
+def base64_of(values: list, kind: str) -> str:
+    return base64.b64encode(np.array(values, kind).tobytes()).decode()
+
+
+def atlas_data(n: int, word: str = "GALAXY", seed: int = 1) -> dict:
+    """Data of a page of the atlas: a cloud of objects with one word in all places, none with a picture."""
+    rng = np.random.default_rng(seed)
+    numbers = ("z", "radius", "snr", "z_nn", "z_nn_err", "novelty", "cluster_prob")
+    maps = ("map_x", "map_y", "map3_x", "map3_y", "map3_z")
+    coded = {"words": [word], "codes": base64_of([1] * n, "<u2")}
+    return {
+        "count": n,
+        "names": [word] * n,
+        "key": base64_of(range(n), "<i8"),
+        "picture": base64_of([-1] * n, "<i4"),
+        "words": dict.fromkeys(("type", "subtype", "morphology", "cluster", "flags"), coded),
+        "numbers": {name: base64_of(rng.random(n), "<f4") for name in (*numbers, *maps)},
+        "spectra": {"values": "", "first": [], "last": [], "low": [], "high": [], "image": []},
+        "colours": [
+            {"name": "type", "title": word, "kind": "words", "words": [word]},
+            {"name": "z", "title": "redshift", "kind": "log1p"},
+        ],
+        **{"across": 40, "gap": 65535, "bins": 0},
+    }
+
+
+def write_atlas(folder: Path, data: dict, name: str = "run") -> None:
+    shown = {"name": name, "rows": data["count"], "sheet": "sheet.jpg", "others": "others", "width": "16.8"}
+    shown["data"] = json.dumps(data).replace("<", "\\u003c")
+    (folder / "atlas.html").write_text(render("atlas.html.j2", shown))
+
+
 @with_browser
-@pytest.mark.skipif(plotly_script() is None, reason="plotly is not installed (extra atlas)")
 def test_hostile_names_run_nothing_in_the_page_of_the_atlas(page, tmp_path):
-    n = 3
-    words = ("id", "type", "subtype", "morphology", "cluster", "flags")
-    objects: dict = {name: [EVIL] * n for name in words} | {"image": [False] * n}
-    for name in ("z", "radius", "snr", "z_nn", "z_nn_err", "novelty", "cluster_prob"):
-        objects[name] = [0.5] * n
-    for name in ("map_x", "map_y", "map3_x", "map3_y", "map3_z"):
-        objects[name] = [float(i) for i in range(n)]
-    spectra = {"values": "", "first": [1.0] * n, "last": [2.0] * n, "low": [0.0] * n, "high": [1.0] * n}
-    colours = [{"name": "type", "title": EVIL, "kind": "words", "words": [EVIL]}]
-    data = {"objects": objects, "spectra": spectra, "colours": colours, "across": 40, "gap": 65535, "bins": 0}
-    shown = {"name": EVIL, "rows": n, "script": "plotly.min.js", "sheet": "sheet.jpg", "others": "others"}
-    shown |= {"data": json.dumps(data).replace("<", "\\u003c"), "width": "16.8"}
-    (tmp_path / "plotly.min.js").write_bytes(plotly_script().read_bytes())
-    (tmp_path / "atlas.html").write_text(render("atlas.html.j2", shown))
+    write_atlas(tmp_path, atlas_data(3, EVIL), EVIL)
     with served(tmp_path) as server:
         page.open(f"{server.url}/atlas.html")
-        page.wait("document.querySelector('#facts tr')")
-        page.wait("document.querySelector('#map .legendtext')")
+        page.wait("document.querySelector('#facts tr') && document.querySelector('#legend li')")
         assert page.run("window.ran") is None
-        assert "onerror" in page.run("document.querySelector('#map .legendtext').textContent")
+        assert "onerror" in page.run("document.querySelector('#legend li').textContent")
         assert not page.run("document.querySelector('img')")
+
+
+@with_browser
+def test_a_hundred_thousand_objects_are_drawn_turned_and_coloured_at_once(page, tmp_path):
+    write_atlas(tmp_path, atlas_data(100_000))
+    page.open(f"file://{tmp_path}/atlas.html")
+    drawn = "Number(document.body.dataset.milliseconds)"
+    page.wait(drawn, 60)
+    milliseconds = {"2-D": page.run(drawn)}
+    page.run("element('deep').click()")
+    page.run("draw()")
+    milliseconds["3-D"] = page.run(drawn)
+    page.run("element('colour').value = 'z'; element('colour').onchange({target: element('colour')}); draw()")
+    milliseconds["redshift"] = page.run(drawn)
+    print(milliseconds)
+    assert max(milliseconds.values()) < scaled(1.0) * 1000
+    assert "100,000" in page.run("element('known').textContent")
+    assert page.run("(i => nearest({offsetX: X[i], offsetY: Y[i]}) >= 0)(12345)")
+    assert not page.faults()
+
+
+@with_browser
+def test_the_atlas_of_a_site_reads_an_object_when_it_is_clicked(page, written, rows, tmp_path):
+    folder = tmp_path / "site"
+    shutil.copytree(written, folder)
+    (folder / "atlas").mkdir()
+    keys = sorted(rows)
+    write_atlas(folder / "atlas", atlas_data(len(keys)) | {"key": base64_of(keys, "<i8")})
+    html = (folder / "atlas" / "atlas.html").read_text()
+    (folder / "atlas" / "atlas.html").write_text(html.replace("<body>", '<body data-site="../">'))
+    with served(folder) as server:
+        page.open(f"{server.url}/atlas/atlas.html")
+        page.wait("document.body.dataset.milliseconds")
+        link = "document.querySelector('#remark a')?.href"
+        for i in (0, 123):
+            page.run(f"show({i})")
+            page.wait(f"{link}?.endsWith('/index.html#object/{keys[i]}')")
+        assert page.run(link).startswith(f"{server.url}/index.html")
+        assert not page.faults()
 
 
 @with_browser
