@@ -159,6 +159,7 @@ def train_from(
             "torch compiles the network at the first step, which may take minutes and does not count as "
             "training time; compiled = false in the settings does without"
         )
+
     def follow(record: Record) -> None:
         report(record)
         if "held_out" in record:

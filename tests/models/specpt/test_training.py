@@ -80,7 +80,7 @@ def test_a_training_that_was_interrupted_goes_on_where_it_was_saved(tmp_path, cl
     path = train(CONFIG, draw, {}, tmp_path, last.append)
     assert last[0]["step"] > saves[0]["step"]
     steps = load(path)[1].training["draws"] / CONFIG.batch_size
-    assert saves[0]["step"] < steps <= 10
+    assert saves[0]["step"] < steps <= 12, "the first step of each of two sessions does not count"
 
 
 def test_a_training_with_other_settings_is_not_gone_on_with(tmp_path, clock):
