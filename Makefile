@@ -69,7 +69,8 @@ soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/faul
 	rm -f tests/fault_injection/RESULTS.md
 	$(PYTEST) --soak --timeout 7200 tests/fault_injection
 	$(BIN)/pytest --soak --timeout 7200 -s tests/flows/fetch/test_dachs.py \
-		tests/flows/cli/test_tap_service.py tests/deploy/test_real_slurm.py \
+		tests/flows/cli/test_tap_service.py tests/deploy/test_new_tiles.py \
+		tests/deploy/test_real_slurm.py \
 		tests/deploy/test_scheduled_runs.py tests/pipeline/explore
 
 audit: $(VENV)/.base  ## known vulnerabilities of the pinned packages, by pip-audit

@@ -15,7 +15,7 @@ import argparse
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -177,23 +177,23 @@ def forms(rows: int, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def sizes(counts: Sequence[int], workers: int, folder: Path) -> str:
-    """Time and memory by rows and their order on the sky."""
-    lines = [
-        "| rows | order | CPU [s] | rows per CPU-second | wall [s] | own [MiB] | with mapped files [MiB] |",
-        "|" + "---|" * 7,
-    ]
+ORDERS = {"sky": False, "shuffled": True}
+"""Orders of the rows by name: along the sky, or each file all over it."""
+
+
+def sizes(counts: Sequence[int], orders: Sequence[str], workers: int, folder: Path) -> Iterator[str]:
+    """Time and memory by rows and their order on the sky, line by line."""
+    yield "| rows | order | CPU [s] | rows per CPU-second | wall [s] | own [MiB] | with mapped files [MiB] |"
+    yield "|" + "---|" * 7
     for rows in counts:
-        for shuffled in (False, True):
+        for order in orders:
             with TemporaryDirectory(dir=folder) as name:
-                files = write_survey(Path(name, "files"), survey_tables(rows, shuffled=shuffled))
+                files = write_survey(Path(name, "files"), survey_tables(rows, shuffled=ORDERS[order]))
                 found = measure(["ingest", *files, "--out", Path(name, "out"), "--workers", workers])
-            order = "shuffled" if shuffled else "of the sky"
-            lines.append(
+            yield (
                 f"| {rows:,} | {order} | {found.cpu:.1f} | {rows / found.cpu:,.0f} | {found.wall:.1f} | "
                 f"{found.own:,.0f} | {found.mapped:,.0f} |"
             )
-    return "\n".join(lines)
 
 
 def growth(rows: int, folder: Path) -> str:
@@ -221,10 +221,12 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("forms", "rows", "growth"))
     parser.add_argument("counts", type=int, nargs="+")
     parser.add_argument("--workers", type=int, default=1, help="of `rows`")
+    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS), help="of `rows`")
     parser.add_argument("--folder", default=None, help="for files; 3 kB a row")
     given = parser.parse_args()
     with TemporaryDirectory(prefix="ojala-bench-", dir=given.folder) as where:
         if given.what == "rows":
-            print(sizes(given.counts, given.workers, Path(where)))
+            for line in sizes(given.counts, given.orders, given.workers, Path(where)):
+                print(line, flush=True)
         else:
             print({"forms": forms, "growth": growth}[given.what](given.counts[0], Path(where)))

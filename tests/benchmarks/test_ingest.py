@@ -22,7 +22,7 @@ def test_rows_follow_each_other_on_the_sky_or_do_not(shuffled, monkeypatch):
 
 
 def test_a_small_ingest_is_measured(tmp_path):
-    *_, last = sizes([200], 1, tmp_path).splitlines()
+    *_, last = sizes([200], ["shuffled"], 1, tmp_path)
     rows, order, cpu, *_ = (cell.strip() for cell in last.strip("|").split("|"))
     assert (rows, order) == ("200", "shuffled")
     assert float(cpu) > 0
