@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cdshealpix.nested
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,6 +94,8 @@ def _range(partition: Partition) -> tuple[int, int]:
 
 def _around(pixels: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Ranges of `INDEX_ORDER` of pixels and the eight around each; two arrays of shape (N, 9)."""
+    import cdshealpix.nested  # it imports astropy.coordinates
+
     near = cdshealpix.nested.neighbours(pixels.astype(np.uint64), order, num_threads=1)
     near = np.where(near < 0, pixels[:, None], near)  # eight corners of the sky have seven neighbours
     shift = 2 * (INDEX_ORDER - order)

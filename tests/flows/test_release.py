@@ -32,7 +32,7 @@ def test_a_run_for_which_no_server_is_named_starts_none(photometry, tmp_path, mo
     before = {*psutil.Process().children(recursive=True)}
     listening = {c.laddr for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"}
     started = set()
-    monkeypatch.setattr("ojala.flows.release.survey_run.publish", lambda plan: started.update(now()))
+    monkeypatch.setattr("ojala.flows.release.survey_run.publish", lambda plan, **_: started.update(now()))
 
     def now():
         return {*psutil.Process().children(recursive=True)} | {

@@ -147,8 +147,10 @@ def test_engines_without_processors_are_no_choice_and_scratch_can_lie_elsewhere(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_ctrl_c_ends_workers_without_a_word_and_the_same_command_goes_on(files, tmp_path):
-    command = ("ingest", *files, "--out", tmp_path / "out", "--tile-rows", 4, "--engine", "local")
+def test_ctrl_c_ends_workers_without_a_word_and_the_same_command_goes_on(tmp_path, tmp_path_factory):
+    file = tmp_path_factory.mktemp("large") / "survey.parquet"
+    pq.write_table(photometry_table(200, seed=4), file)  # some seconds of writing in which to be interrupted
+    command = ("ingest", file, "--out", tmp_path / "out", "--tile-rows", 2, "--engine", "local")
     process = subprocess.Popen(
         [OJALA, *map(str, command)],
         stdout=subprocess.PIPE,
