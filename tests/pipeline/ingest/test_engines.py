@@ -158,6 +158,8 @@ def test_ctrl_c_ends_workers_without_a_word_and_the_same_command_goes_on(tmp_pat
         text=True,
         env=ENVIRONMENT,
         start_new_session=True,
+        # Jobs in the background of a shell ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until(lambda: list(tmp_path.glob(".out.*/scratch/read-*.json")) or process.poll() is not None)
     # A terminal sends Ctrl-C to the whole group.
