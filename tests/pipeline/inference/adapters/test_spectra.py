@@ -158,7 +158,7 @@ def test_a_release_of_spectra_is_verified(finished):
 
 def test_the_report_counts_what_was_answered(finished):
     page = (finished.run / "report" / "index.html").read_text()
-    assert "answered" in page
+    assert "predicted" in page
     assert "nothing to read" in page
     assert "What was observed" not in page
 
