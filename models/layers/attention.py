@@ -1,7 +1,7 @@
 """Attention with an additive bias, for small widths and short sequences of any tokens.
 
-Scores are a plain matrix product with an additive bias: with bfloat16 weights, some sixty tokens and a dense bias
-this is twice as fast as a fused kernel. In single precision a CPU is faster with the fused one.
+Scores are a plain matrix product with an additive bias: with bfloat16 weights, some sixty tokens and a dense
+bias this is twice as fast as a fused kernel. In single precision a CPU is faster with the fused one.
 
 The weights of matrix products may be bfloat16; normalisation, softmax and residual sums are in single
 precision.
