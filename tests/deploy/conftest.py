@@ -9,7 +9,7 @@ from tests.helpers.pace import until
 SECRETS = "/run/secrets/dask"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """A folder with the certificates of one cluster and Dask's settings with their paths."""
     folder = tmp_path_factory.mktemp("dask")
@@ -20,7 +20,7 @@ def certificates(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def scheduler(certificates):
     """Address of a scheduler with two workers, all started with the commands of the compose file."""
     ports = {"8786": str(free_port()), ":8787": f"127.0.0.1:{free_port()}"}
