@@ -23,5 +23,7 @@ def main() -> None:
     if command and "--help" not in words:
         print(f"ojala {command}: starting", file=sys.stderr, flush=True)
     from ojala.flows.cli.app import run_app
+    from ojala.pipeline.storage.threads import bound_all_starts
 
+    bound_all_starts()
     run_app(words)

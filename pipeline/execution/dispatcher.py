@@ -31,6 +31,7 @@ from ojala.pipeline.inference.failures import Cause, WorkerLost
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.inference.process import Task, failed_receipt, process, warm_up
 from ojala.pipeline.storage.progress import report, state
+from ojala.pipeline.storage.threads import bound_all_starts, start
 
 PREFETCH = 1
 """Tasks that a worker has beyond its running ones."""
@@ -314,7 +315,7 @@ class Dispatcher:
                 continue
             self._drop_worker(address)
             self._dropped.add(address)
-            threading.Thread(target=_restart, args=(self._client, address), daemon=True).start()
+            start(threading.Thread(target=_restart, args=(self._client, address), daemon=True))
             for queued in worker.waiting:
                 self._task_queue.requeue(queued, quarantined=False)
             if len(worker.running) == 1:
@@ -409,6 +410,7 @@ _loaded: dict[object, tuple[Model, AbstractContextManager[object] | None]] = {}
 
 def _load(spec: ModelSpec, threads: int | None) -> None:
     """Load the model of this worker and warm it up."""
+    bound_all_starts()
     keep_freed_memory()
     worker = get_worker()
     model = spec.load()

@@ -279,17 +279,21 @@ def read_slices(
     runs: Sequence[Run], low: int, high: int, names: Sequence[str] | None = None
 ) -> list[pa.Table]:
     """Rows in ``low <= position < high`` of each run that has any, with some columns or all."""
-    parts = []
-    for run in runs:
-        if run.first < high and run.last >= low:
-            # Mapped: only the pages of the slice are read from the disk.
-            with pa.memory_map(run.path) as mapped:
-                table = pa.ipc.open_file(mapped).read_all()
-                start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
-                if stop > start:
-                    part = table.slice(start, stop - start)
-                    parts.append(part if names is None else part.select(names))
-    return parts
+    there = (map_run(run) for run in runs if run.first < high and run.last >= low)
+    parts = [part for part in (table_slice(table, low, high) for table in there) if part.num_rows]
+    return parts if names is None else [part.select(names) for part in parts]
+
+
+def map_run(run: Run) -> pa.Table:
+    """All rows of a run, mapped: only the pages of those that are used are read from the disk."""
+    with pa.memory_map(run.path) as mapped:
+        return pa.ipc.open_file(mapped).read_all()
+
+
+def table_slice(table: pa.Table, low: int, high: int) -> pa.Table:
+    """Rows in ``low <= position < high`` of a table in order of the sky."""
+    start, stop = np.searchsorted(table["_healpix_29"].to_numpy(), [low, high])
+    return table.slice(start, stop - start)
 
 
 def in_sky_order(table: pa.Table) -> pa.Table:

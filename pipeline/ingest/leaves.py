@@ -14,7 +14,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.pipeline.ingest.errors import IngestError
-from ojala.pipeline.ingest.external_sort import Run, in_sky_order, read_slices
+from ojala.pipeline.ingest.external_sort import Run, in_sky_order, map_run, table_slice
 from ojala.pipeline.ingest.tasks import Runner, require_seen, run_tasks
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.healpix import INDEX_ORDER, Partition
@@ -151,11 +151,12 @@ def edges(partition: Partition) -> tuple[int, int]:
 def _write(task: LeafTask) -> WrittenLeaves:
     require_seen(task.root)
     gone = pa.array(task.gone, pa.int32())
+    mapped = [map_run(run) for run in task.runs]
     read: dict[UPath, pa.Table] = {}  # a leaf that is divided is read once
     leaves = []
     for partition in task.partitions:
         low, high = edges(partition)
-        parts = read_slices(task.runs, low, high)
+        parts = [part for part in (table_slice(table, low, high) for table in mapped) if part.num_rows]
         within = [leaf for leaf in task.former if leaf.first < high and leaf.last > low]
         read = {leaf.path: read.get(leaf.path) or read_former(leaf) for leaf in within}
         for table in read.values():

@@ -24,6 +24,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode, OjalaError
 from ojala.pipeline.storage.files import is_local, remedies, utc_now, write_whole
+from ojala.pipeline.storage.threads import start
 
 try:
     import fcntl
@@ -82,9 +83,7 @@ class Lock:
         self._path = path
         self._holder = holder
         self._writing = threading.RLock()  # who ends the process may interrupt its holder
-        self._ended = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name=f"lock {holder.name}", daemon=True)
-        self._heart.start()
+        self._ended = False
 
     @property
     def run_id(self) -> str:
@@ -115,24 +114,24 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back."""
-        self._ended.set()
+        self._ended = True
         with self._writing:
             present = read_holder(self._path)
             if present is not None and present.token == self._holder.token:
                 with suppress(FileNotFoundError):
                     self._path.unlink()
 
-    def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT):
-            with self._writing, suppress(OSError):
-                present = read_holder(self._path)
-                if self._ended.is_set() or present is None or present.token != self._holder.token:
-                    return
-                if is_local(self._path):
-                    os.utime(self._path.path)
-                else:
-                    self._holder = self._holder.model_copy(update={"beat": secrets.token_hex(4)})
-                    _store(self._path, self._holder)
+    def beat(self) -> None:
+        """Give a sign of life, unless the lock is lost."""
+        with self._writing:
+            present = read_holder(self._path)
+            if self._ended or present is None or present.token != self._holder.token:
+                return
+            if is_local(self._path):
+                os.utime(self._path.path)
+            else:
+                self._holder = self._holder.model_copy(update={"beat": secrets.token_hex(4)})
+                _store(self._path, self._holder)
 
 
 _held: list[Lock] = []
@@ -142,6 +141,35 @@ _held: list[Lock] = []
 def held() -> list[Lock]:
     """The locks that this process holds."""
     return list(_held)
+
+
+class _Heart:
+    """The thread that gives signs of life for all locks of this process, from the first one on."""
+
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start it where it is not running, as after a fork.
+
+        Raises
+        ------
+        MemoryError
+            If there is no memory for it.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name="locks", daemon=True)
+            start(thread)
+            self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT)
+            for lock in held():
+                with suppress(Exception):  # one beat may be missed; `Lock.check` notices a lost lock
+                    lock.beat()
+
+
+_heart = _Heart()
 
 
 @contextmanager
@@ -163,6 +191,7 @@ def hold(out: UPath, name: str, *, wait: float = 0.0) -> Iterator[Lock]:
         If another living process holds it; names the run, the machine and its start.
     """
     path = out / LOCKS / f"{name}.lock"
+    _heart.start()
     lock = Lock(path, _acquire(path, name, wait))
     _held.append(lock)
     try:

@@ -16,6 +16,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.storage.files import is_local, write_whole
+from ojala.pipeline.storage.threads import start
 
 RUN_LOG = "run.log"
 """Log of a run, in its folder: messages, warnings and heartbeats of every start."""
@@ -207,7 +208,7 @@ def heartbeat(first: str) -> Iterator[None]:
     state(first)
     _Clock.last = time.monotonic()
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
+    start(thread)
     try:
         yield
     finally:

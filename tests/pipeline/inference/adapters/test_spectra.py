@@ -114,10 +114,9 @@ def spectra(tmp_path_factory) -> UPath:
 @pytest.fixture(scope="module")
 def finished(adapter, spectra, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
-    config = RunConfig(
-        spectra=str(spectra), out=str(out), model=adapter.name, engine="serial", vectors=True, workers=1
-    )
-    return carry_through(config)
+    places = {"spectra": str(spectra), "out": str(out)}
+    asked = RunConfig(**places, model=adapter.name, engine="serial", vectors=True, workers=1, margins=True)
+    return carry_through(asked)
 
 
 def test_every_spectrum_is_a_row_of_each_product(finished, spectra):
