@@ -42,7 +42,7 @@ class ValidSlots:
     def spread(self, x: Tensor) -> Tensor:
         """All slots (N, S, d) from tokens (T, d); zeros in those without a token."""
         spread = x.new_zeros(self.shape.numel(), x.shape[-1])
-        return spread.index_copy_(0, self.places, x).view(*self.shape, -1)
+        return spread.index_copy_(0, self.places, x).view(*self.shape, x.shape[-1])
 
 
 class Attention(nn.Module):

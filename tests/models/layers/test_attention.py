@@ -25,6 +25,8 @@ def test_slots_are_picked_row_by_row_and_put_back(valid):
     tokens = slots.pick(x)
     assert torch.equal(tokens, x[valid])
     assert torch.equal(slots.spread(tokens), torch.where(valid[..., None], x, 0.0))
+    nothing = ValidSlots(valid[:0])
+    assert nothing.spread(nothing.pick(x[:0])).shape == (0, S, 2)
 
 
 @pytest.mark.parametrize("pre_norm", [True, False])
