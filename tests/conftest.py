@@ -19,8 +19,9 @@ from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.pace import scaled, slowness
 from tests.helpers.survey import Finished, carry_through, ingest_table, photometry_table
 
-# Tests run side by side; networks with all cores each would only fight.
+# Tests run side by side; networks and maps with all cores each would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 settings.register_profile("short", max_examples=100, deadline=None)
 settings.register_profile("soak", max_examples=5_000, deadline=None)
@@ -50,6 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("soak" if config.getoption("--soak") else "short")
     os.environ.setdefault(SESSION, uuid.uuid4().hex)
     slowness()
+    _leave_trees_uncompiled()
+
+
+def _leave_trees_uncompiled() -> None:
+    """Align catalogues in Python: for a few partitions it takes less than to compile how, 6 s per process."""
+    import numba
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba.config, "DISABLE_JIT", True)
+        import hats.pixel_tree  # noqa: F401 - functions that are defined now are not compiled
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -88,7 +88,7 @@ def measures(predictions: dict[str, np.ndarray], z: np.ndarray) -> dict[str, flo
     sure = (predictions["flags"] & int(DOUBTFUL)) == 0
     found = {
         "rows": float(len(z)),
-        "answered": float(np.isfinite(predictions["z"]).mean()),
+        "predicted": float(np.isfinite(predictions["z"]).mean()),
         "median snr": float(np.nanmedian(predictions["snr"])),
         "sure": float(sure.mean()),
         "reconstruction_chi2": float(np.nanmedian(predictions["reconstruction_chi2"])),

@@ -63,6 +63,7 @@ def learning_curve(metrics: Path, batch_size: int, losses: Sequence[str], checks
         left.set(xlabel="draws", ylabel="loss")
         right.set(xlabel="draws", ylabel="held-out draws", yscale="log")
         for axes in (left, right):
+            axes.locator_params(axis="x", nbins=5)
             axes.legend(fontsize="small", frameon=False)
         picture = io.BytesIO()
         figure.savefig(picture, format="svg", metadata={"Date": None})

@@ -34,17 +34,19 @@ def class_drawing(scores: Scores, anchor: str) -> Drawing | None:
                 fontsize=8,
             )
         right.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
-        right.set(title="Reliability", xlabel="probability of the answer", ylabel="part that is right")
+        right.set(
+            title="Reliability", xlabel="probability of the predicted class", ylabel="part that is right"
+        )
 
     error = calibration.expected_calibration_error
     return draw(
         anchor,
         paint,
         (10.6, 3.4),
-        f"F1 of each class by magnitude, and how often answers are right; expected calibration error "
+        f"F1 of each class by magnitude, and how often predictions are right; expected calibration error "
         f"{error.value or 0.0:.3f}",
         f"Left: F1 by iSDSS magnitude; a point stands for at least {FEWEST} true members. Right: part of the "
-        "answers that are right against the probability that they were given, with their numbers; on the "
+        "predictions that are right against the probability that they were given, with their numbers; on the "
         "line where probabilities are frequencies. Bars are bootstrap errors.",
     )
 

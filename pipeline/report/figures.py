@@ -94,7 +94,7 @@ def band_drawing(totals: RunTotals) -> Drawing | None:
         (10.6, 3.4),
         f"Usable values per band: {usable.min():.0f} % ({worst.name}) to {usable.max():.0f} % of the rows",
         "A value is usable if its flux and its error are finite, and the error positive. The grey part is "
-        "missing; the model answers from what is there.",
+        "missing; the model predicts from what is there.",
     )
 
 

@@ -46,10 +46,10 @@ def redshift_truth_drawing(samples: list[RedshiftSample], anchor: str) -> Drawin
         )
         for column, sample in enumerate(samples):
             above, below = grid[0][column], grid[1][column]
-            answered = np.isfinite(sample.z)
-            limit = _limit(sample.dz[answered])
+            predicted = np.isfinite(sample.z)
+            limit = _limit(sample.dz[predicted])
             dz = np.clip(sample.dz, -limit, limit)
-            beyond[sample.name] = int((np.abs(sample.dz[answered]) > limit).sum())
+            beyond[sample.name] = int((np.abs(sample.dz[predicted]) > limit).sum())
             top = 1.05 * max(float(sample.z_true.max()), float(np.nanmax(sample.z, initial=0.0)), 0.1)
             _cloud(above, sample, sample.z)
             _cloud(below, sample, dz)
@@ -61,7 +61,7 @@ def redshift_truth_drawing(samples: list[RedshiftSample], anchor: str) -> Drawin
                 if abs(side) < limit:
                     below.axhline(side, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
             below.axhline(0.0, color=INK, linewidth=0.9)
-            above.set(xlim=(0, top), ylim=(0, top), title=f"{sample.name}: {int(answered.sum()):,}")
+            above.set(xlim=(0, top), ylim=(0, top), title=f"{sample.name}: {int(predicted.sum()):,}")
             below.set(ylim=(-limit * 1.08, limit * 1.08), xlabel="true redshift")
             if column == 0:
                 above.set_ylabel(f"{sample.column}")
@@ -171,26 +171,26 @@ def label_drawing(samples: list[LabelSample], anchor: str) -> Drawing | None:
             axes.set(title=f"{sample.name}{unit}", xlim=limits, ylim=limits, aspect="equal")
             axes.tick_params(labelsize=8)
         figure.supxlabel("true value", fontsize=10)
-        figure.supylabel("answer", fontsize=10)
+        figure.supylabel("prediction", fontsize=10)
 
     names = ", ".join(sample.name for sample in shown)
     return draw(
         anchor,
         paint,
         (10.6, 2.6 * lines + 0.4),
-        f"Answers against true values of {names}; the numbers stand in the table below",
-        "Answers against true values, for objects of the class for which the quantity has a meaning. "
+        f"Predictions against true values of {names}; the numbers stand in the table below",
+        "Predictions against true values, for objects of the class for which the quantity has a meaning. "
         "The line is equality. Axes show the central 99 % of the values; widths are linear within ±10 Å.",
     )
 
 
 def _cloud(axes: Axes, sample: RedshiftSample, y: np.ndarray) -> None:
-    answered = np.isfinite(y)
-    right, wrong = answered & sample.class_right, answered & ~sample.class_right
-    if answered.sum() > DENSE:
+    predicted = np.isfinite(y)
+    right, wrong = predicted & sample.class_right, predicted & ~sample.class_right
+    if predicted.sum() > DENSE:
         axes.hexbin(
-            sample.z_true[answered],
-            y[answered],
+            sample.z_true[predicted],
+            y[predicted],
             gridsize=90,
             bins="log",
             mincnt=1,
@@ -198,7 +198,7 @@ def _cloud(axes: Axes, sample: RedshiftSample, y: np.ndarray) -> None:
             rasterized=True,
         )
         return
-    few = answered.sum() < MANY
+    few = predicted.sum() < MANY
     style = {"s": 12 if few else 5, "alpha": 0.65 if few else 0.35, "linewidths": 0}
     colour, marker = CLASS_COLOURS[sample.objects], CLASS_MARKERS[sample.objects]
     scatter(axes, sample.z_true[right], y[right], color=colour, marker=marker, label="class right", **style)

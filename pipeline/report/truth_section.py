@@ -20,7 +20,7 @@ from ojala.pipeline.report.calibration_figures import FEWEST, class_drawing, pit
 from ojala.pipeline.report.truth_figures import bins_drawing, label_drawing, redshift_truth_drawing
 
 LISTED = 60
-"""Wrong answers that each table on the page shows."""
+"""Wrong predictions that each table on the page shows."""
 
 
 def truth_section(matched: Matched, found: Validation) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def objects_csv(matched: Matched) -> bytes:
 
 
 def _block(name: str, matched: Matched, scores: Scores, number: int) -> dict[str, Any]:
-    """Everything about one sample: tables, figures and wrong answers."""
+    """Everything about one sample: tables, figures and wrong predictions."""
     samples = [sample for sample in redshift_samples(matched) if sample.given == "true class"]
     by_class = {r.objects: r for r in scores.redshifts if r.given == "true class" and r.selection == "all"}
     classes, redshifts = wrong_classes(matched), wrong_redshifts(matched)
@@ -90,11 +90,13 @@ def _matrix(found: Classification) -> list[dict[str, Any]]:
     matrix = []
     for true, counts in zip(found.classes, found.confusion, strict=True):
         shares = [count / max(sum(counts), 1) for count in counts]
-        cells = zip(found.answers, counts, shares, strict=True)
+        cells = zip(found.predictions, counts, shares, strict=True)
         matrix.append(
             {
                 "name": true,
-                "cells": [{"count": c, "share": s, "right": answer == true} for answer, c, s in cells],
+                "cells": [
+                    {"count": c, "share": s, "right": prediction == true} for prediction, c, s in cells
+                ],
             }
         )
     return matrix

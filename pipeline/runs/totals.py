@@ -98,7 +98,7 @@ class RunTotals:
 
     @cached_property
     def classes(self) -> dict[str, int]:
-        """Rows per most probable class (or that were answered, by a model that gives none), NONE last."""
+        """Rows per most probable class (or that were predicted, by a model that gives none), NONE last."""
         named = [name for name in self._named("classes") if name not in ("none", NONE)]
         counts = {name: self._count("classes", name) for name in named or CLASSES}
         return counts | {NONE: self._count("classes", "none") + self._count("classes", NONE)}

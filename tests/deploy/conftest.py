@@ -9,7 +9,7 @@ from tests.helpers.pace import until
 SECRETS = "/run/secrets/dask"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """A folder with the certificates of one cluster and Dask's settings with their paths."""
     folder = tmp_path_factory.mktemp("dask")
@@ -20,9 +20,9 @@ def certificates(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def scheduler(certificates):
-    """Address of a scheduler with two workers, all started with the commands of the compose file."""
+    """Address of a scheduler with one worker, both started with the commands of the compose file."""
     ports = {"8786": str(free_port()), ":8787": f"127.0.0.1:{free_port()}"}
     settings = {"DASK_CONFIG": str(certificates / "dask.yaml"), "OMP_NUM_THREADS": "1"}
     address = f"tls://127.0.0.1:{ports['8786']}"
@@ -34,6 +34,6 @@ def scheduler(certificates):
     log = certificates / "scheduler.log"
     with running([BIN / serve[0], *serve[1:], "--host", "127.0.0.1"], log, **settings) as process:
         until(lambda: "Scheduler at:" in log.read_text(), "scheduler", seconds=300, log=log)
-        work = [BIN / work[0], *work[1:], "--nworkers", "2"]
+        work = [BIN / work[0], *work[1:], "--nworkers", "1"]
         with running(work, certificates / "worker.log", **settings):
             yield address, ports[":8787"], process.pid

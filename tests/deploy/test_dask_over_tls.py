@@ -123,7 +123,7 @@ def test_the_health_check_of_the_compose_file_tells_an_answer_from_silence(sched
 def test_workers_with_other_code_are_refused(scheduler, certificates):
     ours = security(certificates / "secrets", certificates / "secrets" / "client.pem")
     with Client(scheduler[0], security=ours, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=scaled(60))
+        client.wait_for_workers(1, timeout=scaled(60))
         with pytest.raises(RuntimeError, match="install the same on both"):
             client.register_plugin(SameCode("0.0.0+other", ADAPTERS["empty"].code_modules))
 

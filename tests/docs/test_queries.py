@@ -12,7 +12,9 @@ import pytest
 from upath import UPath
 
 from ojala.catalogs_schema.ojala import OJALA
+from ojala.pipeline.storage.hats import read_leaves
 from tests.helpers.releases import make_release
+from tests.helpers.survey import ingest_table, photometry_table
 
 pytestmark = pytest.mark.integration
 
@@ -22,8 +24,11 @@ QUESTIONS = re.findall(r"^## \d+\. (.*?)\n(.*?)(?=^## )", PAGE, re.DOTALL | re.M
 
 
 @pytest.fixture(scope="module")
-def places(photometry, tmp_path_factory) -> dict[str, str]:
+def places(tmp_path_factory) -> dict[str, str]:
     """Paths of a release whose values fill the ranges of their columns."""
+    # LSDB takes its time with each partition.
+    photometry = ingest_table(photometry_table(300), tmp_path_factory.mktemp("survey"), tile_rows=200)
+    assert len(read_leaves(photometry)) == 4
     out = make_release(photometry, UPath(tmp_path_factory.mktemp("release")), (OJALA,))
     published = Path(out.path) / "published"
     published.mkdir()

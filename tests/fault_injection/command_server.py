@@ -31,7 +31,12 @@ _CHANGES = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.sym
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 PRELOADED = (
+    "hats.io.skymap",
+    "hats.io.validation",
     "ojala.flows.cli.app",
+    "ojala.flows.cli.ingest",
+    "ojala.flows.cli.run",
+    "ojala.flows.cli.validate",
     "ojala.flows.release",
     "ojala.pipeline.execution.dispatcher",
     "ojala.pipeline.ingest.photometry",
@@ -200,9 +205,11 @@ def _serve() -> None:
         importlib.import_module(name)
     from ojala.pipeline.inference.adapters.registry import ADAPTERS
     from ojala.pipeline.inference.products.emission_lines import luminosity_distance
+    from ojala.pipeline.ingest.photometry import CODE
+    from ojala.pipeline.storage.code_version import code_version
 
     # What each command would work out anew.
-    _ = ADAPTERS["ojala"].code_version, luminosity_distance(np.ones(1))
+    _ = ADAPTERS["ojala"].code_version, code_version(*CODE), luminosity_distance(np.ones(1))
     for line in sys.stdin:
         order = json.loads(line)
         if "state" in order:

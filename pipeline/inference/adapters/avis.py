@@ -98,7 +98,7 @@ class AvisAdapter(ModelAdapter["Pairs"]):
         from ojala.pipeline.inference.products.table import summarise
 
         embedded = (main[AVIS.name_of("flags")].to_numpy() & AvisFlag.NOT_EMBEDDED) == 0
-        return summarise(AVIS, main, redshift="z_nn", answered=embedded)
+        return summarise(AVIS, main, redshift="z_nn", predicted=embedded)
 
     def example(self, n: int) -> Pairs:
         """See `ModelAdapter`."""

@@ -1,1 +1,1 @@
-"""Products: rows of each contract from a model's answers."""
+"""Products: rows of each contract from a model's predictions."""

@@ -16,14 +16,14 @@ _IMAGE = f"{CUTOUTS.name}.image"
 _DOUBTFUL = int(CutoutFlag.SATURATED | CutoutFlag.CENTRE_LOST)
 
 
-def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | None) -> pa.Table:
+def avis_table(table: pa.Table, predictions: dict[str, np.ndarray], atlas: Atlas | None) -> pa.Table:
     """The rows of the product.
 
     Parameters
     ----------
     table : pyarrow.Table
         N spectra, with the columns of their cut-outs if there are any.
-    answers : dict of str to ndarray
+    predictions : dict of str to ndarray
         The embeddings, (N, EMBEDDING_SIZE) each; NaN where there is none.
     atlas : Atlas or None
         Where the joint embeddings are placed; None leaves the columns of the atlas without values.
@@ -31,19 +31,19 @@ def avis_table(table: pa.Table, answers: dict[str, np.ndarray], atlas: Atlas | N
     n = table.num_rows
     places, flags = unplaced(n), _of_inputs(table)
     if atlas is not None:
-        fits = sides_of(answers) == atlas.sides
-        places = atlas.place(np.where(fits[:, None], answers["embedding"], np.nan))
-        flags |= _bits(~fits & ~_absent(answers["embedding"]), AvisFlag.NOT_PLACED)
-    flags |= _of_answers(answers, places)
+        fits = sides_of(predictions) == atlas.sides
+        places = atlas.place(np.where(fits[:, None], predictions["embedding"], np.nan))
+        flags |= _bits(~fits & ~_absent(predictions["embedding"]), AvisFlag.NOT_PLACED)
+    flags |= _of_predictions(predictions, places)
     if atlas is not None:
         without_z = np.isfinite(places["novelty"]) & ~np.isfinite(places["z_nn"])
         flags |= _bits(without_z, AvisFlag.FEW_REDSHIFTS)
-    return build_table(AVIS, table, {**answers, **places, "flags": flags})
+    return build_table(AVIS, table, {**predictions, **places, "flags": flags})
 
 
-def sides_of(answers: dict[str, np.ndarray]) -> np.ndarray:
+def sides_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
     """Modality of each object, one of `ojala.models.avis.atlas.SIDES`; empty for nothing."""
-    spectrum, image = (~_absent(answers[f"embedding_{side}"]) for side in ("spectrum", "image"))
+    spectrum, image = (~_absent(predictions[f"embedding_{side}"]) for side in ("spectrum", "image"))
     return np.select([spectrum & image, spectrum, image], SIDES, "")
 
 
@@ -58,13 +58,13 @@ def _of_inputs(table: pa.Table) -> np.ndarray:
     return np.asarray(flags | _bits((of_cutout & _DOUBTFUL) != 0, AvisFlag.IMAGE_DOUBTFUL))
 
 
-def _of_answers(answers: dict[str, np.ndarray], places: dict[str, np.ndarray]) -> np.ndarray:
+def _of_predictions(predictions: dict[str, np.ndarray], places: dict[str, np.ndarray]) -> np.ndarray:
     """Flags that embeddings and places tell."""
     z, error = places["z_nn"], places["z_nn_err"]
     bits = {
-        AvisFlag.NO_SPECTRUM: _absent(answers["embedding_spectrum"]),
-        AvisFlag.NO_IMAGE: _absent(answers["embedding_image"]),
-        AvisFlag.NOT_EMBEDDED: _absent(answers["embedding"]),
+        AvisFlag.NO_SPECTRUM: _absent(predictions["embedding_spectrum"]),
+        AvisFlag.NO_IMAGE: _absent(predictions["embedding_image"]),
+        AvisFlag.NOT_EMBEDDED: _absent(predictions["embedding"]),
         AvisFlag.Z_SCATTERED: error > SCATTERED * (1.0 + z),
         AvisFlag.NOVEL: places["novelty"] > NOVEL,
     }

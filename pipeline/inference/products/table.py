@@ -19,7 +19,7 @@ KEYS = frozenset({*KEY_NAMES, *(column.name for column in KEY_COLUMNS)})
 OUT_OF_RANGE = "OUT_OF_RANGE"
 """Name of the flag of rows with a prediction outside its column's range."""
 
-ANSWERED = "answered"
+PREDICTED = "predicted"
 """Name in a summary for the rows with a prediction, in place of a class, of a model that gives none."""
 
 
@@ -135,7 +135,7 @@ def summarise(
     bands: Sequence[int] = (),
     *,
     redshift: str = "z",
-    answered: np.ndarray | None = None,
+    predicted: np.ndarray | None = None,
 ) -> Summary:
     """Counts over the rows of a main product, for the receipt.
 
@@ -149,7 +149,7 @@ def summarise(
         Rows with a usable value in each model band; empty for a model that reads no photometry.
     redshift : str
         Column of redshifts, by its common name.
-    answered : ndarray of bool, shape (N,), optional
+    predicted : ndarray of bool, shape (N,), optional
         Rows with a prediction where the product has no ``class``; those with a redshift by default.
     """
     main = with_common_names(main, contract.column_names)
@@ -160,8 +160,8 @@ def summarise(
         names: tuple[str, ...] = tuple(word for word in class_column.allowed if word != NONE)
         words = main["class"].to_numpy(zero_copy_only=False)
     else:
-        names = (ANSWERED,)
-        words = np.where(np.isfinite(z) if answered is None else answered, ANSWERED, NONE)
+        names = (PREDICTED,)
+        words = np.where(np.isfinite(z) if predicted is None else predicted, PREDICTED, NONE)
     counts = {name: np.histogram(z[(words == name) & np.isfinite(z)], REDSHIFT_EDGES)[0] for name in names}
     return Summary(
         classes={name: int((words == name).sum()) for name in names} | {"none": int((words == NONE).sum())},

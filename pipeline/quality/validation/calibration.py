@@ -71,12 +71,12 @@ def redshift_calibration(matched: Matched) -> tuple[RedshiftCalibration, ...]:
     Without the PDFs themselves the PIT is known to lie between two of the catalogue's quantiles, and no
     closer.
     """
-    true, answered, z_true = matched.words("true_class"), matched.words("class"), matched.z_true
+    true, predicted, z_true = matched.words("true_class"), matched.words("class"), matched.z_true
     quantiles = np.stack([matched.numbers(name) for name in Z_QUANTILES], axis=1)
     found = []
     kinds: tuple[Literal["GALAXY", "QSO"], ...] = ("GALAXY", "QSO")
     for objects in kinds:
-        chosen = (true == objects) & (answered == objects) & np.isfinite(z_true)
+        chosen = (true == objects) & (predicted == objects) & np.isfinite(z_true)
         chosen &= np.isfinite(quantiles).all(axis=1)
         if not chosen.any():
             continue

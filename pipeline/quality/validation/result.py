@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ojala.models.evaluation.bootstrap import Estimate
 
-VALIDATION_VERSION = "2.1.0"
+VALIDATION_VERSION = "3.0.0"
 
 
 class _Closed(BaseModel):
@@ -33,7 +33,7 @@ class ClassScore(_Closed):
     """Measures of one class."""
 
     n: int = Field(description="objects that truly are of the class")
-    answered: int = Field(description="objects that were given the class")
+    predicted: int = Field(description="objects that were given the class")
     completeness: Measure = Field(description="part of the true members that were found (recall)")
     purity: Measure = Field(description="part of the given members that are true (precision)")
     f1: Measure = Field(description="harmonic mean of completeness and purity")
@@ -43,8 +43,8 @@ class Classification(_Closed):
     """Measures of classification over the objects of known class."""
 
     n: int
-    answers: tuple[str, ...] = Field(description="columns of the confusion matrix; NONE is no class")
-    confusion: tuple[tuple[int, ...], ...] = Field(description="objects by (true class, answer)")
+    predictions: tuple[str, ...] = Field(description="columns of the confusion matrix; NONE is no class")
+    confusion: tuple[tuple[int, ...], ...] = Field(description="objects by (true class, prediction)")
     f1_weighted: Measure = Field(description="mean F1, weighted by the true members of each class")
     accuracy: Measure
     classes: dict[str, ClassScore]
@@ -71,10 +71,10 @@ class ClassBin(_Closed):
 
 
 class RedshiftScores(_Closed):
-    """Measures of dz = (z - z_true) / (1 + z_true) over the objects that have an answer."""
+    """Measures of dz = (z - z_true) / (1 + z_true) over the objects that have a prediction."""
 
-    n: int = Field(description="objects with an answer")
-    unanswered: int = Field(description="objects without one")
+    n: int = Field(description="objects with a prediction")
+    missing: int = Field(description="objects without one")
     sigma_nmad: Measure = Field(description="1.4826 median|dz - median dz|")
     sigma_nmad_uncentred: Measure = Field(description="1.4826 median|dz|, as the published OJALA has it")
     sigma_iqr: Measure = Field(description="range of dz from its 25 % to its 75 % percentile over 1.349")
@@ -84,7 +84,7 @@ class RedshiftScores(_Closed):
     outliers_03: Measure = Field(description="part with |dz| > 0.03")
     outliers_iqr: Measure = Field(description="part with |dz| > max(0.06, 3 sigma_iqr)")
     r2: Measure = Field(description="1 - mean square error over the variance of the truth")
-    range_ratio: Measure = Field(description="central 68 % range of the answers over that of the truth")
+    range_ratio: Measure = Field(description="central 68 % range of the predictions over that of the truth")
     within_error: Measure = Field(description="part with |z - z_true| <= z_err; 0.683 where errors are right")
 
 
@@ -101,7 +101,7 @@ class Redshifts(_Closed):
     objects: Literal["GALAXY", "QSO"]
     given: Literal["true class", "predicted class"] = Field(
         description="true class: all true members, by the redshift as of that class, whatever class was "
-        "answered; predicted class: all that were given the class, true or not, by the catalogue's z, with "
+        "predicted; predicted class: all that were given the class, true or not, by the catalogue's z, with "
         "stars at 0"
     )
     column: str = Field(description="column of the catalogue that is judged")
@@ -113,14 +113,14 @@ class Redshifts(_Closed):
 
 
 class LabelScores(_Closed):
-    """One scalar quantity over the true members of its class that have an answer."""
+    """One scalar quantity over the true members of its class that have a prediction."""
 
     name: str
     unit: str
     selection: str = Field(description="which objects; empty for all")
     n: int
-    unanswered: int
-    bias: Measure = Field(description="median of answer - truth")
+    missing: int
+    bias: Measure = Field(description="median of prediction - truth")
     nmad: Measure = Field(description="1.4826 median|difference - median difference|")
     std: Measure = Field(description="standard deviation of the difference")
     r2: Measure

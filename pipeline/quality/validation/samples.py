@@ -20,7 +20,7 @@ from ojala.pipeline.inference.products.emission_lines import (
 from ojala.pipeline.quality.validation.truth import LUMINOSITY, Matched
 
 CATASTROPHIC = 0.15
-"""|dz| / (1 + z) beyond which a redshift is a wrong answer."""
+"""|dz| / (1 + z) beyond which a redshift is a wrong prediction."""
 
 STRONG_LINE = 3.0
 """Equivalent width [Angstrom] above which emission lines are also measured as a sample of their own."""
@@ -97,9 +97,9 @@ class LabelSample:
     selection : str
         Which objects; empty for all.
     value, error, truth : ndarray, shape (N,)
-        Finite answers, their errors, true values.
-    unanswered : int
-        Objects whose true value is known and which have no answer.
+        Finite predictions, their errors, true values.
+    missing : int
+        Objects whose true value is known and which have no prediction.
     """
 
     name: str
@@ -108,7 +108,7 @@ class LabelSample:
     value: np.ndarray
     error: np.ndarray
     truth: np.ndarray
-    unanswered: int
+    missing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class DiagramSample:
         Which galaxies; empty for all.
     classes : tuple of str
         Its classes, without NONE.
-    answer, true : ndarray of int64, shape (N,)
+    prediction, true : ndarray of int64, shape (N,)
         Index into `classes`, -1 outside the diagram's selection; the true one from the true equivalent
         widths and redshift.
     """
@@ -131,7 +131,7 @@ class DiagramSample:
     name: Literal["bpt_class", "whan_class"]
     selection: str
     classes: tuple[str, ...]
-    answer: np.ndarray
+    prediction: np.ndarray
     true: np.ndarray
 
 
@@ -139,17 +139,17 @@ def redshift_samples(matched: Matched) -> list[RedshiftSample]:
     """Galaxies and quasars, each by the class that they are and by the class that they were given.
 
     The first asks how good the redshift is given the class, ``z_gal`` or ``z_qso``, whatever class was
-    answered; the second is what a user meets who selects a class: the catalogue's ``z`` of all objects that
+    predicted; the second is what a user meets who selects a class: the catalogue's ``z`` of all objects that
     were given it, contaminants and all. Samples without objects are left out.
     """
-    true, answered, z_true = matched.words("true_class"), matched.words("class"), matched.z_true
+    true, predicted, z_true = matched.words("true_class"), matched.words("class"), matched.z_true
     i_mag, odds = matched.i_mag, matched.numbers("z_odds")
     kinds: tuple[tuple[Literal["GALAXY", "QSO"], str], ...] = (("GALAXY", "z_gal"), ("QSO", "z_qso"))
     samples = []
     for objects, own in kinds:
         ways: tuple[tuple[Given, str, np.ndarray], ...] = (
             ("true class", own, true == objects),
-            ("predicted class", "z", (answered == objects) & (true != NONE)),
+            ("predicted class", "z", (predicted == objects) & (true != NONE)),
         )
         for given, column, members in ways:
             chosen = members & np.isfinite(z_true)
@@ -162,8 +162,8 @@ def redshift_samples(matched: Matched) -> list[RedshiftSample]:
                     matched.numbers(f"{column}_err"),
                     z_true,
                     i_mag,
-                    np.where(answered == objects, odds, np.nan),
-                    true == answered,
+                    np.where(predicted == objects, odds, np.nan),
+                    true == predicted,
                 )
                 samples.append(sample.only(chosen))
     return samples
@@ -269,10 +269,10 @@ def _diagram(
     galaxies: np.ndarray,
 ) -> list[DiagramSample]:
     classes = tuple(word for word in words if word != NONE)
-    answer, known = code_of(matched.words(name), classes), code_of(true, classes)
+    prediction, known = code_of(matched.words(name), classes), code_of(true, classes)
     choices = _also_bright({"": galaxies & (known >= 0)}, matched.i_mag)
     return [
-        DiagramSample(name, selection, classes, answer[chosen], known[chosen])
+        DiagramSample(name, selection, classes, prediction[chosen], known[chosen])
         for selection, chosen in choices.items()
         if chosen.any()
     ]
@@ -288,18 +288,18 @@ def code_of(words: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
 
 def wrong_classes(matched: Matched) -> list[dict[str, Any]]:
     """Every object whose class is wrong, the surest of them first."""
-    true, answered = matched.words("true_class"), matched.words("class")
+    true, predicted = matched.words("true_class"), matched.words("class")
     sure = np.max([matched.numbers(f"p_{name.lower()}") for name in CLASSES], axis=0)
-    wrong = np.flatnonzero((true != NONE) & (true != answered))
+    wrong = np.flatnonzero((true != NONE) & (true != predicted))
     return _listing(matched, wrong[np.argsort(-np.nan_to_num(sure[wrong]), kind="stable")])
 
 
 def wrong_redshifts(matched: Matched) -> list[dict[str, Any]]:
     """Every object of right class whose redshift is wrong by more than `CATASTROPHIC`, the worst first."""
-    true, answered = matched.words("true_class"), matched.words("class")
+    true, predicted = matched.words("true_class"), matched.words("class")
     z, z_true = matched.numbers("z"), matched.numbers("true_z")
     dz = np.abs((z - z_true) / (1.0 + z_true))
-    judged = (true == answered) & np.isin(true, ["GALAXY", "QSO"])
+    judged = (true == predicted) & np.isin(true, ["GALAXY", "QSO"])
     wrong = np.flatnonzero(judged & (np.nan_to_num(dz) > CATASTROPHIC))
     return _listing(matched, wrong[np.argsort(-dz[wrong], kind="stable")])
 
@@ -310,13 +310,13 @@ def _listing(matched: Matched, chosen: np.ndarray) -> list[dict[str, Any]]:
         for name in ("tile_id", "number", "z", "z_err", "z_odds", "true_z", "flags", "n_bands")
     } | {"i_mag": matched.i_mag}
     probability = np.stack([matched.numbers(f"p_{name.lower()}") for name in CLASSES])
-    true, answered = matched.words("true_class"), matched.words("class")
+    true, predicted = matched.words("true_class"), matched.words("class")
     remarks = {name: matched.words(f"true_{name}") for name in matched.remarks}
     listing = []
     for row in chosen:
         entry: dict[str, Any] = {name: float(values[row]) for name, values in numbers.items()}
         entry |= {name: int(entry[name]) for name in ("tile_id", "number", "flags", "n_bands")}
-        entry["class"], entry["true_class"] = answered[row], true[row]
+        entry["class"], entry["true_class"] = predicted[row], true[row]
         entry["p_class"] = float(probability[:, row].max())
         entry["p_true"] = float(probability[CLASSES.index(true[row]), row])
         dz = (entry["z"] - entry["true_z"]) / (1.0 + entry["true_z"])

@@ -66,14 +66,14 @@ SAMPLES_APART = 6
 def validate(
     truth: Truth, matched: Matched, catalogue: str, expected: tuple[Expected, ...] = ()
 ) -> Validation:
-    """How good the answers are, over all matched objects and per sample.
+    """How good the predictions are, over all matched objects and per sample.
 
     Parameters
     ----------
     truth, matched : Truth, Matched
         Predictions and true values.
     catalogue : str
-        Where the answers are from.
+        Where the predictions are from.
     expected : tuple of Expected
         Accuracy to expect of all rows.
     """
@@ -87,7 +87,7 @@ def validate(
         truth_rows=matched.truth_rows,
         catalogue_rows=known + matched.catalogue_unknown,
         matched=known,
-        truth_without_catalogue=matched.truth_unanswered,
+        truth_without_catalogue=matched.truth_unmatched,
         catalogue_without_truth=matched.catalogue_unknown,
         ignored=truth.ignored,
         all=_scores(matched),
@@ -109,15 +109,15 @@ def samples_of(matched: Matched) -> dict[str, Matched]:
 
 
 def _scores(matched: Matched) -> Scores:
-    true, answered = (code_of(matched.words(name), CLASSES) for name in ("true_class", "class"))
+    true, predicted = (code_of(matched.words(name), CLASSES) for name in ("true_class", "class"))
     i_mag = matched.i_mag
 
     def in_bin(chosen: np.ndarray) -> Classification:
-        return classification(answered[chosen], true[chosen], CLASSES)
+        return classification(predicted[chosen], true[chosen], CLASSES)
 
     return Scores(
         n=matched.rows.num_rows,
-        classification=classification(answered, true, CLASSES),
+        classification=classification(predicted, true, CLASSES),
         classes_by_magnitude=tuple(
             ClassBin(interval=where, scores=in_bin(chosen))
             for where, chosen in intervals(i_mag, MAGNITUDE_EDGES, true >= 0)
@@ -135,29 +135,29 @@ def _scores(matched: Matched) -> Scores:
     )
 
 
-def classification(answer: np.ndarray, true: np.ndarray, classes: Sequence[str]) -> Classification:
+def classification(prediction: np.ndarray, true: np.ndarray, classes: Sequence[str]) -> Classification:
     """Measures of classification.
 
     Parameters
     ----------
-    answer, true : ndarray of int64, shape (N,)
-        Index into `classes`; -1 for no answer, or no truth, which is left out.
+    prediction, true : ndarray of int64, shape (N,)
+        Index into `classes`; -1 for no prediction, or no truth, which is left out.
     classes : sequence of str
         Names of the classes.
     """
-    counts = confusion(answer, true, len(classes))
+    counts = confusion(prediction, true, len(classes))
     found = bootstrap_counts(class_measures, counts)
     support, given = counts.sum(axis=1), counts.sum(axis=0)
     return Classification(
         n=int(counts.sum()),
-        answers=(*classes, NONE),
+        predictions=(*classes, NONE),
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
         f1_weighted=measure(found["f1_weighted"]),
         accuracy=measure(found["accuracy"]),
         classes={
             name: ClassScore(
                 n=int(support[i]),
-                answered=int(given[i]),
+                predicted=int(given[i]),
                 completeness=measure(found["completeness"], i),
                 purity=measure(found["purity"], i),
                 f1=measure(found["f1"], i),
@@ -168,15 +168,15 @@ def classification(answer: np.ndarray, true: np.ndarray, classes: Sequence[str])
 
 
 def redshift_scores(sample: RedshiftSample) -> RedshiftScores:
-    """Measures of dz over the objects that have an answer."""
-    answered = np.isfinite(sample.z)
-    columns = sample.z[answered], sample.z_true[answered], sample.error[answered]
+    """Measures of dz over the objects that have a prediction."""
+    predicted = np.isfinite(sample.z)
+    columns = sample.z[predicted], sample.z_true[predicted], sample.error[predicted]
 
     def formula(z: np.ndarray, z_true: np.ndarray, error: np.ndarray) -> dict[str, np.ndarray]:
         return redshift_measures(z, z_true) | {"within_error": within(z, error, z_true)}
 
     return RedshiftScores(
-        n=int(answered.sum()), unanswered=int((~answered).sum()), **_measures(formula, *columns)
+        n=int(predicted.sum()), missing=int((~predicted).sum()), **_measures(formula, *columns)
     )
 
 
@@ -191,7 +191,7 @@ def label_scores(sample: LabelSample) -> LabelScores:
         unit=sample.unit,
         selection=sample.selection,
         n=len(sample.value),
-        unanswered=sample.unanswered,
+        missing=sample.missing,
         **_measures(formula, sample.value, sample.truth, sample.error),
     )
 
@@ -247,13 +247,13 @@ def _judged(sample: RedshiftSample, selection: Literal["all", "best half by z_od
 
 def _diagrams(sample: DiagramSample) -> Iterator[Diagram]:
     """All that the truth classifies, and those that truth and catalogue both do."""
-    both = sample.answer >= 0
+    both = sample.prediction >= 0
     choices = {"classified in truth": np.ones(len(both), dtype=bool), "classified in both": both}
     for known_by, chosen in choices.items():
         yield Diagram(
             name=sample.name,
             selection=", ".join(filter(None, (known_by, sample.selection))),
-            scores=classification(sample.answer[chosen], sample.true[chosen], sample.classes),
+            scores=classification(sample.prediction[chosen], sample.true[chosen], sample.classes),
         )
 
 

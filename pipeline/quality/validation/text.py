@@ -114,16 +114,16 @@ def _sections(scores: Scores) -> Iterator[str]:
 
 
 def _class_rows(found: Classification) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("class", "n", "answered", "completeness", "purity", "F1")]
+    rows: list[tuple[str, ...]] = [("class", "n", "predicted", "completeness", "purity", "F1")]
     for name, c in found.classes.items():
         cells = (number(m, 3) for m in (c.completeness, c.purity, c.f1))
-        rows.append((name, f"{c.n:,}", f"{c.answered:,}", *cells))
+        rows.append((name, f"{c.n:,}", f"{c.predicted:,}", *cells))
     rows.append(("weighted", f"{found.n:,}", "", "", "", number(found.f1_weighted, 3)))
     return rows
 
 
 def _confusion_rows(found: Classification) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("true \\ answer", *found.answers)]
+    rows: list[tuple[str, ...]] = [("true \\ prediction", *found.predictions)]
     pairs = zip(found.classes, found.confusion, strict=True)
     return rows + [(name, *(f"{count:,}" for count in counts)) for name, counts in pairs]
 
@@ -142,7 +142,7 @@ def _redshift_cells(s: RedshiftScores) -> tuple[str, ...]:
     widths = (number(m, 4) for m in (s.sigma_nmad, s.sigma_nmad_uncentred, s.sigma68, s.sigma_iqr, s.bias))
     return (
         f"{s.n:,}",
-        f"{s.unanswered:,}",
+        f"{s.missing:,}",
         *widths,
         *fractions,
         number(s.r2, 2),
@@ -156,7 +156,7 @@ def _label_rows(scores: Scores) -> list[tuple[str, ...]]:
     for s in scores.labels:
         widths = (number(m, 1 if s.unit == "K" else 3) for m in (s.bias, s.nmad, s.std))
         shares = (number(s.r2, 2), number(s.range_ratio, 2), number(s.within_error, 1, 100.0))
-        rows.append((s.name, s.selection or "all", f"{s.n:,}", f"{s.unanswered:,}", *widths, *shares))
+        rows.append((s.name, s.selection or "all", f"{s.n:,}", f"{s.missing:,}", *widths, *shares))
     return rows
 
 

@@ -107,7 +107,7 @@ class Matched:
         The labels and the remarks that the truth has.
     truth_rows : int
         Rows of the truth.
-    truth_unanswered : int
+    truth_unmatched : int
         Rows of the truth that the catalogue does not have.
     catalogue_unknown : int
         Rows of the catalogue that the truth does not have.
@@ -119,7 +119,7 @@ class Matched:
     labels: tuple[str, ...]
     remarks: tuple[str, ...]
     truth_rows: int
-    truth_unanswered: int
+    truth_unmatched: int
     catalogue_unknown: int
     pdf: Pdfs | None = None
 
@@ -222,37 +222,37 @@ def _truth(path: UPath, source: TableSource) -> Truth:
     return Truth(str(path), pa.table(known).take(pa.array(order)), tuple(ignored))
 
 
-def match_truth(truth: Truth, answers: pa.Table, catalogue_rows: int, pdf: Pdfs | None = None) -> Matched:
+def match_truth(truth: Truth, predictions: pa.Table, catalogue_rows: int, pdf: Pdfs | None = None) -> Matched:
     """Match predictions with true values by object.
 
     Parameters
     ----------
     truth : Truth
         The true values.
-    answers : pyarrow.Table
+    predictions : pyarrow.Table
         Rows of the catalogue, with ``object_id``; rows that the truth does not know are left out.
     catalogue_rows : int
-        Rows of the whole catalogue, of which `answers` may be a part.
+        Rows of the whole catalogue, of which `predictions` may be a part.
     pdf : dict of str to RedshiftPdfs, optional
-        Redshift PDFs of each answer by class.
+        Redshift PDFs of each prediction by class.
     """
     known = truth.rows["object_id"].to_numpy()
-    found = answers["object_id"].to_numpy()
+    found = predictions["object_id"].to_numpy()
     place = np.searchsorted(known, found)
     hit = np.zeros(len(found), dtype=bool)
     inside = place < len(known)
     hit[inside] = known[place[inside]] == found[inside]
-    rows = answers.filter(pa.array(hit))
+    rows = predictions.filter(pa.array(hit))
     true = truth.rows.take(pa.array(place[hit]))
     for name in true.column_names[1:]:
         rows = rows.append_column(f"true_{name}", true[name])
-    answered = len(np.unique(place[hit]))
+    predicted = len(np.unique(place[hit]))
     return Matched(
         rows=rows,
         labels=truth.labels,
         remarks=truth.remarks,
         truth_rows=len(known),
-        truth_unanswered=len(known) - answered,
+        truth_unmatched=len(known) - predicted,
         catalogue_unknown=catalogue_rows - int(hit.sum()),
         pdf=None if pdf is None else {name: part.take(hit) for name, part in pdf.items()},
     )

@@ -1,6 +1,7 @@
 """The benchmark: that it runs, and that its arithmetic holds. How fast anything is, is not tested."""
 
 import json
+from collections import defaultdict
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ojala.flows.bench import Sizes, bench
+from ojala.flows.bench import _measure_network as measure_network
 from ojala.flows.bench import network as bench_network
 from ojala.flows.bench.agreement import DoublePrecisionPredictor, agreement, catalogue
 from ojala.flows.bench.flow import survey
@@ -26,12 +28,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.processor]
 TINY = Sizes(
     repeats=1,
     minutes=60.0,
-    rows=256,
-    tile_rows=128,
+    rows=128,
+    tile_rows=64,
     network_rows=128,
     published_rows=128,
     small_rows=120,
-    spectra=2,
+    spectra=1,
     seconds=0.0,
     file_bytes=1 << 20,
     compiled=False,
@@ -41,7 +43,18 @@ TINY = Sizes(
 
 @pytest.fixture(scope="module")
 def report():
-    return bench(TINY, workers=1)
+    """The benchmark without bands, which cost several times as much and have a test of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_network, "predicts_bands", lambda: False)
+        return bench(TINY, workers=1)
+
+
+class OwnProcess:
+    """In place of a `ProcessPool`, this process."""
+
+    def rate(self, work, *arguments):
+        done, seconds = work(*arguments)
+        return done / seconds
 
 
 def test_everything_that_was_measured_is_a_positive_number(report):
@@ -59,32 +72,34 @@ def test_everything_that_was_measured_is_a_positive_number(report):
 
 
 def test_the_flow_did_all_rows_in_all_partitions(report):
-    assert (report.flow.rows, report.flow.workers) == (256, 1)
+    assert (report.flow.rows, report.flow.workers) == (TINY.rows, 1)
     assert report.flow.partitions >= 2
     assert set(report.flow.stages) >= {"read", "predict", "derive", "write"}
 
 
 def test_the_cost_of_bands_is_stated_where_the_weights_can_be_asked_for_them(report, monkeypatch, tmp_path):
-    network, table = report.network, report.table()
-    assert ("these weights cannot be asked for bands" in table) == (not network.predict_with_bands)
+    network = report.network
+    assert network.predict_with_bands == {}
+    assert "these weights cannot be asked for bands" in report.table()
     model = Ojala(replace(PRESETS["base"], width=32, encoder=((2, 32),), decoder=((2, 32),), trunk=(32,)))
     weights = tmp_path / "small.safetensors"
     save(weights, model, name="small", version="1", training={})
     small = OjalaPredictor.load(weights, batch_size=16)
     monkeypatch.setattr(bench_network, "predictor", lambda precision: small)
-    root = str(survey(tmp_path / "sky", 32, 32))
-    rates = {}
-    for bands in (False, True):
-        rows, seconds = bench_network.predict(root, 32, "fp32", bands)
-        rates[bands] = MedianRange.from_values([rows / seconds])
     assert bench_network.predicts_bands()
-    assert rates[True].median < rates[False].median
-    asked = replace(network, predict={"fp32": rates[False]}, predict_with_bands={"fp32": rates[True]})
+    root = str(survey(tmp_path / "sky", 64, 64))
+    turns = defaultdict(list)
+    measure_network(OwnProcess(), root, replace(TINY, network_rows=32, published_rows=64), turns)
+    predict, bands = (MedianRange.from_values(turns[f"{what} fp32"]) for what in ("predict", "bands"))
+    assert bands.median < predict.median
+    asked = replace(network, predict={"fp32": predict}, predict_with_bands={"fp32": bands})
     flow = replace(report.flow, precision="fp32")
     ratios = ratios_of(asked, report.machine, flow)
-    expected = rates[False].median / rates[True].median
+    expected = predict.median / bands.median
     assert ratios["predictor fp32 without bands / with bands"] == pytest.approx(expected)
-    assert "| predictor fp32, with bands |" in replace(report, network=asked, ratios=ratios).table()
+    table = replace(report, network=asked, ratios=ratios).table()
+    assert "| predictor fp32, with bands |" in table
+    assert "these weights cannot be asked for bands" not in table
 
 
 def test_models_of_spectra_are_held_against_the_matrix_rate(report):

@@ -26,7 +26,7 @@ from tests.helpers.survey import carry_through, ingest_table
 
 pytestmark = pytest.mark.integration
 
-ROWS = 1500
+ROWS = 768
 TRUTH = UPath(PATCH / "mock_sky_truth.parquet")
 
 

@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from ojala.catalogs_schema.ojala import Flag
+from ojala.flows.demo import run
 from ojala.flows.demo.run import PATCH
 from ojala.pipeline.quality.validation.result import Validation
 from tests.helpers.commands import here, ojala
@@ -18,12 +21,32 @@ from tests.helpers.commands import here, ojala
 pytestmark = pytest.mark.integration
 
 
+MOCKS = 1_200
+"""Objects of the mock sky in the short form, a fifth of them."""
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """Output and folder of `ojala demo`."""
-    out = tmp_path_factory.mktemp("demo") / "out"
-    done = ojala("demo", "--out", out)
-    assert done.returncode == 0, done.stderr
+def rows(request):
+    """Number of objects: all of the patch in the long form, else all real ones and `MOCKS`."""
+    return 6_300 if request.config.getoption("--soak") else 300 + MOCKS
+
+
+@pytest.fixture(scope="module")
+def demo(rows, tmp_path_factory):
+    """Output and folder of `ojala demo`, in the long form as a person starts it."""
+    folder = tmp_path_factory.mktemp("demo")
+    out = folder / "out"
+    if rows == 6_300:
+        done = ojala("demo", "--out", out)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, out
+    smaller = shutil.copytree(PATCH, folder / "patch")
+    for name in ("mock_sky.parquet", "mock_sky_truth.parquet"):
+        pq.write_table(pq.read_table(PATCH / name).slice(0, MOCKS), smaller / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "PATCH", smaller)
+        done = here("demo", "--out", out)
+    assert done.exit_code == 0, done.stderr
     return done.stdout, out
 
 
@@ -40,9 +63,9 @@ def quality(demo):
     return json.loads(next(demo[1].rglob("quality.json")).read_text())
 
 
-def test_the_demo_says_what_was_made_where_and_how_to_open_it(demo):
+def test_the_demo_says_what_was_made_where_and_how_to_open_it(demo, rows):
     text, out = demo
-    assert "6,300 rows in" in text
+    assert f"{rows:,} rows in" in text
     assert "verified" in text
     for path in re.findall(r"(?:photometry|catalogue|report) {3,}(\S+)", text):
         assert Path(path).exists()
@@ -50,11 +73,11 @@ def test_the_demo_says_what_was_made_where_and_how_to_open_it(demo):
     assert str(out) in text
 
 
-def test_the_query_that_the_demo_prints_works(demo):
+def test_the_query_that_the_demo_prints_works(demo, rows):
     query = re.search(r"SELECT .*", demo[0]).group()
-    rows = duckdb.connect().execute(query).fetchall()
-    assert {row[0] for row in rows} >= {"GALAXY", "STAR", "QSO"}
-    assert sum(row[1] for row in rows) == 6300
+    found = duckdb.connect().execute(query).fetchall()
+    assert {row[0] for row in found} >= {"GALAXY", "STAR", "QSO"}
+    assert sum(row[1] for row in found) == rows
 
 
 def test_a_second_demo_does_not_overwrite_the_first(demo):
@@ -63,8 +86,8 @@ def test_a_second_demo_does_not_overwrite_the_first(demo):
     assert "exists" in done.stderr
 
 
-def test_every_object_of_the_patch_is_in_the_catalogue_once(answers):
-    assert len(answers) == 6300
+def test_every_object_of_the_patch_is_in_the_catalogue_once(answers, rows):
+    assert len(answers) == rows
     assert answers["object_id"].is_unique
 
 

@@ -40,6 +40,7 @@ def run_over(table, folder, tile_rows, **changes):
         photometry=str(ingest_table(table, folder, tile_rows)),
         out=str(folder / "out"),
         engine="serial",
+        batch_size=16,  # a batch that is not full costs as much as one that is
         **changes,
     )
     result = carry_through(config)

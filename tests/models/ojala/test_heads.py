@@ -24,7 +24,7 @@ N, WIDTH = 2000, 8
 
 
 def tuning(**changed) -> FineTuning:
-    settings = {"name": "log_mbh", "description": "black-hole mass", "object_class": "QSO", "epochs": 40}
+    settings = {"name": "log_mbh", "description": "black-hole mass", "object_class": "QSO", "epochs": 20}
     return from_mapping(FineTuning, settings | {"batch_size": 128, "learning_rate": 3e-3} | changed)
 
 

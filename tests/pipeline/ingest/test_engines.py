@@ -26,7 +26,7 @@ from tests.helpers.survey import photometry_table
 
 pytestmark = pytest.mark.integration
 
-ROWS = 240
+ROWS = 150
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def files(tmp_path_factory) -> list[UPath]:
     folder = UPath(tmp_path_factory.mktemp("files"))
     table = photometry_table(ROWS, seed=4)
     for number in range(3):
-        pq.write_table(table.slice(80 * number, 80), (folder / f"{number}.parquet").path)
+        pq.write_table(table.slice(50 * number, 50), (folder / f"{number}.parquet").path)
     pacsv.write_csv(photometry_table(50, seed=5, tile_id=77), (folder / "night.csv").path)
     return sorted(folder.iterdir())
 
@@ -64,10 +64,10 @@ def content(catalogue: UPath) -> dict[str, bytes]:
 def test_workers_make_the_catalogue_of_one_process_and_update_it(run, files, tmp_path):
     *survey, night = files
     here, there = UPath(tmp_path / "here" / "p"), UPath(tmp_path / "there" / "p")
-    made = ingest_photometry(survey, here, tile_rows=30)
+    made = ingest_photometry(survey, here, tile_rows=20)
     assert made.rows == ROWS
     assert len(made.partitions) > 8
-    assert ingest_photometry(survey[::-1], there, tile_rows=30, run=run) == made
+    assert ingest_photometry(survey[::-1], there, tile_rows=20, run=run) == made
     assert content(there) == content(here)
     for root, how in ((here, {}), (there, {"run": run})):
         update_photometry(root, [night], add=True, **how)

@@ -9,7 +9,8 @@ from upath import UPath
 
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import PROVENANCE, ingest_photometry
-from tests.pipeline.ingest.test_photometry import archive_columns, digests, draw, write_csv
+from tests.pipeline.ingest.archive_files import archive_columns, draw, write_csv
+from tests.pipeline.ingest.test_photometry import digests
 
 OBJECTS = draw(60, seed=11)
 ALL = archive_columns(OBJECTS, "mag")

@@ -1,4 +1,4 @@
-"""A small run with known answers: a patch of sky whose leaves and receipts are real files."""
+"""A small run with known predictions: a patch of sky whose leaves and receipts are real files."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def make_run(folder: Path) -> SmallRun:
     flags = np.where(empty, int(Flag.NO_BANDS), np.where(sure < 0.7, int(Flag.CLASS_UNCERTAIN), 0)).astype(
         np.int32
     )
-    answers = keys | {
+    predictions = keys | {
         "ojala_class": class_given,
         **{f"p_{name.lower()}": np.where(empty, np.nan, probability[:, i]) for i, name in enumerate(CLASSES)},
         "z": np.where(empty | (class_given == "STAR"), np.nan, z),
@@ -166,7 +166,7 @@ def make_run(folder: Path) -> SmallRun:
             photometry / partition.leaf, _table(measured, members, PHOTOMETRY), PHOTOMETRY, {}
         )
         leaves[partition] = LeafRecord(partition.leaf, source.rows, source.bytes, source.sha256)
-        table = _table(answers, members, OJALA)
+        table = _table(predictions, members, OJALA)
         written = write_leaf(run / "ojala" / partition.leaf, table, OJALA, {})
         receipts.append(_receipt(partition, written, table, seen, len(receipts)))
     counts = np.bincount(pixel_at(index, SKYMAP_ORDER), minlength=healpy.order2npix(SKYMAP_ORDER))
@@ -181,7 +181,9 @@ def make_run(folder: Path) -> SmallRun:
             survey = "SDSS" if number[i] % 3 else "mock"
             writer.writerow([TILE, number[i], true_class[i], f"{true_z[i]:.6f}", survey, mass, 2663])
         writer.writerow([TILE, 9999, "STAR", "0.0", "SDSS", "", 2663])
-    return SmallRun(out, run, photometry, receipts, truth, true_class, class_given, true_z, answers["z_gal"])
+    return SmallRun(
+        out, run, photometry, receipts, truth, true_class, class_given, true_z, predictions["z_gal"]
+    )
 
 
 def failed(receipt: Receipt, error: str = "OSError: disk full") -> Receipt:

@@ -50,7 +50,7 @@ def survey(tmp_path_factory) -> AvisSurvey:
 def finished(survey, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
     write_toy_atlas(out / "atlas.safetensors", survey.weights)
-    return carry_through(survey.config(out, atlas=str(out / "atlas.safetensors")))
+    return carry_through(survey.config(out, atlas=str(out / "atlas.safetensors"), margins=True))
 
 
 def table_of(catalogue: UPath) -> pa.Table:
@@ -224,8 +224,8 @@ def test_rows_join_by_key_whatever_their_order(survey):
     assert given.images.ivar.any()
     assert not same.images.ivar[1].any()
     names = [name for name in AVIS.column_names if "embed" in name]
-    answers = {name: np.ones((5, EMBEDDING_SIZE), np.float32) for name in names}
-    flags = avis_table(joined, answers, None)["avis_flags"].to_numpy()
+    predictions = {name: np.ones((5, EMBEDDING_SIZE), np.float32) for name in names}
+    flags = avis_table(joined, predictions, None)["avis_flags"].to_numpy()
     np.testing.assert_array_equal((flags & AvisFlag.NO_CUTOUT) != 0, np.arange(5) == 1)
 
 
@@ -243,8 +243,8 @@ def test_rows_in_doubt_are_flagged(survey):
     embedding[0] = atlas.embedding[0]
     embedding[1] = -middle / np.linalg.norm(middle)
     embedding[2] = middle / np.linalg.norm(middle)
-    answers = dict.fromkeys(("embedding", "embedding_image", "embedding_spectrum"), embedding)
-    flags = avis_table(spectra, answers, atlas)["avis_flags"].to_numpy()
+    predictions = dict.fromkeys(("embedding", "embedding_image", "embedding_spectrum"), embedding)
+    flags = avis_table(spectra, predictions, atlas)["avis_flags"].to_numpy()
     assert not flags[0] & (AvisFlag.NOVEL | AvisFlag.Z_SCATTERED | AvisFlag.NOT_EMBEDDED)
     assert flags[1] & AvisFlag.NOVEL
     assert flags[2] & AvisFlag.Z_SCATTERED

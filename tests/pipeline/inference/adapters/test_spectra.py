@@ -114,10 +114,9 @@ def spectra(tmp_path_factory) -> UPath:
 @pytest.fixture(scope="module")
 def finished(adapter, spectra, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
-    config = RunConfig(
-        spectra=str(spectra), out=str(out), model=adapter.name, engine="serial", vectors=True, workers=1
-    )
-    return carry_through(config)
+    places = {"spectra": str(spectra), "out": str(out)}
+    asked = RunConfig(**places, model=adapter.name, engine="serial", vectors=True, workers=1, margins=True)
+    return carry_through(asked)
 
 
 def test_every_spectrum_is_a_row_of_each_product(finished, spectra):
@@ -158,7 +157,7 @@ def test_a_release_of_spectra_is_verified(finished):
 
 def test_the_report_counts_what_was_answered(finished):
     page = (finished.run / "report" / "index.html").read_text()
-    assert "answered" in page
+    assert "predicted" in page
     assert "nothing to read" in page
     assert "What was observed" not in page
 

@@ -36,7 +36,7 @@ def contract_table(flux=None, error=None, **columns):
     return pa.table([values.get(f.name, pa.nulls(N, f.type)) for f in schema], schema=schema)
 
 
-def answers(table, **changed):
+def predictions(table, **changed):
     photometry = read_photometry(table)
     predicted = DummyModel().predict(photometry.flux, photometry.error, photometry.ebv)
     for name, value in changed.items():
@@ -56,7 +56,7 @@ def good():
 
 def test_good_rows_have_no_flag_and_keep_key_and_place():
     table = contract_table(*good())
-    result = answers(table)
+    result = predictions(table)
     assert OJALA.violations(result) == []
     assert result["ojala_flags"].to_pylist() == [0] * N
     assert result["n_bands"].to_pylist() == [63] * N
@@ -81,7 +81,7 @@ def test_good_rows_have_no_flag_and_keep_key_and_place():
 def test_a_band_that_cannot_be_used_is_flagged_and_the_rest_is_read(flux, error):
     fluxes, errors = good()
     fluxes[3, 20], errors[3, 20] = flux, error
-    result = answers(contract_table(fluxes, errors))
+    result = predictions(contract_table(fluxes, errors))
     assert OJALA.violations(result) == []
     assert flagged(result, Flag.BAND_REJECTED) == [row == 3 for row in range(N)]
     assert result["n_bands"].to_pylist() == [62 if row == 3 else 63 for row in range(N)]
@@ -90,7 +90,7 @@ def test_a_band_that_cannot_be_used_is_flagged_and_the_rest_is_read(flux, error)
 def test_a_row_without_any_band_is_written_with_nulls_and_its_flag():
     fluxes, errors = good()
     fluxes[5], errors[5] = np.nan, np.nan
-    result = answers(contract_table(fluxes, errors))
+    result = predictions(contract_table(fluxes, errors))
     assert OJALA.violations(result) == []
     assert flagged(result, Flag.NO_BANDS) == [row == 5 for row in range(N)]
     row = result.slice(5, 1).to_pylist()[0]
@@ -104,18 +104,20 @@ def test_a_row_without_any_band_is_written_with_nulls_and_its_flag():
 def test_all_rows_hostile_at_once_still_keep_the_contract():
     rng = np.random.default_rng(0)
     hostile = np.array([np.nan, np.inf, -np.inf, 0.0, -5.0, 1e38, -1e38, 1e-40], np.float32)
-    result = answers(contract_table(rng.choice(hostile, (N, 63)), rng.choice(hostile, (N, 63))))
+    result = predictions(contract_table(rng.choice(hostile, (N, 63)), rng.choice(hostile, (N, 63))))
     assert OJALA.violations(result) == []
     assert result.num_rows == N
 
 
 def test_missing_and_absurd_extinction_is_flagged():
-    result = answers(contract_table(*good(), ebv=[None, -0.1, 9.0, np.inf, 0.02] + [0.0] * 7))
+    result = predictions(contract_table(*good(), ebv=[None, -0.1, 9.0, np.inf, 0.02] + [0.0] * 7))
     assert flagged(result, Flag.NO_EBV) == [True] * 4 + [False] * 8
 
 
 def test_flagged_photometry_stays_flagged():
-    result = answers(contract_table(*good(), flags=[4, 3, None] + [0] * 9, mask_flags=[0, 0, 0, 1] + [0] * 8))
+    result = predictions(
+        contract_table(*good(), flags=[4, 3, None] + [0] * 9, mask_flags=[0, 0, 0, 1] + [0] * 8)
+    )
     assert flagged(result, Flag.INPUT_FLAGGED) == [True, False, False, True] + [False] * 8
 
 
@@ -123,7 +125,7 @@ def test_few_and_faint_bands_are_flagged():
     fluxes, errors = good()
     fluxes[0, 9:] = np.nan
     errors[1] = 50.0
-    result = answers(contract_table(fluxes, errors))
+    result = predictions(contract_table(fluxes, errors))
     assert flagged(result, Flag.FEW_BANDS) == [row == 0 for row in range(N)]
     assert flagged(result, Flag.FAINT) == [row == 1 for row in range(N)]
 
@@ -132,7 +134,7 @@ def test_few_and_faint_bands_are_flagged():
 def test_without_a_positive_reference_band_there_are_no_line_fluxes(bad):
     fluxes, errors = good()
     fluxes[2, 56] = bad
-    result = answers(contract_table(fluxes, errors))
+    result = predictions(contract_table(fluxes, errors))
     assert MODEL_BANDS[56].name == "iSDSS"
     assert flagged(result, Flag.NO_REFERENCE_BAND) == [row == 2 for row in range(N)]
     assert [value is None for value in result["f_halpha"].to_pylist()] == [row == 2 for row in range(N)]
@@ -140,10 +142,10 @@ def test_without_a_positive_reference_band_there_are_no_line_fluxes(bad):
 
 
 def test_quantities_of_a_class_are_given_where_the_class_is_possible():
-    galaxy = answers(contract_table(*good()))
+    galaxy = predictions(contract_table(*good()))
     assert None not in galaxy["log_mass"].to_pylist()
     assert set(galaxy["teff"].to_pylist()) == {None}
-    star = answers(contract_table(*good()), class_code=1, p_star=0.995, p_galaxy=0.005)
+    star = predictions(contract_table(*good()), class_code=1, p_star=0.995, p_galaxy=0.005)
     assert set(star["ojala_class"].to_pylist()) == {"STAR"}
     for name in ("z", "z_q50", "z_odds", "log_mass", "f_halpha", "log_l_halpha_corr"):
         assert set(star[name].to_pylist()) == {None}, name
@@ -152,22 +154,22 @@ def test_quantities_of_a_class_are_given_where_the_class_is_possible():
 
 
 def test_uncertain_classes_and_second_redshifts_are_flagged():
-    result = answers(contract_table(*good()), p_galaxy=0.6, p_star=0.4, z_mode2=2.0, z_mode2_p=0.3)
+    result = predictions(contract_table(*good()), p_galaxy=0.6, p_star=0.4, z_mode2=2.0, z_mode2_p=0.3)
     assert flagged(result, Flag.CLASS_UNCERTAIN) == [True] * N
     assert flagged(result, Flag.Z_MULTIMODAL) == [True] * N
-    assert flagged(answers(contract_table(*good())), Flag.Z_MULTIMODAL) == [False] * N
+    assert flagged(predictions(contract_table(*good())), Flag.Z_MULTIMODAL) == [False] * N
 
 
 @pytest.mark.parametrize("value", [1e30, -50.0, np.inf])
 def test_a_prediction_out_of_range_is_null_and_flagged(value):
-    result = answers(contract_table(*good()), log_mass=value)
+    result = predictions(contract_table(*good()), log_mass=value)
     assert OJALA.violations(result) == []
     assert set(result["log_mass"].to_pylist()) == {None}
     assert flagged(result, Flag.OUT_OF_RANGE) == [True] * N
 
 
 def test_a_model_that_answers_nonsense_leaves_a_flag_and_no_numbers():
-    result = answers(contract_table(*good()), p_galaxy=np.nan)
+    result = predictions(contract_table(*good()), p_galaxy=np.nan)
     assert OJALA.violations(result) == []
     assert flagged(result, Flag.NOT_PREDICTED) == [True] * N
     assert set(result["ojala_class"].to_pylist()) == {"NONE"}
@@ -214,12 +216,12 @@ def test_every_scalar_of_the_model_has_its_columns():
 
 
 def test_what_is_unlike_the_training_is_flagged_and_a_model_that_cannot_tell_leaves_null():
-    table = answers(contract_table(*good()), novelty=[0.4, 1.0, 1.01, np.nan, *[0.0] * 8])
+    table = predictions(contract_table(*good()), novelty=[0.4, 1.0, 1.01, np.nan, *[0.0] * 8])
     assert flagged(table, Flag.NOVEL) == [row == 2 for row in range(N)]
     assert [value is None for value in table["novelty"].to_pylist()] == [row == 3 for row in range(N)]
 
 
 def test_black_hole_masses_are_given_where_a_quasar_is_possible():
-    quasar = answers(contract_table(*good()), p_qso=0.011, p_galaxy=0.989)
+    quasar = predictions(contract_table(*good()), p_qso=0.011, p_galaxy=0.989)
     assert quasar["log_mbh"].to_pylist() == [8.5] * N
-    assert set(answers(contract_table(*good()))["log_mbh"].to_pylist()) == {None}
+    assert set(predictions(contract_table(*good()))["log_mbh"].to_pylist()) == {None}

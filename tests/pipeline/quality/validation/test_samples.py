@@ -38,18 +38,18 @@ def test_magnitudes_are_those_of_the_photometry(matched: Matched) -> None:
 
 def test_redshifts_are_judged_by_the_true_and_by_the_predicted_class(matched: Matched) -> None:
     samples = {(s.objects, s.given): s for s in redshift_samples(matched)}
-    true, answered = matched.words("true_class"), matched.words("class")
+    true, predicted = matched.words("true_class"), matched.words("class")
     galaxies, given = samples["GALAXY", "true class"], samples["GALAXY", "predicted class"]
     assert len(galaxies.z) == (true == "GALAXY").sum()
-    assert len(given.z) == (answered == "GALAXY").sum()
+    assert len(given.z) == (predicted == "GALAXY").sum()
     assert galaxies.column == "z_gal"
     assert given.column == samples["QSO", "predicted class"].column == "z"
     assert samples["QSO", "true class"].column == "z_qso"
     # What was taken for a galaxy and is a star has its redshift measured against zero.
     assert (given.z_true[~given.class_right] == 0.0).sum() == (
-        (answered == "GALAXY") & (true == "STAR")
+        (predicted == "GALAXY") & (true == "STAR")
     ).sum()
-    assert given.class_right.sum() == ((answered == true) & (true == "GALAXY")).sum()
+    assert given.class_right.sum() == ((predicted == true) & (true == "GALAXY")).sum()
 
 
 def test_the_best_half_has_the_highest_odds_and_keeps_its_order(matched: Matched) -> None:
@@ -71,14 +71,14 @@ def test_the_best_half_has_the_highest_odds_and_keeps_its_order(matched: Matched
 def test_labels_are_judged_on_objects_of_their_class(matched: Matched) -> None:
     mass = label_samples(matched)[0]
     assert mass.name == "log_mass"
-    assert len(mass.value) + mass.unanswered == (matched.words("true_class") == "GALAXY").sum()
+    assert len(mass.value) + mass.missing == (matched.words("true_class") == "GALAXY").sum()
 
 
 def test_wrong_classes_come_with_the_surest_first_and_none_is_left_out(matched: Matched) -> None:
     wrong = wrong_classes(matched)
     assert len(wrong) == (matched.words("true_class") != matched.words("class")).sum()
-    answered = [row["p_class"] for row in wrong if row["class"] != "NONE"]
-    assert answered == sorted(answered, reverse=True)
+    predicted = [row["p_class"] for row in wrong if row["class"] != "NONE"]
+    assert predicted == sorted(predicted, reverse=True)
     assert {row["class"] for row in wrong} >= {"NONE"}
     assert all(row["class"] != row["true_class"] for row in wrong)
 

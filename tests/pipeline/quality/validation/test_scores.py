@@ -39,7 +39,7 @@ def with_columns(matched: Matched, **columns: np.ndarray) -> Matched:
         labels=(*matched.labels, *labels),
         remarks=matched.remarks,
         truth_rows=matched.truth_rows,
-        truth_unanswered=matched.truth_unanswered,
+        truth_unmatched=matched.truth_unmatched,
         catalogue_unknown=matched.catalogue_unknown,
     )
 
@@ -72,9 +72,9 @@ def test_scatter_and_errors_are_those_that_were_put_in(found: Validation) -> Non
 def test_bins_hold_each_object_once_and_limits_add_up(found: Validation) -> None:
     for sample in found.all.redshifts:
         if sample.selection == "all":
-            total = sample.scores.n + sample.scores.unanswered
-            assert sum(b.scores.n + b.scores.unanswered for b in sample.by_redshift) == total
-        inside = [b.scores.n + b.scores.unanswered for b in sample.brighter_than]
+            total = sample.scores.n + sample.scores.missing
+            assert sum(b.scores.n + b.scores.missing for b in sample.by_redshift) == total
+        inside = [b.scores.n + b.scores.missing for b in sample.brighter_than]
         assert inside == sorted(inside)
 
 
@@ -134,15 +134,15 @@ def test_true_diagram_classes_come_from_true_widths_by_the_catalogues_cuts(match
     lines = ("halpha", "hbeta", "oiii_5007", "nii_6584")
     true = {f"true_ew_{line}": rng.uniform(1.0, 40.0, 600) for line in lines}
     given = {name.removeprefix("true_"): values for name, values in true.items()}
-    answers = {f"{name}_err": np.zeros(600) for name in given} | given
-    bpt = bpt_class(answers | {"z_gal": matched.z_true})
-    known = with_columns(matched, **true, **answers, bpt_class=bpt, whan_class=np.full(600, "NONE"))
+    predictions = {f"{name}_err": np.zeros(600) for name in given} | given
+    bpt = bpt_class(predictions | {"z_gal": matched.z_true})
+    known = with_columns(matched, **true, **predictions, bpt_class=bpt, whan_class=np.full(600, "NONE"))
     samples = diagram_samples(known)
     assert {sample.selection for sample in samples} == {"", "i < 21"}
     found = {sample.name: sample for sample in samples if not sample.selection}
-    assert (found["bpt_class"].true == found["bpt_class"].answer).all()
+    assert (found["bpt_class"].true == found["bpt_class"].prediction).all()
     assert len(found["bpt_class"].true) == (bpt[galaxies] != "NONE").sum() > 20
-    assert (found["whan_class"].answer == -1).all()
+    assert (found["whan_class"].prediction == -1).all()
     widths = {s.selection: s for s in label_samples(known) if s.name == "ew_halpha"}
     assert set(widths) == {"", "EW > 3 Å", "i < 21", "EW > 3 Å, i < 21"}
     assert (widths["EW > 3 Å"].truth > 3.0).all()
@@ -153,11 +153,11 @@ def test_true_luminosities_follow_from_true_lines_at_the_catalogues_flux(matched
     rng, n = np.random.default_rng(6), matched.rows.num_rows
     lines = {f"ew_{line}": rng.uniform(-1.0, 40.0, n) for line in ("hbeta", "oiii_5007", "nii_6584")}
     lines |= {"ew_halpha": 3.0 * lines["ew_hbeta"]} | {f"cont_{x}": np.ones(n) for x in ("hbeta", "halpha")}
-    answered = lines | {"ew_halpha": 1.2 * lines["ew_halpha"], "ew_hbeta": 1.2 * lines["ew_hbeta"]}
-    answered |= {f"{name}_err": 0.1 * np.abs(values) for name, values in answered.items()}
+    predicted = lines | {"ew_halpha": 1.2 * lines["ew_halpha"], "ew_hbeta": 1.2 * lines["ew_hbeta"]}
+    predicted |= {f"{name}_err": 0.1 * np.abs(values) for name, values in predicted.items()}
     redshift = {"z_gal": matched.z_true, "z_gal_err": np.zeros(n)}
     flux = rng.uniform(1.0, 100.0, n)
-    columns = answered | redshift | line_quantities(answered | redshift, flux, 0.01 * flux)
+    columns = predicted | redshift | line_quantities(predicted | redshift, flux, 0.01 * flux)
     known = with_columns(matched, **columns, **{f"true_{name}": values for name, values in lines.items()})
     found = {s.selection: s for s in label_samples(known) if s.name == "log_l_halpha_corr"}
     assert set(found) == {"", "EW(Hα) > 3 Å", "i < 21", "EW(Hα) > 3 Å, i < 21"}

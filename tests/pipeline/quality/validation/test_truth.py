@@ -99,19 +99,19 @@ def test_a_missing_file_and_an_unknown_form_are_refused(tmp_path) -> None:
 
 def test_rows_on_one_side_alone_are_counted(tmp_path) -> None:
     truth = read_truth(written(tmp_path, "object_id,class,z\n10,STAR,0\n20,QSO,1.5\n30,GALAXY,0.2\n"))
-    answers = pa.table({"object_id": [30, 10, 11], "class": ["GALAXY", "QSO", "STAR"]})
-    matched = match_truth(truth, answers, catalogue_rows=7)
+    predictions = pa.table({"object_id": [30, 10, 11], "class": ["GALAXY", "QSO", "STAR"]})
+    matched = match_truth(truth, predictions, catalogue_rows=7)
     assert matched.rows["object_id"].to_pylist() == [30, 10]
     assert matched.rows["true_class"].to_pylist() == ["GALAXY", "STAR"]
     assert matched.numbers("true_z").tolist() == [0.2, 0.0]
-    assert (matched.truth_rows, matched.truth_unanswered, matched.catalogue_unknown) == (3, 1, 5)
+    assert (matched.truth_rows, matched.truth_unmatched, matched.catalogue_unknown) == (3, 1, 5)
 
 
 def test_a_catalogue_without_any_known_object_matches_nothing(tmp_path) -> None:
     truth = read_truth(written(tmp_path, "object_id,class,z\n10,STAR,0\n"))
     matched = match_truth(truth, pa.table({"object_id": pa.array([], pa.int64())}), catalogue_rows=4)
     assert matched.rows.num_rows == 0
-    assert (matched.truth_unanswered, matched.catalogue_unknown) == (1, 4)
+    assert (matched.truth_unmatched, matched.catalogue_unknown) == (1, 4)
 
 
 def test_names_of_any_case_and_classes_of_a_category_are_read_from_every_form(tmp_path) -> None:
