@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -21,15 +21,41 @@ MODELS = ("avis", "ojala", "specpt", "spectral_tokenizer")
 """Packages of `ojala.models` whose module ``checkpoint`` defines a `CheckpointFormat` named ``FORMAT``."""
 
 
-class StoredPart(Protocol):
-    """Fitted numbers that are stored with a network, such as a calibration."""
+@dataclass(frozen=True)
+class StoredPart:
+    """Fitted numbers that are stored with a network, such as a calibration; each field is a tensor."""
+
+    __slots__ = ()
+    TITLE: ClassVar[str] = "the stored part"
 
     def tensors(self) -> dict[str, Tensor]:
-        """Arrays by name."""
+        """Tensors by field."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same numbers on another device."""
+        return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
-        """Build the part from its arrays; ValueError if they are incomplete."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Make the inverse of `tensors`.
+
+        Raises
+        ------
+        ValueError
+            A field is missing or unknown, the shapes do not fit, or a value is not finite.
+        """
+        if set(tensors) != {field.name for field in fields(cls)}:
+            raise ValueError(f"{cls.TITLE} lacks a tensor or has one too many")
+        found = cls(**tensors)
+        found.check_shapes()
+        for name, tensor in tensors.items():
+            if not bool(tensor.isfinite().all()):
+                raise ValueError(f"{name} of {cls.TITLE} has a value that is not finite")
+        return found
+
+    def check_shapes(self) -> None:
+        """Check that the shapes fit each other; ValueError where they do not."""
 
 
 Config = TypeVar("Config")

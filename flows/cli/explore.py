@@ -12,7 +12,7 @@ from upath import UPath
 
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import echo, size_text
 
 app = Commands(Panel.RELEASES)
 
@@ -52,7 +52,7 @@ def explore(
     )
     text = (
         f"{made.objects:,} objects of {', '.join(made.products)}: {made.files:,} files, "
-        f"{made.bytes / 2**20:,.1f} MiB\nlook at it: python -m http.server --directory {out}"
+        f"{size_text(made.bytes)}\nlook at it: python -m http.server --directory {out}"
     )
     echo(text, asdict(made), as_json)
 

@@ -13,7 +13,7 @@ from upath import UPath
 from ojala.catalogs_schema.errors import InputError
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import echo, size_text
 
 app = Commands(Panel.RELEASES)
 export = Commands(Panel.RELEASES, help="Write a release in formats of other tools.", no_args_is_help=True)
@@ -54,7 +54,7 @@ def export_collection(
     made = export_release(UPath(out), UPath(to), source_url=source_url)
     echo(
         f"{to}: release {made.name} with {', '.join(made.products)}, {made.rows:,} objects, "
-        f"{made.files:,} files, {made.bytes / 2**20:,.1f} MiB; `ojala verify {to}` checks a copy",
+        f"{made.files:,} files, {size_text(made.bytes)}; `ojala verify {to}` checks a copy",
         {"folder": to, **asdict(made)},
         as_json,
     )
@@ -83,7 +83,7 @@ def export_selection(
     made = export_table(UPath(out), UPath(to), where=where, columns=columns, product=product)
     echo(
         f"{to}: {made.rows:,} rows and {made.columns} columns of {made.product}, run {made.run_id}, "
-        f"{made.bytes / 2**20:,.1f} MiB",
+        f"{size_text(made.bytes)}",
         {"file": to, **asdict(made)},
         as_json,
     )
@@ -113,7 +113,7 @@ def export_pdf(
 
     made = export_qp(UPath(out), UPath(to), run, which.value, limit)
     text = (
-        f"{to}: {made.rows:,} PDFs ({which}) of run {made.run_id}, {made.bytes / 2**20:,.1f} MiB; "
+        f"{to}: {made.rows:,} PDFs ({which}) of run {made.run_id}, {size_text(made.bytes)}; "
         f"{made.without:,} rows have none"
     )
     echo(text, {"file": to, "form": form.value, **asdict(made)}, as_json)
@@ -147,8 +147,7 @@ def export_csv(
         )
     made = export_published(UPath(out), UPath(to), run, UPath(table) if table else None)
     echo(
-        f"{to}: {made.rows:,} rows and {made.columns} columns of run {made.run_id}, "
-        f"{made.bytes / 2**20:,.1f} MiB",
+        f"{to}: {made.rows:,} rows and {made.columns} columns of run {made.run_id}, {size_text(made.bytes)}",
         {"file": to, **asdict(made)},
         as_json,
     )

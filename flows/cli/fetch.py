@@ -10,7 +10,7 @@ import typer
 
 from ojala.flows.cli.errors import Commands, Panel
 from ojala.flows.cli.options import AsJson
-from ojala.flows.cli.output import echo
+from ojala.flows.cli.output import echo, size_text
 
 app = Commands(Panel.DATA)
 fetch = Commands(Panel.DATA, help="Fetch a survey's tables from its archive.", no_args_is_help=True)
@@ -50,7 +50,7 @@ def fetch_tap(
     limits = Limits(maxrec=maxrec, parallel=jobs, attempts=attempts, job_seconds=job_seconds)
     summary = fetch_tables(url, _words(tables), out, tiles=_words(tiles), mapping=mapping, limits=limits)
     lines = [
-        f"{summary.rows:,} rows in {summary.jobs:,} jobs, {summary.bytes / 1e6:,.1f} MB, "
+        f"{summary.rows:,} rows in {summary.jobs:,} jobs, {size_text(summary.bytes)}, "
         f"{summary.seconds:,.1f} s: {out}"
     ]
     lines += [

@@ -19,14 +19,15 @@ median signal-to-noise ratio.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ojala.models.checkpoint import StoredPart
 from ojala.models.layers.distributions import _STUDENT_T3_HALF_WIDTH_95, STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.losses import REDSHIFTS
@@ -54,7 +55,7 @@ _POPULATION_SIGMA = 20.0  # bins over which the population's redshifts are smoot
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(StoredPart):
     """Corrections of a network's answers, at K knots of the depth.
 
     Attributes
@@ -78,6 +79,8 @@ class Calibration:
     band_log_factor : Tensor, shape (63, K)
         ln of the factor on the scale of the flux in each band.
     """
+
+    TITLE = "the calibration"
 
     knots: Tensor
     class_log_temperature: Tensor
@@ -109,35 +112,20 @@ class Calibration:
             band_log_factor=torch.zeros(N_BANDS, k),
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The fields by name, as they are stored."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Calibration:
-        """The inverse of `tensors`; factors of bands and floors, which older weights lack, do nothing then.
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Calibration:
+        """Make the inverse of `tensors`; older weights have no factors of bands and floors."""
+        nothing = cls.none(tensors.get("knots", torch.arange(2.0)))
+        absent = {name: getattr(nothing, name) for name in ("band_log_factor", "scalar_log_floor")}
+        return super(Calibration, cls).from_tensors(absent | dict(tensors))
 
-        Raises
-        ------
-        ValueError
-            A field is missing, unknown, of another shape or not finite.
-        """
-        expected = cls.none(tensors.get("knots", torch.arange(2.0))).tensors()
-        tensors = {name: expected[name] for name in ("band_log_factor", "scalar_log_floor")} | tensors
-        if set(tensors) != set(expected):
-            raise ValueError("the calibration lacks a tensor or has one too many")
-        for name, tensor in tensors.items():
-            # The kernel may be of any length, the rest follows from the number of knots.
-            fits = tensor.shape == expected[name].shape or (
-                name == "redshift_kernel" and tensor.shape[:-1] in ((), (len(REDSHIFTS),))
-            )
-            if not fits or not bool(tensor.isfinite().all()):
-                raise ValueError(f"{name} of the calibration has another shape, or is not finite")
-        return cls(**tensors)
-
-    def to(self, device: torch.device | str) -> Calibration:
-        """The same calibration on another device."""
-        return Calibration(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+    def check_shapes(self) -> None:
+        """Check the shapes against the number of knots; the kernel may be of any length."""
+        for name, tensor in Calibration.none(self.knots).tensors().items():
+            found = getattr(self, name).shape
+            kernel = name == "redshift_kernel" and found[:-1] in ((), (len(REDSHIFTS),))
+            if found != tensor.shape and not kernel:
+                raise ValueError(f"{name} of {self.TITLE} has another shape")
 
     def class_logits(self, logits: Tensor, depth: Tensor) -> Tensor:
         """Calibrated logits of the classes (N, 3) of objects with the given depth (N,)."""

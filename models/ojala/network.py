@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
-from ojala.models.layers.attention import Block, WavelengthBias
+from ojala.models.layers.attention import Block, ValidSlots, WavelengthBias
 from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.headers import NO_BAND_REQUESTS
@@ -328,14 +328,17 @@ class Ojala(nn.Module):
         return self.answer(self.encode(tokens, bands), tokens.valid, requests, bands, asked)
 
     def encode(self, tokens: Tokens, bands: Tensor | None = None) -> Tensor:
-        """Tokens -> encoded tokens (N, S + 1, d); the last is the brightness token."""
+        """Tokens -> encoded tokens (N, S + 1, d), the brightness token last; undefined in empty slots."""
         if bands is None:
             bands = torch.arange(N_BANDS, device=tokens.valid.device)
         hidden, x = _hide(tokens.valid), self.tokens(tokens, bands)
-        for block, bias in zip(self.encoder, self.wavelength_bias(bands), strict=True):
-            x = block(x, None, bias + hidden)
+        slots = ValidSlots.where_faster(_shown(tokens.valid))
+        x = x if slots is None else slots.pick(x)
+        blocks = cast("Iterable[Block]", self.encoder)
+        for block, bias in zip(blocks, self.wavelength_bias(bands), strict=True):
+            x = block.cross_attend(x, None, bias + hidden, slots)
         out: Tensor = self.norm_encoded(x)
-        return out
+        return out if slots is None else slots.spread(out)
 
     def answer(
         self,
@@ -423,13 +426,18 @@ class Ojala(nn.Module):
 
     def embed(self, encoded: Tensor, valid: Tensor) -> Tensor:
         """Mean of the encoded tokens that are valid, the brightness token included: (N, d)."""
-        weight = F.pad(valid, (0, 1), value=True).unsqueeze(-1).float()
+        weight = _shown(valid).unsqueeze(-1).float()
         return (encoded.float() * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def _shown(valid: Tensor) -> Tensor:
+    """Which tokens can be attended to (N, S + 1): those of valid slots and the brightness token."""
+    return F.pad(valid, (0, 1), value=True)
 
 
 def _hide(valid: Tensor) -> Tensor:
     """Additive mask (N, 1, 1, S + 1): 0 for valid slots and the brightness token, -inf for the rest."""
-    shown = F.pad(valid, (0, 1), value=True)
+    shown = _shown(valid)
     return torch.zeros(shown.shape, device=valid.device).masked_fill(~shown, -math.inf)[:, None, None, :]
 
 

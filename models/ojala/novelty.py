@@ -14,11 +14,12 @@ of known objects as deep: faint is not novel.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ojala.models.checkpoint import StoredPart
 from ojala.models.ojala.calibration import interpolation_weights, knots_of, weighted_quantile
 from ojala.models.ojala.outputs import RawAnswers
 
@@ -38,7 +39,7 @@ _SHRINKAGE = 0.02  # of the answers' variances, added to their covariance
 
 
 @dataclass(frozen=True, slots=True)
-class Novelty:
+class Novelty(StoredPart):
     """What known objects look like to a network of width d with A raw answers, at K knots of the depth.
 
     Attributes
@@ -63,6 +64,8 @@ class Novelty:
         Median of both surprises (-ln(density)) of known objects, and the surprise of novelty 1.
     """
 
+    TITLE = "the record of known objects (novelty)"
+
     knots: Tensor
     mean: Tensor
     axes: Tensor
@@ -74,35 +77,14 @@ class Novelty:
     typical: Tensor
     limit: Tensor
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The fields by name, as they are stored."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Novelty:
-        """The inverse of `tensors`.
-
-        Raises
-        ------
-        ValueError
-            A field is missing or unknown, the shapes do not fit, or a value is not finite.
-        """
-        if set(tensors) != {field.name for field in fields(cls)}:
-            raise ValueError("the record of known objects (novelty) lacks a tensor or has one too many")
-        found = cls(**tensors)
-        (k, d), (m, r), a = found.mean.shape, found.center.shape, found.answers_mean.shape[-1]
+    def check_shapes(self) -> None:
+        """Check the shapes against those of the means and centres."""
+        (k, d), (m, r), a = self.mean.shape, self.center.shape, self.answers_mean.shape[-1]
         shapes = {"knots": (k,), "axes": (d, r), "whitening": (m, r, r), "log_norm": (m,)}
         shapes |= {"answers_mean": (k, a), "answers_whitening": (a, a), "typical": (2, k), "limit": (2, k)}
         for name, shape in shapes.items():
-            if tensors[name].shape != shape:
-                raise ValueError(f"{name} of the record of known objects (novelty) does not fit the others")
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise ValueError("the record of known objects (novelty) holds values that are not finite")
-        return found
-
-    def to(self, device: torch.device | str) -> Novelty:
-        """The same record on another device."""
-        return Novelty(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} of {self.TITLE} does not fit the others")
 
     def score(self, embedding: Tensor, answers: Tensor, depth: Tensor) -> Tensor:
         """Novelty (N,) from embeddings (N, d), raw answers (N, A) and depths (N,).

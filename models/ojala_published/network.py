@@ -8,12 +8,14 @@ the decoder's keys and values are made once for all requests, which do not see e
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ojala.models.layers.attention import Block
+from ojala.models.layers.attention import Block, ValidSlots
 
 WIDTH = 128
 HEADS, HIDDEN = (16, 8), (1024, 512)
@@ -208,12 +210,14 @@ class PublishedOjala(nn.Module):
         return nn.functional.gelu(gate * standardised[..., None] + self.offsets[self.input_ids])
 
     def encode(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Encode embeddings (N, 60, 128) of which some are valid (N, 60); the same shape."""
+        """Encode embeddings (N, 60, 128) of which some are valid (N, 60); undefined where not valid."""
         mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
         kernel = self.kernel() if self.wavelength_bias else None
-        for gain, block in zip(self.gain, self.encoder, strict=True):
-            x = block(x, None, mask if kernel is None else mask + gain * kernel)
-        return x
+        slots = ValidSlots.where_faster(valid)
+        x = x if slots is None else slots.pick(x)
+        for gain, block in zip(self.gain, cast("Iterable[Block]", self.encoder), strict=True):
+            x = block.cross_attend(x, None, mask if kernel is None else mask + gain * kernel, slots)
+        return x if slots is None else slots.spread(x)
 
     def decode(self, encoded: Tensor, valid: Tensor, requests: Tensor) -> Tensor:
         """Features (N, Q, 256) of requested tokens (Q,), from encoded inputs (N, S, 128), valid (N, S)."""

@@ -6,15 +6,17 @@ galaxies, stars and quasars, tells which spectra are in its scope.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ojala.models.checkpoint import StoredPart
+
 
 @dataclass(frozen=True)
-class GalaxyClassifier:
+class GalaxyClassifier(StoredPart):
     """Logistic regression of the probability of a galaxy.
 
     Attributes
@@ -25,6 +27,8 @@ class GalaxyClassifier:
         Constant term.
     """
 
+    TITLE = "the classifier of galaxies"
+
     weight: Tensor
     bias: Tensor
 
@@ -33,27 +37,10 @@ class GalaxyClassifier:
         features = token_features(tokens)
         return (features @ self.weight.to(features) + self.bias.to(features)).sigmoid()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Tensors by field."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> GalaxyClassifier:
-        """The inverse of `tensors`.
-
-        Raises
-        ------
-        ValueError
-            A field is missing or unknown, a shape does not fit, or a value is not finite.
-        """
-        if set(tensors) != {field.name for field in fields(cls)}:
-            raise ValueError("the classifier of galaxies lacks a tensor or has one too many")
-        found = cls(**tensors)
-        if found.weight.ndim != 1 or found.bias.shape != (1,):
-            raise ValueError("the tensors of the classifier of galaxies do not fit each other")
-        if not all(tensor.isfinite().all() for tensor in tensors.values()):
-            raise ValueError("the classifier of galaxies has a value that is not finite")
-        return found
+    def check_shapes(self) -> None:
+        """Check that there is one weight for each feature and one constant."""
+        if self.weight.ndim != 1 or self.bias.shape != (1,):
+            raise ValueError(f"the tensors of {self.TITLE} do not fit each other")
 
 
 def token_features(tokens: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ojala.models.checkpoint import StoredPart
 from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.quantities import CLASSES
 from ojala.models.spectral_tokenizer.heads import STELLAR
@@ -30,7 +31,7 @@ _TWO_SIGMA = {"z": 2.0} | {q.name: 3.3068 / STUDENT_T3_HALF_WIDTH for q in STELL
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorScales:
+class ErrorScales(StoredPart):
     """Factors of the errors of `SCALED`.
 
     Attributes
@@ -39,27 +40,14 @@ class ErrorScales:
         Positive.
     """
 
+    TITLE = "the factors of the errors"
+
     factor: Tensor
 
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ErrorScales:
-        """Read the factors from the tensors of a file of weights.
-
-        Raises
-        ------
-        ValueError
-            The tensors are not exactly the factors.
-        """
-        if set(tensors) != {"factor"}:
-            raise ValueError(f"the factors of the errors are missing among the tensors {sorted(tensors)}")
-        factor = tensors["factor"]
-        if factor.shape != (len(SCALED),) or not bool((factor.isfinite() & (factor > 0.0)).all()):
-            raise ValueError(f"the factors of the errors are not {len(SCALED)} positive numbers")
-        return cls(factor)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Arrays by name, for `from_tensors`."""
-        return {"factor": self.factor}
+    def check_shapes(self) -> None:
+        """Check that there is a positive factor for each of `SCALED`."""
+        if self.factor.shape != (len(SCALED),) or not bool((self.factor > 0.0).all()):
+            raise ValueError(f"{self.TITLE} are not {len(SCALED)} positive numbers")
 
     def apply(self, predictions: dict[str, np.ndarray]) -> None:
         """Scale the errors of predictions in place, those of redshifts by the predicted class."""

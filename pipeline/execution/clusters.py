@@ -70,8 +70,8 @@ REPLACE_AFTER = 5.0
 GPU_THREADS = 6
 """Threads of a GPU's worker: two partitions use the network while others are read or written."""
 
-PRELOADED = ("ojala.pipeline.execution.dispatcher",)
-"""Modules that the process from which workers are forked imports."""
+PRELOADED = ("ojala.pipeline.execution.dispatcher", "astropy.io.votable.tree", "pandas")
+"""Modules that the process from which workers are forked imports, once for all of them."""
 
 CLOSE_TIMEOUT = 10.0
 """Time that the workers of this machine have to end [s]."""

@@ -25,6 +25,9 @@ THUMBNAIL = "data_thumbnail.parquet"
 """First row of each partition."""
 
 _MEASURES = ("min_value", "max_value", "null_count", "row_count", "disk_bytes", "memory_bytes")
+_LEAVES_AT_ONCE = 64
+"""Leaves whose statistics are in memory as Python's numbers, which take some 100 kB a leaf."""
+
 _PLACE = ("Norder", "Npix", "row_group_index")
 
 
@@ -43,17 +46,22 @@ def write_statistics(
         Earlier catalogue whose files of the same leaves are taken over.
     """
     kept, statistics, thumbnail = _of_base(base, leaves)
-    rows, firsts = [], []
-    for partition in sky_order(leaves.keys() - kept):
-        with open_leaf(root, partition) as file:
-            rows += _row_groups(partition, file.metadata)
-            names = _column_names(file.metadata)
-            if file.metadata.num_rows:
-                firsts.append(_first_row(file).replace_schema_metadata(None))
-    if rows:
-        columns = [*_PLACE, *(f"{name}::{measure}" for name in names for measure in _MEASURES)]
-        statistics.append(pa.Table.from_arrays([pa.array(one) for one in zip(*rows, strict=True)], columns))
-    for tables, name in ((statistics, STATISTICS), (thumbnail + firsts, THUMBNAIL)):
+    fresh = sky_order(leaves.keys() - kept)
+    for start in range(0, len(fresh), _LEAVES_AT_ONCE):
+        rows, firsts = [], []
+        for partition in fresh[start : start + _LEAVES_AT_ONCE]:
+            with open_leaf(root, partition) as file:
+                rows += _row_groups(partition, file.metadata)
+                names = _column_names(file.metadata)
+                if file.metadata.num_rows:
+                    firsts.append(_first_row(file).replace_schema_metadata(None))
+        if rows:
+            columns = [*_PLACE, *(f"{name}::{measure}" for name in names for measure in _MEASURES)]
+            values = [pa.array(one) for one in zip(*rows, strict=True)]
+            statistics.append(pa.Table.from_arrays(values, columns))
+        if firsts:
+            thumbnail.append(pa.concat_tables(firsts, promote_options="permissive").combine_chunks())
+    for tables, name in ((statistics, STATISTICS), (thumbnail, THUMBNAIL)):
         if tables:
             table = pa.concat_tables(tables, promote_options="permissive")
             sink = pa.BufferOutputStream()

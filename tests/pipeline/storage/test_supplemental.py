@@ -16,6 +16,7 @@ from hats.io.validation import is_valid_catalog
 from hats.loaders.read_hats import read_hats
 from upath import UPath
 
+from ojala.pipeline.storage import statistics
 from ojala.pipeline.storage.hats import LEAVES, CatalogueError, leaves_text
 from ojala.pipeline.storage.healpix import partitions_of, pixel_at, spatial_index
 from ojala.pipeline.storage.margins import MARGIN_ARCSEC, MARGINS, read_margins, stale_margins, write_margins
@@ -192,6 +193,15 @@ def test_an_index_loses_the_objects_of_partitions_that_are_gone_and_gets_those_o
     assert len(rows_of_index(fewer)) == sum(leaf.rows for leaf in some.values())
     write_object_index(root, all_again, leaves, name="i", primary="all", part_rows=300, base=fewer)
     assert rows_of_index(all_again) == rows_of_index(index)
+
+
+def test_statistics_do_not_depend_on_how_many_leaves_are_read_at_once(after, monkeypatch):
+    root, leaves, _ = after
+    write_statistics(root, leaves)
+    at_once = [(root / name).read_bytes() for name in (STATISTICS, THUMBNAIL)]
+    monkeypatch.setattr(statistics, "_LEAVES_AT_ONCE", 2)
+    write_statistics(root, leaves)
+    assert [(root / name).read_bytes() for name in (STATISTICS, THUMBNAIL)] == at_once
 
 
 def test_statistics_are_those_of_hats_and_the_same_when_they_are_continued(before, after, tmp_path):
