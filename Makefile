@@ -68,7 +68,7 @@ test-processor: $(VENV)/.test  ## the tests of networks as a processor without A
 soak: $(VENV)/.test  ## the long forms of the tests of faults; writes tests/fault_injection/RESULTS.md
 	rm -f tests/fault_injection/RESULTS.md
 	$(PYTEST) --soak --timeout 7200 tests/fault_injection
-	$(BIN)/pytest --soak --timeout 7200 -s tests/flows/fetch/test_dachs.py \
+	$(BIN)/pytest --soak --timeout 7200 -s tests/flows/demo tests/flows/fetch/test_dachs.py \
 		tests/flows/cli/test_tap_service.py tests/deploy/test_new_tiles.py \
 		tests/deploy/test_real_slurm.py \
 		tests/deploy/test_scheduled_runs.py tests/pipeline/explore

@@ -23,7 +23,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.errors import InputError
 from ojala.deploy import automations, register
-from ojala.flows.survey import failure, outcome
+from ojala.flows.survey import failure, outcome, survey
 from ojala.flows.train import train
 from ojala.pipeline.execution.clusters import ClusterError
 from ojala.pipeline.inference.adapters.ojala import OjalaAdapter
@@ -170,22 +170,29 @@ def stranded(server, messages, request):
 
 @pytest.fixture(scope="module")
 def runs(server, settings, home, request):
-    """A full survey, a region and a survey that a gate refuses, triggered at the same time; at their ends."""
+    """A full survey, a region and a survey that a gate refuses, triggered at the same time; at their ends.
+
+    The last runs in this process in the short form, as a process of its own takes its time to import.
+    """
+    long = request.config.getoption("--soak")
     config = form_of(server, "survey/full-survey", model="empty")
     strict = config | {"out": str(home / "strict"), "gates": {"flags_fail": 0.0, "few_rows": 0}}
-    following = (
-        request.getfixturevalue("stranded")[1]
-        if request.config.getoption("--soak")
-        else server.trigger("survey/full-survey", config=config)
-    )
     started = [
-        following,
+        request.getfixturevalue("stranded")[1]
+        if long
+        else server.trigger("survey/full-survey", config=config),
         server.trigger("reprocess/reprocess-region", config=config, region=REGION),
-        server.trigger("survey/full-survey", config=strict),
     ]
+    if long:
+        started.append(server.trigger("survey/full-survey", config=strict))
     environment = settings | {"PREFECT_API_URL": server.url, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     with running(WORK, home / "worker.log", **environment):
         server.log = home / "worker.log"
+        if not long:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a-deployment")
+                state = survey(RunConfig.model_validate(strict), return_state=True)
+            started.append(state.state_details.flow_run_id)
         return [server.end_of(run, seconds=600) for run in started]
 
 

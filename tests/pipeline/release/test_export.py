@@ -33,7 +33,7 @@ from tests.helpers.survey import carry_through, ingest_table, photometry_table
 
 pytestmark = pytest.mark.integration
 
-N = 900
+N = 600
 ABOUT = PublicationInfo(
     title="Value-added catalogue of a small sky",
     creators="Herrera, Ana; The ojala developers",
@@ -151,7 +151,7 @@ def test_margins_hold_all_neighbours_in_other_partitions(release):
 
 def test_an_index_of_several_files_finds_every_object(release, tmp_path):
     source, to = release / "photometry", UPath(tmp_path / "index")
-    write_object_index(source, to, read_leaves(source), name="i", primary="photometry", part_rows=300)
+    write_object_index(source, to, read_leaves(source), name="i", primary="photometry", part_rows=200)
     assert len(list((to / "dataset/index").iterdir())) > 1
     index = pd.read_parquet(to / "dataset/index")
     assert len(index) == N
