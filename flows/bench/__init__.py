@@ -60,8 +60,6 @@ class Sizes:
         Duration of each of the shortest measurements.
     file_bytes : int
         Size of the file for the disk rates.
-    compiled : bool
-        Also measure the compiled network; compilation takes a minute or more.
     memory_rows : tuple of int
         Partition sizes for the memory of a worker.
     """
@@ -76,15 +74,14 @@ class Sizes:
     spectra: int
     seconds: float
     file_bytes: int
-    compiled: bool
     memory_rows: tuple[int, ...]
 
 
-FULL = Sizes(5, 60.0, 12_000, 2_000, 2_048, 512, 6_000, 256, 0.5, 256 << 20, True, (1_000, 10_000, 30_000))
-"""Ten minutes on two free cores."""
+FULL = Sizes(3, 2.75, 6_000, 1_000, 1_024, 256, 3_000, 64, 0.3, 128 << 20, (1_000, 5_000))
+"""Three minutes on two free cores without bf16; on a slow or busy machine fewer turns."""
 
-QUICK = Sizes(3, 1.0, 1_000, 250, 256, 128, 600, 16, 0.05, 64 << 20, False, ())
-"""Without compilation and memory; on a slow or busy machine fewer turns, to end within two minutes."""
+QUICK = Sizes(3, 0.6, 1_000, 250, 128, 128, 300, 16, 0.05, 64 << 20, ())
+"""The same in forty seconds, without the memory of workers."""
 
 
 def bench(
@@ -111,11 +108,22 @@ def bench(
         root = str(sky)
         flops, moved, least, products = pool.one(network.count, root)
         spectral_flops = {name: pool.one(spectra.count, name) for name in spectra.SPECTRAL}
-        compiling = _compile(pool, root, folder, sizes, report)
         turns: dict[str, list[float]] = defaultdict(list)
+        memory = {}
+        for rows in sizes.memory_rows:
+            report(f"memory for a partition of {rows:,} rows")
+            one = flow.survey(folder / f"sky-{rows}", rows, rows)
+            timing = flow.run_flow(flow.config(one, folder / f"memory-{rows}", "ojala", 1))
+            memory[rows] = timing.receipts[0].peak_rss >> 20
         flows, empty, busy = [], [], []
+        skipped = [] if device.bf16 else ["bf16: this processor has no instructions for it"]
+        if not sizes.memory_rows:
+            skipped.append("memory of workers: without --quick")
         for turn in counted(range(sizes.repeats), "turns"):
             if turn and (1.0 + 1.0 / turn) * (time.monotonic() - begin) > 60.0 * sizes.minutes:
+                skipped.append(
+                    f"turns {turn + 1} to {sizes.repeats}: they would have exceeded the time limit"
+                )
                 report(f"{turn} of {sizes.repeats} turns, as the machine is slow or busy")
                 break
             report(f"turn {turn + 1} of {sizes.repeats}: machine, network, leaves, flow")
@@ -127,12 +135,6 @@ def bench(
             empty.append(flow.run_flow(flow.config(small, folder / f"empty-{turn}", "empty", workers)))
             alone = flow.config(small, folder / f"alone-{turn}", "empty", 1, engine="serial")
             busy.append(flow.run_flow(alone).cpu)
-        memory = {}
-        for rows in sizes.memory_rows:
-            report(f"memory for a partition of {rows:,} rows")
-            one = flow.survey(folder / f"sky-{rows}", rows, rows)
-            timing = flow.run_flow(flow.config(one, folder / f"memory-{rows}", "ojala", 1))
-            memory[rows] = timing.receipts[0].peak_rss >> 20
         partitions, small_partitions = len(read_leaves(sky)), len(read_leaves(small))
     of = {what: MedianRange.from_values(values) for what, values in turns.items()}
     limits = Machine(
@@ -151,13 +153,11 @@ def bench(
             p: roofline(flops, least, limits.matrix[p].median, limits.copy.median)
             for p in machine.precisions()
         },
-        forward={name.removeprefix("forward "): of[name] for name in of if name.startswith("forward")},
+        forward={p: of[f"forward {p}"] for p in machine.precisions()},
         predict={p: of[f"predict {p}"] for p in machine.precisions()},
         predict_with_bands={p: of[f"bands {p}"] for p in machine.precisions() if f"bands {p}" in of},
         published=of["published"],
         reference=of["reference"],
-        compile_seconds=compiling[0],
-        compile_again_seconds=compiling[1],
     )
     whole = Flow(
         rows=sizes.rows,
@@ -183,28 +183,12 @@ def bench(
         )
         for name, count in spectral_flops.items()
     }
-    return Report(device, limits, bare, leaves, whole, spectral, ratios_of(bare, limits, whole))
+    ratios = ratios_of(bare, limits, whole)
+    return Report(device, limits, bare, leaves, whole, spectral, ratios, len(flows), skipped)
 
 
 Turns = dict[str, list[float]]
 """One value per turn, by measurement."""
-
-
-def _compile(
-    pool: ProcessPool, root: str, folder: Path, sizes: Sizes, report: Callable[[str], None]
-) -> tuple[float | None, float | None]:
-    """Compile in all processes; returns the seconds of the first compilation and of one from the cache."""
-    if not sizes.compiled:
-        return None, None
-    report("compiling the network")
-    cache = str(folder / "compiled")
-    *others, run = machine.precisions()
-    first = pool.one(network.compile_network, root, run, cache)
-    with ProcessPool(1) as other:
-        again = other.one(network.compile_network, root, run, cache)
-    for precision in (run, *others):
-        pool.all(network.compile_network, root, precision, cache)
-    return first, again
 
 
 def _measure_machine(
@@ -224,9 +208,7 @@ def _measure_machine(
 
 def _measure_network(pool: ProcessPool, root: str, sizes: Sizes, turns: Turns) -> None:
     for precision in machine.precisions():
-        for how in ("eager", "compiled")[: 1 + sizes.compiled]:
-            rate = pool.rate(network.forward, root, sizes.network_rows, precision, how == "compiled")
-            turns[f"forward {precision} {how}"].append(rate)
+        turns[f"forward {precision}"].append(pool.rate(network.forward, root, sizes.network_rows, precision))
         turns[f"predict {precision}"].append(pool.rate(network.predict, root, sizes.network_rows, precision))
         if network.predicts_bands():
             rows = max(network.predictor(precision).batch_size, sizes.network_rows // BANDS_SHARE)

@@ -47,6 +47,8 @@ class Device:
         Cores that this process may use.
     memory : int
         Main memory [bytes].
+    instructions : str
+        Widest vector instructions that torch uses, such as AVX2.
     bf16 : bool
         Whether the processor has instructions for bfloat16 products.
     system, python, torch : str
@@ -60,12 +62,19 @@ class Device:
     processor: str
     cores: int
     memory: int
+    instructions: str
     bf16: bool
     system: str
     python: str
     torch: str
     load: float
     date: str
+
+    @property
+    def kind(self) -> str:
+        """Name of machines of this kind."""
+        bf16 = "with bf16" if self.bf16 else "without bf16"
+        return f"{self.processor} ({self.instructions}, {bf16}), {self.cores} cores"
 
 
 def this_device() -> Device:
@@ -74,6 +83,7 @@ def this_device() -> Device:
         processor=_processor(),
         cores=os.cpu_count() or 1,
         memory=psutil.virtual_memory().total,
+        instructions=torch.backends.cpu.get_cpu_capability(),
         bf16=has_native_bf16(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),

@@ -5,9 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
+from pydantic import TypeAdapter, ValidationError
+from upath import UPath
+
 from ojala.flows.bench.machine import Device
+from ojala.pipeline.storage.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,7 @@ class Network:
         Limit by precision [objects/s]: the smaller one of the measured matrix rate over ``flops`` and the
         measured copy rate over ``bytes_least``.
     forward : dict of str to MedianRange
-        Rate of the bare network, from tokens to raw outputs [objects/s], by precision and ``eager`` or
-        ``compiled``.
+        Rate of the bare network, from tokens to raw outputs [objects/s], by precision.
     predict : dict of str to MedianRange
         Rate of the predictor, from photometry to the columns of the catalogue [objects/s], by precision.
     predict_with_bands : dict of str to MedianRange
@@ -74,8 +78,6 @@ class Network:
         Rate of the published network, all answers from one pass, in single precision.
     reference : MedianRange
         Rate of the same network, weights and rows in its authors' way: 64 objects, one request at a time.
-    compile_seconds, compile_again_seconds : float or None
-        Duration of the first call of the compiled network without and with a cache; None if not compiled.
     """
 
     batch: int
@@ -88,8 +90,6 @@ class Network:
     predict_with_bands: dict[str, MedianRange]
     published: MedianRange
     reference: MedianRange
-    compile_seconds: float | None
-    compile_again_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,15 @@ class Spectral:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Measurements of a benchmark, and ratios of their medians."""
+    """Measurements of a benchmark, and ratios of their medians.
+
+    Attributes
+    ----------
+    turns : int
+        Number of turns of the measurements.
+    skipped : list of str
+        What was not measured, and why.
+    """
 
     device: Device
     machine: Machine
@@ -179,31 +187,35 @@ class Report:
     flow: Flow
     spectra: dict[str, Spectral]
     ratios: dict[str, float]
+    turns: int
+    skipped: list[str]
 
     def table(self) -> str:
         """Render the measurements as Markdown tables."""
-        return "\n".join(
-            [
-                *self._about(),
-                *self._limits(),
-                *self._rates(),
-                *self._partition(),
-                *self._spectra(),
-                *self._shares(),
-            ]
-        )
+        return comparison([self])
 
-    def _about(self) -> list[str]:
+    def about(self) -> list[str]:
+        """Describe the machine, and what was not measured."""
         d = self.device
         return [
-            f"{d.processor}, {d.cores} cores, {d.memory / 2**30:.0f} GiB, "
-            f"bf16 {'yes' if d.bf16 else 'no (emulated, so not measured)'}; "
-            f"torch {d.torch}, Python {d.python}, {d.system}; {d.date}, load before {d.load:.1f}"
+            f"{d.kind}, {d.memory / 2**30:.0f} GiB; torch {d.torch}, Python {d.python}, {d.system}; "
+            f"{d.date}, load before {d.load:.1f}; turns: {self.turns}.",
+            *(f"Skipped: {what}." for what in self.skipped),
         ]
 
-    def _limits(self) -> list[str]:
+    def sections(self) -> dict[str, list[tuple[str, str]]]:
+        """Names and values of the rows of each table."""
+        return {
+            "limit": self._limits(),
+            "rate": self._rates(),
+            "partition": self._partition(),
+            "spectra": self._spectra(),
+            "ratio": [(name, f"{value:.2f}") for name, value in self.ratios.items()],
+        }
+
+    def _limits(self) -> list[tuple[str, str]]:
         m, n = self.machine, self.network
-        rows = [
+        return [
             *((f"matrix products {p}, best square", _si(s, "FLOP/s")) for p, s in m.matrix.items()),
             *(
                 (f"matrix products {p}, the network's shapes", _si(s, "FLOP/s"))
@@ -215,9 +227,8 @@ class Report:
             ("network per object", f"{n.flops / 1e6:.1f} MFLOP, {n.bytes_moved / 1e6:.2f} MB of operands"),
             *((f"roofline {p}", f"{rate:,.0f} rows/s") for p, rate in n.roofline.items()),
         ]
-        return _table("limit", rows)
 
-    def _rates(self) -> list[str]:
+    def _rates(self) -> list[tuple[str, str]]:
         n, f, p = self.network, self.flow, self.leaves
         rows = [
             *((f"bare network {name}", _spread(s, "rows/s")) for name, s in n.forward.items()),
@@ -233,14 +244,11 @@ class Report:
         ]  # fmt: skip
         if not n.predict_with_bands:
             rows.append(("predictor, with bands", "these weights cannot be asked for bands"))
-        if n.compile_seconds is not None and n.compile_again_seconds is not None:
-            rows.append(("compilation, first / from its cache",
-                         f"{n.compile_seconds:.0f} s / {n.compile_again_seconds:.0f} s"))  # fmt: skip
-        return _table("rate", rows)
+        return rows
 
-    def _partition(self) -> list[str]:
+    def _partition(self) -> list[tuple[str, str]]:
         f = self.flow
-        rows = [
+        return [
             *((f"one partition: {name}", _spread(s, "s")) for name, s in f.stages.items()),
             ("start of the workers", _spread(f.startup, "s")),
             ("a partition without a network", _spread(f.partition_milliseconds, "ms")),
@@ -250,10 +258,9 @@ class Report:
                 for rows, mib in f.peak_memory.items()
             ),
         ]
-        return _table("partition", rows)
 
-    def _spectra(self) -> list[str]:
-        rows = [
+    def _spectra(self) -> list[tuple[str, str]]:
+        return [
             (
                 f"{name} {precision}, {model.flops / 1e9:.2f} GFLOP a spectrum",
                 f"{_spread(rate, '/s')}; {rate.median / model.roofline[precision]:.2f} of the matrix rate",
@@ -261,27 +268,23 @@ class Report:
             for name, model in self.spectra.items()
             for precision, rate in model.predict.items()
         ]
-        return _table("spectra", rows)
-
-    def _shares(self) -> list[str]:
-        return _table("ratio", [(name, f"{value:.2f}") for name, value in self.ratios.items()])
 
 
 def ratios_of(network: Network, machine: Machine, flow: Flow) -> dict[str, float]:
     """Compute ratios to the limits, from medians.
 
-    "bare network" has the precision of the flow, eager.
+    "bare network" has the precision of the flow.
     """
-    bare = network.forward[f"{flow.precision} eager"].median
+    bare = network.forward[flow.precision].median
     reference = network.reference.median
     ratios = {
-        f"bare network {name} / roofline": rate.median / network.roofline[name.split()[0]]
+        f"bare network {name} / roofline": rate.median / network.roofline[name]
         for name, rate in network.forward.items()
     }
     ratios |= {
         f"bare network {name} / matrix rate in its own shapes": rate.median
         * network.flops
-        / machine.matrix_of_network[name.split()[0]].median
+        / machine.matrix_of_network[name].median
         for name, rate in network.forward.items()
     }
     ratios |= {
@@ -303,8 +306,54 @@ def roofline(flops: float, least: float, matrix: float, copy: float) -> float:
     return min(matrix / flops, copy / least)
 
 
-def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
-    return ["", f"| {title} | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+def comparison(reports: Sequence[Report]) -> str:
+    """Render measurements as Markdown tables with a column for each machine."""
+    lines = [line for report in reports for line in report.about()]
+    heads = ["measured"] if len(reports) == 1 else [report.device.kind for report in reports]
+    every = [{title: dict(rows) for title, rows in report.sections().items()} for report in reports]
+    for title in every[0]:
+        names = dict.fromkeys(name for of in every for name in of[title])
+        lines += ["", f"| {' | '.join([title, *heads])} |", "|---" * (1 + len(heads)) + "|"]
+        lines += [f"| {' | '.join([name, *(of[title].get(name, '-') for of in every)])} |" for name in names]
+    return "\n".join(lines)
+
+
+def read_page(page: Path) -> list[Report]:
+    """Measurements that `write_page` left beside a Markdown page, none without such a file.
+
+    Raises
+    ------
+    ValueError
+        The page has another ending, or the file beside it does not hold measurements.
+    """
+    if page.suffix != ".md":
+        raise ValueError(f"{page}: tables are written as Markdown; give a name that ends with .md")
+    stored = page.with_suffix(".json")
+    try:
+        return _REPORTS.validate_json(stored.read_bytes()) if stored.exists() else []
+    except ValidationError as problem:
+        reason = problem.errors()[0]["msg"]
+        raise ValueError(
+            f"{stored}: not measurements of this version of `ojala bench` ({reason}); move the file away to "
+            "begin a new page"
+        ) from problem
+
+
+def write_page(page: Path, before: Sequence[Report], report: Report) -> None:
+    """Write tables with a column for each machine, and all values beside them, as ``PAGE.json``.
+
+    Parameters
+    ----------
+    page : Path
+        Name of the page, ending with ``.md``.
+    before : sequence of Report
+        Measurements of `read_page`; one on a machine of the same kind is replaced.
+    report : Report
+        Measurements on this machine.
+    """
+    reports = [*(of for of in before if of.device.kind != report.device.kind), report]
+    write_whole(UPath(page.with_suffix(".json")), _REPORTS.dump_json(reports, indent=1) + b"\n")
+    write_whole(UPath(page), f"# Measurements of `ojala bench`\n{comparison(reports)}\n".encode())
 
 
 def _spread(spread: MedianRange, unit: str) -> str:
@@ -317,3 +366,6 @@ def _si(spread: MedianRange, unit: str) -> str:
     """Format in units of 1e9 or 1e6."""
     factor, prefix = (1e9, "G") if spread.median >= 1e9 else (1e6, "M")
     return _spread(MedianRange.from_values([value / factor for value in spread.values]), prefix + unit)
+
+
+_REPORTS = TypeAdapter(list[Report])

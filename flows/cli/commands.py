@@ -95,7 +95,7 @@ COMMANDS: dict[str, Entry] = {
         "tools",
         Panel.TOOLS,
         demo="Ingest, run and verify the bundled patch of sky.",
-        bench="Measure the throughput of this machine, of the network and of a run; takes ten minutes.",
+        bench="Measure the throughput of this machine, of the network and of a run; takes three minutes.",
     ),
     **_entries(
         "atlas",

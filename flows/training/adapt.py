@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from upath import UPath
 
+from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.calibrate import calibrate_weights
 from ojala.flows.training.labelled import labelled_rows
@@ -33,6 +34,7 @@ from ojala.models.ojala.network import PRESETS
 from ojala.models.ojala.outputs import RawAnswers, ask
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.training import OjalaTraining, train
+from ojala.models.ojala.zero_points import ZeroPoints, fit_zero_points
 from ojala.models.settings import read_settings
 from ojala.models.simulation.skies.mixed import MixedSky
 from ojala.models.simulation.skies.photometric import CLASS_WEIGHTS
@@ -51,6 +53,9 @@ ADDED_NOISE = 0.3
 
 FEWEST_REDSHIFTS = 50
 """Labelled objects with a redshift that its calibration needs."""
+
+ZERO_POINT_ROWS = 2_000
+"""Rows of the catalogue, labelled or not, from which zero points are fitted."""
 
 MOCKS_TO_MEASURE = 4_000
 """Held-out mocks on which weights are compared before and after."""
@@ -94,6 +99,9 @@ def adapt(
 ) -> Path:
     """Adapt weights to a photometry catalogue, calibrate them and write their card; resumes.
 
+    Zero points of the bands come first, from all rows (`ojala.models.ojala.zero_points`): the network learns
+    from fluxes without them, and the adapted weights hold them.
+
     Parameters
     ----------
     settings : Path
@@ -124,9 +132,14 @@ def adapt(
     """
     config = read_settings(OjalaTraining, settings)
     objects, mock = labelled_rows(photometry, read_truth(UPath(truth))), load_sky(library)
+    survey = ObservedPhotometry(photometry)
+    zero_points = _zero_points(weights, survey, config.seed)
+    factor = zero_points.factor.numpy()
+    survey.flux, survey.error = survey.flux / factor, survey.error / factor
     order = np.random.default_rng(config.seed).permutation(len(objects))
     ends = (np.cumsum([LEARN_SHARE, CALIBRATE_SHARE]) * len(objects)).astype(int)
     learn, fit, test = (objects.rows(rows) for rows in np.split(order, ends))
+    learn, fit = (scaled(rows, 1.0 / factor) for rows in (learn, fit))
     sky = MixedSky(mock, LabelledSky(learn, CLASS_WEIGHTS), LABELLED_SHARE)
     shape = load(weights)[1].config
     config = replace(
@@ -135,22 +148,26 @@ def adapt(
         start=str(weights),
         class_weights=CLASS_WEIGHTS,
         note=f"{config.note} {LABELLED_SHARE:.0%} of the draws are {len(learn):,} labelled objects of "
-        f"{photometry.name}; the parts trained are {', '.join(config.parts) or 'all'}.".strip(),
+        f"{photometry.name}; the parts trained are {', '.join(config.parts) or 'all'}; fluxes are divided by "
+        f"zero points that scatter by {np.std(np.log(factor)):.1%}.".strip(),
     )
-    unlabelled = ObservedPhotometry(photometry) if config.discrepancy > 0 else None
-    adapted = train(config, sky, HeldOutSky(mock), folder, report, unlabelled)
+    adapted = train(config, sky, HeldOutSky(mock), folder, report, survey if config.discrepancy > 0 else None)
 
     calibrate_weights(adapted, mock)
     model, info = load(adapted)
     assert info.calibration is not None  # it was just made
-    info = replace(info, calibration=_calibrate(info.calibration, ask(model, fit)))
+    calibration = _calibrate(info.calibration, ask(model, fit))
+    info = replace(info, calibration=calibration, zero_points=zero_points)
     save_again(adapted, model, info)
     mocks = HeldOutSky(mock).draw(MOCKS_TO_MEASURE, np.random.default_rng([config.seed, 1]))
-    samples = {f"{len(test):,} labelled objects": test, f"{len(mocks):,} mocks": mocks}
+    samples = {
+        f"{len(test):,} labelled objects": (test, test),
+        f"{len(mocks):,} mocks": (mocks, scaled(mocks, factor)),  # as the survey would measure them
+    }
     measures = {
-        f"{name}, {when}": _measures(file, rows)
-        for name, rows in samples.items()
-        for when, file in (("before", weights), ("after", adapted))
+        f"{name}, {when}": measure(file, rows)
+        for name, versions in samples.items()
+        for when, file, rows in zip(("before", "after"), (weights, adapted), versions, strict=True)
     }
     save_again(adapted, model, replace(info, training=info.training | {"adapted": measures}))
     write_curve(adapted.with_suffix(".svg"), config.batch_size, CURVE_LOSSES, CURVE_CHECKS)
@@ -179,7 +196,28 @@ def _calibrate(mocks: Calibration, labelled: RawAnswers) -> Calibration:
     )
 
 
-def _measures(weights: Path, objects: LabelledPhotometry) -> dict[str, dict[str, float]]:
+def _zero_points(weights: Path, survey: ObservedPhotometry, seed: int) -> ZeroPoints:
+    """Zero points of a catalogue; those that change nothing where the weights cannot be asked for bands."""
+    model, info = load(weights)
+    if model.band_requests is None:
+        return ZeroPoints(torch.ones(len(MODEL_BANDS)))
+    rows = np.random.default_rng(seed).permutation(len(survey.flux))[:ZERO_POINT_ROWS]
+    plain = OjalaPredictor(
+        model,
+        replace(info, zero_points=None),
+        device="cpu",
+        precision="fp32",
+        batch_size=OjalaPredictor.BATCH_SIZE,
+    )
+    return fit_zero_points(plain.predict_bands, survey.flux[rows], survey.error[rows], survey.ebv[rows])
+
+
+def scaled(objects: LabelledPhotometry, factor: np.ndarray) -> LabelledPhotometry:
+    """Multiply fluxes and errors (N, 63) of objects by factors (63,)."""
+    return replace(objects, flux=objects.flux * factor, error=objects.error * factor)
+
+
+def measure(weights: Path, objects: LabelledPhotometry) -> dict[str, dict[str, float]]:
     """Class and redshift measures of the answers about labelled objects, without bins of magnitude."""
     answers = OjalaPredictor.load(weights).predict(objects.flux, objects.error, objects.ebv)
     everywhere = np.full(len(objects), np.nan)

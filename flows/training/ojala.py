@@ -65,6 +65,13 @@ class ObservedPhotometry:
         rows.
     most : int
         Largest number of rows in memory.
+
+    Attributes
+    ----------
+    flux, error : ndarray, shape (N, 63)
+        Flux densities and standard errors [uJy] of the rows with enough bands.
+    ebv : ndarray, shape (N,)
+        Galactic E(B-V) [mag].
     """
 
     def __init__(self, catalogue: UPath, most: int = 200_000) -> None:
@@ -81,15 +88,15 @@ class ObservedPhotometry:
         usable = np.flatnonzero(photometry.usable.sum(axis=1) >= FEW_BANDS)
         if len(usable) == 0:
             raise InputError(f"{catalogue}: no row has {FEW_BANDS} usable bands, nothing to adapt to")
-        self._flux, self._error, self._ebv = (
+        self.flux, self.error, self.ebv = (
             part[usable] for part in (photometry.flux, photometry.error, photometry.ebv)
         )
 
     def draw(self, n: int, rng: np.random.Generator) -> LabelledPhotometry:
         """Draw n random rows."""
-        row = rng.integers(0, len(self._flux), n)
+        row = rng.integers(0, len(self.flux), n)
         unknown = np.full(n, -1, np.int64)
-        return LabelledPhotometry(self._flux[row], self._error[row], self._ebv[row], unknown, {})
+        return LabelledPhotometry(self.flux[row], self.error[row], self.ebv[row], unknown, {})
 
 
 def sky_to_train_on(

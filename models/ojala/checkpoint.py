@@ -1,4 +1,4 @@
-"""File format of OJALA's weights: the network, its calibration and its novelty score."""
+"""File format of OJALA's weights: the network, its calibration, its novelty score and zero points."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ojala.models.checkpoint import CheckpointFormat, NetworkInfo
 from ojala.models.ojala.calibration import Calibration
 from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.models.ojala.novelty import Novelty
+from ojala.models.ojala.zero_points import ZeroPoints
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,21 @@ class WeightsInfo(NetworkInfo[OjalaConfig]):
         Corrections of the network's probabilities and errors; None where none were fitted.
     novelty : Novelty or None
         Densities of the training's objects; None where none were fitted.
+    zero_points : ZeroPoints or None
+        Factors that a survey's fluxes are divided by; None for fluxes as the training's.
     """
 
     calibration: Calibration | None = None
     novelty: Novelty | None = None
+    zero_points: ZeroPoints | None = None
 
 
 FORMAT = CheckpointFormat(
-    "ojala-weights/1", OjalaConfig, Ojala, WeightsInfo, {"calibration": Calibration, "novelty": Novelty}
+    "ojala-weights/1",
+    OjalaConfig,
+    Ojala,
+    WeightsInfo,
+    {"calibration": Calibration, "novelty": Novelty, "zero_points": ZeroPoints},
 )
 """Format of the files."""
 
@@ -45,4 +53,5 @@ def save_again(path: Path, network: Ojala, info: WeightsInfo) -> None:
         training=info.training,
         calibration=info.calibration,
         novelty=info.novelty,
+        zero_points=info.zero_points,
     )

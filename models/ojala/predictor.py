@@ -82,6 +82,7 @@ class OjalaPredictor(BasePredictor):
         self.network = model
         self._calibration = (info.calibration or Calibration.none()).to(device)
         self._novelty = info.novelty.to(device) if info.novelty else None
+        self._zero_points = info.zero_points.to(device).factor if info.zero_points else None
         self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
         self._heads = heads
         self.pdfs, self.bands = pdfs, bands
@@ -219,6 +220,8 @@ class OjalaPredictor(BasePredictor):
     @torch.no_grad()
     def _answer(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
         """Answers for a batch, all on the device: nothing is copied from or to it, nothing waits."""
+        if self._zero_points is not None:
+            flux, error = flux / self._zero_points, error / self._zero_points
         tokens = tokens_of(flux, error, ebv)
         answers, embedding = self._ask(tokens)
         depth = snr_level(tokens)
@@ -235,6 +238,8 @@ class OjalaPredictor(BasePredictor):
     @torch.no_grad()
     def _answer_bands(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
         """Answers of `predict_bands` for a batch, all on the device."""
+        if self._zero_points is not None:
+            flux, error = flux / self._zero_points, error / self._zero_points
         mean, log_scale, brightness = leave_one_out(self.network, flux, error, ebv)
         depth = snr_level(tokens_of(flux, error, ebv))
         half_width = STUDENT_T3_HALF_WIDTH * torch.exp(log_scale + self._calibration.band_log_factors(depth))
@@ -249,9 +254,10 @@ class OjalaPredictor(BasePredictor):
         )
         worst = sigma.abs().nan_to_num(-1.0).argmax(dim=1, keepdim=True)
         count = valid.sum(dim=1)
+        scale = 1.0 if self._zero_points is None else self._zero_points
         return {
-            "band_flux": predicted,
-            "band_flux_err": predicted_error,
+            "band_flux": predicted * scale,
+            "band_flux_err": predicted_error * scale,
             "band_sigma": sigma,
             "chi2_bands": torch.where(count > 0, sigma.square().nansum(dim=1), torch.nan),
             "n_chi2_bands": count.to(torch.int16),

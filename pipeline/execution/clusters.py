@@ -46,6 +46,8 @@ DASK_SETTINGS = {
     "distributed.worker.memory.spill": False,
     # Samples of the stack, which nobody looks at, took 25 kB of a worker with each partition.
     "distributed.worker.profile.enabled": False,
+    # So are the last messages to each worker, 1,000 with all that they hold: 13 kB of the driver each.
+    "distributed.admin.low-level-log-length": 10,
 }
 """Settings of the clusters that are started here."""
 

@@ -143,7 +143,7 @@ def held() -> list[Lock]:
     return list(_held)
 
 
-class _Heart:
+class _Heartbeat:
     """The thread that gives signs of life for all locks of this process, from the first one on."""
 
     _thread: threading.Thread | None = None
@@ -162,14 +162,14 @@ class _Heart:
             self._thread = thread
 
     def _run(self) -> None:
-        while True:
-            time.sleep(HEARTBEAT)
+        never = threading.Event()  # its wait survives a clock that jumps, `time.sleep` raises OSError then
+        while not never.wait(HEARTBEAT):
             for lock in held():
                 with suppress(Exception):  # one beat may be missed; `Lock.check` notices a lost lock
                     lock.beat()
 
 
-_heart = _Heart()
+_heartbeat = _Heartbeat()
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def hold(out: UPath, name: str, *, wait: float = 0.0) -> Iterator[Lock]:
         If another living process holds it; names the run, the machine and its start.
     """
     path = out / LOCKS / f"{name}.lock"
-    _heart.start()
+    _heartbeat.start()
     lock = Lock(path, _acquire(path, name, wait))
     _held.append(lock)
     try:

@@ -25,6 +25,7 @@ from ojala.flows.mocks.library import load_sky, photometry_table, truth_table
 from ojala.flows.training import adapt as adaptation
 from ojala.models import WEIGHTS_FOLDER
 from ojala.models.data import LabelledPhotometry
+from ojala.models.ojala.checkpoint import load
 from ojala.pipeline.ingest.photometry import ingest_photometry
 
 BASE_WEIGHTS = WEIGHTS_FOLDER / "ojala-base.safetensors"
@@ -34,12 +35,12 @@ SHARES, I_RANGE = (0.45, 0.40, 0.15), (17.0, 22.5)
 MEASURED = (("class", "f1_weighted"), ("z_gal", "sigma_nmad"), ("z_qso", "sigma_nmad"))
 
 
-def distorted(objects: LabelledPhotometry, rng: np.random.Generator) -> LabelledPhotometry:
-    """Add noise and move the zero point of every band."""
+def distorted(objects: LabelledPhotometry, rng: np.random.Generator) -> tuple[LabelledPhotometry, np.ndarray]:
+    """Add noise and move the zero point of every band; returns the objects and the factors (63,)."""
     scale = np.exp(rng.normal(0.0, ZERO_POINTS, objects.flux.shape[1])).astype(np.float32)
     noise = np.sqrt(NOISE**2 - 1.0) * objects.error * rng.standard_normal(objects.flux.shape)
     flux = ((objects.flux + noise) * scale).astype(np.float32)
-    return replace(objects, flux=flux, error=objects.error * np.float32(NOISE) * scale)
+    return replace(objects, flux=flux, error=objects.error * np.float32(NOISE) * scale), scale
 
 
 def measure(
@@ -48,7 +49,7 @@ def measure(
     """Adapt the bundled weights in ``folder``, and measure them before and after by kind of objects."""
     sky, rng = load_sky(library), np.random.default_rng(77)
     plain = sky.draw(objects, rng, shares=SHARES, i_range=I_RANGE, held_out=True)
-    survey = distorted(plain, rng)
+    survey, zero_points = distorted(plain, rng)
     folder.mkdir(parents=True, exist_ok=True)
     catalogue = folder / "photometry"
     if not catalogue.exists():
@@ -71,13 +72,17 @@ def measure(
     rest = np.arange(labels, objects)
     samples = {
         "survey without its distortion": plain.rows(rest),
+        "survey with its noise alone": adaptation.scaled(survey, 1.0 / zero_points).rows(rest),
         "survey": survey.rows(rest),
         "mocks": sky.draw(objects, np.random.default_rng(78), held_out=True),
     }
+    fitted = load(adapted)[1].zero_points.factor.numpy()
     table = {}
     for name, rows in samples.items():
         for when, weights in (("before", BASE_WEIGHTS), ("after", adapted)):
-            found = adaptation._measures(weights, rows)
+            undistorted = name != "survey" and when == "after"  # as the survey would measure them
+            rows = adaptation.scaled(rows, fitted) if undistorted else rows
+            found = adaptation.measure(weights, rows)
             table[f"{name}, {when}"] = {f"{of} {what}": found[of][what] for of, what in MEASURED}
     return table
 

@@ -58,8 +58,7 @@ def test_records_receipts_and_the_published_release_are_read(old):
 )
 def test_the_published_run_is_joined_with_its_input(old, collection, product, rows, column):
     with pytest.warns(RuntimeWarning, match="does not have a margin cache"):
-        extended = lsdb.open_catalog(str(old / collection)).load_extension(product)
-        table = extended.compute()
+        table = lsdb.open_catalog(str(old / collection)).load_extension(product).compute()
     assert len(table) == rows
     assert table.filter(regex=f"^{column}(_{product})?$").notna().all().all()
 

@@ -14,9 +14,9 @@ from ojala.flows.bench import network as bench_network
 from ojala.flows.bench.agreement import DoublePrecisionPredictor, agreement, catalogue
 from ojala.flows.bench.flow import survey
 from ojala.flows.bench.machine import flops_of, multiply
-from ojala.flows.bench.network import leaves_of, one_request_at_a_time, published_network
+from ojala.flows.bench.network import batches, leaves_of, one_request_at_a_time, published_network
 from ojala.flows.bench.process_pool import ProcessPool
-from ojala.flows.bench.report import MedianRange, ratios_of, roofline
+from ojala.flows.bench.report import MedianRange, ratios_of, read_page, roofline, write_page
 from ojala.models.ojala.checkpoint import save
 from ojala.models.ojala.network import PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
@@ -36,7 +36,6 @@ TINY = Sizes(
     spectra=1,
     seconds=0.0,
     file_bytes=1 << 20,
-    compiled=False,
     memory_rows=(),
 )
 
@@ -111,7 +110,7 @@ def test_models_of_spectra_are_held_against_the_matrix_rate(report):
 
 
 def test_ratios_are_those_of_the_medians(report):
-    bare = report.network.forward[f"{report.flow.precision} eager"].median
+    bare = report.network.forward[report.flow.precision].median
     assert report.ratios["flow / bare network"] == pytest.approx(report.flow.rate.median / bare)
     twice = replace(report.flow, rate=MedianRange.from_values([2.0 * bare]))
     ratios = ratios_of(report.network, report.machine, twice)
@@ -129,12 +128,44 @@ def test_the_table_names_every_ratio(report):
         assert f"| {name} |" in table
 
 
-def test_the_network_s_operations_are_those_of_its_shape(report):
-    """Counted by hand: four encoder blocks, keys and values, two passes of the decoder, trunk and heads."""
-    d, ff, tokens, asked = 128, 512, 64, 15
-    block = tokens * d * (4 * d + 2 * ff) + 2 * tokens * tokens * d
-    ask = asked * d * (2 * d + 2 * ff) + 2 * asked * (tokens + 1) * d
-    memory = tokens * d * 2 * d
+def test_a_page_has_a_column_for_each_kind_of_machine(report, tmp_path):
+    page = tmp_path / "bench.md"
+    assert read_page(page) == []
+    write_page(page, [], report)
+    other = replace(report, device=replace(report.device, processor="Other", bf16=not report.device.bf16))
+    write_page(page, read_page(page), other)
+    write_page(page, read_page(page), replace(report, turns=7))
+    assert read_page(page) == [other, replace(report, turns=7)], "the same kind is replaced"
+    text = page.read_text()
+    assert f"| rate | {other.device.kind} | {report.device.kind} |" in text
+    assert "Skipped: memory of workers" in text
+
+
+@pytest.mark.parametrize(("name", "content"), [("bench.txt", None), ("bench.md", "[{}]")])
+def test_a_page_that_cannot_be_continued_is_refused(tmp_path, name, content):
+    if content:
+        (tmp_path / "bench.json").write_text(content)
+    with pytest.raises(ValueError, match=r"bench\.(txt: tables|json: not measurements)"):
+        read_page(tmp_path / name)
+
+
+def test_the_network_s_operations_are_those_of_its_shape(report, tmp_path):
+    """Counted by hand: four encoder blocks, keys and values, two passes of the decoder, trunk and heads.
+
+    The encoder's products with weights are of valid tokens alone.
+    """
+    d, ff, slots, asked = 128, 512, 64, 15
+    valid = (
+        batches(str(survey(tmp_path / "sky", TINY.rows, TINY.tile_rows)), 128, 128)[0]
+        .valid.sum(dim=1)
+        .float()
+        .mean()
+        .item()
+        + 1
+    )
+    block = valid * d * (4 * d + 2 * ff) + 2 * slots * slots * d
+    ask = asked * d * (2 * d + 2 * ff) + 2 * asked * (slots + 1) * d
+    memory = slots * d * 2 * d
     heads = asked * d * ff + ff * (3 + 2 * 1825 + 12 * 2)
     products = 4 * block + 2 * (memory + ask) + heads
     assert report.network.flops == pytest.approx(2 * products, rel=0.02)

@@ -151,7 +151,7 @@ def test_on_another_machine_an_owner_who_beats_while_watched_lives(out, elsewher
 
 def test_the_heart_beats(out, monkeypatch):
     monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
-    monkeypatch.setattr(locks, "_heart", locks._Heart())
+    monkeypatch.setattr(locks, "_heartbeat", locks._Heartbeat())
     with hold(out, "ojala"):
         os.utime(file_of(out).path, (0, 0))
         until(lambda: os.stat(file_of(out).path).st_mtime > 0, seconds=30)
