@@ -127,7 +127,7 @@ def finished(photometry: UPath, tmp_path_factory: pytest.TempPathFactory) -> Fin
     """The catalogue of the empty model over those objects, with vectors and margins. Read only."""
     out = tmp_path_factory.mktemp("catalogue")
     asked = {"photometry": str(photometry), "out": str(out), "model": "empty", "engine": "serial"}
-    return carry_through(RunConfig(**asked, vectors=True, margins=True))
+    return carry_through(RunConfig(**asked, vectors=True, margins=True), report=True)
 
 
 @pytest.fixture

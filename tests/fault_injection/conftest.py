@@ -13,7 +13,7 @@ from upath import UPath
 from ojala.pipeline.runs.config import RunConfig
 from tests.fault_injection.accounts import Fault, Ledger, data_of
 from tests.fault_injection.object_store import object_store
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, without_report
+from tests.helpers.survey import carry_through, ingest_table, photometry_table, with_report, without_report
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ROWS, TILE_ROWS = 240, 20
@@ -60,9 +60,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def short_of_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short forms leave reports out of the runs of this process."""
-    if not request.config.getoption("--soak"):
-        without_report(monkeypatch)
+    """Short forms leave reports out of the runs of this process, long ones write all."""
+    (with_report if request.config.getoption("--soak") else without_report)(monkeypatch)
 
 
 @pytest.fixture

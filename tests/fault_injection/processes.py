@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -26,7 +27,7 @@ _context.set_forkserver_preload(["tests.fault_injection.processes"])  # so that 
 
 def start_run(config: RunConfig) -> BaseProcess:
     """A process that carries a run through, leader of its own process group."""
-    return start(carry_through, config)
+    return start(partial(carry_through, report=True), config)
 
 
 def start_ingest(files: list[str], out: str, tile_rows: int) -> BaseProcess:

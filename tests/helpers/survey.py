@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,17 @@ class Finished:
         return UPath(self.config.photometry)
 
 
+_WRITE_REPORT = survey_run.write_report
+
+
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the report out of runs, which takes most of their time; it has tests of its own."""
     monkeypatch.setattr(survey_run, "write_report", lambda *of_the_run: None)
+
+
+def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the report of all runs of this process, also where `carry_through` would leave it out."""
+    monkeypatch.setattr(survey_run, "write_report", partial(_WRITE_REPORT))
 
 
 def plan_run(config: RunConfig, region: Region | None = None, *, check: bool = False) -> Plan:
@@ -101,15 +110,21 @@ def plan_run(config: RunConfig, region: Region | None = None, *, check: bool = F
     return make_plan(resolve_run(config), region, check=check)
 
 
-def carry_through(config: RunConfig) -> Finished:
-    """Plan, run, finalise and publish; margins, which take half a second, only where they are asked for."""
+def carry_through(config: RunConfig, *, report: bool = False) -> Finished:
+    """Plan, run, finalise and publish.
+
+    The report, which takes seconds, and margins, which take half a second, only where they are asked for.
+    """
     if "margins" not in config.model_fields_set:
         config = config.model_copy(update={"margins": False})
     plan = plan_run(config)
     survey_run.begin(plan)
     for _ in survey_run.execute(plan):
         pass
-    record = survey_run.finalise(plan)
+    with pytest.MonkeyPatch.context() as patch:
+        if not report and survey_run.write_report is _WRITE_REPORT:  # which is no test's own
+            without_report(patch)
+        record = survey_run.finalise(plan)
     if record.status == "complete":
         survey_run.publish(plan)
     return Finished(config, plan, record)

@@ -42,7 +42,8 @@ def judged(tmp_path_factory):
             out=str(folder / "out"),
             engine="serial",
             truth=str(folder / "truth.csv"),
-        )
+        ),
+        report=True,
     )
     quality = json.loads((result.run / "report" / "quality.json").read_text())
     return len(objects.spectra), result, Validation.model_validate(quality["truth"]).all

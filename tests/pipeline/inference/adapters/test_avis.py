@@ -50,7 +50,7 @@ def survey(tmp_path_factory) -> AvisSurvey:
 def finished(survey, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
     write_toy_atlas(out / "atlas.safetensors", survey.weights)
-    return carry_through(survey.config(out, atlas=str(out / "atlas.safetensors"), margins=True))
+    return carry_through(survey.config(out, atlas=str(out / "atlas.safetensors"), margins=True), report=True)
 
 
 def table_of(catalogue: UPath) -> pa.Table:

@@ -20,7 +20,7 @@ from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.storage.hats import read_leaves
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run, without_report
+from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run
 from tests.helpers.survey import replace as replaced
 
 pytestmark = pytest.mark.integration
@@ -79,10 +79,8 @@ def runs(photometry, weights, tmp_path_factory):
     for bands in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             calls = counted(patch)
-            if not bands:
-                without_report(patch)
-            out = tmp_path_factory.mktemp("out")
-            made[bands] = carry_through(configured(photometry, weights, out, bands=bands)), calls[0]
+            config = configured(photometry, weights, tmp_path_factory.mktemp("out"), bands=bands)
+            made[bands] = carry_through(config, report=bands), calls[0]
     return made
 
 

@@ -66,7 +66,7 @@ def settings(photometry, weights, out, **changes):
 
 @pytest.fixture(scope="module")
 def finished(photometry, weights, tmp_path_factory):
-    return carry_through(settings(photometry, weights, tmp_path_factory.mktemp("out") / "c"))
+    return carry_through(settings(photometry, weights, tmp_path_factory.mktemp("out") / "c"), report=True)
 
 
 def rows_of(root):

@@ -116,7 +116,7 @@ def finished(adapter, spectra, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
     places = {"spectra": str(spectra), "out": str(out)}
     asked = RunConfig(**places, model=adapter.name, engine="serial", vectors=True, workers=1, margins=True)
-    return carry_through(asked)
+    return carry_through(asked, report=True)
 
 
 def test_every_spectrum_is_a_row_of_each_product(finished, spectra):

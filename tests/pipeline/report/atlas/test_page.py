@@ -48,7 +48,7 @@ def finished(tmp_path_factory) -> Finished:
     write_atlas(folder / "small-atlas.safetensors", toy_atlas(file_sha256(weights)))
     settings = {"spectra": str(spectra), "cutouts": str(cutouts), "out": str(folder / "out")}
     settings |= {"model": "avis", "weights": str(weights), "engine": "serial", "workers": 1}
-    return carry_through(RunConfig.model_validate(settings))
+    return carry_through(RunConfig.model_validate(settings), report=True)
 
 
 def decoded(text: str, kind: str) -> np.ndarray:
