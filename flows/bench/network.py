@@ -24,8 +24,8 @@ from upath import UPath
 from ojala.flows.bench.machine import Shape
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.tokens import Tokens, tokenise
-from ojala.models.ojala_published.inputs import PublishedInputs, as_read
-from ojala.models.ojala_published.network import CONTEXT, INPUTS, PublishedConfig, PublishedOjala
+from ojala.models.ojala_published.inputs import INPUTS, PublishedInputs, as_read
+from ojala.models.ojala_published.network import CONTEXT, PublishedConfig, PublishedOjala
 from ojala.models.ojala_published.network import REQUESTS as PUBLISHED_REQUESTS
 from ojala.models.serving.precision import Precision
 from ojala.pipeline.inference.adapters.ojala_published import PublishedAdapter

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ojala.catalogs_schema.bands import BY_NAME, JPAS_BANDS, MODEL_BANDS, REFERENCE_BAND
-from ojala.models.ojala_published.network import INPUTS, NARROW
+
+NARROW = tuple(f"J{nm:04d}" for nm in (378, *range(390, 911, 10)))
+"""Names of the 54 narrow bands."""
+
+INPUTS = (*NARROW, "MAG_i", "MAG_G", "MAG_R", "MAG_Z", "MAG_W1", "MAG_W2")
+"""Inputs in the order of their slots: f_lambda relative to iSDSS of the narrow bands, then AB magnitudes."""
 
 AB_ZERO_UJY = 3631.0e6
 """Flux density of AB magnitude 0 [uJy]."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ojala.models.layers.attention import Block, ValidSlots
+from ojala.models.ojala_published.inputs import INPUTS, NARROW
 
 WIDTH = 128
 HEADS, HIDDEN = (16, 8), (1024, 512)
@@ -45,12 +46,6 @@ WAVELENGTHS = {
     "MAG_W2": 4618.0,
 }
 """Wavelengths of the broad bands [nm]; that of a narrow band is the number in its name."""
-
-NARROW = tuple(f"J{nm:04d}" for nm in (378, *range(390, 911, 10)))
-"""Names of the 54 narrow bands."""
-
-INPUTS = (*NARROW, "MAG_i", "MAG_G", "MAG_R", "MAG_Z", "MAG_W1", "MAG_W2")
-"""Inputs in the order of their slots: f_lambda relative to iSDSS of the narrow bands, then AB magnitudes."""
 
 SCALARS = (
     "HALPHA_CONT",

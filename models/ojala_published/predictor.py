@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ojala.models.ojala_published.checkpoint import FORMAT, NAME, PublishedInfo
-from ojala.models.ojala_published.inputs import as_read
-from ojala.models.ojala_published.network import CLASSES, INPUTS, REQUESTS, SCALARS, PublishedOjala
+from ojala.models.ojala_published.inputs import INPUTS, as_read
+from ojala.models.ojala_published.network import CLASSES, REQUESTS, SCALARS, PublishedOjala
 from ojala.models.serving.batching import MAX_CONCURRENCY, BatchPipeline, CpuBuffer
 from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
 from ojala.models.serving.precision import Precision

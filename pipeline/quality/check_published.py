@@ -21,8 +21,8 @@ from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.ojala_published import DISTINCT
 from ojala.catalogs_schema.photometry import KEY_SHIFT
 from ojala.models.ojala_published.derived import derived_columns
-from ojala.models.ojala_published.inputs import OPTIONS, as_read
-from ojala.models.ojala_published.network import INPUTS, NARROW, SCALARS, PublishedOjala
+from ojala.models.ojala_published.inputs import INPUTS, NARROW, OPTIONS, as_read
+from ojala.models.ojala_published.network import SCALARS, PublishedOjala
 from ojala.models.ojala_published.predictor import PublishedPredictor
 from ojala.pipeline.inference.adapters.ojala_published import PublishedAdapter
 from ojala.pipeline.storage.hats import current_release, read_objects

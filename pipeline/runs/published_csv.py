@@ -24,7 +24,7 @@ from ojala.catalogs_schema.files import TEMPORARY
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.ojala_published import PUBLISHED_ORDER
 from ojala.catalogs_schema.photometry import KEY_SHIFT
-from ojala.models.ojala_published.network import INPUTS, NARROW
+from ojala.models.ojala_published.inputs import INPUTS, NARROW
 from ojala.pipeline.inference.adapters.ojala_published import PublishedAdapter
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.record import RECORD, RunRecord, read_record, run_folder

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import torch
 
 from ojala.models.ojala_published.checkpoint import COMPILED, shapes
-from ojala.models.ojala_published.network import INPUTS, NARROW, REQUESTS
+from ojala.models.ojala_published.inputs import INPUTS, NARROW
+from ojala.models.ojala_published.network import REQUESTS
 
 _BESIDE = Path(__file__).parents[3] / "shared" / "data" / "ojala_published"
 GOLDEN = Path(os.environ.get("OJALA_PUBLISHED_GOLDEN", _BESIDE))

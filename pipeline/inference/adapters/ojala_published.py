@@ -22,7 +22,7 @@ from ojala.catalogs_schema.ojala_published import (
 )
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.catalogs_schema.receipt import Summary
-from ojala.models.ojala_published.inputs import OPTIONS, PublishedInputs, as_read
+from ojala.models.ojala_published.inputs import NARROW, OPTIONS, PublishedInputs, as_read
 from ojala.pipeline.inference.adapters.base import WEIGHTS, Asset, Model, ModelAdapter, ModelError
 
 if TYPE_CHECKING:
@@ -169,7 +169,6 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
 
 
 def _flags(table: pa.Table, inputs: PublishedInputs, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
-    from ojala.models.ojala_published.network import NARROW
     from ojala.models.ojala_published.predictor import LOGVAR_LIMITS
 
     reference = inputs.flux[:, [band.name for band in MODEL_BANDS].index(REFERENCE_BAND)]

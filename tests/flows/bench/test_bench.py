@@ -20,7 +20,7 @@ from ojala.flows.bench.report import MedianRange, ratios_of, read_page, roofline
 from ojala.models.ojala.checkpoint import save
 from ojala.models.ojala.network import PRESETS, Ojala
 from ojala.models.ojala.predictor import OjalaPredictor
-from ojala.models.ojala_published.network import INPUTS
+from ojala.models.ojala_published.inputs import INPUTS
 from ojala.pipeline.inference.process import peak_memory
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]

@@ -24,6 +24,9 @@ SLOW |= {"pandas", "prefect", "scipy", "torch"}
 TABLES = {"numpy", "pyarrow", "pydantic"}
 """Modules that all work on catalogues needs, and no help."""
 
+HATS = {"astropy.coordinates", "hats", "healpy", "matplotlib", "mocpy", "numba", "pandas", "scipy"}
+"""The library of catalogues, which validates them, and what it imports."""
+
 CODE = """
 import json, sys
 from ojala.flows.cli.app import app
@@ -64,6 +67,7 @@ def folders(tmp_path_factory):
         ("plan --photometry {photometry} --out {new} --model ojala", TABLES),
         ("plan --photometry {photometry} --out {out} --model empty", TABLES),
         ("releases --out {out}", TABLES),
+        ("verify {out}", TABLES | HATS),
         ("run --photometry {photometry} --out {out} --model empty", TABLES),
     ],
 )

@@ -11,8 +11,8 @@ import torch
 from ojala.models.checkpoint import WeightsError
 from ojala.models.ojala_published import Predictor, convert, load
 from ojala.models.ojala_published.derived import derived_columns
-from ojala.models.ojala_published.inputs import PublishedInputs, as_read, f_lambda_per_ujy
-from ojala.models.ojala_published.network import INPUTS, SCALARS
+from ojala.models.ojala_published.inputs import INPUTS, PublishedInputs, as_read, f_lambda_per_ujy
+from ojala.models.ojala_published.network import SCALARS
 from tests.helpers import published
 from tests.helpers.published import GOLDEN, SHA256, golden_inputs, golden_requests, stand_in, write_checkpoint
 

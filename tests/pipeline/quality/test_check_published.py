@@ -16,7 +16,7 @@ from ojala.catalogs_schema.ojala_published import DISTINCT
 from ojala.flows.cli.app import app
 from ojala.models.ojala_published import Predictor
 from ojala.models.ojala_published.derived import derived_columns
-from ojala.models.ojala_published.network import INPUTS, NARROW
+from ojala.models.ojala_published.inputs import INPUTS, NARROW
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.quality.check_published import VARIANTS, check_published
 from tests.helpers.published import GOLDEN, stand_in, write_checkpoint

@@ -15,7 +15,7 @@ from upath import UPath
 
 from ojala.catalogs_schema.ojala_published import DISTINCT, PUBLISHED_ORDER
 from ojala.flows.cli.app import app
-from ojala.models.ojala_published.network import INPUTS, NARROW
+from ojala.models.ojala_published.inputs import INPUTS, NARROW
 from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import read_config
 from ojala.pipeline.runs.published_csv import PublishedCsvError, added_columns, export_published

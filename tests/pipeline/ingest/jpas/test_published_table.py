@@ -10,7 +10,7 @@ import pytest
 from upath import UPath
 
 from ojala.catalogs_schema.bands import BY_NAME, JPAS_BANDS, KRON_BAND, NARROW_BANDS
-from ojala.models.ojala_published.network import INPUTS, NARROW
+from ojala.models.ojala_published.inputs import INPUTS, NARROW
 from ojala.pipeline.inference.adapters.registry import ADAPTERS
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.photometry import ingest_photometry
