@@ -12,7 +12,6 @@ workers, its wall time, and the largest sum of the memory of its processes. The 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -63,22 +62,22 @@ class Cost:
 
 def measure(words: Sequence[object]) -> Cost:
     """Cost of a command; its processes are looked at every `SAMPLING` seconds."""
-    before, begin = os.times(), time.monotonic()
+    begin = time.monotonic()
     process = subprocess.Popen([OJALA, *map(str, words)], stdout=subprocess.DEVNULL)
     own = mapped = 0.0
+    used = dict[int, float]()
     while process.poll() is None:
         for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
             try:
-                memory = one.memory_info()
+                memory, times = one.memory_info(), one.cpu_times()
             except psutil.NoSuchProcess:
                 continue
             own, mapped = max(own, memory.rss - memory.shared), max(mapped, memory.rss)
+            used[one.pid] = times.user + times.system
         time.sleep(SAMPLING)
     if process.returncode:
         raise SystemExit(f"ojala {' '.join(map(str, words))} ended with {process.returncode}")
-    after = os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Cost(cpu, time.monotonic() - begin, own / 2**20, mapped / 2**20)
+    return Cost(sum(used.values()), time.monotonic() - begin, own / 2**20, mapped / 2**20)
 
 
 def survey_tables(
