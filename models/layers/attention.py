@@ -30,10 +30,14 @@ class ValidSlots:
         self.places = valid.flatten().nonzero()[:, 0]
 
     @classmethod
-    def where_faster(cls, valid: Tensor) -> Self | None:
-        """On a CPU in inference; None where shapes that depend on the data would wait or need gradients."""
+    def where_faster(cls, valid: Tensor, weights: torch.dtype) -> Self | None:
+        """On a CPU in inference in single precision, else None.
+
+        Shapes that depend on the data would make a device wait; rounding to bfloat16 would make predictions
+        of a row depend on the others of its batch.
+        """
         faster = valid.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        return cls(valid) if faster else None
+        return cls(valid) if faster and weights == torch.float32 else None
 
     def pick(self, x: Tensor) -> Tensor:
         """Tokens of the slots (T, d), of all slots (N, S, d)."""
@@ -83,7 +87,7 @@ class Attention(nn.Module):
             key_value = torch.cat([key_value, extra], dim=1)
         memory: Tensor = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # Contiguous: products would otherwise copy the keys element by element; a fused kernel does not.
-        return memory if _fused(memory, slots) else memory.contiguous()
+        return memory.contiguous() if slots is None else memory
 
     def cross_attend(
         self, x: Tensor, memory: Tensor, bias: Tensor, slots: ValidSlots | None = None
@@ -99,7 +103,7 @@ class Attention(nn.Module):
             query = slots.spread(query)
         query = query.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = memory
-        if _fused(query, slots):
+        if slots is not None:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         else:
             scores = torch.add(bias, query @ key.transpose(-1, -2), alpha=query.shape[-1] ** -0.5)
@@ -107,11 +111,6 @@ class Attention(nn.Module):
         mixed = mixed.transpose(1, 2).flatten(2)
         out: Tensor = self.out(mixed if slots is None else slots.pick(mixed))
         return out
-
-
-def _fused(x: Tensor, slots: ValidSlots | None) -> bool:
-    """Whether attention is faster in one kernel: in single precision on a CPU, over tokens of valid slots."""
-    return slots is not None and x.dtype == torch.float32
 
 
 class Block(nn.Module):

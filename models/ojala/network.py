@@ -332,9 +332,9 @@ class Ojala(nn.Module):
         if bands is None:
             bands = torch.arange(N_BANDS, device=tokens.valid.device)
         hidden, x = _hide(tokens.valid), self.tokens(tokens, bands)
-        slots = ValidSlots.where_faster(_shown(tokens.valid))
+        blocks = cast("Sequence[Block]", self.encoder)
+        slots = ValidSlots.where_faster(_shown(tokens.valid), blocks[0].attention.query.weight.dtype)
         x = x if slots is None else slots.pick(x)
-        blocks = cast("Iterable[Block]", self.encoder)
         for block, bias in zip(blocks, self.wavelength_bias(bands), strict=True):
             x = block.cross_attend(x, None, bias + hidden, slots)
         out: Tensor = self.norm_encoded(x)

@@ -208,7 +208,7 @@ class PublishedOjala(nn.Module):
         """Encode embeddings (N, 60, 128) of which some are valid (N, 60); undefined where not valid."""
         mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
         kernel = self.kernel() if self.wavelength_bias else None
-        slots = ValidSlots.where_faster(valid)
+        slots = ValidSlots.where_faster(valid, self.gain.dtype)
         x = x if slots is None else slots.pick(x)
         for gain, block in zip(self.gain, cast("Iterable[Block]", self.encoder), strict=True):
             x = block.cross_attend(x, None, mask if kernel is None else mask + gain * kernel, slots)

@@ -42,7 +42,8 @@ def test_tokens_of_valid_slots_are_answered_as_among_empty_ones(valid, pre_norm)
 
 
 def test_slots_are_left_out_in_inference_alone(valid):
-    assert ValidSlots.where_faster(valid) is None
+    assert ValidSlots.where_faster(valid, torch.float32) is None
     with torch.no_grad():
-        assert ValidSlots.where_faster(valid) is not None
-        assert ValidSlots.where_faster(valid.to("meta")) is None
+        assert ValidSlots.where_faster(valid, torch.float32) is not None
+        assert ValidSlots.where_faster(valid, torch.bfloat16) is None
+        assert ValidSlots.where_faster(valid.to("meta"), torch.float32) is None
