@@ -16,11 +16,7 @@ from ojala.pipeline.storage.hats import read_leaves
 from tests.helpers.releases import make_release
 from tests.helpers.survey import ingest_table, photometry_table
 
-pytestmark = [
-    pytest.mark.integration,
-    # The release is one as other programs write them.
-    pytest.mark.filterwarnings("ignore:Right catalog does not have a margin cache:RuntimeWarning"),
-]
+pytestmark = pytest.mark.integration
 
 PAGE = (Path(__file__).parents[2] / "docs" / "queries.md").read_text()
 BLOCK = re.compile(r"```(?:sql|python)\n(.*?)```", re.DOTALL)
