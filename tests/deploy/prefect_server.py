@@ -41,14 +41,14 @@ class Server:
 
         def answer():
             try:
-                with urllib.request.urlopen(request, timeout=scaled(20)) as reply:
+                with urllib.request.urlopen(request, timeout=scaled(60)) as reply:
                     return (json.loads(reply.read() or "null"),)
             except urllib.error.HTTPError as refusal:
                 if refusal.code != 503:  # the database is busy
                     raise
                 return None
 
-        return until(answer, f"answer to {path}", seconds=60, every=0.5)[0]
+        return until(answer, f"answer to {path}", seconds=180, every=0.5)[0]
 
     def trigger(self, deployment, state=None, **parameters):
         found = self.ask(f"/deployments/name/{deployment}")
