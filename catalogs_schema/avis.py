@@ -42,7 +42,7 @@ class AvisFlag(enum.IntFlag):
     NOT_PLACED = 1 << 11
 
 
-MEANING: Mapping[enum.IntFlag, str] = {
+FLAG_MEANINGS: Mapping[enum.IntFlag, str] = {
     AvisFlag.NO_SPECTRUM: "the network can use nothing of the spectrum: avis_embedding_spectrum is NaN",
     AvisFlag.NO_IMAGE: "the network can use nothing of the image: avis_embedding_image is NaN",
     AvisFlag.NO_CUTOUT: "the cut-out catalogue has no row for the object, or none was given",
@@ -136,7 +136,7 @@ AVIS = Contract(
         *SPECTRA_KEYS,
         *_COLUMNS,
     ),
-    remarks=MEANING,
+    flag_meanings=FLAG_MEANINGS,
     column_names=without_prefix("avis_", _COLUMNS),
 )
 """The catalogue of joint embeddings and their places in the atlas."""

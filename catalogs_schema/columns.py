@@ -74,7 +74,7 @@ FLAGS = Column(
     nullable=False,
     minimum=0,
 )
-"""Flags of a row; `Contract.remarks` has the meaning of each bit."""
+"""Flags of a row; `Contract.flag_meanings` has the meaning of each bit."""
 
 
 def flags(product: str) -> Column:

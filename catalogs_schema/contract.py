@@ -101,7 +101,7 @@ class Contract:
         Meaning of a row, and advice for readers.
     columns : tuple of Column
         The columns in their order on disk.
-    remarks : mapping of IntFlag to str
+    flag_meanings : mapping of IntFlag to str
         Meaning of each bit of the column of flags; empty where there is none.
     column_names : mapping of str to str
         Columns by the names that predictions of models have, which were those of the columns in contract 1,
@@ -115,7 +115,7 @@ class Contract:
     title: str
     description: str
     columns: tuple[Column, ...]
-    remarks: Mapping[enum.IntFlag, str] = field(default_factory=dict, hash=False)
+    flag_meanings: Mapping[enum.IntFlag, str] = field(default_factory=dict, hash=False)
     column_names: Mapping[str, str] = field(default_factory=dict, hash=False)
     default_columns: tuple[str, ...] = ()
 
@@ -164,9 +164,9 @@ class Contract:
         """
         found = {"unit": column.unit} if column.unit else {}
         found |= {"ucd": column.ucd, "description": column.description, **column.metadata}
-        if self.remarks and column.name == self.name_of("flags"):
+        if self.flag_meanings and column.name == self.name_of("flags"):
             found["bits"] = json.dumps(
-                {int(bit): f"{bit.name}: {text}" for bit, text in self.remarks.items()}
+                {int(bit): f"{bit.name}: {text}" for bit, text in self.flag_meanings.items()}
             )
         return found
 

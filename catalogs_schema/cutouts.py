@@ -64,7 +64,7 @@ class CutoutFlag(enum.IntFlag):
     NO_PSF = 1 << 9
 
 
-MEANING: Mapping[enum.IntFlag, str] = {
+FLAG_MEANINGS: Mapping[enum.IntFlag, str] = {
     CutoutFlag.NO_IMAGE: "no pixel was measured in any band: image and inverse variance are zero",
     CutoutFlag.NO_POSITION: "the object has no position, so that nothing could be cut out",
     CutoutFlag.NOT_COVERED: "the object lies in none of the images that were given",
@@ -186,6 +186,6 @@ CUTOUTS = Contract(
         ),
         FLAGS,
     ),
-    remarks=MEANING,
+    flag_meanings=FLAG_MEANINGS,
 )
 """Image cut-outs of a catalogue's objects."""

@@ -38,7 +38,7 @@ def page() -> str:
         "hand. Versions are semantic: the major number changes when a reader can break.\n"
     ]
     parts += [_section(contract) for contract in CONTRACTS]
-    parts += [_flags(contract) for contract in CONTRACTS if contract.remarks]
+    parts += [_flags(contract) for contract in CONTRACTS if contract.flag_meanings]
     parts.append(_renamed())
     parts.append(_receipt())
     parts.append(_published())
@@ -71,7 +71,7 @@ def _range(column: Column) -> str:
 
 
 def _flags(contract: Contract) -> str:
-    rows = [(f"{int(flag)}", f"`{flag.name}`", text) for flag, text in contract.remarks.items()]
+    rows = [(f"{int(flag)}", f"`{flag.name}`", text) for flag, text in contract.flag_meanings.items()]
     head = f"## Flags of {contract.name}\n\nA bit mask; zero means nothing to remark.\n"
     return head + "\n" + _table(("value", "name", "meaning"), rows)
 

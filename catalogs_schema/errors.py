@@ -103,7 +103,7 @@ def access_errors() -> Iterator[None]:
             f"this process gets no more memory ({_text(problem)}): raise its limit, take fewer workers or a "
             "smaller batch, then give the same command again"
         ) from problem
-    except Exception as problem:
+    except Exception as problem:  # what is no fault of access is raised again
         refused = isinstance(problem, _REFUSALS) or getattr(problem, "errno", None) in _REFUSAL_NUMBERS
         answer = _of_store(problem)
         if refused or isinstance(problem, TimeoutError) or answer is problem:

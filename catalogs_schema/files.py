@@ -36,6 +36,6 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # nothing half-written stays; raised again
         temporary.unlink(missing_ok=True)
         raise

@@ -40,7 +40,7 @@ class Flag(enum.IntFlag):
     NOVEL = 1 << 11
 
 
-MEANING: Mapping[enum.IntFlag, str] = {
+FLAG_MEANINGS: Mapping[enum.IntFlag, str] = {
     Flag.NO_BANDS: "no usable band at all: nothing is predicted, every prediction is null",
     Flag.FEW_BANDS: "fewer than 10 usable bands: the answer leans on the prior",
     Flag.BAND_REJECTED: "at least one band was given but cannot be used (flux not finite or above 1e9 uJy in "
@@ -319,7 +319,7 @@ OJALA = Contract(
         count("n_bands", pa.int16(), "number of usable bands, of 63", 63),
         flags("ojala"),
     ),
-    remarks=MEANING,
+    flag_meanings=FLAG_MEANINGS,
     column_names={"class": "ojala_class", "flags": "ojala_flags"},
     default_columns=(
         *(column.name for column in KEY_COLUMNS),

@@ -32,7 +32,7 @@ class PublishedFlag(enum.IntFlag):
     NO_EBV = 1 << 12
 
 
-MEANING: Mapping[enum.IntFlag, str] = {
+FLAG_MEANINGS: Mapping[enum.IntFlag, str] = {
     PublishedFlag.NO_BANDS: "no input at all: the predictions are the same for all such rows",
     PublishedFlag.FEW_BANDS: "fewer than 10 of the 60 inputs",
     PublishedFlag.BAND_REJECTED: "a flux was given that is infinite, or too large for single precision: not "
@@ -223,7 +223,7 @@ OJALA_PUBLISHED = Contract(
         bias="the wavelength bias of the training is left out at inference (ojala_published_bias has it)"
     ),
     columns=(*KEY_COLUMNS, *_columns(), flags("published")),
-    remarks=MEANING,
+    flag_meanings=FLAG_MEANINGS,
     column_names=_COMMON_NAMES,
 )
 """The published catalogue's columns as the published inference makes them."""

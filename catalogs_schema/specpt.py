@@ -34,7 +34,7 @@ class SpecPTFlag(enum.IntFlag):
     NO_GALAXY = 1 << 10
 
 
-MEANING: Mapping[enum.IntFlag, str] = {
+FLAG_MEANINGS: Mapping[enum.IntFlag, str] = {
     SpecPTFlag.NO_PIXELS: "no usable pixel within 3600 to 9864 Angstrom: nothing is predicted, every "
     "prediction is null",
     SpecPTFlag.FEW_PIXELS: "usable pixels cover less than a third of 3600 to 9864 Angstrom: unlike what the "
@@ -116,7 +116,7 @@ SPECPT = Contract(
         *SPECTRA_KEYS,
         *_COLUMNS,
     ),
-    remarks=MEANING,
+    flag_meanings=FLAG_MEANINGS,
     column_names=without_prefix("specpt_", _COLUMNS),
 )
 """The catalogue of redshifts."""

@@ -44,7 +44,7 @@ class SpectrumFlag(enum.IntFlag):
     NOT_TRAINED = 1 << 9
 
 
-MEANING: Mapping[enum.IntFlag, str] = {
+FLAG_MEANINGS: Mapping[enum.IntFlag, str] = {
     SpectrumFlag.NO_PIXELS: "no patch with half of its pixels usable: nothing is predicted, every prediction "
     "is null",
     SpectrumFlag.FEW_PIXELS: "fewer than 500 usable pixels: the answer leans on the prior",
@@ -142,7 +142,7 @@ SPECTRAL_TOKENIZER = Contract(
         *SPECTRA_KEYS,
         *_COLUMNS,
     ),
-    remarks=MEANING,
+    flag_meanings=FLAG_MEANINGS,
     column_names=without_prefix("tokenizer_", _COLUMNS),
 )
 """The catalogue of embeddings and of the quantities predicted from them."""

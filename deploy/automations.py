@@ -60,9 +60,9 @@ def make_automations(client: SyncPrefectClient, webhook: str = "", release_days:
     wanted = _guards()
     if webhook:
         block = Webhook(
-            url=webhook, headers=SecretDict({"Content-Type": "application/json"})  # type: ignore[arg-type]
+            url=webhook, headers=SecretDict({"Content-Type": "application/json"})  # type: ignore[arg-type]  # a plain dict will do
         )  # fmt: skip
-        wanted += _notifications(block.save(BLOCK, overwrite=True), release_days)  # type: ignore[arg-type]
+        wanted += _notifications(block.save(BLOCK, overwrite=True), release_days)  # type: ignore[arg-type]  # no coroutine here
     present = {one.name: one.id for one in client.read_automations() if one.name.startswith(_PREFIX)}
     for automation in wanted:
         if automation.name in present:

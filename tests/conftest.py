@@ -17,7 +17,7 @@ from upath import UPath
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.pace import scaled, slowness
-from tests.helpers.survey import Finished, carry_through, ingest_table, photometry_table
+from tests.helpers.survey import Finished, ingest_table, photometry_table, run_and_publish
 
 # Tests run side by side; networks and maps with all cores each would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -127,7 +127,7 @@ def finished(photometry: UPath, tmp_path_factory: pytest.TempPathFactory) -> Fin
     """The catalogue of the empty model over those objects, with vectors and margins. Read only."""
     out = tmp_path_factory.mktemp("catalogue")
     asked = {"photometry": str(photometry), "out": str(out), "model": "empty", "engine": "serial"}
-    return carry_through(RunConfig(**asked, vectors=True, margins=True), report=True)
+    return run_and_publish(RunConfig(**asked, vectors=True, margins=True), report=True)
 
 
 @pytest.fixture

@@ -172,10 +172,10 @@ def flags() -> str:
         "nothing to remark. A row has bit 128 if `ojala_flags & 128` is not zero.\n"
     ]
     for contract in CONTRACTS:
-        if contract.remarks:
+        if contract.flag_meanings:
             rows = [
                 (f'<a id="{contract.name}.{flag.name}"></a>`{flag.name}`', str(int(flag)), text)
-                for flag, text in contract.remarks.items()
+                for flag, text in contract.flag_meanings.items()
             ]
             parts.append(
                 f"## {contract.title} {{ #{contract.name} }}\n\n" + _table(("flag", "value", "meaning"), rows)

@@ -27,7 +27,7 @@ from ojala.flows.cli.errors import (
 class _Root(Group):
     """The commands of `COMMANDS`: each is imported when it is called, and the help imports none."""
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's own options
         super().__init__(**options)
         for name, entry in COMMANDS.items():
             self.add_command(Command(name, help=entry.help, rich_help_panel=entry.panel.value))
@@ -39,7 +39,7 @@ class _Root(Group):
         return super().resolve_command(ctx, args)
 
 
-def load(name: str) -> Any:  # noqa: ANN401
+def load(name: str) -> Any:  # noqa: ANN401 - a command of any signature
     """Import the module of a command, and return the command or group of commands."""
     module = import_module(f"{__package__}.{COMMANDS[name].module}")
     return typer.main.get_group(module.app).commands[name]

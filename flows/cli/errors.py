@@ -59,7 +59,7 @@ class Command(_Flags, TyperCommand):
 class Group(_Flags, TyperGroup):
     """A group of commands, which its help lists by panel."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - as typer and click declare it
         """Names of the commands, by panel."""
         order = {panel.value: k for k, panel in enumerate(Panel)}
         place = {
@@ -80,17 +80,17 @@ class Commands(typer.Typer):
         Those of `typer.Typer`.
     """
 
-    def __init__(self, panel: Panel = Panel.TOOLS, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, panel: Panel = Panel.TOOLS, **options: Any) -> None:  # noqa: ANN401 - as typer and click declare it
         super().__init__(**{"cls": Group, **options})
         self._panel = panel
 
-    def add_typer(self, typer_instance: typer.Typer, **options: Any) -> None:  # noqa: ANN401
+    def add_typer(self, typer_instance: typer.Typer, **options: Any) -> None:  # noqa: ANN401 - as typer and click declare it
         """Add the commands of a group; a group with a name of its own stands in its panel."""
         if isinstance(typer_instance, Commands) and "name" in options:
             options.setdefault("rich_help_panel", typer_instance._panel.value)
         super().add_typer(typer_instance, **options)
 
-    def command(  # type: ignore[override]
+    def command(  # type: ignore[override]  # fewer options than typer has
         self,
         name: str | None = None,
         *,
@@ -159,7 +159,7 @@ def errors(interrupted: str = NOTHING_WRITTEN, *, as_json: bool = False) -> Iter
         end(problem.exit_code, type(problem).__name__, str(problem))
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
-    except Exception as problem:
+    except Exception as problem:  # a fault of the program: printed, with where to report it
         logging.getLogger(__name__).debug("fault", exc_info=True)
         if hint := _missing_extra(problem):
             warn(hint)

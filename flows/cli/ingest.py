@@ -141,7 +141,7 @@ class Units(StrEnum):
     FLAMBDA = "flambda"
 
 
-Engine = StrEnum("Engine", [(name.upper(), name) for name in CPU_ENGINES])  # type: ignore[misc]
+Engine = StrEnum("Engine", [(name.upper(), name) for name in CPU_ENGINES])  # type: ignore[misc]  # names are known when it runs
 
 
 def _tiles(text: str) -> tuple[int, ...]:

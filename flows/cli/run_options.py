@@ -48,7 +48,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         command(read_config(file, settings), **given)
 
     parameters = [*options.values(), file, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take attributes
     wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
     return wrapper
 

@@ -218,7 +218,7 @@ class _Download:
                     for future in done:
                         waiting += self._outcome(running.pop(future), future)
                     advance(len(waiting) + len(running))
-            except BaseException:
+            except BaseException:  # other threads stop, also at Ctrl-C; raised again
                 self._service.stopped.set()
                 raise
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from upath import UPath
 
-from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.training.calibrate import calibrate_weights
 from ojala.flows.training.labelled import labelled_rows
@@ -200,7 +199,7 @@ def _zero_points(weights: Path, survey: ObservedPhotometry, seed: int) -> ZeroPo
     """Zero points of a catalogue; those that change nothing where the weights cannot be asked for bands."""
     model, info = load(weights)
     if model.band_requests is None:
-        return ZeroPoints(torch.ones(len(MODEL_BANDS)))
+        return ZeroPoints.none()
     rows = np.random.default_rng(seed).permutation(len(survey.flux))[:ZERO_POINT_ROWS]
     plain = OjalaPredictor(
         model,

@@ -83,7 +83,7 @@ class Attention(nn.Module):
         if slots is not None:
             key_value = slots.spread(key_value)
         if self.extra is not None:
-            extra = self.extra.to(key_value.dtype).expand(len(context), 1, -1)
+            extra = self.extra.to(key_value.dtype).expand(len(key_value), 1, -1)
             key_value = torch.cat([key_value, extra], dim=1)
         memory: Tensor = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # Contiguous: products would otherwise copy the keys element by element; a fused kernel does not.

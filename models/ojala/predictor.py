@@ -33,6 +33,7 @@ from ojala.models.ojala.tokens import (
     require_photometry,
     tokens_of,
 )
+from ojala.models.ojala.zero_points import ZeroPoints
 from ojala.models.quantities import CLASSES, FINE_TUNED, SCALARS
 from ojala.models.serving.batching import MAX_CONCURRENCY, BatchPipeline, Compute, CpuBuffer
 from ojala.models.serving.cuda_graph import CudaBuffer, CudaGraphRunner
@@ -82,7 +83,7 @@ class OjalaPredictor(BasePredictor):
         self.network = model
         self._calibration = (info.calibration or Calibration.none()).to(device)
         self._novelty = info.novelty.to(device) if info.novelty else None
-        self._zero_points = info.zero_points.to(device).factor if info.zero_points else None
+        self._zero_points = (info.zero_points or ZeroPoints.none()).to(device).factor
         self.heads = tuple((head.quantity.name, head.sha256) for head in heads)
         self._heads = heads
         self.pdfs, self.bands = pdfs, bands
@@ -95,8 +96,8 @@ class OjalaPredictor(BasePredictor):
         self.max_concurrency = MAX_CONCURRENCY if on_gpu else 1
         # Joining operations saves most of a GPU's traffic with its memory; a CPU's caches do as well.
         self._ask = torch.compile(self.ask, dynamic=False, fullgraph=True) if on_gpu else self.ask
-        self._ways: dict[str, BatchPipeline] = {}
-        self._turn = threading.Lock()
+        self._pipelines: dict[str, BatchPipeline] = {}
+        self._making = threading.Lock()
 
     @classmethod
     def _load_options(cls, weights: Path, info: NetworkInfo[Any], **options: object) -> dict[str, Any]:
@@ -108,7 +109,7 @@ class OjalaPredictor(BasePredictor):
 
     def halve_batch(self) -> None:
         """See `BasePredictor`; the way through the device is made anew."""
-        self._ways.clear()
+        self._pipelines.clear()
         super().halve_batch()
 
     def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
@@ -152,7 +153,7 @@ class OjalaPredictor(BasePredictor):
             Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
         """
         require_photometry(flux, error, ebv)
-        columns = self._catalogue(self._conveyor("catalogue", self._answer).run(flux, error, ebv))
+        columns = self._catalogue(self._pipeline("catalogue", self._answer).run(flux, error, ebv))
         return columns | self.predict_bands(flux, error, ebv) if self.bands else columns
 
     def predict_bands(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
@@ -188,24 +189,24 @@ class OjalaPredictor(BasePredictor):
         require_photometry(flux, error, ebv)
         if self.network.band_requests is None:
             raise ValueError(NO_BAND_REQUESTS)
-        return self._conveyor("bands", self._answer_bands).run(flux, error, ebv)
+        return self._pipeline("bands", self._answer_bands).run(flux, error, ebv)
 
     def warm_up(self) -> None:
         """Make the way through the device: on a GPU, compile and record the network for its batches."""
-        self._conveyor("catalogue", self._answer)
+        self._pipeline("catalogue", self._answer)
         if self.bands:
-            self._conveyor("bands", self._answer_bands)
+            self._pipeline("bands", self._answer_bands)
 
-    def _conveyor(self, name: str, compute: Compute) -> BatchPipeline:
+    def _pipeline(self, name: str, compute: Compute) -> BatchPipeline:
         """The way through the device of a computation, for batches of the size that is asked for now."""
-        with self._turn:
-            way = self._ways.get(name)
-            if way is None or way.size != self.batch_size:
-                self._ways.pop(name, None)  # its memory is needed
-                way = self._ways[name] = self._make_conveyor(compute, self.batch_size)
-            return way
+        with self._making:
+            pipeline = self._pipelines.get(name)
+            if pipeline is None or pipeline.size != self.batch_size:
+                self._pipelines.pop(name, None)  # its memory is needed
+                pipeline = self._pipelines[name] = self._make_pipeline(compute, self.batch_size)
+            return pipeline
 
-    def _make_conveyor(self, compute: Compute, size: int) -> BatchPipeline:
+    def _make_pipeline(self, compute: Compute, size: int) -> BatchPipeline:
         if torch.device(self.device).type == "cuda":
             function = CudaGraphRunner(compute, ((N_BANDS,), (N_BANDS,), ()), size)
             return BatchPipeline(lambda: CudaBuffer(function), size, self.max_concurrency, _pack_pdfs)
@@ -220,8 +221,7 @@ class OjalaPredictor(BasePredictor):
     @torch.no_grad()
     def _answer(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
         """Answers for a batch, all on the device: nothing is copied from or to it, nothing waits."""
-        if self._zero_points is not None:
-            flux, error = flux / self._zero_points, error / self._zero_points
+        flux, error = flux / self._zero_points, error / self._zero_points
         tokens = tokens_of(flux, error, ebv)
         answers, embedding = self._ask(tokens)
         depth = snr_level(tokens)
@@ -238,8 +238,7 @@ class OjalaPredictor(BasePredictor):
     @torch.no_grad()
     def _answer_bands(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
         """Answers of `predict_bands` for a batch, all on the device."""
-        if self._zero_points is not None:
-            flux, error = flux / self._zero_points, error / self._zero_points
+        flux, error = flux / self._zero_points, error / self._zero_points
         mean, log_scale, brightness = leave_one_out(self.network, flux, error, ebv)
         depth = snr_level(tokens_of(flux, error, ebv))
         half_width = STUDENT_T3_HALF_WIDTH * torch.exp(log_scale + self._calibration.band_log_factors(depth))
@@ -254,10 +253,9 @@ class OjalaPredictor(BasePredictor):
         )
         worst = sigma.abs().nan_to_num(-1.0).argmax(dim=1, keepdim=True)
         count = valid.sum(dim=1)
-        scale = 1.0 if self._zero_points is None else self._zero_points
         return {
-            "band_flux": predicted * scale,
-            "band_flux_err": predicted_error * scale,
+            "band_flux": predicted * self._zero_points,
+            "band_flux_err": predicted_error * self._zero_points,
             "band_sigma": sigma,
             "chi2_bands": torch.where(count > 0, sigma.square().nansum(dim=1), torch.nan),
             "n_chi2_bands": count.to(torch.int16),

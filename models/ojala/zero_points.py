@@ -43,6 +43,11 @@ class ZeroPoints(StoredPart):
 
     factor: Tensor
 
+    @classmethod
+    def none(cls) -> ZeroPoints:
+        """The zero points that change nothing."""
+        return cls(torch.ones(N_BANDS))
+
     def check_shapes(self) -> None:
         """Check that there is a positive factor for each band."""
         if self.factor.shape != (N_BANDS,) or not bool((self.factor > 0.0).all()):

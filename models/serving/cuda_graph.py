@@ -54,7 +54,7 @@ class CudaGraphRunner:
         self.columns = [torch.full((size, *shape), torch.nan, device="cuda") for shape in shapes]
         # Constructors of streams and events are not typed.
         self.stream, self.copy_in, self.copy_out = (
-            torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
             for _ in range(3)
         )
         self.stream.wait_stream(torch.cuda.current_stream())
@@ -109,11 +109,11 @@ class CudaBuffer:
         self.pinned_outputs = {name: _pinned(output) for name, output in self.outputs.items()}
         # Threads that wait for a blocking event sleep and leave the CPU to reading and writing.
         self.copied_in, self.copied_out = (
-            torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch's
             for _ in range(2)
         )
         self.started, self.finished = (
-            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
             for _ in range(2)
         )
 

@@ -81,10 +81,10 @@ def fit_classifier(
         logit = x @ coefficients[:-1] + coefficients[-1]
         entropy = (share * F.binary_cross_entropy_with_logits(logit, y, reduction="none")).sum()
         total: Tensor = entropy + penalty / (2.0 * len(x)) * coefficients[:-1].square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]  # torch's
         return total
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)  # type: ignore[no-untyped-call]  # torch's
     with torch.no_grad():
         slope = coefficients[:-1] / scale
         bias = coefficients[-1] - (slope * mean).sum()

@@ -30,7 +30,7 @@ UNCERTAIN = 0.5
 POOR_CHI2, MODEL_ERROR = 2.5, 0.05
 OUTSIDE = 0.1
 MIN_P_GALAXY = 0.5
-"""Thresholds of the flags; see `ojala.catalogs_schema.specpt.MEANING`."""
+"""Thresholds of the flags; see `ojala.catalogs_schema.specpt.FLAG_MEANINGS`."""
 
 LABEL_SPREAD = math.hypot(LABEL_WIDTH, 12.0**-0.5) * LOG1PZ_STEP
 """Standard deviation in ln(1 + z) of the PDF of an exact redshift: width of labels and of a bin."""

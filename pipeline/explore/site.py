@@ -309,7 +309,7 @@ def _describe_product(product: Product, release: Release) -> dict[str, Any]:
         "description": product.contract.description,
         "columns": [describe(product, column) for column in columns],
         "flags": flags and f"{product.name}.{flags.name}",
-        "bits": [[int(bit), bit.name, text] for bit, text in product.contract.remarks.items()],
+        "bits": [[int(bit), bit.name, text] for bit, text in product.contract.flag_meanings.items()],
         "provenance": provenance,
     }
 

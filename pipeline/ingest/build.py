@@ -237,7 +237,7 @@ def _in_place(out: UPath, key: str, scratch: UPath | None) -> Iterator[tuple[UPa
             write_whole(mark, text)
         try:
             yield out, files
-        except BaseException as error:
+        except BaseException as error:  # nothing half-written stays; raised again
             if not (key and _can_resume(files, error)):
                 _empty(out)
             raise
@@ -250,7 +250,7 @@ def _scratch(folder: UPath, key: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BaseException as error:
+    except BaseException as error:  # nothing half-written stays; raised again
         if not (key and _can_resume(folder, error)):
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
@@ -279,7 +279,7 @@ def _own(folder: UPath, scratch: UPath, key: str) -> Iterator[None]:
             ) from None
         try:
             yield
-        except BaseException as error:
+        except BaseException as error:  # nothing half-written stays; raised again
             if not (key and _can_resume(scratch, error)):
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise

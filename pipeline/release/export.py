@@ -155,7 +155,7 @@ def _whole_folder(to: UPath) -> Iterator[UPath]:
     if not is_local(to):
         try:
             yield to
-        except BaseException:
+        except BaseException:  # nothing half-written stays; raised again
             with suppress(OSError):
                 to.fs.rm(to.path, recursive=True)
             raise
@@ -169,7 +169,7 @@ def _whole_folder(to: UPath) -> Iterator[UPath]:
         with suppress(FileNotFoundError):
             final.rmdir()
         os.replace(draft, final)
-    except BaseException:
+    except BaseException:  # nothing half-written stays; raised again
         shutil.rmtree(draft, ignore_errors=True)
         raise
 

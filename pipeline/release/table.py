@@ -324,7 +324,7 @@ def _votable(source: Path, to: Path, selection: _Selection) -> None:
         else Column(field.name, field.type, "", "", "expression of the selection")
         for field in selection.schema
     ]
-    contract = replace(selection.contract, columns=tuple(columns), remarks={}, column_names={})
+    contract = replace(selection.contract, columns=tuple(columns), flag_meanings={}, column_names={})
     before, end, after = header(contract)[CONTENT_KEY].partition("</TABLE>")
     with to.open("w", encoding="utf-8") as file:
         file.write(f"{before}<DATA><TABLEDATA>\n")

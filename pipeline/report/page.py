@@ -198,7 +198,7 @@ def _run_context(
 ) -> dict[str, Any]:
     rows = max(totals.rows_summarised, 1)
     slowest = np.argsort(-totals.seconds, kind="stable")[:SLOWEST]
-    meanings = {flag.name: text for flag, text in run.contracts[0].remarks.items()}
+    meanings = {flag.name: text for flag, text in run.contracts[0].flag_meanings.items()}
     config, adapter = run.config, run.adapter
     workers = f"{config.workers} worker{'s' if config.workers != 1 else ''}"
     inputs = [(adapter.reads.name, run.source)]

@@ -144,7 +144,7 @@ def plain_logs(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e5 else f"{value:.0e}"))
 
 
-def scatter(axes: Axes, x: np.ndarray, y: np.ndarray, **style: Any) -> None:  # noqa: ANN401  (matplotlib's own)
+def scatter(axes: Axes, x: np.ndarray, y: np.ndarray, **style: Any) -> None:  # noqa: ANN401 - matplotlib's own
     """Points, as pixels where they are many."""
     axes.scatter(x, y, rasterized=len(x) > MANY, **style)
 

@@ -143,7 +143,7 @@ def class_column(contract: Contract) -> Column | None:
 
 def flags_column(contract: Contract) -> Column | None:
     """Column of the flags whose bits the contract explains; None where it explains none."""
-    if not contract.remarks:
+    if not contract.flag_meanings:
         return None
     return next(
         (column for column in contract if column.ucd == "meta.code.qual" and not column.nullable), None

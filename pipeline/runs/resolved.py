@@ -119,9 +119,9 @@ def resolve_run(config: RunConfig) -> ResolvedRun:
     """
     config = config.absolute().pinned()
     files = [Path(path) for path in (config.weights, config.atlas, *config.heads) if path]
-    beside = Path(config.weights).parent
+    folder = Path(config.weights).parent
     kinds = ("*.safetensors", "*.json") if config.weights else ()
-    siblings = sorted(file for kind in kinds for file in beside.glob(kind))
+    siblings = sorted(file for kind in kinds for file in folder.glob(kind))
     return _resolve(config, tuple(_stat(file) for file in (*files, *siblings)))
 
 

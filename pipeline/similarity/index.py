@@ -226,7 +226,7 @@ def _places_path(path: Path) -> Path:
     return path.with_suffix(".npy")
 
 
-def _usearch() -> Any:  # noqa: ANN401  (an untyped module)
+def _usearch() -> Any:  # noqa: ANN401 - an untyped module
     try:
         import usearch.index
     except ModuleNotFoundError as missing:

@@ -35,19 +35,19 @@ def start(thread: threading.Thread) -> None:
     MemoryError
         If the system gives no thread, or the thread has no memory to run.
     """
-    if not thread._started.is_set():  # type: ignore[attr-defined]
-        thread._started = _Started()  # type: ignore[attr-defined]
+    if not thread._started.is_set():  # type: ignore[attr-defined]  # private
+        thread._started = _Started()  # type: ignore[attr-defined]  # private
     try:
         _start(thread)
     except MemoryError:
-        threading._limbo.pop(thread, None)  # type: ignore[attr-defined]
+        threading._limbo.pop(thread, None)  # type: ignore[attr-defined]  # private
         raise
     except RuntimeError as problem:
-        if thread._started.is_set():  # type: ignore[attr-defined]
+        if thread._started.is_set():  # type: ignore[attr-defined]  # private
             raise
         raise MemoryError(f"{problem}: the limit of memory or of threads is reached") from problem
 
 
 def bound_all_starts() -> None:
     """Let all threads of this process start by `start`, those of libraries included."""
-    threading.Thread.start = start  # type: ignore[method-assign, assignment]
+    threading.Thread.start = start  # type: ignore[method-assign, assignment]  # a function in place of the method

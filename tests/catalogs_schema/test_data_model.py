@@ -2,7 +2,7 @@ from pathlib import Path
 
 from ojala import catalogs_schema
 from ojala.catalogs_schema import data_model
-from ojala.catalogs_schema.ojala import MEANING, OJALA, PUBLISHED_NAMES, Flag, names
+from ojala.catalogs_schema.ojala import FLAG_MEANINGS, OJALA, PUBLISHED_NAMES, Flag, names
 
 PAGE = Path(catalogs_schema.__file__).with_name("DATA_MODEL.md")
 
@@ -12,7 +12,7 @@ def test_the_page_is_not_stale():
 
 
 def test_every_flag_has_one_bit_of_its_own_and_a_meaning():
-    assert set(MEANING) == set(Flag)
+    assert set(FLAG_MEANINGS) == set(Flag)
     assert [flag.value for flag in Flag] == [1 << bit for bit in range(len(Flag))]
 
 

@@ -1,7 +1,7 @@
 """The tokenizer's contract: its keys are those of the spectra, and every flag has a bit and a meaning."""
 
 from ojala.catalogs_schema.spectra import KEY_NAMES, SPECTRA
-from ojala.catalogs_schema.spectral_tokenizer import MEANING, SPECTRAL_TOKENIZER, SpectrumFlag
+from ojala.catalogs_schema.spectral_tokenizer import FLAG_MEANINGS, SPECTRAL_TOKENIZER, SpectrumFlag
 
 
 def test_keys_and_positions_are_those_of_the_spectra():
@@ -10,5 +10,5 @@ def test_keys_and_positions_are_those_of_the_spectra():
 
 
 def test_every_flag_has_one_bit_of_its_own_and_a_meaning():
-    assert set(MEANING) == set(SpectrumFlag)
+    assert set(FLAG_MEANINGS) == set(SpectrumFlag)
     assert [flag.value for flag in SpectrumFlag] == [1 << bit for bit in range(len(SpectrumFlag))]

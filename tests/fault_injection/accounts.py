@@ -17,7 +17,7 @@ from ojala.pipeline import run as survey_run
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.record import ENDED, read_record, run_folder
 from ojala.pipeline.storage.hats import read_leaves
-from tests.helpers.survey import Finished, carry_through, photometry_table, plan_run
+from tests.helpers.survey import Finished, photometry_table, plan_run, run_and_publish
 
 
 @dataclass
@@ -86,7 +86,7 @@ def go_on(config: RunConfig) -> Finished:
     plan = plan_run(config)
     run = run_folder(UPath(config.out), plan.run_id)
     if not plan.resumes or read_record(run).status not in ENDED:
-        return carry_through(config)
+        return run_and_publish(config)
     survey_run.publish(plan)
     return Finished(config, plan, read_record(run))
 

@@ -101,7 +101,7 @@ def kept_going(step: Callable[..., None]) -> Callable[..., None]:
         self.story.append(f"{step.__name__} {choices}")
         try:
             step(self, **choices)
-        except Exception:
+        except Exception:  # a long campaign goes on and lists its failures at the end
             if not self.arena.long:
                 raise
             self.broken = True

@@ -13,7 +13,7 @@ from upath import UPath
 from ojala.pipeline.runs.config import RunConfig
 from tests.fault_injection.accounts import Fault, Ledger, data_of
 from tests.fault_injection.object_store import object_store
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, with_report, without_report
+from tests.helpers.survey import ingest_table, photometry_table, run_and_publish, with_report, without_report
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 ROWS, TILE_ROWS = 240, 20
@@ -48,7 +48,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> UPath:
 @pytest.fixture(scope="session")
 def undisturbed(many: UPath, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The data of a run over these objects that nothing happened to."""
-    return data_of(carry_through(asking(many, tmp_path_factory.mktemp("undisturbed"))).run)
+    return data_of(run_and_publish(asking(many, tmp_path_factory.mktemp("undisturbed"))).run)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from upath import UPath
 from ojala.pipeline.ingest import build, photometry
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.pace import until
-from tests.helpers.survey import carry_through
+from tests.helpers.survey import run_and_publish
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.fault_injection.processes"])  # so that a start costs no imports
@@ -27,7 +27,7 @@ _context.set_forkserver_preload(["tests.fault_injection.processes"])  # so that 
 
 def start_run(config: RunConfig) -> BaseProcess:
     """A process that carries a run through, leader of its own process group."""
-    return start(partial(carry_through, report=True), config)
+    return start(partial(run_and_publish, report=True), config)
 
 
 def start_ingest(files: list[str], out: str, tile_rows: int) -> BaseProcess:

@@ -25,7 +25,7 @@ from tests.fault_injection.conftest import asking
 from tests.fault_injection.object_store import SECRET, connect
 from tests.fault_injection.processes import frozen_ingest, kill
 from tests.helpers.pace import until
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run
+from tests.helpers.survey import ingest_table, photometry_table, plan_run, run_and_publish
 
 pytestmark = pytest.mark.fault
 
@@ -50,7 +50,7 @@ def local(tmp_path_factory):
     """The same survey on a local disk: its photometry and the data of its run."""
     folder = tmp_path_factory.mktemp("local")
     photometry = ingest_table(OBJECTS, folder, tile_rows=TILE_ROWS)
-    return photometry, data_of(carry_through(asking(photometry, folder / "out")).run)
+    return photometry, data_of(run_and_publish(asking(photometry, folder / "out")).run)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_run_is_resumed_published_verified_and_read(photometry, local):
     assert again.run_id == plan.run_id
     assert again.states() == {"done": 1, "missing": len(plan.entries) - 1}
 
-    finished = carry_through(asked)
+    finished = run_and_publish(asked)
     assert finished.record.status == "complete"
     assert data_of(finished.run) == local[1]
     assert plan_run(asked).to_do == []
@@ -98,7 +98,7 @@ def test_a_run_is_resumed_published_verified_and_read(photometry, local):
 
 def test_an_export_to_an_object_store_stands_alone_when_its_origin_is_gone(photometry, local, tmp_path):
     here = asking(local[0], tmp_path / "out").model_copy(update={"margins": True})
-    made = export_release(carry_through(here).out, UPath("s3://survey/export/release"))
+    made = export_release(run_and_publish(here).out, UPath("s3://survey/export/release"))
     assert (made.products, made.rows) == (("ojala",), OBJECTS.num_rows)
     store = connect()
     for name in store.find("survey/export/release"):
@@ -131,7 +131,7 @@ def test_an_upload_that_is_cut_shows_no_object_and_is_tried_again(
     attempts = [attempt for receipt in receipts for attempt in receipt.attempts]
     assert len(attempts) > len(receipts), "an attempt failed"
     assert {attempt.cause for attempt in attempts if attempt.error} == {"storage"}
-    check(fault, carry_through(asked), local[1])
+    check(fault, run_and_publish(asked), local[1])
 
 
 def test_a_connection_that_stays_broken_leaves_no_object_and_the_run_goes_on_later(

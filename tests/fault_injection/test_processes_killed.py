@@ -25,7 +25,7 @@ from tests.fault_injection.processes import (
     workers_of,
 )
 from tests.helpers.pace import until
-from tests.helpers.survey import Finished, carry_through, ingest_table, plan_run
+from tests.helpers.survey import Finished, ingest_table, plan_run, run_and_publish
 
 pytestmark = pytest.mark.fault
 
@@ -98,7 +98,7 @@ def test_a_worker_that_stands_still_is_ended_and_its_partition_done_by_another(
     assert {receipt.status for receipt in done} == {"done"}
     causes = [attempt.cause for receipt in done for attempt in receipt.attempts if attempt.error]
     assert set(causes) == {"timeout"}
-    check(fault, carry_through(config), undisturbed)
+    check(fault, run_and_publish(config), undisturbed)
 
 
 def test_a_worker_that_is_killed_costs_nothing_but_time(asked, undisturbed, ledger):
@@ -114,7 +114,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(asked, undisturbed, ledg
         done += running
     assert {receipt.status for receipt in done} == {"done"}
     assert len(done) == len(plan.entries)
-    check(fault, carry_through(config), undisturbed)
+    check(fault, run_and_publish(config), undisturbed)
 
 
 def test_many_partitions_with_random_kills(request, tmp_path, ledger):
@@ -123,7 +123,7 @@ def test_many_partitions_with_random_kills(request, tmp_path, ledger):
         pytest.skip("the short form is in the campaign")
     rows, side, kills = 8_000, 50.0, 12
     photometry = ingest_table(wide_table(rows, side), tmp_path, tile_rows=8)
-    expected = data_of(carry_through(asking(photometry, tmp_path / "undisturbed")).run)
+    expected = data_of(run_and_publish(asking(photometry, tmp_path / "undisturbed")).run)
     assert len(expected) >= 2000
     asked = asking(photometry, tmp_path / "out").model_copy(update={"engine": "local", "workers": 2})
     workers, drivers = ledger("soak: SIGKILL of workers"), ledger("soak: SIGKILL of drivers")

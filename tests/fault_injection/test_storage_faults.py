@@ -24,7 +24,7 @@ from ojala.pipeline.storage.lock import hold
 from tests.fault_injection.accounts import check, data_of, settle
 from tests.fault_injection.conftest import ROWS, TILE_ROWS
 from tests.fault_injection.processes import receipts
-from tests.helpers.survey import Finished, carry_through, plan_run
+from tests.helpers.survey import Finished, plan_run, run_and_publish
 
 pytestmark = pytest.mark.fault
 
@@ -192,7 +192,7 @@ def test_a_damaged_photometry_leaf_fails_its_partition_alone_and_at_once(
     damage(leaf)
     fault.injected = 1
     config = asked.model_copy(update={"photometry": str(photometry)})
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert result.record.status == Status.INCOMPLETE
     assert list(result.record.failed) == [f"{leaf.parent.parent.name[7:]}/{leaf.stem[5:]}"]
     (error,) = result.record.failed.values()
@@ -247,7 +247,7 @@ def test_a_clock_that_jumps_back_changes_neither_the_run_nor_its_order(asked, un
     assert receipts(asked.out) == len(finished.plan.entries)
     # A run that is begun now is the later one, whatever the clock says.
     changed = asked.model_copy(update={"precision": "bf16"})
-    later = carry_through(changed)
+    later = run_and_publish(changed)
     assert later.plan.run_id != future
     assert plan_run(changed).run_id == later.plan.run_id
     assert plan_run(changed).to_do == []

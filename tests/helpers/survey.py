@@ -101,7 +101,7 @@ def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write the report of all runs of this process, also where `carry_through` would leave it out."""
+    """Write the report of all runs of this process, also where `run_and_publish` would leave it out."""
     monkeypatch.setattr(survey_run, "write_report", partial(_WRITE_REPORT))
 
 
@@ -110,7 +110,7 @@ def plan_run(config: RunConfig, region: Region | None = None, *, check: bool = F
     return make_plan(resolve_run(config), region, check=check)
 
 
-def carry_through(config: RunConfig, *, report: bool = False) -> Finished:
+def run_and_publish(config: RunConfig, *, report: bool = False) -> Finished:
     """Plan, run, finalise and publish.
 
     The report, which takes seconds, and margins, which take half a second, only where they are asked for.

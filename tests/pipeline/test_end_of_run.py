@@ -16,7 +16,7 @@ from ojala.pipeline.runs.releases import ReleaseError, only_product, pointers
 from ojala.pipeline.runs.resolved import ResolvedRun, resolve_run
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves
 from tests.helpers import spectra_files
-from tests.helpers.survey import carry_through, plan_run
+from tests.helpers.survey import plan_run, run_and_publish
 
 
 def broken(*args, **kwargs):
@@ -34,7 +34,7 @@ def ended(config):
 
 def test_a_report_that_fails_is_stored_and_the_run_ends_and_is_published(config, monkeypatch):
     monkeypatch.setattr(survey_run, "write_report", broken)
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert result.record == read_record(result.run)
     assert (result.record.status, result.record.problems) == (
         Status.COMPLETE,
@@ -132,7 +132,7 @@ def test_true_values_are_refused_before_the_run_of_a_model_that_they_cannot_judg
 
 def test_a_run_of_spectra_names_its_input_and_is_released_like_any(spectra, tmp_path):
     config = RunConfig(spectra=str(spectra), out=str(tmp_path / "out"), model="specpt", engine="serial")
-    result = carry_through(config, report=True)
+    result = run_and_publish(config, report=True)
     assert (result.record.status, result.record.problems) == (Status.COMPLETE, {})
     document = json.loads((result.run / "provenance" / "prov.json").read_text())
     assert document["entity"]["ojala:spectra"]["prov:location"] == str(spectra)
@@ -154,6 +154,6 @@ def test_a_run_in_which_no_partition_succeeds_ends_incomplete(spectra, tmp_path)
     for partition in read_leaves(spectra):
         (copy / partition.leaf).write_bytes(b"PAR1")
     config = RunConfig(spectra=str(copy), out=str(tmp_path / "out"), model="specpt", engine="serial")
-    result = carry_through(config, report=True)
+    result = run_and_publish(config, report=True)
     assert (result.record.status, result.record.problems) == (Status.INCOMPLETE, {})
     assert (result.run / "report" / "index.html").exists()

@@ -12,7 +12,7 @@ from upath import UPath
 
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage.hats import LEAVES, SKYMAP_ORDER, CatalogueError, read_counts, read_leaves
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run, without_report
+from tests.helpers.survey import ingest_table, photometry_table, plan_run, run_and_publish, without_report
 
 BAND = ["flux_j0660", "flux_j0660_err"]
 
@@ -53,7 +53,7 @@ def test_a_missing_band_and_other_widths_of_numbers_are_read(theirs, tmp_path, m
 
     change(theirs, changed)
     (theirs / "skymap.fits").unlink()
-    finished = carry_through(config(theirs, tmp_path))
+    finished = run_and_publish(config(theirs, tmp_path))
     assert finished.record.status == "complete"
     assert finished.record.rows_out == 60
     assert read_counts(finished.run / "ojala").sum() == 60
@@ -91,7 +91,7 @@ def test_a_leaf_with_numbers_that_do_not_fit_is_named(theirs, tmp_path, monkeypa
     without_report(monkeypatch)
     tile = pa.array(np.full(60, 2**40))
     change(theirs, lambda table: table.set_column(2, "tile_id", tile[: table.num_rows]))
-    finished = carry_through(config(theirs, tmp_path))
+    finished = run_and_publish(config(theirs, tmp_path))
     assert finished.record.status == "incomplete"
     assert all("column tile_id is no int32" in error for error in finished.record.failed.values())
 
@@ -134,6 +134,6 @@ def test_rows_are_counted_where_there_is_no_sky_map_or_a_coarse_one(order, ours,
 def test_a_catalogue_that_lsdb_wrote_is_run(ours, tmp_path, monkeypatch):
     without_report(monkeypatch)
     lsdb.open_catalog(ours.path).to_hats(tmp_path / "lsdb", catalog_name="lsdb", as_collection=False)
-    finished = carry_through(config(UPath(tmp_path / "lsdb"), tmp_path))
+    finished = run_and_publish(config(UPath(tmp_path / "lsdb"), tmp_path))
     assert finished.record.status == "complete"
     assert finished.record.rows_out == 60

@@ -12,7 +12,7 @@ from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status, find_runs, read_record
 from ojala.pipeline.runs.releases import published_run
-from tests.helpers.survey import carry_through, plan_run, without_report
+from tests.helpers.survey import plan_run, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -99,7 +99,7 @@ def test_vectors_of_the_older_contract_are_stale_for_their_contract(config, old)
 
 def test_an_incomplete_run_is_resumed_and_published(config, monkeypatch):
     without_report(monkeypatch)
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert (result.plan.run_id, result.record.status) == (INCOMPLETE, Status.COMPLETE)
     assert (result.record.rows_out, result.record.failed) == (60, {})
     assert published_run(result.out, "ojala").name == INCOMPLETE
@@ -111,6 +111,6 @@ def test_a_run_of_spectra_is_planned_and_repeated(old, monkeypatch):
     spectra, out = str(old / "spectra"), str(old / "redshifts")
     config = RunConfig(model="specpt", spectra=spectra, out=out, engine="serial", precision="fp32")
     assert ["code" in reasons(entry.state) for entry in plan_run(config).entries] == [True, True]
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert (result.record.status, result.record.rows_out) == (Status.COMPLETE, 3)
     assert list(verify(result.out)) == []

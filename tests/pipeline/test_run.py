@@ -19,7 +19,7 @@ from ojala.pipeline.runs.plan import rows_per_second
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status, read_record
 from ojala.pipeline.runs.releases import pointers
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run, replace
+from tests.helpers.survey import ingest_table, photometry_table, plan_run, replace, run_and_publish
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +59,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(config, finis
     again = plan_run(config)
     assert again.run_id == plan.run_id
     assert again.states() == {"done": 1, "missing": len(plan.entries) - 1}
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert result.record.status == Status.COMPLETE
     untouched = Receipt.model_validate_json(
         receipt_path(result.run, next(e.partition for e in plan.entries)).read_bytes()
@@ -109,8 +109,8 @@ def test_workers_and_engine_do_not_make_anything_stale(finished):
 
 
 def test_a_finished_run_is_not_written_to_again(config):
-    first = carry_through(config)
-    second = carry_through(config.model_copy(update={"precision": "bf16"}))
+    first = run_and_publish(config)
+    second = run_and_publish(config.model_copy(update={"precision": "bf16"}))
     assert second.plan.run_id != first.plan.run_id
     assert read_record(first.run).status == Status.COMPLETE
     assert list(verify(first.run)) == []
@@ -141,7 +141,7 @@ def test_a_damaged_leaf_of_an_unfinished_run_is_done_again(config, finished):
     leaf.write_bytes(leaf.read_bytes()[:-100])
     receipt_path(run, plan.entries[1].partition).write_bytes(b"{")
     assert plan_run(config).states() == {"damaged": 2, "done": len(plan.entries) - 2}
-    assert data(carry_through(config).run) == data(finished.run)
+    assert data(run_and_publish(config).run) == data(finished.run)
 
 
 def test_a_failed_partition_leaves_the_run_incomplete_and_unpublished(config, photometry, tmp_path):
@@ -151,7 +151,7 @@ def test_a_failed_partition_leaves_the_run_incomplete_and_unpublished(config, ph
     whole = leaf.read_bytes()
     leaf.write_bytes(whole[:5000])
     config = config.model_copy(update={"photometry": str(broken)})
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert result.record.status == Status.INCOMPLETE
     assert len(result.record.failed) == 1
     assert not (result.out / "collection.properties").exists()
@@ -162,7 +162,7 @@ def test_a_failed_partition_leaves_the_run_incomplete_and_unpublished(config, ph
 
     leaf.write_bytes(whole)
     assert plan_run(config).states()["failed"] == 1
-    assert carry_through(config).record.status == Status.COMPLETE
+    assert run_and_publish(config).record.status == Status.COMPLETE
 
 
 def test_the_collection_is_published_last_and_names_the_run(finished):

@@ -178,8 +178,8 @@ class ModelAdapter(ABC, Generic[Inputs]):
 
     @property
     def flags(self) -> type[enum.IntFlag]:
-        """Bits of the column of flags of the main product; `Contract.remarks` has their meanings."""
-        return next((type(flag) for flag in self.main.remarks), enum.IntFlag)
+        """Bits of the column of flags of the main product; `Contract.flag_meanings` has their meanings."""
+        return next((type(flag) for flag in self.main.flag_meanings), enum.IntFlag)
 
     @property
     def labels(self) -> dict[str, str]:

@@ -59,7 +59,7 @@ def build_table(
             values[column.name] = table[column.name].combine_chunks()
         else:
             raise KeyError(f"the model does not predict {column.name}, a column of {contract.name}")
-    bits = {flag.name: int(flag) for flag in contract.remarks}
+    bits = {flag.name: int(flag) for flag in contract.flag_meanings}
     if OUT_OF_RANGE in bits:
         name = contract.name_of("flags")
         flags = np.asarray(predictions[name], np.int32)
@@ -171,7 +171,7 @@ def summarise(
             if f"p_{name.lower()}" in main.column_names
         },
         flagged=int((flags != 0).sum()),
-        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in contract.remarks},
+        flags={flag.name or "": int(((flags & flag) != 0).sum()) for flag in contract.flag_meanings},
         redshifts={name: number.tolist() for name, number in counts.items() if number.any()},
         bands=list(bands),
     )

@@ -203,7 +203,7 @@ _NUMBERS = (
 
 @functools.cache
 def _flag_names(mask: int) -> str | None:
-    return ", ".join(str(flag.name) for flag in AVIS.remarks if flag & mask) or None
+    return ", ".join(str(flag.name) for flag in AVIS.flag_meanings if flag & mask) or None
 
 
 def _base64(values: np.ndarray, kind: str) -> str:

@@ -19,7 +19,7 @@ from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.record import RecordError
 from ojala.pipeline.storage.hats import read_leaves
 from tests.helpers.avis_survey import AvisSurvey, make_avis_survey
-from tests.helpers.survey import Finished, carry_through, without_report
+from tests.helpers.survey import Finished, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +34,7 @@ def finished(survey, tmp_path_factory) -> Finished:
     """A run without an atlas."""
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        return carry_through(survey.config(tmp_path_factory.mktemp("out")))
+        return run_and_publish(survey.config(tmp_path_factory.mktemp("out")))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_sample_is_of_objects_that_are_seen_with_redshifts_that_are_sure(finis
 def test_a_run_of_another_model_has_no_atlas(tmp_path, photometry):
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        other = carry_through(
+        other = run_and_publish(
             RunConfig(photometry=str(photometry), out=str(tmp_path), model="empty", engine="serial")
         )
     with pytest.raises(RecordError, match="an atlas is made of a run of AVIS"):
@@ -113,7 +113,7 @@ def test_an_atlas_is_made_used_and_shown(simple_maps, monkeypatch, finished, sur
     asked += ["--out", config.out, "--weights", config.weights, "--engine", "serial"]
     planned = ask("plan", *asked, "--atlas", atlas, "--json")
     assert set(json.loads(planned.output)["states"]) == {"stale: configuration"}
-    placed = carry_through(config)
+    placed = run_and_publish(config)
     shown = ask("atlas-page", placed.run, "--out", tmp_path / "page", "--json")
     assert json.loads(shown.output)["rows"] == 3
     assert (tmp_path / "page" / "atlas.html").exists()

@@ -22,7 +22,7 @@ from ojala.pipeline.runs import qp_export
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.qp_export import ExportError, export_qp
 from ojala.pipeline.storage.hats import read_leaves
-from tests.helpers.survey import carry_through, ingest_table
+from tests.helpers.survey import ingest_table, run_and_publish
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     table = pq.read_table(PATCH / "mock_sky.parquet").slice(0, ROWS)
     photometry = str(ingest_table(table, folder, 500))
     config = RunConfig(photometry=photometry, out=str(folder / "out"), engine="serial", vectors=True)
-    return carry_through(config)
+    return run_and_publish(config)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from ojala.flows import cli
 from ojala.flows.cli.commands import COMMANDS
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.commands import ENVIRONMENT
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, without_report
+from tests.helpers.survey import ingest_table, photometry_table, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -56,7 +56,7 @@ def folders(tmp_path_factory):
     config = RunConfig(photometry=str(photometry), out=str(folder / "out"), model="empty", engine="serial")
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        carry_through(config)
+        run_and_publish(config)
     return {"{photometry}": str(photometry), "{out}": str(folder / "out"), "{new}": str(folder / "new")}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.commands import here
-from tests.helpers.survey import carry_through, without_report
+from tests.helpers.survey import run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -17,7 +17,7 @@ def first(photometry, tmp_path):
     config = RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        return carry_through(config)
+        return run_and_publish(config)
 
 
 def test_a_region_is_planned_then_done_then_rolled_back(first, photometry):

@@ -12,7 +12,7 @@ from ojala.pipeline.quality.validation.result import Validation
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.mmu_files import convert_collection
-from tests.helpers.survey import carry_through
+from tests.helpers.survey import run_and_publish
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
@@ -36,7 +36,7 @@ def judged(tmp_path_factory):
         spectra, DATA / "filters", folder / "photometry.csv", folder / "truth.csv", magnitude=20.0
     )
     ingest_photometry([UPath(folder / "photometry.csv")], UPath(folder / "photometry"))
-    result = carry_through(
+    result = run_and_publish(
         RunConfig(
             photometry=str(folder / "photometry"),
             out=str(folder / "out"),

@@ -10,7 +10,7 @@ from ojala.catalogs_schema.ojala import Flag
 from ojala.catalogs_schema.redshift_pdfs import RedshiftPdfs, bin_position
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import RunConfig
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, replace
+from tests.helpers.survey import ingest_table, photometry_table, replace, run_and_publish
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
 
@@ -43,7 +43,7 @@ def run_over(table, folder, tile_rows, **changes):
         batch_size=16,  # a batch that is not full costs as much as one that is
         **changes,
     )
-    result = carry_through(config)
+    result = run_and_publish(config)
     frame = pd.read_parquet(result.run / "ojala" / "dataset").sort_values("object_id", ignore_index=True)
     return result, frame.drop(columns=["Norder", "Dir"], errors="ignore")
 

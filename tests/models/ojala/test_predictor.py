@@ -65,14 +65,15 @@ def by_row(found):
     return rows
 
 
-def assert_rows_equal(a, b, rows=slice(None)):
+def assert_rows_equal(predictor, a, b, rows=slice(None)):
+    """Within 1e-6; in single precision, where products have as many rows as tokens, within rounding."""
     a, b = (by_row(found) if "z_gal_pdf_n" in found else found for found in (a, b))
     for name in a:
-        half = a[name].dtype == np.float16
+        rtol, atol = 1e-6, 1e-9
+        if predictor.network.encoder[0].attention.query.weight.dtype == torch.float32:
+            rtol, atol = (2e-3, 2e-4) if a[name].dtype == np.float16 else (1e-4, 1e-5)
         one, other = (values.astype(np.float64) for values in (a[name], b[name][rows]))
-        np.testing.assert_allclose(
-            one, other, rtol=2e-3 if half else 1e-4, atol=2e-4 if half else 1e-5, err_msg=name
-        )
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=atol, err_msg=name)
 
 
 def test_every_column_is_there_and_one_row_per_object(predictor):
@@ -95,19 +96,18 @@ def test_every_column_is_there_and_one_row_per_object(predictor):
 
 
 def test_a_row_gets_the_same_answer_alone_and_among_others(predictor):
-    """Bit for bit where products of a row do not depend on the number of rows, else within rounding."""
     flux, error, ebv = sky(N)
     together = predictor.predict(flux, error, ebv)
     for row in (0, 15, 16, 36):
         alone = predictor.predict(flux[[row]], error[[row]], ebv[[row]])
-        assert_rows_equal(alone, together, [row])
+        assert_rows_equal(predictor, alone, together, [row])
 
 
 def test_the_order_of_the_rows_does_not_matter(predictor):
     flux, error, ebv = sky(N)
     order = np.random.default_rng(5).permutation(N)
     together = predictor.predict(flux, error, ebv)
-    assert_rows_equal(predictor.predict(flux[order], error[order], ebv[order]), together, order)
+    assert_rows_equal(predictor, predictor.predict(flux[order], error[order], ebv[order]), together, order)
 
 
 def test_neighbours_without_any_band_change_nothing(predictor):
@@ -115,6 +115,7 @@ def test_neighbours_without_any_band_change_nothing(predictor):
     together = predictor.predict(flux, error, ebv)
     flux[1::2] = np.nan
     assert_rows_equal(
+        predictor,
         {k: v[::2] for k, v in by_row(predictor.predict(flux, error, ebv)).items()},
         together,
         slice(None, None, 2),

@@ -45,6 +45,7 @@ def test_a_batch_is_computed_without_a_copy_to_or_from_the_device():
     for head in model._heads:
         head.mlp.to("meta")
     model._calibration, model._novelty = model._calibration.to("meta"), model._novelty.to("meta")
+    model._zero_points = model._zero_points.to("meta")
     columns = [torch.empty(ROWS, N_BANDS, device="meta") for _ in range(2)]
     columns.append(torch.empty(ROWS, device="meta"))
     model._answer(*columns)  # constants are made once

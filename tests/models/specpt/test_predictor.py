@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ojala.catalogs_schema.specpt import MEANING, RECONSTRUCTED_SIZE, SPECPT, SPECPT_SPECTRA, SpecPTFlag
+from ojala.catalogs_schema.specpt import FLAG_MEANINGS, RECONSTRUCTED_SIZE, SPECPT, SPECPT_SPECTRA, SpecPTFlag
 from ojala.catalogs_schema.spectra import KEY_NAMES
 from ojala.models.checkpoint import WeightsError
 from ojala.models.data import Spectra
@@ -161,7 +161,7 @@ def test_the_error_of_a_redshift_is_without_the_spread_of_the_labels():
 
 
 def test_every_flag_has_one_bit_of_its_own_and_a_meaning():
-    assert set(MEANING) == set(SpecPTFlag)
+    assert set(FLAG_MEANINGS) == set(SpecPTFlag)
     assert [flag.value for flag in SpecPTFlag] == [1 << bit for bit in range(len(SpecPTFlag))]
 
 

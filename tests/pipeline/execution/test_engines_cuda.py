@@ -13,7 +13,7 @@ from ojala.pipeline.execution import RetryPolicy, clusters, run_tasks
 from ojala.pipeline.execution.clusters import GPU_THREADS, ClusterError
 from ojala.pipeline.inference.model_spec import ModelSpec
 from ojala.pipeline.runs.config import RunConfig
-from tests.helpers.survey import carry_through, ingest_table, orders, photometry_table, without_report
+from tests.helpers.survey import ingest_table, orders, photometry_table, run_and_publish, without_report
 from tests.pipeline.execution.deadly import one_that_kills
 
 pytestmark = pytest.mark.integration
@@ -66,7 +66,7 @@ def test_a_survey_on_gpus_is_that_of_processors_within_rounding(tmp_path, monkey
     found = []
     for engine in ("serial", "cuda"):
         settings = {"photometry": str(sky), "out": str(tmp_path / engine), "engine": engine, "workers": 1}
-        run = carry_through(RunConfig.model_validate(settings | {"precision": "fp32", "batch_size": 128}))
+        run = run_and_publish(RunConfig.model_validate(settings | {"precision": "fp32", "batch_size": 128}))
         leaves = sorted((run.run / OJALA.name).rglob("Npix=*.parquet"), key=lambda leaf: leaf.name)
         found.append([pq.ParquetFile(leaf.path).read(columns).to_pandas() for leaf in leaves])
     for on_processor, on_gpu in zip(*found, strict=True):

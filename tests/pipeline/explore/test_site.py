@@ -150,7 +150,7 @@ def test_an_object_is_found_by_key_for_less_than_a_megabyte(page, server, rows, 
     shown, row = text(page), rows[key]
     assert row[CLASS.name] in shown
     assert f"{row['p_qso']:.3f}" in shown
-    for flag, meaning in OJALA.remarks.items():
+    for flag, meaning in OJALA.flag_meanings.items():
         assert (meaning in shown) == bool(row[FLAGS.name] & flag)
     for section in ("Photometry", "Class", "Redshift", "Properties", "Neighbours on the sky", "Provenance"):
         assert section in shown
@@ -238,7 +238,7 @@ def test_hostile_names_and_values_run_nothing(page, photometry, tmp_path, monkey
         ),
         title=EVIL,
         description=EVIL,
-        remarks=dict.fromkeys(OJALA.remarks, EVIL),
+        flag_meanings=dict.fromkeys(OJALA.flag_meanings, EVIL),
     )
     monkeypatch.setattr(releases, "CONTRACTS", tuple(evil if c is OJALA else c for c in releases.CONTRACTS))
     folder = tmp_path / EVIL.replace("/", "")

@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.table import Table
 from upath import UPath
 
-from ojala.catalogs_schema.cutouts import CUTOUTS, MEANING, NOT_MEASURED, CutoutFlag
+from ojala.catalogs_schema.cutouts import CUTOUTS, FLAG_MEANINGS, NOT_MEASURED, CutoutFlag
 from ojala.pipeline.inference.cutouts import read_cutouts
 from ojala.pipeline.ingest.cutouts import PROVENANCE, CutoutsSummary, ingest_cutouts
 from ojala.pipeline.ingest.errors import IngestError
@@ -342,7 +342,7 @@ def test_a_folder_that_is_no_catalogue_is_refused(tmp_path):
 
 
 def test_every_flag_has_one_bit_of_its_own_and_a_meaning():
-    assert set(MEANING) == set(CutoutFlag) == set(CUTOUTS.remarks)
+    assert set(FLAG_MEANINGS) == set(CutoutFlag) == set(CUTOUTS.flag_meanings)
     assert [flag.value for flag in CutoutFlag] == [1 << bit for bit in range(len(CutoutFlag))]
 
 

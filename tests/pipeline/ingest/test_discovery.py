@@ -15,7 +15,7 @@ class Hub(MemoryFileSystem):
     """Stands for the file system of Hugging Face; a file is fetched by get_file alone."""
 
     protocol = "hf"
-    fetched: list[str] = []  # noqa: RUF012
+    fetched: list[str] = []  # noqa: RUF012 - read and emptied by the test
 
     @classmethod
     def _strip_protocol(cls, path):

@@ -22,7 +22,7 @@ from ojala.pipeline.runs.coverage import find_loss
 from ojala.pipeline.runs.diff import read_difference
 from ojala.pipeline.storage.hats import current_release, read_counts, read_leaves, survey_of
 from tests.helpers.commands import here
-from tests.helpers.survey import carry_through, photometry_table, plan_run, without_report
+from tests.helpers.survey import photometry_table, plan_run, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -168,7 +168,7 @@ def test_a_damaged_leaf_of_the_former_release_is_not_carried_on(grown, tmp_path)
 def test_the_command_says_what_it_did_and_a_plan_marks_what_was_touched(grown, tmp_path, monkeypatch):
     without_report(monkeypatch)
     config = RunConfig(photometry=str(grown), out=str(tmp_path / "out"), model="empty", engine="serial")
-    assert carry_through(config).record.source == str(grown)
+    assert run_and_publish(config).record.source == str(grown)
     night = write(tmp_path, tile(9), "night")
     told = here("ingest", "--add", night, "--to", grown)
     assert told.exit_code == 0, told.output
@@ -178,7 +178,7 @@ def test_the_command_says_what_it_did_and_a_plan_marks_what_was_touched(grown, t
     touched = {p for p, leaf in read_leaves(release).items() if read_leaves(grown).get(p) != leaf}
     assert {entry.partition for entry in plan.to_do} == touched
     assert len(plan.to_link) == len(plan.entries) - len(touched) > 0
-    done = carry_through(config)
+    done = run_and_publish(config)
     assert (done.record.rows_out, done.record.source) == (180, str(release))
     kept = read_difference(done.run)
     assert (kept.total.added, kept.total.withdrawn, kept.total.either_changed) == (60, 0, 0)

@@ -29,7 +29,7 @@ from ojala.pipeline.runs.releases import ReleaseError
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.margins import MARGIN_ARCSEC
 from ojala.pipeline.storage.object_index import write_object_index
-from tests.helpers.survey import carry_through, ingest_table, photometry_table
+from tests.helpers.survey import ingest_table, photometry_table, run_and_publish
 
 pytestmark = pytest.mark.integration
 
@@ -74,7 +74,7 @@ def release(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey_run, "write_report", lambda *of_the_run: None)
-        finished = carry_through(config)
+        finished = run_and_publish(config)
     publish_run(finished.out, finished.plan.run_id, name="DR1")
     made = export_release(finished.out, UPath(folder / "made"))
     assert (made.name, made.products, made.rows) == ("DR1", ("ojala",), N)
@@ -211,7 +211,7 @@ def test_clean_samples_are_those_of_the_query(release):
 def test_an_export_is_whole_or_not_there(config, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey_run, "write_report", lambda *of_the_run: None)
-        finished = carry_through(config)
+        finished = run_and_publish(config)
     to = UPath(tmp_path / "export")
     made = export_release(finished.out, to, source_url="https://example.org/photometry")
     assert made.products == ("ojala",)

@@ -10,7 +10,7 @@ from upath import UPath
 from ojala.pipeline.release.table import TableError, export_table
 from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.commands import here
-from tests.helpers.survey import carry_through, without_report
+from tests.helpers.survey import run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ def out(photometry, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        return carry_through(config).out
+        return run_and_publish(config).out
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from ojala.pipeline.runs.gates import (
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.runs.record import Status
 from ojala.pipeline.runs.releases import pointers
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run, without_report
+from tests.helpers.survey import ingest_table, photometry_table, plan_run, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -218,7 +218,7 @@ def test_a_new_night_alone_does_not_replace_the_survey(finished, new_night, monk
     assert "the gate coverage refuses it" in remark
     assert f"ojala ingest --add FILE... --to {finished.photometry}" in remark
     with pytest.raises(GateError, match=r"coverage: 2\d\d of 300 rows of release .* are lost"):
-        carry_through(new_night)
+        run_and_publish(new_night)
     assert pointers(UPath(new_night.out)) == pointers(finished.out)
     (gate,) = [one for one in read_gates(plan_run(new_night).folder).gates if one.name == "coverage"]
     assert gate.outcome == "fail", "few rows are no excuse"

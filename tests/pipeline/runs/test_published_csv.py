@@ -20,7 +20,7 @@ from ojala.pipeline.ingest.photometry import ingest_photometry
 from ojala.pipeline.runs.config import read_config
 from ojala.pipeline.runs.published_csv import PublishedCsvError, added_columns, export_published
 from tests.helpers.published import GOLDEN, stand_in, write_checkpoint
-from tests.helpers.survey import carry_through
+from tests.helpers.survey import run_and_publish
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +52,7 @@ def finished(table, tmp_path_factory):
     ingest_photometry([UPath(table)], UPath(folder / "photometry"))
     settings = {"photometry": str(folder / "photometry"), "out": str(folder / "out"), "engine": "serial"}
     weights = str(write_checkpoint(folder / "weights", stand_in()))
-    return carry_through(read_config(None, settings | {"model": "ojala-published", "weights": weights}))
+    return run_and_publish(read_config(None, settings | {"model": "ojala-published", "weights": weights}))
 
 
 def test_the_authors_columns_are_passed_on_as_they_are(finished, table, tmp_path):

@@ -33,7 +33,7 @@ from ojala.pipeline.runs.releases import (
     was_published,
     was_rolled_back,
 )
-from tests.helpers.survey import Finished, carry_through, plan_run, without_report
+from tests.helpers.survey import Finished, plan_run, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -45,7 +45,7 @@ def no_report(monkeypatch):
 
 @pytest.fixture
 def first(config):
-    return carry_through(config.model_copy(update={"margins": True}))
+    return run_and_publish(config.model_copy(update={"margins": True}))
 
 
 def anew(config):
@@ -72,7 +72,7 @@ def run_of_leaf(path):
 def test_a_reader_who_opened_the_old_release_goes_on_reading_it(config, first):
     old_lsdb = lsdb.open_catalog(first.out.path).load_extension("ojala")
     old_arrow = ds.dataset((published_run(first.out, "ojala") / "ojala" / "dataset").path)
-    second = carry_through(anew(first.config))
+    second = run_and_publish(anew(first.config))
     assert pointers(first.out) == {"ojala": second.plan.run_id}
     assert len(old_lsdb.compute(progress_bar=False)) == old_arrow.to_table().num_rows == 300
     assert first.plan.run_id in old_arrow.files[0]
@@ -82,8 +82,8 @@ def test_a_reader_who_opened_the_old_release_goes_on_reading_it(config, first):
 
 
 def test_rollback_leads_to_the_release_before_and_the_one_before_that(config, first):
-    second = carry_through(anew(config))
-    third = carry_through(anew(anew(config)))
+    second = run_and_publish(anew(config))
+    third = run_and_publish(anew(anew(config)))
     assert rollback(first.out, "ojala").run_id == second.plan.run_id
     assert rollback(first.out, "ojala").run_id == first.plan.run_id
     with pytest.raises(ReleaseError, match="nothing to roll back to"):
@@ -100,7 +100,7 @@ def test_rollback_leads_to_the_release_before_and_the_one_before_that(config, fi
 
 
 def test_what_was_rolled_back_is_not_published_again_by_itself(config, first):
-    second = carry_through(anew(config))
+    second = run_and_publish(anew(config))
     rollback(first.out, "ojala")
     assert was_rolled_back(first.out, second.plan.run_id)
     plan = plan_run(anew(config))
@@ -130,7 +130,7 @@ def test_a_release_has_a_name_that_stays_with_its_run(config, first):
     out, run_id = first.out, first.plan.run_id
     publish_run(out, run_id, name="DR1")
     assert read_history(out)[-1].name == json.loads((out / "published.json").read_text())["ojala"]["release"]
-    second = carry_through(anew(config))
+    second = run_and_publish(anew(config))
     for run, name, refusal in (
         (second.plan.run_id, "dr1", f"DR1 is the name of run {run_id} and cannot be given to another"),
         (run_id, "DR2", "has the name DR1, which cannot be changed"),
@@ -150,7 +150,7 @@ def test_a_release_has_a_name_that_stays_with_its_run(config, first):
 
 def test_one_path_and_one_manifest_lead_every_reader_to_the_published_leaves(config, first):
     assert leaves_published(first.out) == ({300}, {first.plan.run_id})
-    second = carry_through(anew(config))
+    second = run_and_publish(anew(config))
     assert leaves_published(first.out) == ({300}, {second.plan.run_id})
     rollback(first.out, "ojala")
     assert leaves_published(first.out) == ({300}, {first.plan.run_id})
@@ -193,7 +193,7 @@ def test_a_leaf_whose_damage_a_gate_found_is_mended_by_the_same_command(config):
     survey_run.assess(plan.resolved, plan.run_id)
     with pytest.raises(GateError, match="checksums: 1 of"):
         survey_run.publish(plan)
-    mended = carry_through(config)
+    mended = run_and_publish(config)
     assert [entry.state for entry in mended.plan.to_do] == ["damaged"]
     assert list(verify(mended.out)) == []
 
@@ -202,8 +202,8 @@ def test_a_leaf_whose_damage_a_gate_found_is_mended_by_the_same_command(config):
 def test_a_crash_before_the_pointer_turns_leaves_the_old_release_and_a_way_on(
     config, first, monkeypatch, what
 ):
-    second = carry_through(anew(config))
-    third = carry_through(anew(anew(config))) if what == "rollback" else None
+    second = run_and_publish(anew(config))
+    third = run_and_publish(anew(anew(config))) if what == "rollback" else None
     present = third or second
 
     def crash(*args, **kwargs):
@@ -297,7 +297,7 @@ def broken(config, photometry, tmp_path):
     whole = leaf.read_bytes()
     leaf.write_bytes(whole[:5000])
     config = config.model_copy(update={"photometry": str(copy)})
-    return carry_through(config), lambda: leaf.write_bytes(whole)
+    return run_and_publish(config), lambda: leaf.write_bytes(whole)
 
 
 def test_an_incomplete_run_is_published_only_as_a_partial_one_that_says_what_is_missing(broken):
@@ -320,7 +320,7 @@ def test_an_incomplete_run_is_published_only_as_a_partial_one_that_says_what_is_
     repair()
     assert list(verify(run.out)) == []
 
-    whole = carry_through(run.config)
+    whole = run_and_publish(run.config)
     assert whole.plan.run_id != run.plan.run_id
     assert (whole.record.status, whole.record.linked) == (Status.COMPLETE, len(there))
     assert [entry.state for entry in whole.plan.to_do] == ["failed"]
@@ -343,12 +343,12 @@ def test_publishing_one_models_run_leaves_the_others_published(config, first):
     (theirs / "run.json").write_text(record.model_dump_json())
     (theirs / "ojala").rename(theirs / "spectra")
     publish_run(first.out, theirs.name)
-    with_vectors = carry_through(other)
+    with_vectors = run_and_publish(other)
     assert pointers(first.out) == {
         "spectra": theirs.name,
         **dict.fromkeys(("ojala", "ojala_vectors"), with_vectors.plan.run_id),
     }
-    without = carry_through(anew(config))
+    without = run_and_publish(anew(config))
     assert pointers(first.out) == {"spectra": theirs.name, "ojala": without.plan.run_id}, (
         "vectors of another release do not stay beside it"
     )
@@ -358,7 +358,7 @@ def test_publishing_one_models_run_leaves_the_others_published(config, first):
 
 def test_a_gate_that_fails_keeps_a_run_from_being_published_unless_it_is_overruled(config, first):
     leaf = next(iter(sorted((first.run / "ojala").rglob("Npix=*.parquet"), key=str)))
-    second = carry_through(anew(config))
+    second = run_and_publish(anew(config))
     rollback(first.out, "ojala")
     damaged = second.run / "ojala" / leaf.relative_to(first.run / "ojala").as_posix()
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
@@ -372,7 +372,7 @@ def test_a_gate_that_fails_keeps_a_run_from_being_published_unless_it_is_overrul
 
 
 def test_releases_are_listed_with_what_they_are(config, first):
-    second = carry_through(anew(config))
+    second = run_and_publish(anew(config))
     (second.run / "run.json").write_bytes(b'{"run_id": ')
     (one, two) = releases(first.out)
     assert (one.run_id, one.status, one.published) == (first.plan.run_id, "complete", "was published")

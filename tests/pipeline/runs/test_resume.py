@@ -17,11 +17,11 @@ from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.record import Status, read_record
 from ojala.pipeline.runs.releases import pointers
 from tests.helpers.survey import (
-    carry_through,
     ingest_table,
     photometry_table,
     plan_run,
     replace,
+    run_and_publish,
     without_report,
 )
 
@@ -59,7 +59,7 @@ def test_vectors_that_are_not_wanted_any_more_do_not_stay(config):
     receipts = survey_run.execute(plan)
     next(receipts)
     receipts.close()
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert result.plan.run_id == plan.run_id
     assert not (result.run / "ojala_vectors").exists()
     assert list(verify(result.run)) == []
@@ -78,7 +78,7 @@ def test_leaves_without_receipt_and_partitions_that_are_no_more_do_not_stay(conf
     assert [entry.partition for entry in plan.to_do] == [one]
     survey_run.begin(plan)
     assert not any(path.exists() for path in (stray, stray.parent, receipt, torn, leaf(run, one)))
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert list(verify(result.run)) == []
     assert data(result.run) == data(finished.run)
 
@@ -109,7 +109,7 @@ def test_a_torn_record_costs_a_new_run_but_nothing_is_done_again(config, worked_
     plan = plan_run(config)
     assert (len(plan.to_link), plan.to_do, plan.base) == (len(partitions), [], run.name)
     assert "cannot be read" in plan.remarks[0]
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert result.plan.run_id > run.name
     assert (result.record.status, result.record.linked) == (Status.COMPLETE, len(partitions))
     assert list(verify(result.out)) == []
@@ -137,7 +137,7 @@ def test_a_run_that_is_killed_between_two_steps_of_its_end_goes_on(config, worke
     with monkeypatch.context() as broken:
         broken.setattr(STEPS[step], step, kill)
         with pytest.raises(KeyboardInterrupt):
-            carry_through(config)
+            run_and_publish(config)
     assert pointers(run.parent.parent) == {}
     plan = plan_run(config)
     assert (plan.run_id, plan.to_do) == (run.name, [])
@@ -152,9 +152,9 @@ def test_a_finished_run_and_one_changed_input_leaf_cost_one_partition(tmp_path):
     table = photometry_table(300)
     survey = ingest_table(table, tmp_path / "one")
     config = RunConfig(photometry=str(survey), out=str(tmp_path / "out"), model="empty", engine="serial")
-    first = carry_through(config)
+    first = run_and_publish(config)
     changed = ingest_table(replace(table, "flux_isdss", 5, 1.0), tmp_path / "two")
-    second = carry_through(config.model_copy(update={"photometry": str(changed)}))
+    second = run_and_publish(config.model_copy(update={"photometry": str(changed)}))
     assert [entry.state for entry in second.plan.to_do] == ["stale: input"]
     assert second.record.linked == len(first.plan.entries) - 1
     assert second.record.mixed_versions == {}
@@ -205,7 +205,7 @@ def test_a_leaf_of_a_finished_run_that_is_not_whole_is_done_again_elsewhere(conf
         leaf(run, partition).write_bytes(leaf(run, partition).read_bytes()[:-1])
     else:
         leaf(run, partition).unlink()
-    result = carry_through(config)
+    result = run_and_publish(config)
     assert result.plan.run_id != run.name, "a finished run is not written to"
     assert [(entry.partition, entry.state) for entry in result.plan.to_do] == [(partition, "damaged")]
     assert list(verify(result.out)) == []
@@ -225,7 +225,7 @@ def test_a_receipt_that_changed_under_the_run_does_not_get_into_the_catalogue(co
 
 
 def test_a_clock_that_was_set_back_does_not_make_an_old_run_the_latest(config, monkeypatch):
-    first = carry_through(config)
+    first = run_and_publish(config)
     real = planning.datetime.datetime
 
     class Earlier(real):

@@ -11,7 +11,7 @@ from ojala.pipeline.runs.record import Status, find_runs, read_record, write_rec
 from ojala.pipeline.runs.releases import pointers
 from ojala.pipeline.runs.retention import disk_usage, plan_pruning, prune_runs
 from tests.helpers.commands import here
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, without_report
+from tests.helpers.survey import ingest_table, photometry_table, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -25,7 +25,7 @@ def three_runs(tmp_path_factory) -> UPath:
     table = photometry_table(300)
     for number, batch_size in enumerate((128, 128, 129)):
         root = ingest_table(table.slice(0, 300 if number else 299), folder / str(number), tile_rows=150)
-        carry_through(
+        run_and_publish(
             RunConfig(
                 photometry=str(root),
                 out=str(folder / "out"),

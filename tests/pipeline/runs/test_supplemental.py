@@ -20,7 +20,7 @@ from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.runs.releases import ReleaseError, pointers, rollback
 from ojala.pipeline.runs.supplemental import SUPPLEMENTAL
 from ojala.pipeline.storage.files import OutputError
-from tests.helpers.survey import Finished, carry_through, plan_run, without_report
+from tests.helpers.survey import Finished, plan_run, run_and_publish, without_report
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +40,7 @@ def first(photometry, tmp_path_factory):
     asked = {"photometry": str(photometry), "out": str(out), "model": "empty", "engine": "serial"}
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        return carry_through(RunConfig(**asked, **MARGINS))
+        return run_and_publish(RunConfig(**asked, **MARGINS))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_run_that_is_stopped_while_margins_are_made_is_not_published_and_goes_
     with monkeypatch.context() as broken:
         broken.setattr(supplemental, "write_object_index", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            carry_through(asked)
+            run_and_publish(asked)
     out = UPath(asked.out)
     assert pointers(out) == {}
     plan = plan_run(asked)
@@ -150,7 +150,7 @@ def interrupt(*of_the_index, **settings):
 
 def test_a_run_without_margins_is_published_without(config, monkeypatch):
     without_report(monkeypatch)
-    finished = carry_through(config.model_copy(update={"margins": False}))
+    finished = run_and_publish(config.model_copy(update={"margins": False}))
     assert not (finished.run / SUPPLEMENTAL).exists()
     assert "margin" not in (finished.out / "collection.properties").read_text()
     assert [str(damage) for damage in verify(finished.out)] == []

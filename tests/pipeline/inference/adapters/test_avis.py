@@ -36,7 +36,7 @@ from tests.helpers.avis_survey import (
     toy_atlas,
     write_toy_atlas,
 )
-from tests.helpers.survey import Finished, carry_through, plan_run, without_report
+from tests.helpers.survey import Finished, plan_run, run_and_publish, without_report
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
 
@@ -50,7 +50,9 @@ def survey(tmp_path_factory) -> AvisSurvey:
 def finished(survey, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
     write_toy_atlas(out / "atlas.safetensors", survey.weights)
-    return carry_through(survey.config(out, atlas=str(out / "atlas.safetensors"), margins=True), report=True)
+    return run_and_publish(
+        survey.config(out, atlas=str(out / "atlas.safetensors"), margins=True), report=True
+    )
 
 
 def table_of(catalogue: UPath) -> pa.Table:
@@ -185,7 +187,7 @@ def test_what_holds_no_cutouts_is_refused(survey, tmp_path):
 
 def test_spectra_alone_are_embedded_and_say_so(survey, tmp_path, monkeypatch):
     without_report(monkeypatch)
-    alone = carry_through(survey.config(tmp_path / "out", cutouts=None))
+    alone = run_and_publish(survey.config(tmp_path / "out", cutouts=None))
     made = table_of(alone.run / "avis")
     flags = made["avis_flags"].to_numpy()
     assert (flags & AvisFlag.NO_CUTOUT != 0).all()

@@ -20,7 +20,7 @@ from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.receipts import all_receipts
 from ojala.pipeline.storage.hats import read_leaves
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run
+from tests.helpers.survey import ingest_table, photometry_table, plan_run, run_and_publish
 from tests.helpers.survey import replace as replaced
 
 pytestmark = pytest.mark.integration
@@ -80,7 +80,7 @@ def runs(photometry, weights, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             calls = counted(patch)
             config = configured(photometry, weights, tmp_path_factory.mktemp("out"), bands=bands)
-            made[bands] = carry_through(config, report=bands), calls[0]
+            made[bands] = run_and_publish(config, report=bands), calls[0]
     return made
 
 

@@ -25,7 +25,7 @@ from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.storage.hats import read_leaves
 from tests.helpers.published import stand_in, write_checkpoint
-from tests.helpers.survey import carry_through, ingest_table, photometry_table, plan_run
+from tests.helpers.survey import ingest_table, photometry_table, plan_run, run_and_publish
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
 
@@ -66,7 +66,7 @@ def settings(photometry, weights, out, **changes):
 
 @pytest.fixture(scope="module")
 def finished(photometry, weights, tmp_path_factory):
-    return carry_through(settings(photometry, weights, tmp_path_factory.mktemp("out") / "c"), report=True)
+    return run_and_publish(settings(photometry, weights, tmp_path_factory.mktemp("out") / "c"), report=True)
 
 
 def rows_of(root):
@@ -147,7 +147,7 @@ def test_with_its_wavelength_bias_it_is_another_product(photometry, weights, tmp
     converted = tmp_path / "w.safetensors"
     convert(weights, converted)
     config = settings(photometry, converted, tmp_path / "c", model="ojala-published-bias")
-    made = carry_through(config)
+    made = run_and_publish(config)
     one, other = rows_of(finished.run / "ojala_published"), rows_of(made.run / "ojala_published_bias")
     receipt = json.loads(next((made.run / "receipts").rglob("*.json")).read_text())
     assert receipt["model"].startswith("ojala-published-bias ")

@@ -21,7 +21,7 @@ from ojala.pipeline.ingest.spectra import ingest_spectra
 from ojala.pipeline.quality.verify import verify
 from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from tests.helpers import spectra_files
-from tests.helpers.survey import Finished, carry_through
+from tests.helpers.survey import Finished, run_and_publish
 
 pytestmark = [pytest.mark.integration, pytest.mark.processor]
 
@@ -31,7 +31,7 @@ class Remark(enum.IntFlag):
     OUT_OF_RANGE = 2
 
 
-REMARKS = {Remark.NO_PIXELS: "nothing to read", Remark.OUT_OF_RANGE: "out of its range"}
+FLAG_MEANINGS = {Remark.NO_PIXELS: "nothing to read", Remark.OUT_OF_RANGE: "out of its range"}
 
 BRIGHTNESS = Contract(
     name="brightness",
@@ -43,7 +43,7 @@ BRIGHTNESS = Contract(
         Column("z", pa.float32(), "", "src.redshift", "redshift", minimum=0.0, maximum=6.0),
         Column("flags", pa.int32(), "", "meta.code.qual", "bit mask", nullable=False),
     ),
-    remarks=REMARKS,
+    flag_meanings=FLAG_MEANINGS,
 )
 SHAPES = Contract(
     name="shapes",
@@ -116,7 +116,7 @@ def finished(adapter, spectra, tmp_path_factory) -> Finished:
     out = tmp_path_factory.mktemp("out")
     places = {"spectra": str(spectra), "out": str(out)}
     asked = RunConfig(**places, model=adapter.name, engine="serial", vectors=True, workers=1, margins=True)
-    return carry_through(asked, report=True)
+    return run_and_publish(asked, report=True)
 
 
 def test_every_spectrum_is_a_row_of_each_product(finished, spectra):

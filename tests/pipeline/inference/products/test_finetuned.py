@@ -19,7 +19,7 @@ from ojala.pipeline.runs.config import ConfigError, RunConfig, read_config
 from ojala.pipeline.runs.record import read_record
 from ojala.pipeline.runs.region import parse_region
 from ojala.pipeline.runs.releases import ReleaseError, pointers
-from tests.helpers.survey import Finished, carry_through, plan_run, without_report
+from tests.helpers.survey import Finished, plan_run, run_and_publish, without_report
 
 WIDTH = 16
 TINY = OjalaConfig(
@@ -58,7 +58,7 @@ def with_head(photometry, weights, head, tmp_path_factory) -> Finished:
     """A finished run with one head."""
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        return carry_through(
+        return run_and_publish(
             RunConfig(
                 photometry=str(photometry),
                 out=str(tmp_path_factory.mktemp("out")),

@@ -29,7 +29,7 @@ from ojala.pipeline.report.atlas.thumbnails import ACROSS, half_light, morpholog
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage.hats import read_leaves
 from tests.helpers.avis_survey import make_mock_catalogues, save_small_weights, toy_atlas
-from tests.helpers.survey import Finished, carry_through
+from tests.helpers.survey import Finished, run_and_publish
 from tests.models.simulation.small_library import box_curves, libraries
 
 pytestmark = pytest.mark.integration
@@ -48,7 +48,7 @@ def finished(tmp_path_factory) -> Finished:
     write_atlas(folder / "small-atlas.safetensors", toy_atlas(file_sha256(weights)))
     settings = {"spectra": str(spectra), "cutouts": str(cutouts), "out": str(folder / "out")}
     settings |= {"model": "avis", "weights": str(weights), "engine": "serial", "workers": 1}
-    return carry_through(RunConfig.model_validate(settings), report=True)
+    return run_and_publish(RunConfig.model_validate(settings), report=True)
 
 
 def decoded(text: str, kind: str) -> np.ndarray:
