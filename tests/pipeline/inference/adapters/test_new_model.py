@@ -41,7 +41,10 @@ COLOURS = Contract(
         number("colour", "mag", "phot.color", "colour of the first two bands", -5.0, 5.0),
         FLAGS,
     ),
-    flag_meanings={ColourFlag.NO_COLOUR: "no colour", ColourFlag.OUT_OF_RANGE: "outside of a range, set to null"},
+    flag_meanings={
+        ColourFlag.NO_COLOUR: "no colour",
+        ColourFlag.OUT_OF_RANGE: "outside of a range, set to null",
+    },
 )
 """
 MODEL = """
