@@ -3,13 +3,15 @@
     python -m tests.benchmarks.sizes [--model empty] [--workers 2] 10000 100000 1000000
 
 works through partitions of 5,000 rows of the mock sky, Parquet to published catalogue, each size in a
-process of its own, and prints a table.
+process of its own, and prints a table. With OJALA the bare network is measured before and after each run, in
+as many processes, on the same rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -20,9 +22,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from upath import UPath
 
 from ojala.catalogs_schema.receipt import Receipt
+from ojala.flows.bench import network
 from ojala.flows.bench.flow import config, run_flow
+from ojala.flows.bench.process_pool import ProcessPool
+from ojala.models.serving.precision import Precision
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.process import peak_memory
 from tests.benchmarks.catalogues import simulate
@@ -30,6 +36,9 @@ from tests.helpers.survey import plan_run
 
 ROWS = 5_000
 """Rows of a partition."""
+
+BARE_ROWS = 2_048
+"""Rows per process in a measurement of the bare network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,9 @@ class Cost:
     growth : float
         Median over the workers: by how much their peak memory rose from the end of the first tenth of their
         partitions to the last [MiB].
+    bare : float
+        Rate of the bare network in the run's precision [rows/s]: the mean of one measurement before the run
+        and one after it; NaN without OJALA.
     """
 
     rows: int
@@ -60,6 +72,7 @@ class Cost:
     driver: float
     workers: float
     growth: float
+    bare: float = math.nan
 
 
 def worker_memory(receipts: Sequence[Receipt]) -> tuple[float, float]:
@@ -74,12 +87,24 @@ def worker_memory(receipts: Sequence[Receipt]) -> tuple[float, float]:
     )
 
 
+def bare_network(photometry: UPath, workers: int, precision: Precision) -> float:
+    """Rate of the bare network in so many processes [rows/s]."""
+    with ProcessPool(workers) as pool:
+        return pool.rate(network.forward, str(photometry), BARE_ROWS, precision)
+
+
 def cost(rows: int, model: str, workers: int) -> Cost:
     """Run over so many rows, in this process."""
     partitions = max(1, round(rows / ROWS))
     with TemporaryDirectory(prefix="ojala-bench-") as name:
-        asked = config(simulate(Path(name), partitions, ROWS), Path(name, "out"), model, workers)
+        photometry = simulate(Path(name), partitions, ROWS)
+        asked = config(photometry, Path(name, "out"), model, workers)
+        bare = [math.nan]
+        if model == "ojala":
+            bare = [bare_network(photometry, workers, asked.precision)]
         timing = run_flow(asked)
+        if model == "ojala":
+            bare.append(bare_network(photometry, workers, asked.precision))
         begin, plan = time.perf_counter(), plan_run(asked)
         survey_run.make_catalogues(plan)
         survey_run.assess(plan.resolved, plan.run_id)
@@ -87,12 +112,15 @@ def cost(rows: int, model: str, workers: int) -> Cost:
         end = time.perf_counter() - begin
     largest, growth = worker_memory(timing.receipts)
     driver = peak_memory() / 2**20
-    return Cost(timing.rows, partitions, timing.startup, timing.seconds, end, driver, largest, growth)
+    return Cost(
+        *(timing.rows, partitions, timing.startup, timing.seconds, end, driver, largest, growth),
+        bare=float(np.mean(bare)),
+    )
 
 
 HEADS = (
     *("rows", "partitions", "start [s]", "work [s]", "rows/s", "end [s]"),
-    *("driver [MiB]", "worker [MiB]", "its rise after a tenth [MiB]"),
+    *("driver [MiB]", "worker [MiB]", "its rise after a tenth [MiB]", "bare network [rows/s]", "of it"),
 )
 
 
@@ -102,7 +130,13 @@ def table(found: Sequence[Cost]) -> str:
     for one in found:
         counts = (f"{one.rows:,}", f"{one.partitions:,}")
         times = (f"{one.startup:.1f}", f"{one.work:.1f}", f"{one.rows / one.work:,.0f}", f"{one.end:.1f}")
-        lines.append((*counts, *times, f"{one.driver:.0f}", f"{one.workers:.0f}", f"{one.growth:.0f}"))
+        memory = (f"{one.driver:.0f}", f"{one.workers:.0f}", f"{one.growth:.0f}")
+        bare = (
+            ("", "")
+            if math.isnan(one.bare)
+            else (f"{one.bare:,.0f}", f"{one.rows / one.work / one.bare:.2f}")
+        )
+        lines.append((*counts, *times, *memory, *bare))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -1,5 +1,7 @@
 """What a run costs by its size: the arithmetic, and one small size."""
 
+from dataclasses import replace
+
 import pytest
 
 from ojala.catalogs_schema.receipt import Attempt, Receipt
@@ -27,7 +29,8 @@ def test_a_small_run_is_measured_from_parquet_to_published_catalogue():
     assert min(found.startup, found.work, found.end, found.driver, found.workers) > 0
 
 
-def test_the_table_tells_rows_a_second():
-    assert "| 10,000 | 2 | 1.0 | 4.0 | 2,500 | 2.0 | 600 | 500 | 3 |" in table(
-        [Cost(10_000, 2, startup=1.0, work=4.0, end=2.0, driver=600.0, workers=500.0, growth=3.0)]
-    )
+def test_the_table_compares_rows_a_second_with_the_bare_network():
+    run = Cost(10_000, 2, startup=1.0, work=4.0, end=2.0, driver=600.0, workers=500.0, growth=3.0)
+    measured = "| 10,000 | 2 | 1.0 | 4.0 | 2,500 | 2.0 | 600 | 500 | 3 |"
+    assert f"{measured}  |  |" in table([run])
+    assert f"{measured} 3,000 | 0.83 |" in table([replace(run, bare=3_000.0)])
