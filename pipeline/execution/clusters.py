@@ -45,6 +45,12 @@ DASK_SETTINGS = {
     "distributed.worker.profile.enabled": False,
     # So are the last messages to each worker, 1,000 with all that they hold: 13 kB of the driver each.
     "distributed.admin.low-level-log-length": 10,
+    # Nor does anybody look at the delays of event loops (50 times a second in each process), at samples of
+    # the machine's load, or at copies of results, of which there are none.
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.log-length": 10,
+    "distributed.scheduler.active-memory-manager.start": False,
 }
 """Settings of the clusters that are started here."""
 
