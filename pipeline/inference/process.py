@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import os
 import platform
@@ -12,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,13 @@ class Task:
 
 def receipt_path(run: UPath, partition: Partition) -> UPath:
     """Path of a partition's receipt in a run's folder."""
-    return run / "receipts" / f"Norder={partition.order}" / f"Npix={partition.pixel}.json"
+    return run / f"receipts/Norder={partition.order}/Npix={partition.pixel}.json"
+
+
+@functools.lru_cache(maxsize=16)
+def _root(path: str) -> UPath:
+    """Root of a catalogue or of a run, made once for all partitions."""
+    return UPath(path)
 
 
 def process(task: Task, model: Model, model_lock: AbstractContextManager[object] | None = None) -> Receipt:
@@ -104,7 +110,7 @@ def process(task: Task, model: Model, model_lock: AbstractContextManager[object]
         With status ``failed`` and the exception if anything raised.
     """
     stages = Stages()
-    draft = partial(_receipt, task, f"{model.name} {model.version}", model.device, stages)
+    draft = functools.partial(_receipt, task, f"{model.name} {model.version}", model.device, stages)
     try:
         leaves, summary, batch_size = _work(task, model, model_lock, stages)
         receipt = draft(stages.attempt(), leaves=leaves, summary=summary, batch_size=batch_size)
@@ -162,7 +168,7 @@ def _receipt(
 ) -> Receipt:
     return Receipt(
         partition=task.partition.name,
-        run_id=UPath(task.run).name,
+        run_id=_root(task.run).name,
         status="failed" if attempt.error else "done",
         key=task.fingerprint.key(),
         ingredients=task.fingerprint,
@@ -181,7 +187,7 @@ def _receipt(
 
 def _attempts_before(task: Task) -> list[Attempt]:
     """Attempts at a partition in earlier starts of the run."""
-    path = receipt_path(UPath(task.run), task.partition)
+    path = receipt_path(_root(task.run), task.partition)
     try:
         return Receipt.model_validate_json(path.read_bytes()).attempts
     except (OSError, ValidationError):  # there is none, or it is torn
@@ -189,7 +195,7 @@ def _attempts_before(task: Task) -> list[Attempt]:
 
 
 def _write_receipt(task: Task, receipt: Receipt) -> None:
-    path = receipt_path(UPath(task.run), task.partition)
+    path = receipt_path(_root(task.run), task.partition)
     # A receipt that is lost or torn makes its partition be done again, no more.
     write_whole(path, receipt.model_dump_json(indent=1).encode(), durable=False)
 
@@ -251,7 +257,7 @@ def warm_up(model: Model) -> None:
 def _read(task: Task) -> pa.Table:
     """Rows of the partition, with the columns of the auxiliary catalogue."""
     first, *second = task.fingerprint.input_sha256.split()
-    path, auxiliary = UPath(task.source) / task.partition.leaf, task.adapter.auxiliary
+    path, auxiliary = _root(task.source) / task.partition.leaf, task.adapter.auxiliary
     table = _read_leaf(path, first, task.adapter.columns)
     if table.num_rows != task.rows:
         raise DamagedInput(f"{path}: {table.num_rows} rows, its catalogue lists {task.rows}")
@@ -261,7 +267,7 @@ def _read(task: Task) -> pa.Table:
         raise DamagedInput(f"{path}: {problem}") from problem
     if not task.auxiliary or auxiliary is None:
         return table
-    path = UPath(task.auxiliary) / task.partition.leaf
+    path = _root(task.auxiliary) / task.partition.leaf
     try:
         return join_auxiliary(table, _read_leaf(path, second[0], None), auxiliary.name)
     except ValueError as problem:
@@ -288,7 +294,7 @@ def _read_leaf(path: UPath, wanted: str, columns: Sequence[str] | None) -> pa.Ta
 def _write(task: Task, product: str, table: pa.Table) -> Leaf:
     path = f"{product}/{task.partition.leaf}"
     contract = task.adapter.contract(product, task.heads)
-    written = write_leaf(UPath(task.run) / path, table, contract, dict(task.metadata))
+    written = write_leaf(_root(task.run) / path, table, contract, dict(task.metadata))
     return Leaf(product=product, path=path, rows=written.rows, bytes=written.bytes, sha256=written.sha256)
 
 
