@@ -107,7 +107,7 @@ def _whole_sky(
     coarse = counts.reshape(-1, 4 ** (SKYMAP_ORDER - ALL_SKY_ORDER)).sum(axis=1)
     # The map turns so that the footprint is not cut by its edge.
     middle = 60.0 * round(centre[0] / 60.0) % 360.0
-    projection = MollweideProj(rot=(middle, 0.0, 0.0), xsize=1200)
+    projection = MollweideProj(rot=(middle, 0.0, 0.0), xsize=800)
     axes.add_patch(Ellipse((0.0, 0.0), 4.0, 2.0, facecolor="none", edgecolor=FAINT, linewidth=1.0))
     _show(
         axes,

@@ -4,7 +4,7 @@
 
 works for each number on one partition with the empty model, lets its photometry, its leaf and its receipt
 stand for all the others, and prints a table. So there are as many real receipts and files as in a survey,
-but only one partition had to be done.
+but only one partition had to be done. What is measured runs in a process that imports what a driver imports.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from ojala.catalogs_schema.receipt import Receipt
 from ojala.pipeline import run as survey_run
 from ojala.pipeline.inference.process import peak_memory, receipt_path
 from ojala.pipeline.runs.config import RunConfig
-from ojala.pipeline.runs.plan import Plan
-from tests.benchmarks.catalogues import name_again, simulate
-from tests.helpers.survey import plan_run
+from ojala.pipeline.runs.plan import Plan, make_plan
+from ojala.pipeline.runs.resolved import resolve_run
 
 T = TypeVar("T")
 
@@ -62,15 +61,20 @@ def stand_for_all(run: Path, plan: Plan, receipt: Receipt) -> None:
     for entry in plan.entries[1:]:
         (leaf,) = receipt.leaves
         other = leaf.model_copy(update={"path": f"{leaf.product}/{entry.partition.leaf}"})
-        name_again(run / leaf.path, run / other.path)
+        (run / other.path).parent.mkdir(parents=True, exist_ok=True)
+        (run / other.path).hardlink_to(run / leaf.path)
         same = receipt.model_copy(update={"partition": entry.partition.name, "leaves": [other]})
         path = receipt_path(UPath(run), entry.partition)
         path.write_text(same.model_dump_json(indent=1))
 
 
-def measure(photometry: UPath, out: Path) -> dict[str, float]:
+def measure(photometry: Path, out: Path) -> dict[str, float]:
     """Processor seconds of the steps of a run."""
     config = RunConfig(photometry=str(photometry), out=str(out), model="empty", engine="serial")
+
+    def plan_run(config: RunConfig, *, check: bool = False) -> Plan:
+        return make_plan(resolve_run(config), check=check)
+
     steps: dict[str, float] = {}
 
     def step(name: str, act: Callable[[], T]) -> T:
@@ -96,11 +100,10 @@ def measure(photometry: UPath, out: Path) -> dict[str, float]:
     return steps
 
 
-def costs(partitions: int, rows: int = ROWS) -> Costs:
-    """What so many partitions cost this process."""
+def costs(photometry: Path, partitions: int) -> Costs:
+    """What the runs over a catalogue of so many partitions cost this process."""
     begin = psutil.Process().memory_info().rss / 2**20
-    with TemporaryDirectory(prefix="ojala-bench-") as name:
-        seconds = measure(simulate(Path(name), partitions, rows), Path(name, "out"))
+    seconds = measure(photometry, photometry.parent / "out")
     return Costs(partitions, seconds, {"after imports": begin, "peak": peak_memory() / 2**20})
 
 
@@ -127,26 +130,22 @@ def table(found: Sequence[Costs]) -> str:
 
 def alone(partitions: int, rows: int) -> Costs:
     """What so many partitions cost a process of their own."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.partitions",
-        "--alone",
-        "--rows",
-        str(rows),
-        str(partitions),
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    from tests.benchmarks.catalogues import simulate  # needs torch
+
+    command = [sys.executable, "-m", "tests.benchmarks.partitions", str(partitions), "--photometry"]
+    with TemporaryDirectory(prefix="ojala-bench-") as name:
+        photometry = simulate(Path(name), partitions, rows)
+        done = subprocess.run([*command, str(photometry)], stdout=subprocess.PIPE, text=True, check=True)
     return Costs(**json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of a partition")
-    parser.add_argument("--alone", action="store_true", help="one number, in this process")
+    parser.add_argument("--photometry", type=Path, help="catalogue that is there, in this process")
     parser.add_argument("partitions", type=int, nargs="+")
     asked = parser.parse_args()
-    if asked.alone:
-        print(json.dumps(asdict(costs(asked.partitions[0], asked.rows))))
+    if asked.photometry:
+        print(json.dumps(asdict(costs(asked.photometry, asked.partitions[0]))))
     else:
         print(table([alone(count, asked.rows) for count in asked.partitions]))

@@ -2,13 +2,14 @@
 
 import pytest
 
+from tests.benchmarks.catalogues import simulate
 from tests.benchmarks.partitions import Costs, costs, straight_line, table
 
 pytestmark = pytest.mark.integration
 
 
-def test_a_simulated_survey_is_planned_ended_and_published():
-    found = costs(4)
+def test_a_simulated_survey_is_planned_ended_and_published(tmp_path):
+    found = costs(simulate(tmp_path, partitions=4, rows=3), 4)
     assert set(found.seconds) >= {"plan of a new run", "catalogues and provenance", "publish"}
     assert 0 < found.memory["after imports"] <= found.memory["peak"]
 
