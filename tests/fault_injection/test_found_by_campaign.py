@@ -1,17 +1,22 @@
 """What the campaign of faults has found, each as a test of its own."""
 
+import asyncio
+import gc
 import os
 import resource
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from distributed.client import AllExit
 from upath import UPath
 
 from ojala.catalogs_schema.errors import AccessError, access_errors
 from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
+from ojala.pipeline.execution.clusters import fetch
 from ojala.pipeline.execution.dispatcher import _restart
 from ojala.pipeline.storage.hats import finalise_catalogue
 
@@ -85,3 +90,31 @@ def test_a_worker_that_is_gone_is_given_up_without_a_traceback():
             raise KeyError(addresses[0])
 
     _restart(Gone(), "tls://127.0.0.1:40000")
+
+
+@pytest.mark.parametrize(
+    ("raised", "logged"), [(AllExit, []), (KeyError, ["Task exception was never retrieved"])]
+)
+def test_a_receipt_that_is_given_up_with_its_worker_leaves_no_traceback_of_dask(raised, logged, caplog):
+    """Found as a traceback at the end of a run: Dask goes on to wait, and ends so with the release."""
+    loop = asyncio.new_event_loop()
+
+    def too_late(timeout):
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        fetch(
+            SimpleNamespace(result=too_late, client=SimpleNamespace(loop=SimpleNamespace(asyncio_loop=loop)))
+        )
+
+    async def wait():
+        raise raised
+
+    async def leave():
+        asyncio.ensure_future(wait())  # noqa: RUF006 - what Dask does
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(leave())
+    gc.collect()
+    loop.close()
+    assert [record.message.splitlines()[0] for record in caplog.records] == logged
