@@ -54,7 +54,7 @@ from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.runs.supplemental import write_supplemental
 from ojala.pipeline.runs.workspace import link_from, prune
 from ojala.pipeline.storage.code_version import package_versions
-from ojala.pipeline.storage.files import list_files, sha256_of, utc_now
+from ojala.pipeline.storage.files import list_files, remove_unfinished, sha256_of, utc_now
 from ojala.pipeline.storage.hats import (
     catalogue_name,
     read_leaves,
@@ -280,6 +280,7 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
         The record as written.
     """
     folder = run.folder(run_id)
+    remove_unfinished(folder)
     record, receipts = read_record(folder), all_receipts(folder)
     problems: dict[str, str] = {}
 

@@ -35,6 +35,10 @@ TINY = OjalaConfig(
 )
 
 
+LONG_PRELOADED = ("s3fs", "ojala.flows.survey")
+"""Modules that commands on an object store, or with a Prefect server, import."""
+
+
 @dataclass
 class Tally:
     """What was injected, by kind of the fault and by command, and how it went on."""
@@ -96,14 +100,16 @@ def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
     """Open an arena in a folder; its disk is one in memory where such a one can be mounted."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     with ExitStack() as stack:
-        server = CommandServer()
+        server = CommandServer(modules=LONG_PRELOADED if long else ())
         stack.callback(server.close)
         disk = stack.enter_context(_disk(folder / "disk", "size=64m,nr_inodes=6000"))
         temporary = stack.enter_context(_disk(folder / "temporary", "size=4m"))
         place = Arena(server, folder, library, disk, temporary, long=long)
-        yield place
-        if "faked_server" in vars(place):
-            place.faked_server.close()
+        try:
+            yield place
+        finally:
+            if "faked_server" in vars(place):
+                place.faked_server.close()
 
 
 @contextmanager

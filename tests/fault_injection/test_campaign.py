@@ -61,7 +61,7 @@ def conduct(request, tmp_path, record_property, ledger):
             while number == first or (long and time.monotonic() < place.deadline):
                 place.surveys = [make_survey(place, number)]
                 machine = type(kind.__name__, (kind,), {"arena": place, **places})
-                carry_on(machine, number, *((3, 12) if long else (2, 8)))
+                carry_on(machine, number, *((4, 24) if long else (2, 8)))
                 number += 1
                 print(f"campaign{where}: {place.tally.faults.total()} faults", flush=True)
         assert place.failures == []

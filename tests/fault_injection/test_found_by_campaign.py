@@ -18,7 +18,10 @@ from ojala.catalogs_schema.photometry import PHOTOMETRY
 from ojala.models.checkpoint import WeightsError, read_tensors, write_tensors
 from ojala.pipeline.execution.clusters import fetch
 from ojala.pipeline.execution.dispatcher import _restart
+from ojala.pipeline.run import assess, publish
+from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage.hats import finalise_catalogue
+from tests.helpers.survey import run_and_publish
 
 pytestmark = pytest.mark.fault
 
@@ -118,3 +121,19 @@ def test_a_receipt_that_is_given_up_with_its_worker_leaves_no_traceback_of_dask(
     gc.collect()
     loop.close()
     assert [record.message.splitlines()[0] for record in caplog.records] == logged
+
+
+def test_temporary_files_of_a_disk_that_was_read_only_do_not_stay(photometry, tmp_path):
+    """Found below a run that was assessed again; beside the runs nobody looked for any either."""
+    config = RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
+    first = run_and_publish(config)
+    strays = [first.run / "supplemental" / "._common_metadata.0.tmp", first.out / ".published.json.0.tmp"]
+    for stray in strays:
+        stray.parent.mkdir(exist_ok=True)
+        stray.touch()
+    abandoned = UPath(first.out / ".published-0")
+    (abandoned / "ojala").mkdir(parents=True)
+    assess(first.plan.resolved, first.plan.run_id)
+    publish(first.plan)
+    assert not any(path.exists() for path in (*strays, abandoned))
+    assert (first.out / "published" / "ojala" / "hats.properties").exists()
