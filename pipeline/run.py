@@ -9,6 +9,7 @@ from datetime import datetime
 
 from upath import UPath
 
+from ojala.catalogs_schema.errors import OjalaError, access_errors
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
 from ojala.catalogs_schema.urls import redact
 from ojala.pipeline.execution import RetryPolicy, run_tasks
@@ -286,10 +287,12 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
 
     def attempt(step: str, work: Callable[[], None]) -> None:
         try:
-            work()
+            with access_errors():
+                work()
         except Exception as problem:  # noqa: BLE001 - the run is whole, whatever its assessment meets
             problems[step] = redact(f"{type(problem).__name__}: {problem}")
-            _log.exception("run %s: %s failed", run_id, step)
+            fault = not isinstance(problem, OjalaError)
+            _log.error("run %s: %s failed: %s", run_id, step, problem, exc_info=fault)
 
     report("evaluating the quality gates")
     attempt(GATES, lambda: _judge(run, record, receipts))

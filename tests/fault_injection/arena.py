@@ -35,8 +35,8 @@ TINY = OjalaConfig(
 )
 
 
-LONG_PRELOADED = ("s3fs", "ojala.flows.survey")
-"""Modules that commands on an object store, or with a Prefect server, import."""
+LONG_PRELOADED = ("s3fs",)
+"""Modules that commands on an object store import."""
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What the campaign of faults has found, each as a test of its own."""
 
 import asyncio
+import errno
 import gc
 import os
 import resource
@@ -123,10 +124,15 @@ def test_a_receipt_that_is_given_up_with_its_worker_leaves_no_traceback_of_dask(
     assert [record.message.splitlines()[0] for record in caplog.records] == logged
 
 
-def test_temporary_files_of_a_disk_that_was_read_only_do_not_stay(photometry, tmp_path):
+@pytest.fixture(scope="module")
+def first(photometry, tmp_path_factory):
+    """A run that has ended; tests assess it again."""
+    out = str(tmp_path_factory.mktemp("first") / "out")
+    return run_and_publish(RunConfig(photometry=str(photometry), out=out, model="empty", engine="serial"))
+
+
+def test_temporary_files_of_a_disk_that_was_read_only_do_not_stay(first):
     """Found below a run that was assessed again; beside the runs nobody looked for any either."""
-    config = RunConfig(photometry=str(photometry), out=str(tmp_path / "out"), model="empty", engine="serial")
-    first = run_and_publish(config)
     strays = [first.run / "supplemental" / "._common_metadata.0.tmp", first.out / ".published.json.0.tmp"]
     for stray in strays:
         stray.parent.mkdir(exist_ok=True)
@@ -137,3 +143,17 @@ def test_temporary_files_of_a_disk_that_was_read_only_do_not_stay(photometry, tm
     publish(first.plan)
     assert not any(path.exists() for path in (*strays, abandoned))
     assert (first.out / "published" / "ojala" / "hats.properties").exists()
+
+
+def test_an_assessment_that_the_surroundings_disturb_is_named_without_a_traceback(first, monkeypatch, caplog):
+    """Found as a traceback: an object store that answers "500 internal error" while margins are made."""
+
+    def refuse(*of_it):
+        raise OSError(errno.EIO, "Input/output error", "dataset")
+
+    monkeypatch.setattr("ojala.pipeline.run._write_supplemental", refuse)
+    record = assess(first.plan.resolved, first.plan.run_id)
+    assert record.problems == {"margins": "AccessError: dataset: Input/output error"}
+    (said,) = caplog.records
+    assert said.getMessage().endswith("margins failed: dataset: Input/output error")
+    assert not said.exc_info
