@@ -195,7 +195,7 @@ def _write(path: Path, parts: Iterator[tuple[dict[str, np.ndarray], np.ndarray]]
     import h5py
     import qp
 
-    with h5py.File(path.path, "w") as file:
+    with h5py.File(path, "w") as file:
         example = qp.Ensemble(qp.hist, {"bins": Z_EDGES, "pdfs": np.ones((1, PDF_BINS))})
         for name, value in example.build_tables(encode=True, ext="hdf5")["meta"].items():
             file.create_dataset(f"meta/{name}", data=value)
