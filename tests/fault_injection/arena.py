@@ -23,6 +23,7 @@ from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.pipeline.runs.record import find_runs
 from tests.fault_injection.command_server import CommandServer, steps_of
 from tests.fault_injection.invariants import Truth
+from tests.fault_injection.prefect_server import PrefectServer
 from tests.helpers.survey import photometry_table
 
 TINY = OjalaConfig(
@@ -94,6 +95,11 @@ class Arena:
         """Another process that forks, under libfaketime: Dask's loops would spin there."""
         return CommandServer(self.clock, str(self.library))
 
+    @cached_property
+    def prefect(self) -> PrefectServer:
+        """A Prefect server."""
+        return PrefectServer(self.folder / "prefect")
+
 
 @contextmanager
 def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
@@ -108,8 +114,8 @@ def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
         try:
             yield place
         finally:
-            if "faked_server" in vars(place):
-                place.faked_server.close()
+            for name in {"faked_server", "prefect"} & vars(place).keys():
+                getattr(place, name).close()
 
 
 @contextmanager

@@ -23,10 +23,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from upath import UPath
 
 from ojala.catalogs_schema.errors import ExitCode
+from ojala.flows.release import API_URL
 from ojala.pipeline.runs.record import Status, find_runs, read_record
 from ojala.pipeline.runs.releases import pointers, read_history
 from ojala.pipeline.storage.files import sha256_of
 from ojala.pipeline.storage.hats import current_release
+from tests.fault_injection import prefect_server
 from tests.fault_injection.accounts import photometry_of
 from tests.fault_injection.arena import Arena, filled
 from tests.fault_injection.command_server import WORKER_FAULT, CommandServer, steps_of
@@ -49,12 +51,15 @@ WORKERS = (
 )
 """Kinds of which a worker is the origin."""
 
+PREFECT = "Prefect's server: "
+"""Beginning of the kinds that `prefect_server.FAULTS` names."""
+
 ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS), SECOND, "")
 """Kinds for every command; none is one of them."""
 
 COMMANDS = (
     *("run", "run", "run", "reprocess", "reprocess", "ingest", "update", "update"),
-    *("publish", "rollback", "export", "damage", "run_on_workers"),
+    *("publish", "rollback", "export", "damage", "run_on_workers", "run_tracked"),
 )
 """Commands, as methods of `Campaign`."""
 
@@ -175,6 +180,28 @@ class Campaign(RuleBasedStateMachine):
             name = kind if " of the " in kind else f"worker: {kind}"
             self.arena.tally.faults[name, "run"] += 1
             self.recover(name, "run", self.settings)
+
+    def run_tracked(self, choice: int, fault: Injection) -> None:
+        """Run while a Prefect server is named that does not answer, or no longer."""
+        if not self.arena.long:
+            self.run(choice, fault)
+            return
+        self.choose(0, choice % 2, False)
+        kind = prefect_server.FAULTS[choice // 2 % len(prefect_server.FAULTS)]
+        server = self.arena.prefect
+        if kind.startswith("SIG"):
+            injection = replace(fault, kind=PREFECT + kind, again=True)
+            self.give("run", self.settings, injection, server.environment | {API_URL: server.url()})
+            return
+        with prefect_server.deaf_url(kind) as url:
+            code, _, said = self.carry_out(
+                "run", self.settings, Injection(), server.environment | {API_URL: url}
+            )
+        assert code == ExitCode.ACCESS, said
+        assert "nothing was begun" in said, said
+        self.survey.truth.check(self.out)
+        self.arena.tally.faults[PREFECT + kind, "run"] += 1
+        self.recover(PREFECT + kind, "run", self.settings)
 
     def reprocess(self, choice: int, fault: Injection) -> None:
         """Reprocess a side of the sky, also with other weights."""
@@ -389,6 +416,9 @@ class Campaign(RuleBasedStateMachine):
             code, _, said = self.carry_out(command, words, Injection(), {})
             assert code in (0, ExitCode.LOCKED, *((ExitCode.FAILED,) if "rolled back" in said else ())), said
             yield True
+        elif fault.startswith(PREFECT):
+            with self.arena.prefect.disturbed(fault.removeprefix(PREFECT)):
+                yield True
         elif fault.startswith("clock "):
             self.arena.clock.write_text(f"{fault.split()[1]}\n")
             yield self.arena.library is not None

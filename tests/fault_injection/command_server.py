@@ -44,6 +44,9 @@ PRELOADED = (
     "ojala.pipeline.runs.qp_export",
     "ojala.pipeline.runs.region",
     "ojala.models.ojala.predictor",
+    "prov.serializers.provjsonld",
+    "prov.serializers.provn",
+    "prov.serializers.provxml",
 )
 
 
