@@ -135,7 +135,7 @@ def _disk(folder: Path, options: str) -> Iterator[Path | None]:
 def make_survey(place: Arena, seed: int) -> Survey:
     """A random survey with all its undisturbed data, made by commands that nothing happens to."""
     random = np.random.default_rng(seed)
-    rows, tile_rows = int(random.integers(20, 50)), int(random.integers(8, 16))
+    rows, tile_rows = int(random.integers(15, 40)), int(random.integers(8, 20))
     folder = place.folder / f"survey-{seed}"
     folder.mkdir()
     halves = folder / "first.parquet", folder / "second.parquet"

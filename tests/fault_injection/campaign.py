@@ -40,7 +40,7 @@ SIGNALS = ("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
 LIMITS = ("limit of memory", "limit of open files", "limit of file size")
 DISKS = ("disk full", "no inodes left", "disk read-only", "TMPDIR full")
 SECOND = "SIGSTOP, and the same command a second time"
-CLOCKS = ("-20y", "-3d", "-1h", "+1h", "+3d", "+400d")
+CLOCKS = ("-20y", "-1h", "+3d", "+400d")
 WORKERS = (
     "SIGKILL",
     "SIGSTOP",
@@ -58,8 +58,9 @@ ANY = (*SIGNALS, *LIMITS, *DISKS, *(f"clock {jump}" for jump in CLOCKS), SECOND,
 """Kinds for every command; none is one of them."""
 
 COMMANDS = (
-    *("run", "run", "run", "reprocess", "reprocess", "ingest", "update", "update"),
-    *("publish", "rollback", "export", "damage", "run_on_workers", "run_tracked"),
+    *("run", "run", "run", "reprocess", "reprocess", "ingest", "ingest", "update", "update", "update"),
+    *("publish", "publish", "publish", "rollback", "rollback", "export", "export", "damage", "damage"),
+    *("run_on_workers", "run_tracked"),
 )
 """Commands, as methods of `Campaign`."""
 
