@@ -12,7 +12,7 @@ from upath import UPath
 from ojala.catalogs_schema.errors import OjalaError, access_errors
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
 from ojala.catalogs_schema.urls import redact
-from ojala.pipeline.execution import RetryPolicy, run_tasks
+from ojala.pipeline.execution import RetryPolicy, prepare_engine, run_tasks
 from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.runs.catalogues import make_catalogues
@@ -172,6 +172,7 @@ def make_release(
         If the request cannot be met; what is done is kept.
     """
     steps = steps or Steps()
+    prepare_engine(run.config.engine, run.spec)
     report("planning")
     with hold(run.out, run.products[0]) as lock:
         plan = steps.plan(run, region, check)
