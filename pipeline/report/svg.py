@@ -38,6 +38,12 @@ DIVERGING = matplotlib.colormaps["RdBu_r"]
 DPI = 160
 """Resolution of parts drawn as pixels: maps and scatters of many points."""
 
+POINTS = 72
+"""Units of an SVG in an inch."""
+
+METADATA = ("Date", "Creator", "Format", "Type")
+"""What a drawing does not say of itself, as it is part of a page."""
+
 MANY = 600
 """More points than this are drawn as pixels, so that the page stays small."""
 
@@ -121,14 +127,15 @@ def draw(
         See `Drawing`.
     """
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        figure = Figure(figsize=size, dpi=POINTS, layout="constrained")
         figure.patch.set_alpha(0.0)
         FigureCanvasSVG(figure)
         paint(figure)
+        # While it has a layout engine, savefig draws everything a first time and throws it away.
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")
         sink = io.StringIO()
-        figure.savefig(
-            sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        figure.savefig(sink, format="svg", dpi=DPI, metadata=dict.fromkeys(METADATA))
     return Drawing(name, _inline(sink.getvalue(), name, alt), alt, caption)
 
 
