@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # The palette of Okabe & Ito (2008), distinguished by all readers. Each has a name in the page's style
@@ -127,12 +128,13 @@ def draw(
         See `Drawing`.
     """
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=size, dpi=POINTS, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=size, dpi=POINTS, layout=layout)
         figure.patch.set_alpha(0.0)
         FigureCanvasSVG(figure)
         paint(figure)
         # While it has a layout engine, savefig draws everything a first time and throws it away.
-        figure.get_layout_engine().execute(figure)
+        layout.execute(figure)
         figure.set_layout_engine("none")
         sink = io.StringIO()
         figure.savefig(sink, format="svg", dpi=DPI, metadata=dict.fromkeys(METADATA))
