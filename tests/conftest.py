@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 TIERS = ("integration", "fault", "gpu")
 """Markers of tests that are not unit tests; see CONTRIBUTING.md."""
 
+_OTHER_TIER = re.compile(rf"^pytestmark = [^\n]*mark\.(?:{'|'.join(TIERS)})\b", re.MULTILINE)
+
 SESSION = "OJALA_TEST_SESSION"
 """Variable that every process that the tests start inherits, and by which those left behind are found."""
 
@@ -83,6 +86,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(scaled(limit.args[0] if limit else 300.0)), append=False)
     long = {item.path for item in items if not item.get_closest_marker("unit")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave modules of other tiers unread where unit tests alone are asked for: they import most."""
+    if config.option.markexpr != "unit" or collection_path.suffix != ".py":
+        return None
+    return True if _OTHER_TIER.search(collection_path.read_text()) else None
 
 
 def pytest_collection_finish() -> None:
