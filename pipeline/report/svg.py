@@ -59,6 +59,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 8.0,
+    "axes.titley": 1.0,  # not sought above ticks, of which no axes have any there
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
