@@ -7,14 +7,13 @@ from ojala.pipeline.quality.validation.predictions import predictions_for
 from ojala.pipeline.quality.validation.truth import Matched, match_truth, read_truth
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.totals import totals_of
-from tests.helpers.once import made_once
 from tests.pipeline.report.small_run import Reported, SmallRun, make_run, report
 
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """1,200 objects on 3 square degrees, in partitions of order 6, with a truth of two samples. Read only."""
-    return made_once(tmp_path_factory, "small_run", make_run)
+    return make_run(tmp_path_factory.mktemp("small_run"))
 
 
 @pytest.fixture(scope="session")
