@@ -14,6 +14,7 @@ from upath import UPath
 from ojala.pipeline.runs.config import RunConfig
 from tests.fault_injection.accounts import Fault, Ledger, data_of
 from tests.fault_injection.object_store import object_store
+from tests.helpers.once import made_once
 from tests.helpers.survey import ingest_table, photometry_table, run_and_publish, with_report, without_report
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -43,13 +44,18 @@ def ledger(record_property: Callable[[str, object], None]) -> Iterator[Ledger]:
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> UPath:
     """A photometry catalogue of 240 objects in about 30 partitions. Read only."""
-    return ingest_table(photometry_table(ROWS, 3), tmp_path_factory.mktemp("many"), tile_rows=TILE_ROWS)
+    table = photometry_table(ROWS, 3)
+    return made_once(tmp_path_factory, "many", lambda folder: ingest_table(table, folder, TILE_ROWS))
 
 
 @pytest.fixture(scope="session")
 def undisturbed(many: UPath, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The data of a run over these objects that nothing happened to."""
-    return data_of(run_and_publish(asking(many, tmp_path_factory.mktemp("undisturbed"))).run)
+
+    def make(folder: Path) -> dict[str, str]:
+        return data_of(run_and_publish(asking(many, folder)).run)
+
+    return made_once(tmp_path_factory, "undisturbed", make)
 
 
 @pytest.fixture(scope="module")
