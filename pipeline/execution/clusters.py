@@ -13,16 +13,18 @@ import logging
 import multiprocessing
 import os
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import dask
-from distributed import Client, LocalCluster, Security, Status, WorkerPlugin
+from distributed import Client, Future, LocalCluster, Security, Status, WorkerPlugin
+from distributed.client import AllExit
 from distributed.worker import Worker
 
 from ojala.catalogs_schema.errors import ExitCode, OjalaError
@@ -78,8 +80,13 @@ GPU_THREADS = 6
 CLOSE_TIMEOUT = 10.0
 """Time that the workers of this machine have to end [s]."""
 
+FETCH_TIMEOUT = 30.0
+"""Time that the result of a finished task may take to arrive from its worker [s]."""
+
 _WORKER_PROCESS = "Dask Worker process"
 """Prefix of the names that Dask's nannies give to the processes of their workers."""
+
+R = TypeVar("R")
 
 
 class ClusterError(OjalaError, ValueError):
@@ -299,6 +306,29 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
         with cluster, Client(cluster, set_as_default=False) as client:
             cluster.scale(jobs=workers)
             yield Cluster(client, elsewhere=True, first_worker_timeout=QUEUE_TIMEOUT)
+
+
+def fetch(future: Future[R]) -> R:
+    """Result of a finished task.
+
+    Raises
+    ------
+    TimeoutError
+        If it has not arrived after `FETCH_TIMEOUT`.
+    Exception
+        That of the task.
+    """
+    try:
+        return future.result(timeout=FETCH_TIMEOUT)
+    except TimeoutError:
+        # What Dask leaves waiting for the result ends as soon as the task is released, with this exception.
+        future.client.loop.asyncio_loop.set_exception_handler(_ignore_all_exit)
+        raise
+
+
+def _ignore_all_exit(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), AllExit):
+        loop.default_exception_handler(context)
 
 
 def import_jobqueue() -> ModuleType:
