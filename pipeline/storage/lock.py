@@ -37,6 +37,9 @@ HEARTBEAT = 15.0
 LIMIT = 120.0
 """Seconds without one after which the owner on another machine is watched, and then taken for dead."""
 
+GUARD_TIMEOUT = 90.0
+"""Time that another process may take to judge a lock [s]; it watches the heartbeat of an owner meanwhile."""
+
 LOCKS = "locks"
 """Folder of a collection's locks; where there is nothing else, there is nothing yet."""
 
@@ -380,6 +383,23 @@ def _guarded(path: UPath) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     guard: IO[bytes]
     with open(f"{path.path}.guard", "wb") as guard:
-        with suppress(OSError):
-            fcntl.flock(guard, fcntl.LOCK_EX)
+        _lock_guard(guard)
         yield
+
+
+def _lock_guard(guard: IO[bytes]) -> None:
+    deadline = time.monotonic() + GUARD_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise LockedError(
+                    f"{guard.name} has been held by another process for {GUARD_TIMEOUT:g} s, which stands "
+                    "still while it takes the lock: let it go on or end it, then give the same command again"
+                ) from None
+            time.sleep(0.05)
+        except OSError:  # a file system without such locks
+            return
+        else:
+            return

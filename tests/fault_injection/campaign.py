@@ -339,7 +339,7 @@ class Campaign(RuleBasedStateMachine):
         if "fault of the program" in said or "Traceback" in said:
             assert fault.kind == "limit of memory", said
         if code == 0:
-            check_settled(self.out, command, words)
+            check_settled(self.out, command, words, fault.kind)
         elif not happened and not environment:
             assert any(text in said for text in REFUSALS), f"{command} ends with {code}: {said}"
         if happened:

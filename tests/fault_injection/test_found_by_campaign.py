@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import fcntl
 import gc
 import os
 import resource
@@ -22,6 +23,7 @@ from ojala.pipeline.execution.dispatcher import _restart
 from ojala.pipeline.run import assess, publish
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.storage.hats import finalise_catalogue
+from ojala.pipeline.storage.lock import LockedError, hold
 from tests.helpers.survey import run_and_publish
 
 pytestmark = pytest.mark.fault
@@ -157,3 +159,15 @@ def test_an_assessment_that_the_surroundings_disturb_is_named_without_a_tracebac
     (said,) = caplog.records
     assert said.getMessage().endswith("margins failed: dataset: Input/output error")
     assert not said.exc_info
+
+
+def test_a_process_that_stands_still_while_it_takes_a_lock_keeps_no_other_waiting(tmp_path, monkeypatch):
+    """Found as a run without an end: SIGSTOP hit the first between its guard and its lock."""
+    monkeypatch.setattr("ojala.pipeline.storage.lock.GUARD_TIMEOUT", 0.1)
+    (tmp_path / "locks").mkdir()
+    with (tmp_path / "locks" / "ojala.lock.guard").open("wb") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        with pytest.raises(LockedError, match="guard has been held"), hold(UPath(tmp_path), "ojala"):
+            pass
+    with hold(UPath(tmp_path), "ojala"):
+        pass
