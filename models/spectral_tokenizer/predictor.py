@@ -16,6 +16,7 @@ from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
+from ojala.models.spectral_tokenizer.calibration import features
 from ojala.models.spectral_tokenizer.checkpoint import FORMAT, TokenizerInfo
 from ojala.models.spectral_tokenizer.heads import STELLAR, HeadOutputs, TokenizerWithHeads
 from ojala.models.spectral_tokenizer.patches import (
@@ -67,6 +68,8 @@ class SpectralTokenizerPredictor(BasePredictor):
         super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
         self._model, self._heads = model.network, model.heads
         self._config, self._scales = info.config, info.error_scales
+        calibration = info.stellar_calibration
+        self._calibration = None if calibration is None else calibration.to(device)
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
         """Predict N spectra.
@@ -138,6 +141,9 @@ class SpectralTokenizerPredictor(BasePredictor):
             outputs = self._heads(encoded, batch.valid)
             flux = self._model.reconstruct(encoded, batch.valid, batch.code)
             embedding = self._model.embed(encoded, batch.valid)
+        if self._calibration is not None:
+            stellar = self._calibration.apply(outputs.stellar, features(outputs, embedding))
+            outputs = outputs._replace(stellar=stellar)
         columns = _decode_heads(outputs) | {"embedding": embedding.half()}
         n = len(spectra)
         numbers = {name: values[:n].cpu().numpy() for name, values in columns.items()}
