@@ -18,8 +18,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Processes of the tests read the compiled modules that others have written.
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests run in one process, as they share what they made; tests/conftest.py sorts the files.
-# Three processes for two cores: one waits for servers and processes of its own most of the time.
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores: one waits for servers and processes of its own most of the time, but not in
+# unit tests.
+PROCESSES = 3
+PYTEST = $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# OpenBLAS reads it when NumPy is imported, before tests/conftest.py can set it.
+check test test-processor soak: export OMP_NUM_THREADS = 1
 
 .PHONY: help demo docs check test test-processor soak lint audit data-model clean
 .DEFAULT_GOAL := help
@@ -55,6 +59,7 @@ lint: $(VENV)/.test  ## style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check: PROCESSES = 2
 check: lint  ## style, types, layers and unit tests
 	$(PYTEST) -m unit
 

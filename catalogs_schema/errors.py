@@ -79,7 +79,10 @@ _REFUSALS = (
     ConnectionError,
 )
 _STORE_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
-_REFUSAL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENAMETOOLONG)
+_REFUSAL_NUMBERS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG),
+)
 
 
 @contextmanager

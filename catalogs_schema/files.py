@@ -13,6 +13,20 @@ TEMPORARY = ".tmp"
 """Ending of the names under which files are written before they are renamed."""
 
 
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of their writing of files in a folder; nobody may be writing them.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder; those in it are not looked at.
+    name : str
+        Name of the files, as a pattern.
+    """
+    for stray in folder.glob(f".{name}.*{TEMPORARY}"):
+        stray.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name, whole, at the end of the block.

@@ -9,9 +9,10 @@ from datetime import datetime
 
 from upath import UPath
 
+from ojala.catalogs_schema.errors import OjalaError, access_errors
 from ojala.catalogs_schema.receipt import Fingerprint, Receipt
 from ojala.catalogs_schema.urls import redact
-from ojala.pipeline.execution import RetryPolicy, run_tasks
+from ojala.pipeline.execution import RetryPolicy, prepare_engine, run_tasks
 from ojala.pipeline.inference.adapters.base import WEIGHTS
 from ojala.pipeline.inference.process import Task
 from ojala.pipeline.runs.catalogues import make_catalogues
@@ -54,7 +55,7 @@ from ojala.pipeline.runs.resolved import ResolvedRun
 from ojala.pipeline.runs.supplemental import write_supplemental
 from ojala.pipeline.runs.workspace import link_from, prune
 from ojala.pipeline.storage.code_version import package_versions
-from ojala.pipeline.storage.files import list_files, sha256_of, utc_now
+from ojala.pipeline.storage.files import list_files, remove_unfinished, sha256_of, utc_now
 from ojala.pipeline.storage.hats import (
     catalogue_name,
     read_leaves,
@@ -171,6 +172,7 @@ def make_release(
         If the request cannot be met; what is done is kept.
     """
     steps = steps or Steps()
+    prepare_engine(run.config.engine, run.spec)
     report("planning")
     with hold(run.out, run.products[0]) as lock:
         plan = steps.plan(run, region, check)
@@ -280,15 +282,18 @@ def assess(run: ResolvedRun, run_id: str) -> RunRecord:
         The record as written.
     """
     folder = run.folder(run_id)
+    remove_unfinished(folder)
     record, receipts = read_record(folder), all_receipts(folder)
     problems: dict[str, str] = {}
 
     def attempt(step: str, work: Callable[[], None]) -> None:
         try:
-            work()
+            with access_errors():
+                work()
         except Exception as problem:  # noqa: BLE001 - the run is whole, whatever its assessment meets
             problems[step] = redact(f"{type(problem).__name__}: {problem}")
-            _log.exception("run %s: %s failed", run_id, step)
+            fault = not isinstance(problem, OjalaError)
+            _log.error("run %s: %s failed: %s", run_id, step, problem, exc_info=fault)
 
     report("evaluating the quality gates")
     attempt(GATES, lambda: _judge(run, record, receipts))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -16,12 +19,17 @@ from upath import UPath
 
 from ojala.catalogs_schema.bands import MODEL_BANDS
 from ojala.pipeline.runs.config import RunConfig
+from tests.helpers.once import made_once
 from tests.helpers.pace import scaled, slowness
 from tests.helpers.survey import Finished, ingest_table, photometry_table, run_and_publish
 
 # Tests run side by side; networks and maps with all cores each would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+# Nearly all objects of this process are of modules, which stay: to look for unused ones among them after
+# every 700 new ones took an eighth of the time of the collection of tests.
+gc.set_threshold(50_000)
 
 settings.register_profile("short", max_examples=100, deadline=None)
 settings.register_profile("soak", max_examples=5_000, deadline=None)
@@ -38,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 TIERS = ("integration", "fault", "gpu")
 """Markers of tests that are not unit tests; see CONTRIBUTING.md."""
+
+_OTHER_TIER = re.compile(rf"^pytestmark = [^\n]*mark\.(?:{'|'.join(TIERS)})\b", re.MULTILINE)
 
 SESSION = "OJALA_TEST_SESSION"
 """Variable that every process that the tests start inherits, and by which those left behind are found."""
@@ -78,6 +88,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in long)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave modules of other tiers unread where unit tests alone are asked for: they import most."""
+    if config.option.markexpr != "unit" or collection_path.suffix != ".py":
+        return None
+    return True if _OTHER_TIER.search(collection_path.read_text()) else None
+
+
+def pytest_collection_finish() -> None:
+    """Spare what was imported for the tests from all searches for unused objects."""
+    gc.freeze()
+
+
 def pytest_report_header() -> str:
     """The factor of the time limits."""
     return f"time limits x {slowness():.1f} for this machine as it is now"
@@ -102,6 +124,11 @@ def _with_session() -> Iterator[psutil.Process]:
                 yield process
 
 
+def pytest_unconfigure() -> None:
+    """Let modules find their objects at the end."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run of tests that leaves a process behind."""
@@ -119,15 +146,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def photometry(tmp_path_factory: pytest.TempPathFactory) -> UPath:
     """A photometry catalogue of 300 objects in several partitions. Read only."""
-    return ingest_table(photometry_table(300), tmp_path_factory.mktemp("survey"))
+    return made_once(tmp_path_factory, "survey", lambda folder: ingest_table(photometry_table(300), folder))
 
 
 @pytest.fixture(scope="session")
 def finished(photometry: UPath, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The catalogue of the empty model over those objects, with vectors and margins. Read only."""
-    out = tmp_path_factory.mktemp("catalogue")
-    asked = {"photometry": str(photometry), "out": str(out), "model": "empty", "engine": "serial"}
-    return run_and_publish(RunConfig(**asked, vectors=True, margins=True), report=True)
+
+    def make(out: Path) -> Finished:
+        asked = {"photometry": str(photometry), "out": str(out), "model": "empty", "engine": "serial"}
+        return run_and_publish(RunConfig(**asked, vectors=True, margins=True), report=True)
+
+    return made_once(tmp_path_factory, "catalogue", make)
 
 
 @pytest.fixture

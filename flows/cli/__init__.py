@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -22,8 +23,20 @@ def main() -> None:
     command = next((word for word in words if not word.startswith("-")), "")
     if command and "--help" not in words:
         print(f"ojala {command}: starting", file=sys.stderr, flush=True)
+    if command == "run" and not any(word.startswith(_OTHER_WORKERS) for word in words):
+        from ojala.pipeline.execution.forkserver import start_forkserver
+
+        start_forkserver(network=True)
+    gc.set_threshold(_GARBAGE)
     from ojala.flows.cli.app import run_app
     from ojala.pipeline.storage.threads import bound_all_starts
 
     bound_all_starts()
     run_app(words)
+
+
+_OTHER_WORKERS = ("--help", "--config", "--engine", "--model")
+"""Options of a run whose workers may be other processes than those of the defaults."""
+
+_GARBAGE = 50_000
+"""New objects after which Python collects garbage: with its own 700 a tenth of the start goes there."""

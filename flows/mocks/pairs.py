@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.catalogs_schema.files import atomic_file
+from ojala.catalogs_schema.files import atomic_file, remove_unfinished
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE
 from ojala.models.data import Images, Pairs, Spectra
@@ -145,6 +145,7 @@ def store_pairs(
         path, instrument = folder / f"pairs-{k:05d}.npz", INSTRUMENT_CYCLE[k % len(INSTRUMENT_CYCLE)]
         if path.exists():
             continue
+        remove_unfinished(folder, path.name)
         seeds = ([seed, k, part] for part in range(SHARD // _BLOCK))
         parts = [sky.draw(_BLOCK, np.random.default_rng(one), instrument=instrument).pairs for one in seeds]
         with atomic_file(path) as file:

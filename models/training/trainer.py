@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ojala.catalogs_schema.errors import InputError
-from ojala.catalogs_schema.files import atomic_file
+from ojala.catalogs_schema.files import atomic_file, remove_unfinished
 from ojala.models.checkpoint import read_tensors, write_tensors
 from ojala.models.training.settings import TrainingSettings
 
@@ -263,6 +263,7 @@ class Trainer(Generic[Network]):
             The folder holds a training with other settings.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
         if (folder / STATE_FILE).exists():
             self.load(folder / STATE_FILE)
         log = MetricsLog(folder / METRICS_FILE, self.step, report)

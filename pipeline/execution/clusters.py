@@ -12,24 +12,23 @@ import importlib
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import dask
-from distributed import Client, LocalCluster, Security, Status, WorkerPlugin
-from distributed.utils import get_mp_context
+from distributed import Client, Future, LocalCluster, Security, Status, WorkerPlugin
+from distributed.client import AllExit
 from distributed.worker import Worker
 
 from ojala.catalogs_schema.errors import ExitCode, OjalaError
+from ojala.pipeline.execution.forkserver import start_forkserver
 from ojala.pipeline.inference.model_spec import require_device
 from ojala.pipeline.storage.code_version import code_version
 from ojala.pipeline.storage.progress import report
@@ -72,14 +71,16 @@ REPLACE_AFTER = 5.0
 GPU_THREADS = 6
 """Threads of a GPU's worker: two partitions use the network while others are read or written."""
 
-PRELOADED = ("ojala.pipeline.execution.dispatcher", "astropy.io.votable.tree", "pandas")
-"""Modules that the process from which workers are forked imports, once for all of them."""
-
 CLOSE_TIMEOUT = 10.0
 """Time that the workers of this machine have to end [s]."""
 
+FETCH_TIMEOUT = 30.0
+"""Time that the result of a finished task may take to arrive from its worker [s]."""
+
 _WORKER_PROCESS = "Dask Worker process"
 """Prefix of the names that Dask's nannies give to the processes of their workers."""
+
+R = TypeVar("R")
 
 
 class ClusterError(OjalaError, ValueError):
@@ -116,14 +117,15 @@ class Cluster(NamedTuple):
 def local_processes(workers: int) -> Iterator[Cluster]:
     """Start worker processes that share the cores of this machine; only this process can use them.
 
-    They are forked from one process that has imported the code of partitions, so that the imports are paid
-    once, and a worker that takes the place of a lost one is there at once.
+    They are forked from one process with their imports, see `ojala.pipeline.execution.forkserver`.
     """
     report(f"starting {workers:,} worker processes")
-    with _quiet_settings(), dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        # Dask's call first: it sets a list of its own, once.
-        get_mp_context().set_forkserver_preload(["distributed", *PRELOADED])
-        _start_forkserver()
+    with (
+        _quiet_settings(),
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        patch("distributed.utils._forkserver_preload_set", True),  # its own list needs pandas here
+    ):
+        start_forkserver()
         cluster = LocalCluster(
             env=dict(os.environ),  # workers would have the environment of the first cluster otherwise
             n_workers=workers,
@@ -138,20 +140,6 @@ def local_processes(workers: int) -> Iterator[Cluster]:
         )
         with _closing(cluster) as client:
             yield Cluster(client, _threads(workers), replace_lost=_Nannies(cluster).replace_lost)
-
-
-def _start_forkserver() -> None:
-    """Start the process from which workers are forked; they ignore Ctrl-C, which a terminal sends to all.
-
-    This process ends them; otherwise each would print a traceback of its own.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -312,6 +300,29 @@ def queue_jobs(workers: int, system: str | None = None) -> Iterator[Cluster]:
         with cluster, Client(cluster, set_as_default=False) as client:
             cluster.scale(jobs=workers)
             yield Cluster(client, elsewhere=True, first_worker_timeout=QUEUE_TIMEOUT)
+
+
+def fetch(future: Future[R]) -> R:
+    """Result of a finished task.
+
+    Raises
+    ------
+    TimeoutError
+        If it has not arrived after `FETCH_TIMEOUT`.
+    Exception
+        That of the task.
+    """
+    try:
+        return future.result(timeout=FETCH_TIMEOUT)
+    except TimeoutError:
+        # What Dask leaves waiting for the result ends as soon as the task is released, with this exception.
+        future.client.loop.asyncio_loop.set_exception_handler(_ignore_all_exit)
+        raise
+
+
+def _ignore_all_exit(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), AllExit):
+        loop.default_exception_handler(context)
 
 
 def import_jobqueue() -> ModuleType:

@@ -22,7 +22,7 @@ from dask.typing import Key
 from distributed import Client, Future, KilledWorker, get_worker
 
 from ojala.catalogs_schema.receipt import Receipt
-from ojala.pipeline.execution.clusters import WORKER_TIMEOUT, Cluster, ClusterError
+from ojala.pipeline.execution.clusters import WORKER_TIMEOUT, Cluster, ClusterError, fetch
 from ojala.pipeline.execution.engines import RetryPolicy
 from ojala.pipeline.execution.memory import keep_freed_memory
 from ojala.pipeline.execution.retries import QueuedTask, TaskQueue, is_fatal, raise_output_error
@@ -41,9 +41,6 @@ POLL_INTERVAL = 1.0
 
 MAX_FAILED_STARTS = 3
 """Workers that may die in a row before their model is loaded, times the number of workers there were."""
-
-FETCH_TIMEOUT = 30.0
-"""Time that the receipt of a finished task may take to arrive from its worker [s]."""
 
 
 @dataclass(slots=True)
@@ -243,7 +240,7 @@ class Dispatcher:
         receipt: Receipt | None = None
         if problem is None:
             try:
-                receipt = future.result(timeout=FETCH_TIMEOUT)
+                receipt = fetch(future)
             except (OSError, KilledWorker) as unfetched:
                 # Without its receipt the task may be done, but nobody can know.
                 problem = TimeoutError(f"its receipt could not be fetched from {address}: {unfetched}")

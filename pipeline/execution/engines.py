@@ -29,16 +29,19 @@ class Engine:
         Context manager in `ojala.pipeline.execution.clusters`; None for an engine without workers.
     devices : tuple of str
         Devices that its networks can run on, the default first.
+    forks : bool
+        Whether its workers are forked from a process of this machine.
     """
 
     description: str
     cluster: str | None
     devices: tuple[str, ...] = ("cpu", "cuda")
+    forks: bool = False
 
 
 ENGINES = {
     "serial": Engine("this process, one partition after another", None),
-    "local": Engine("Dask worker processes on this machine", "local_processes", ("cpu",)),
+    "local": Engine("Dask worker processes on this machine", "local_processes", ("cpu",), forks=True),
     "cuda": Engine("one Dask worker for each GPU of this machine", "local_gpus", ("cuda",)),
     "address": Engine("the workers of a running Dask scheduler", "running_scheduler"),
     "slurm": Engine("jobs of a Slurm queue, one Dask worker each", "slurm_jobs"),
@@ -61,6 +64,14 @@ class RetryPolicy:
 
     attempts: int = 3
     seconds: float = 3600.0
+
+
+def prepare_engine(engine: str, spec: ModelSpec) -> None:
+    """Start what an engine will need for a model, so that it imports while this process does other work."""
+    if ENGINES[engine].forks:
+        from ojala.pipeline.execution.forkserver import start_forkserver
+
+        start_forkserver(network=bool(spec.weights))
 
 
 def run_tasks(

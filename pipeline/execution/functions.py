@@ -34,9 +34,6 @@ ATTEMPTS = 3
 POLL_INTERVAL = 1.0
 """Time between two queries of the scheduler for its workers [s]."""
 
-FETCH_TIMEOUT = 30.0
-"""Time that the result of a finished call may take to arrive from its worker [s]."""
-
 
 @contextmanager
 def open_runner(
@@ -173,10 +170,12 @@ def _result(future: Future[R]) -> tuple[bool, Any]:
     """
     from distributed import KilledWorker
 
+    from ojala.pipeline.execution.clusters import fetch
+
     if future.status not in ("finished", "error"):
         return True, None
     try:
-        result = future.result(timeout=FETCH_TIMEOUT)
+        result = fetch(future)
     except (KilledWorker, TimeoutError):
         return True, None
     future.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ojala.pipeline.report.render import render
 from ojala.pipeline.runs.published import Product, Release, class_column, flags_column, read_release
 from ojala.pipeline.similarity.index import FOLDER as INDEX_FOLDER
 from ojala.pipeline.similarity.index import EmbeddingIndex, open_index
+from ojala.pipeline.storage.drafts import draft
 from ojala.pipeline.storage.files import is_local, write_whole
 from ojala.pipeline.storage.hats import SKYMAP_ORDER, read_counts, read_leaves
 from ojala.pipeline.storage.healpix import INDEX_ORDER
@@ -112,16 +112,11 @@ def write_site(
         raise InputError(f"{folder} has files: remove it or name another folder with --out")
     release = read_release(root)
     chosen = table_columns(release, columns)
-    draft = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(draft.path, ignore_errors=True)
-    try:
+    with draft(Path(folder.path)) as site:
         index = open_index(release.embedded, Path(root.path) / INDEX_FOLDER) if similar else None
-        objects = _write(draft, release, chosen, cutouts or release.cutouts, title, index, similar)
-        written = [path for path in Path(draft.path).rglob("*") if path.is_file()]
+        objects = _write(UPath(site), release, chosen, cutouts or release.cutouts, title, index, similar)
+        written = [path for path in site.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in written)
-        os.replace(draft.path, folder.path)
-    finally:
-        shutil.rmtree(draft.path, ignore_errors=True)
     return Site(str(folder), objects, len(written), size, tuple(one.name for one in release.products))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +20,7 @@ from ojala.catalogs_schema.contract import Contract
 from ojala.catalogs_schema.errors import InputError, OjalaError
 from ojala.pipeline.ingest.errors import IngestError
 from ojala.pipeline.ingest.external_sort import SOURCE, SortedRuns
+from ojala.pipeline.storage.drafts import locked_folder, remove_abandoned
 from ojala.pipeline.storage.files import is_local, write_whole
 from ojala.pipeline.storage.hats import RELEASES, finalise_catalogue
 from ojala.pipeline.storage.healpix import Partition
@@ -32,9 +32,6 @@ from ojala.pipeline.storage.statistics import write_statistics
 SOURCES_KEY = "ojala.sources"
 """Key in a leaf's footer: the names of its input files. Their hashes are in the catalogue's provenance: in
 the footer they would change a leaf, which would be computed again, whenever a row of another leaf changes."""
-
-_OWNER = "owner"
-"""File in a scratch folder that its process keeps locked."""
 
 _UNFINISHED = "ingest.unfinished"
 """Object that marks a catalogue on an object store while it is built."""
@@ -213,7 +210,7 @@ def _beside(out: UPath, key: str, scratch: UPath | None) -> Iterator[tuple[UPath
     prefix = "." if out.parent.name == RELEASES else f".{out.name}."
     folder = out.parent / f"{prefix}{key or secrets.token_hex(8)}"
     out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder, prefix)
+    remove_abandoned(Path(folder.path), prefix)
     files = folder / "scratch" if scratch is None else scratch.absolute() / folder.name
     with _own(folder, files, key), _scratch(files, key):
         root = folder / "catalogue"
@@ -268,10 +265,9 @@ def _own(folder: UPath, scratch: UPath, key: str) -> Iterator[None]:
     LockedError
         If another process owns it.
     """
-    folder.mkdir(exist_ok=True)
-    with Path(folder.path, _OWNER).open("ab") as owner:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked_folder(Path(folder.path)))
         except BlockingIOError:
             raise LockedError(
                 f"another process is making the same catalogue, in {folder}: wait for its end, or end it; "
@@ -295,16 +291,6 @@ def _can_resume(scratch: UPath, error: BaseException) -> bool:
         isinstance(error, OjalaError) and not isinstance(error, InputError | OSError)
     )
     return interrupted and any(scratch.glob("*.json"))
-
-
-def _remove_abandoned(own: UPath, prefix: str) -> None:
-    """Remove the scratch folders of killed processes beside one's own."""
-    for folder in Path(own.parent.path).iterdir():
-        if not folder.name.startswith(prefix) or folder.name == own.name:
-            continue
-        with suppress(FileNotFoundError, BlockingIOError), (folder / _OWNER).open("rb") as owner:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
 
 
 def _unfinished(out: UPath) -> bool:

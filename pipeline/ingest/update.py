@@ -43,7 +43,7 @@ from ojala.pipeline.ingest.photometry import TILE_ROWS, ingest_photometry, works
 from ojala.pipeline.ingest.pieces import Input, ReadOptions
 from ojala.pipeline.ingest.reader import PhotometryReader
 from ojala.pipeline.ingest.tasks import Runner, run_here
-from ojala.pipeline.storage.files import link_files
+from ojala.pipeline.storage.files import link_files, remove_unfinished
 from ojala.pipeline.storage.hats import (
     RELEASES,
     SKYMAP_ORDER,
@@ -142,6 +142,7 @@ def update_photometry(
     _check_request(files, add, replace, withdraw)
     release = root / RELEASES / _new_id()
     with hold(root, LOCK):
+        remove_unfinished(root, below=False)
         if is_new(root):
             if replace or withdraw:
                 raise IngestError(f"{root} has no catalogue yet: there is nothing to replace or to withdraw")

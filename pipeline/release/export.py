@@ -16,9 +16,6 @@ an index, and each product is an extension in a collection of its own, with its 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -49,6 +46,7 @@ from ojala.pipeline.runs.supplemental import (
     margin_faults,
     product_margin,
 )
+from ojala.pipeline.storage.drafts import draft
 from ojala.pipeline.storage.files import READERS, is_local, list_files, sha256_of, utc_now, write_whole
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.margins import MARGINS, margin_name, write_margins
@@ -160,18 +158,9 @@ def _whole_folder(to: UPath) -> Iterator[UPath]:
                 to.fs.rm(to.path, recursive=True)
             raise
         return
-    final = Path(to.path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    draft = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
-    try:
-        draft.mkdir()
-        yield UPath(draft)
-        with suppress(FileNotFoundError):
-            final.rmdir()
-        os.replace(draft, final)
-    except BaseException:  # nothing half-written stays; raised again
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with draft(Path(to.path)) as path:
+        path.mkdir()
+        yield UPath(path)
 
 
 class _Copy:
@@ -256,7 +245,7 @@ class _Copy:
         words = {"obs_title": about.title, "collection_version": manifest.name, **about.words()}
         extensions = {product: f"{product}.properties" for product in manifest.products}
         words = {name: text for name, text in words.items() if text}
-        draft = self._root / f".{COLLECTION}"
+        written = self._root / f".{COLLECTION}"
         _collection(
             self._root,
             self.source_name,
@@ -265,10 +254,10 @@ class _Copy:
             margin=self._source_url is None,
             index=self._source_url is None,
             extensions=extensions,
-            to=draft,
+            to=written,
         )
-        content = draft.read_bytes()
-        draft.unlink()
+        content = written.read_bytes()
+        written.unlink()
         names = counted(list_files(self._root), "checksums made")
         sums = {name: sha256_of(self._root / name) for name in names}
         sums[COLLECTION] = hashlib.sha256(content).hexdigest()

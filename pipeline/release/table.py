@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -18,11 +17,11 @@ from upath import UPath
 
 from ojala.catalogs_schema.contract import Column, Contract
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.catalogs_schema.files import TEMPORARY
 from ojala.catalogs_schema.votable import CONTENT_KEY, header
 from ojala.pipeline.inference.products.table import KEYS
 from ojala.pipeline.runs.record import read_record, run_folder
 from ojala.pipeline.runs.releases import pointers, published_run
+from ojala.pipeline.storage.drafts import draft
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.healpix import Partition
@@ -94,16 +93,11 @@ def export_table(
     if to.exists():
         raise TableError(f"{to} exists: remove it or name another file")
     selection = _Selection(out, product, where, columns)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    drafts = [Path(to.path).with_name(f".{to.name}.{uuid.uuid4().hex}{end}{TEMPORARY}") for end in "ab"]
-    try:
+    with draft(Path(to.path)) as path:
         # The rows first as Parquet, which tells their number and the lengths of words.
-        rows = selection.write(drafts[0])
-        _WRITERS[form](drafts[0], drafts[1], selection)
-        os.replace(drafts[1], to.path)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
+        selected = path.with_name("selected.parquet")
+        rows = selection.write(selected)
+        _WRITERS[form](selected, path, selection)
     schema = selection.schema
     return ExportedTable(selection.run_id, selection.product, rows, len(schema), to.stat().st_size)
 

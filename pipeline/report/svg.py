@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # The palette of Okabe & Ito (2008), distinguished by all readers. Each has a name in the page's style
@@ -38,6 +39,12 @@ DIVERGING = matplotlib.colormaps["RdBu_r"]
 DPI = 160
 """Resolution of parts drawn as pixels: maps and scatters of many points."""
 
+POINTS = 72
+"""Units of an SVG in an inch."""
+
+METADATA = ("Date", "Creator", "Format", "Type")
+"""What a drawing does not say of itself, as it is part of a page."""
+
 MANY = 600
 """More points than this are drawn as pixels, so that the page stays small."""
 
@@ -52,6 +59,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 8.0,
+    "axes.titley": 1.0,  # not sought above ticks, of which no axes have any there
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -121,14 +129,16 @@ def draw(
         See `Drawing`.
     """
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=size, dpi=POINTS, layout=layout)
         figure.patch.set_alpha(0.0)
         FigureCanvasSVG(figure)
         paint(figure)
+        # While it has a layout engine, savefig draws everything a first time and throws it away.
+        layout.execute(figure)
+        figure.set_layout_engine("none")
         sink = io.StringIO()
-        figure.savefig(
-            sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        figure.savefig(sink, format="svg", dpi=DPI, metadata=dict.fromkeys(METADATA))
     return Drawing(name, _inline(sink.getvalue(), name, alt), alt, caption)
 
 

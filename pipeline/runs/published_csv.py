@@ -7,10 +7,9 @@ the authors' table where it is given, else the columns of it that follow from th
 from __future__ import annotations
 
 import gzip
-import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.catalogs_schema.files import TEMPORARY
 from ojala.catalogs_schema.ojala import CLASSES
 from ojala.catalogs_schema.ojala_published import PUBLISHED_ORDER
 from ojala.catalogs_schema.photometry import KEY_SHIFT
@@ -29,6 +27,7 @@ from ojala.pipeline.inference.adapters.ojala_published import PublishedAdapter
 from ojala.pipeline.runs.config import RunConfig
 from ojala.pipeline.runs.record import RECORD, RunRecord, read_record, run_folder
 from ojala.pipeline.runs.releases import pointers
+from ojala.pipeline.storage.drafts import draft
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import read_leaves
 
@@ -94,19 +93,13 @@ def export_published(
     if to.exists():
         raise PublishedCsvError(f"{to} exists: remove it or name another file")
     record, run = _find_run(out, run_id)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    temporary = to.with_name(f".{to.name}.{uuid.uuid4().hex}{TEMPORARY}")
     rows = columns = 0
-    try:
-        opened: Any = gzip.open if to.suffix == ".gz" else open
-        with opened(temporary.path, "wt", encoding="utf-8", newline="") as file:
-            parts = _from_photometry(record, run) if table is None else _from_table(record, run, table)
-            for part in parts:
-                part.to_csv(file, index=False, header=not columns, lineterminator="\n")
-                rows, columns = rows + len(part), part.shape[1]
-        os.replace(temporary.path, to.path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    opened: Any = gzip.open if to.suffix == ".gz" else open
+    with draft(Path(to.path)) as path, opened(path, "wt", encoding="utf-8", newline="") as file:
+        parts = _from_photometry(record, run) if table is None else _from_table(record, run, table)
+        for part in parts:
+            part.to_csv(file, index=False, header=not columns, lineterminator="\n")
+            rows, columns = rows + len(part), part.shape[1]
     return PublishedCsv(run.name, rows, columns, to.stat().st_size)
 
 

@@ -42,20 +42,21 @@ def write_published(out: UPath, runs: Mapping[str, str], names: Mapping[str, str
         Names of releases by run.
     """
     catalogues = {product: f"runs/{run_id}/{product}" for product, run_id in sorted(runs.items())}
-    if read_published(out) == catalogues and _named(out) == {p: names.get(run) for p, run in runs.items()}:
-        return
-    if is_local(out):
-        _link_published(Path(out.path), catalogues)
-    manifest = {
-        product: {
-            "run": runs[product],
-            "release": names.get(runs[product]),
-            "catalogue": catalogue,
-            "leaves": [f"{catalogue}/{leaf.path}" for leaf in read_leaves(out / catalogue).values()],
+    if read_published(out) != catalogues or _named(out) != {p: names.get(run) for p, run in runs.items()}:
+        if is_local(out):
+            _link_published(Path(out.path), catalogues)
+        manifest = {
+            product: {
+                "run": runs[product],
+                "release": names.get(runs[product]),
+                "catalogue": catalogue,
+                "leaves": [f"{catalogue}/{leaf.path}" for leaf in read_leaves(out / catalogue).values()],
+            }
+            for product, catalogue in catalogues.items()
         }
-        for product, catalogue in catalogues.items()
-    }
-    write_whole(out / MANIFEST, json.dumps(manifest, indent=1).encode())
+        write_whole(out / MANIFEST, json.dumps(manifest, indent=1).encode())
+    if is_local(out):
+        _remove_unused_links(Path(out.path))
 
 
 def read_published(out: UPath) -> dict[str, str]:
@@ -92,13 +93,14 @@ def link_name(out: UPath, run_id: str, name: str | None) -> None:
     draft = link.with_name(f".{name}-{secrets.token_hex(4)}")
     with suppress(OSError):  # a file system without links
         link.parent.mkdir(exist_ok=True)
+        for abandoned in link.parent.glob(f".{name}-*"):
+            abandoned.unlink()
         draft.symlink_to(Path("..", "runs", run_id))
         os.replace(draft, link)
 
 
 def _link_published(out: Path, catalogues: Mapping[str, str]) -> None:
     links, folder = out / PUBLISHED, out / f".{PUBLISHED}-{secrets.token_hex(4)}"
-    former = links.resolve() if links.is_symlink() else None
     try:
         folder.mkdir()
         for product, catalogue in catalogues.items():
@@ -108,7 +110,14 @@ def _link_published(out: Path, catalogues: Mapping[str, str]) -> None:
         os.replace(draft, links)
     except OSError:  # a file system without links: the manifest is there
         shutil.rmtree(folder, ignore_errors=True)
-        return
-    if former is not None and former.name.startswith(f".{PUBLISHED}-"):
-        with suppress(OSError):
-            shutil.rmtree(former)
+
+
+def _remove_unused_links(out: Path) -> None:
+    """Remove the links of former releases, and those of killed processes."""
+    used = (out / PUBLISHED).resolve().name
+    with suppress(OSError):
+        for folder in out.glob(f".{PUBLISHED}-*"):
+            if folder.is_symlink():
+                folder.unlink()
+            elif folder.name != used:
+                shutil.rmtree(folder)

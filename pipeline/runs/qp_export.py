@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,11 +14,11 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.catalogs_schema.files import TEMPORARY
 from ojala.catalogs_schema.ojala import MIN_CLASS_PROBABILITY, OJALA, OJALA_VECTORS, PDF_BINS, PDF_COLUMNS
 from ojala.catalogs_schema.redshift_pdfs import Z_EDGES, RedshiftPdfs
 from ojala.pipeline.runs.record import RECORD, run_folder
 from ojala.pipeline.runs.releases import pointers
+from ojala.pipeline.storage.drafts import draft
 from ojala.pipeline.storage.files import is_local
 from ojala.pipeline.storage.hats import CatalogueError, read_leaves
 from ojala.pipeline.storage.healpix import Partition
@@ -112,13 +111,8 @@ def export_qp(
             f"{run} has {rows:,} PDFs of {which}, more than {limit:,}; qp reads them all into memory, "
             f"{rows * PDF_BINS * 8 / 1e9:,.1f} GB: choose another --class, or raise --limit"
         )
-    to.parent.mkdir(parents=True, exist_ok=True)
-    temporary = to.with_name(f".{to.name}.{uuid.uuid4().hex}{TEMPORARY}")
-    try:
-        _write(temporary, _parts(run, leaves, which), rows)
-        os.replace(temporary.path, to.path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with draft(Path(to.path)) as path:
+        _write(path, _parts(run, leaves, which), rows)
     return Exported(run.name, rows, total - rows, to.stat().st_size)
 
 
@@ -196,12 +190,12 @@ def _parts(
             yield keys, density
 
 
-def _write(path: UPath, parts: Iterator[tuple[dict[str, np.ndarray], np.ndarray]], rows: int) -> None:
+def _write(path: Path, parts: Iterator[tuple[dict[str, np.ndarray], np.ndarray]], rows: int) -> None:
     """The groups of qp's HDF5 files: ``meta``, ``data`` and ``ancil``, filled part by part and compressed."""
     import h5py
     import qp
 
-    with h5py.File(path.path, "w") as file:
+    with h5py.File(path, "w") as file:
         example = qp.Ensemble(qp.hist, {"bins": Z_EDGES, "pdfs": np.ones((1, PDF_BINS))})
         for name, value in example.build_tables(encode=True, ext="hdf5")["meta"].items():
             file.create_dataset(f"meta/{name}", data=value)

@@ -31,7 +31,7 @@ from ojala.pipeline.runs.record import (
 )
 from ojala.pipeline.runs.report_state import mark_report
 from ojala.pipeline.runs.supplemental import input_references, product_collection, run_of
-from ojala.pipeline.storage.files import utc_now, write_whole
+from ojala.pipeline.storage.files import remove_unfinished, utc_now, write_whole
 from ojala.pipeline.storage.hats import catalogue_name, survey_of, write_collection
 from ojala.pipeline.storage.lock import POINTER, hold, living_holder
 from ojala.pipeline.storage.properties import COLLECTION, JOINED, read_extensions, read_properties
@@ -260,6 +260,7 @@ def set_published(
     check_ended(record)
     source = UPath(record.source)
     with hold(out, POINTER, wait=PATIENCE):
+        remove_unfinished(out, below=False)
         if name is not None:
             check_name(out, record.run_id, name)
         now = pointers(out)

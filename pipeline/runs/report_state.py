@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from upath import UPath
 
-from ojala.pipeline.runs.provenance import CHECKSUMS, checksums_text, read_checksums
 from ojala.pipeline.storage.files import write_whole
 
 PAGE = "report/index.html"
@@ -26,6 +25,8 @@ def mark_report(run: UPath, text: str) -> None:
     Nothing is done where there are no marks. A page that cannot be written keeps the former sentence: the
     publication does not depend on it.
     """
+    from ojala.pipeline.runs.provenance import CHECKSUMS, checksums_text, read_checksums
+
     path = run / PAGE
     with suppress(OSError, ValueError):
         before, begin, rest = path.read_text().partition(BEGIN)

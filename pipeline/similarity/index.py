@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from upath import UPath
 from ojala.catalogs_schema.errors import InputError
 from ojala.catalogs_schema.files import atomic_file
 from ojala.pipeline.runs.published import Product
+from ojala.pipeline.storage.drafts import draft
 from ojala.pipeline.storage.hats import read_leaves
 from ojala.pipeline.storage.progress import counted, counting, report
 
@@ -201,12 +201,8 @@ def _build(product: Product, column: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(_places_path(path)) as file:
         np.save(file, np.sort(place, order="object_id"))
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        index.save(str(draft))
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with draft(path) as new:
+        index.save(str(new))
 
 
 def _embeddings(root: UPath, column: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

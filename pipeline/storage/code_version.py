@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -76,29 +76,40 @@ def _source(name: str) -> tuple[Path, bool] | None:
 @functools.cache
 def _parse(name: str, path: Path, is_package: bool) -> tuple[str, tuple[str, ...]]:
     """Syntax tree of a module as text, and the modules that it imports."""
-    tree = _Reduced().visit(ast.parse(path.read_bytes()))
-    imported = _imports(tree, name if is_package else name.rpartition(".")[0])
+    tree = ast.parse(path.read_bytes())
+    imported = _imports(_reduce(tree), name if is_package else name.rpartition(".")[0])
     text = ast.dump(tree).replace(", type_params=[]", "")  # a field that Python 3.12 added
     return text, tuple(imported)
 
 
-class _Reduced(ast.NodeTransformer):
-    """Drops docstrings, attribute docstrings, and blocks for type checkers."""
+def _reduce(tree: ast.AST) -> list[ast.stmt]:
+    """Drop docstrings, attribute docstrings, and blocks for type checkers; return the statements that stay.
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """Drop a statement that is only text."""
-        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if text else node
+    Only statements are visited, as expressions hold none: that is a tenth of the tree.
+    """
+    kept: list[ast.stmt] = []
+    for name in _BLOCKS:
+        block = getattr(tree, name, [])
+        block[:] = [node for node in block if not _makes_nothing(node)]
+        for node in block:
+            kept += [node] if isinstance(node, ast.stmt) else []
+            kept += _reduce(node)
+    return kept
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        """Drop ``if TYPE_CHECKING``."""
-        for_checkers = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return None if for_checkers else self.generic_visit(node)
+
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""Fields of syntax trees with statements, or with handlers and cases, which have some."""
 
 
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+def _makes_nothing(node: ast.AST) -> bool:
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _imports(statements: Iterable[ast.stmt], package: str) -> Iterator[str]:
     """Full names that a module imports; of ``from a import b`` the module ``a.b``, or else ``a``."""
-    for node in ast.walk(tree):
+    for node in statements:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -104,12 +104,19 @@ def is_local(path: UPath) -> bool:
     return path.protocol in ("", "file", "local")
 
 
-def remove_unfinished(folder: UPath) -> None:
-    """Remove temporary files of killed processes under a folder; nobody may be writing there."""
+def remove_unfinished(folder: UPath, *, below: bool = True) -> None:
+    """Remove temporary files of killed processes in a folder and below it; nobody may be writing there.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be removed.
+    """
     if not is_local(folder):
         return  # an object store shows no object before it is complete
-    for stray in folder.rglob(f".*{TEMPORARY}"):
-        stray.unlink(missing_ok=True)
+    with remedies(folder):
+        for stray in (folder.rglob if below else folder.glob)(f".*{TEMPORARY}"):
+            stray.unlink(missing_ok=True)
 
 
 def sha256_of(path: UPath) -> str:

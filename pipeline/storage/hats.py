@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -462,7 +463,7 @@ def reference(out: UPath, root: UPath) -> str:
 def store_properties(properties: HatsProperties, path: UPath, comment: str) -> None:
     """Write the properties of a collection or an extension in one step, with a first line that says so."""
     # HATS writes its properties in place; a reader must never see half of them.
-    temporary = path.with_name(f".{path.name}.new")
-    properties.to_properties_file_path(temporary, initial_comments=comment)
-    write_whole(path, temporary.read_bytes())
-    temporary.unlink()
+    draft = UPath(f"memory:///{secrets.token_hex(8)}")
+    properties.to_properties_file_path(draft, initial_comments=comment)
+    write_whole(path, draft.read_bytes())
+    draft.unlink()

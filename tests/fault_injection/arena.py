@@ -23,6 +23,7 @@ from ojala.models.ojala.network import Ojala, OjalaConfig
 from ojala.pipeline.runs.record import find_runs
 from tests.fault_injection.command_server import CommandServer, steps_of
 from tests.fault_injection.invariants import Truth
+from tests.fault_injection.prefect_server import PrefectServer
 from tests.helpers.survey import photometry_table
 
 TINY = OjalaConfig(
@@ -33,6 +34,10 @@ TINY = OjalaConfig(
     pre_norm=True,
     reads_errors=True,
 )
+
+
+LONG_PRELOADED = ("s3fs",)
+"""Modules that commands on an object store import."""
 
 
 @dataclass
@@ -90,20 +95,27 @@ class Arena:
         """Another process that forks, under libfaketime: Dask's loops would spin there."""
         return CommandServer(self.clock, str(self.library))
 
+    @cached_property
+    def prefect(self) -> PrefectServer:
+        """A Prefect server."""
+        return PrefectServer(self.folder / "prefect")
+
 
 @contextmanager
 def arena(folder: Path, *, long: bool) -> Iterator[Arena]:
     """Open an arena in a folder; its disk is one in memory where such a one can be mounted."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     with ExitStack() as stack:
-        server = CommandServer()
+        server = CommandServer(modules=LONG_PRELOADED if long else ())
         stack.callback(server.close)
         disk = stack.enter_context(_disk(folder / "disk", "size=64m,nr_inodes=6000"))
         temporary = stack.enter_context(_disk(folder / "temporary", "size=4m"))
         place = Arena(server, folder, library, disk, temporary, long=long)
-        yield place
-        if "faked_server" in vars(place):
-            place.faked_server.close()
+        try:
+            yield place
+        finally:
+            for name in {"faked_server", "prefect"} & vars(place).keys():
+                getattr(place, name).close()
 
 
 @contextmanager
@@ -123,7 +135,7 @@ def _disk(folder: Path, options: str) -> Iterator[Path | None]:
 def make_survey(place: Arena, seed: int) -> Survey:
     """A random survey with all its undisturbed data, made by commands that nothing happens to."""
     random = np.random.default_rng(seed)
-    rows, tile_rows = int(random.integers(20, 50)), int(random.integers(8, 16))
+    rows, tile_rows = int(random.integers(15, 40)), int(random.integers(8, 20))
     folder = place.folder / f"survey-{seed}"
     folder.mkdir()
     halves = folder / "first.parquet", folder / "second.parquet"

@@ -44,6 +44,9 @@ PRELOADED = (
     "ojala.pipeline.runs.qp_export",
     "ojala.pipeline.runs.region",
     "ojala.models.ojala.predictor",
+    "prov.serializers.provjsonld",
+    "prov.serializers.provn",
+    "prov.serializers.provxml",
 )
 
 
@@ -131,9 +134,11 @@ class CommandServer:
         it is written; None for the true clock.
     library : str
         The library of libfaketime.
+    modules : sequence of str
+        Further modules to import before.
     """
 
-    def __init__(self, clock: Path | None = None, library: str = "") -> None:
+    def __init__(self, clock: Path | None = None, library: str = "", modules: Sequence[str] = ()) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         if clock is not None:
             clock.write_text("+0\n")
@@ -145,7 +150,7 @@ class CommandServer:
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -201,7 +206,7 @@ def _serve() -> None:
 
     import numpy as np
 
-    for name in PRELOADED:
+    for name in (*PRELOADED, *sys.argv[1:]):
         importlib.import_module(name)
     from ojala.pipeline.inference.adapters.registry import ADAPTERS
     from ojala.pipeline.inference.products.emission_lines import luminosity_distance

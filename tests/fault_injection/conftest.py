@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from upath import UPath
 from ojala.pipeline.runs.config import RunConfig
 from tests.fault_injection.accounts import Fault, Ledger, data_of
 from tests.fault_injection.object_store import object_store
+from tests.helpers.once import made_once
 from tests.helpers.survey import ingest_table, photometry_table, run_and_publish, with_report, without_report
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -20,8 +22,8 @@ ROWS, TILE_ROWS = 240, 20
 """Objects of the survey to which most faults happen, and most of them in a partition."""
 
 HEAD = (
-    "| fault | partitions | rows | injected | survived | rows lost | seconds to the same state |",
-    "|---|---|---|---|---|---|---|",
+    "| fault | partitions | rows | injected | survived | rows lost | seconds to the same state | date |",
+    "|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -42,13 +44,18 @@ def ledger(record_property: Callable[[str, object], None]) -> Iterator[Ledger]:
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> UPath:
     """A photometry catalogue of 240 objects in about 30 partitions. Read only."""
-    return ingest_table(photometry_table(ROWS, 3), tmp_path_factory.mktemp("many"), tile_rows=TILE_ROWS)
+    table = photometry_table(ROWS, 3)
+    return made_once(tmp_path_factory, "many", lambda folder: ingest_table(table, folder, TILE_ROWS))
 
 
 @pytest.fixture(scope="session")
 def undisturbed(many: UPath, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The data of a run over these objects that nothing happened to."""
-    return data_of(run_and_publish(asking(many, tmp_path_factory.mktemp("undisturbed"))).run)
+
+    def make(folder: Path) -> dict[str, str]:
+        return data_of(run_and_publish(asking(many, folder)).run)
+
+    return made_once(tmp_path_factory, "undisturbed", make)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +99,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         # Parts of the soak may be run one by one: each replaces its own lines.
         known = RESULTS.read_text().splitlines() if RESULTS.exists() else []
         before = {_cells(line)[0]: line for line in known if line.startswith("| ") and line not in HEAD}
-        campaigns = [line for line in known if line.startswith("Campaign of ")]
+        campaigns = {_campaign(line): line for line in known if line.startswith("Campaign")}
         for report in terminalreporter.stats.get("passed", []):
-            campaigns = [text for name, text in report.user_properties if name == "campaign"] or campaigns
-        RESULTS.write_text(_page({**before, **lines}, campaigns))
+            texts = [text for name, text in report.user_properties if name == "campaign"]
+            campaigns |= {_campaign(text): text for text in texts}
+        RESULTS.write_text(_page({**before, **lines}, [*campaigns.values()]))
 
 
 def _line(fault: dict) -> str:
@@ -104,7 +112,12 @@ def _line(fault: dict) -> str:
     if len(seconds) > 1:
         shown += f" (median; {min(seconds):.1f} to {max(seconds):.1f})"
     numbers = [f"{fault[name]:,}" for name in ("partitions", "rows", "injected", "survived", "rows_lost")]
-    return f"| {' | '.join([fault['name'], *numbers, shown])} |"
+    return f"| {' | '.join([fault['name'], *numbers, shown, str(datetime.now(UTC).date())])} |"
+
+
+def _campaign(sentence: str) -> str:
+    """Where a campaign took place, by the sentence of `test_campaign.summary`."""
+    return sentence.partition(" of seeds")[0]
 
 
 def _cells(line: str) -> list[str]:
@@ -128,6 +141,6 @@ data columns are compared with those of a run that nothing happened to. Of hosti
 its rows arrive unchanged and are answered, or the first bad one is named and nothing is written.
 The campaign gives commands and faults in random order to random small surveys and looks after each, and while
 a command stands still, at what readers see and what receipts say; `--campaign-seed` repeats one.
-The last column is the time from the fault until everything is there, with the work that was left to do at
-that moment, on a machine that may have had other work to do.
+The seconds are the time from the fault until everything is there, with the work that was left to do at that
+moment, on a machine that may have had other work to do.
 """

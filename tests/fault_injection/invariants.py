@@ -109,8 +109,14 @@ def ways_of(out: UPath) -> Iterator[tuple[str, dict[str, str]]]:
         yield PUBLISHED, {link.name: str(link.resolve().relative_to(root)) for link in links.iterdir()}
 
 
-def check_settled(out: UPath, command: str) -> None:
-    """After a command at the collection that ended well: one release by all ways, nothing unfinished."""
+def check_settled(out: UPath, command: str, words: list[object]) -> None:
+    """After a command that ended well: one release by all ways, nothing unfinished where it works."""
+    if command == "ingest --add":
+        root = Path(_after("--to", words))
+        assert not (left := [*root.glob(".*"), *root.glob("releases/.*")]), f"left behind: {left}"
+    if command in ("ingest", "export"):
+        target = Path(_after("--out" if command == "ingest" else "--to", words))
+        assert not (left := [*target.parent.glob(f".{target.name}.*")]), f"left behind: {left}"
     if command not in ("run", "reprocess", "publish", "rollback"):
         return
     found = [catalogues for _, catalogues in ways_of(out) if catalogues]
@@ -120,7 +126,14 @@ def check_settled(out: UPath, command: str) -> None:
     ]
     if command in ("run", "reprocess"):
         left += Path(out.path, LOCKS).glob("ojala.lock")
+    if "--no-publish" not in words:  # the collection itself is written when a run is published
+        links = Path(out.path, PUBLISHED).resolve()
+        left += [path for path in Path(out.path).glob(".*") if path.name != links.name]
     assert not left, f"left behind: {left}"
+
+
+def _after(option: str, words: list[object]) -> str:
+    return str(words[words.index(option) + 1])
 
 
 def receipts_of(run: UPath) -> list[Receipt]:

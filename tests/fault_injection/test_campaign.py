@@ -34,12 +34,12 @@ def carry_on(kind: type[Campaign], number: int, examples: int, steps: int) -> No
     run_state_machine_as_test(machine, settings=chosen)
 
 
-def summary(tally: Tally, first: int, last: int) -> str:
+def summary(tally: Tally, where: str, first: int, last: int) -> str:
     """One sentence on a campaign, for the page of results."""
     commands = Counter(command for _, command in tally.faults.elements())
     shares = ", ".join(f"{count:,} during {command}" for command, count in commands.most_common())
     return (
-        f"Campaign of seeds {first} to {last}: {tally.commands:,} commands in random order on "
+        f"Campaign{where} of seeds {first} to {last}: {tally.commands:,} commands in random order on "
         f"{last - first + 1:,} random surveys, {tally.faults.total():,} faults of {len(tally.by_kind())} "
         f"kinds: {shares}."
     )
@@ -61,16 +61,16 @@ def conduct(request, tmp_path, record_property, ledger):
             while number == first or (long and time.monotonic() < place.deadline):
                 place.surveys = [make_survey(place, number)]
                 machine = type(kind.__name__, (kind,), {"arena": place, **places})
-                carry_on(machine, number, *((3, 12) if long else (2, 8)))
+                carry_on(machine, number, *((4, 24) if long else (2, 8)))
                 number += 1
                 print(f"campaign{where}: {place.tally.faults.total()} faults", flush=True)
-        assert place.failures == []
         tally = place.tally
-        record_property("campaign", summary(tally, first, number - 1))
+        record_property("campaign", summary(tally, where, first, number - 1))
         for fault, injected in sorted(tally.by_kind().items()):
             line = ledger(f"campaign{where}: {fault}")
             line.injected = line.survived = injected
             line.recovery = tally.recovery.get(fault, [])
+        assert place.failures == []
 
     return conduct
 

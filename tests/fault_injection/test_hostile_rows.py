@@ -1,6 +1,6 @@
 """Whatever rows come in, all arrive unchanged and are answered, or the first bad one is named and none does.
 
-50 cases each are tried, and for `make soak` 5,000 each.
+25 cases each are tried, and for `make soak` 5,000 each.
 """
 
 import math
@@ -91,7 +91,7 @@ def bad_rows(ledger):
 
 # One line of the table of faults counts all cases of a test.
 CASES = settings(
-    max_examples=50 if settings.default.max_examples <= 100 else settings.default.max_examples,
+    max_examples=25 if settings.default.max_examples <= 100 else settings.default.max_examples,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 

@@ -55,6 +55,7 @@ class Photometer:
         self._blocks = _nonzero_blocks(fine, self._fine_columns)
         self._coarse = self._matrix(COARSE, self._coarse_columns)
         self._lines = self._line_matrix(fine)
+        self._sampled = [_sampled(*curve) for curve in self.curves.values()]
 
     def _matrix(self, lattice: Lattice, columns: np.ndarray) -> np.ndarray:
         """Curve matrix (lattice.size, len(columns)): f_lambda on the lattice @ matrix = f_nu [uJy]."""
@@ -159,9 +160,7 @@ class Photometer:
         good_wavelength, good_flux = wavelength[usable], flux[usable]
         gap = np.diff(good_wavelength)
         typical = 3.0 * np.median(gap)
-        for i, (band, (grid, curve)) in enumerate(zip(MODEL_BANDS, self.curves.values(), strict=True)):
-            samples = np.linspace(grid[0], grid[-1], max(len(grid), 600))
-            weight = np.interp(samples, grid, curve) * samples
+        for i, (band, (samples, weight, per_nu)) in enumerate(zip(MODEL_BANDS, self._sampled, strict=True)):
             after = np.searchsorted(good_wavelength, samples)
             within = (after > 0) & (after < len(good_wavelength))
             bridged = max(_BRIDGED * band.fwhm, typical)
@@ -170,9 +169,15 @@ class Photometer:
             if coverage[i] >= MIN_COVERAGE:
                 sampled = np.interp(samples, good_wavelength, good_flux)
                 top = (sampled * weight)[within].sum()
-                bottom = (weight * LIGHT_SPEED / samples**2)[within].sum()
-                fluxes[i] = top / bottom * _MICROJANSKY
+                fluxes[i] = top / per_nu[within].sum() * _MICROJANSKY
         return fluxes, coverage
+
+
+def _sampled(grid: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A curve in even steps: wavelength [Angstrom], weight of f_lambda, and weight of a constant f_nu."""
+    samples = np.linspace(grid[0], grid[-1], max(len(grid), 600))
+    weight = np.interp(samples, grid, curve) * samples
+    return samples, weight, weight * LIGHT_SPEED / samples**2
 
 
 def _nonzero_blocks(matrix: np.ndarray, columns: np.ndarray) -> list[tuple[slice, np.ndarray, np.ndarray]]:

@@ -3,7 +3,7 @@
 import {parquetMetadataAsync, parquetRead} from "../vendor/hyparquet/index.js";
 import {decompress} from "../vendor/fzstd/fzstd.js";
 
-const FOOTER = 32768;
+const FOOTER = 65536;
 const compressors = {ZSTD: (input, length) => decompress(input, new Uint8Array(length))};
 
 async function response(url, init) {
@@ -35,12 +35,13 @@ export async function openWhole(url) {
   return {file, metadata: await parquetMetadataAsync(file)};
 }
 
-// Rows start to end of some columns, each as one array by its name.
-export async function columns({file, metadata}, names, start, end) {
+// Rows start to end of some columns, each as one array by its name; `pages`: read the pages that hold them alone, which
+// takes one more request for each column and group.
+export async function columns({file, metadata}, names, start, end, pages = true) {
   const parts = {};
   for (const name of names) parts[name] = [];
   await parquetRead({
-    file, metadata, compressors, columns: names, rowStart: start, rowEnd: end, useOffsetIndex: true,
+    file, metadata, compressors, columns: names, rowStart: start, rowEnd: end, useOffsetIndex: pages,
     onChunk: chunk => parts[chunk.columnName].push(chunk),
   });
   const found = {};
@@ -52,10 +53,10 @@ function joined(chunks, start, end) {
   const inside = chunks.filter(one => one.rowEnd > start && one.rowStart < end).sort((a, b) => a.rowStart - b.rowStart);
   const cut = inside.map(one => one.columnData.slice(Math.max(0, start - one.rowStart), Math.min(one.columnData.length, end - one.rowStart)));
   if (cut.length === 1) return cut[0];
-  const typed = cut.length && ArrayBuffer.isView(cut[0]) && cut.every(one => one.constructor === cut[0].constructor);
-  const made = typed ? new cut[0].constructor(end - start) : new Array(end - start);
+  if (!cut.length || !cut.every(one => ArrayBuffer.isView(one) && one.constructor === cut[0].constructor)) return [].concat(...cut.map(one => Array.isArray(one) ? one : Array.from(one)));
+  const made = new cut[0].constructor(end - start);
   let at = 0;
-  for (const part of cut) for (let i = 0; i < part.length; i++) made[at++] = part[i];
+  for (const part of cut) { made.set(part, at); at += part.length; }
   return made;
 }
 

@@ -34,14 +34,21 @@ function test(condition, values, kept) {
   }
 }
 
+// Groups of rows that begin in the k-th of n equal parts of the table: {f, file, start, end, limits}.
+async function groupsOf(entries, [k, n]) {
+  const total = entries.reduce((sum, one) => sum + one.rows, 0), low = Math.floor(total * k / n), high = Math.floor(total * (k + 1) / n);
+  let before = 0;
+  const begins = entries.map(one => { before += one.rows; return before - one.rows; });
+  const inside = entries.map((_, f) => f).filter(f => begins[f] < high && begins[f] + entries[f].rows > low);
+  const files = await Promise.all(inside.map(f => fileOf(entries[f])));
+  return inside.flatMap((f, i) => groups(files[i]).map(group => ({f, file: files[i], ...group})))
+    .filter(group => begins[group.f] + group.start >= low && begins[group.f] + group.start < high);
+}
+
 // Count the rows that meet the conditions; `want`: values of columns in at most `most` of them, from groups evenly
-// over the table; `places`: [file, row] of the first of them.
-async function scan({id, entries, conditions, want, most, places}) {
-  const listed = [];
-  for (let f = 0; f < entries.length; f++) {
-    const file = await fileOf(entries[f]);
-    for (const group of groups(file)) listed.push({f, file, ...group});
-  }
+// over the table; `places`: [file, row] of the first of them; `share`: [k, n], in the k-th of n parts of the table.
+async function scan({id, entries, conditions, want, most, places, share}) {
+  const listed = await groupsOf(entries, share);
   const names = [...new Set(conditions.map(one => one.column))], found = [];
   const values = Object.fromEntries(want.map(name => [name, []]));
   let rows = 0, read = 0, taken = 0, matched = 0, done = 0;
@@ -50,7 +57,7 @@ async function scan({id, entries, conditions, want, most, places}) {
   const one = async (group, number) => {
     const size = group.end - group.start;
     if (possible(group, conditions)) {
-      const got = names.length ? await columns(group.file, names, group.start, group.end) : {};
+      const got = names.length ? await columns(group.file, names, group.start, group.end, false) : {};
       const kept = new Uint8Array(size).fill(1);
       for (const condition of conditions) test(condition, got[condition.column], kept);
       let inside = 0;
@@ -60,7 +67,7 @@ async function scan({id, entries, conditions, want, most, places}) {
         for (let i = 0; i < size && found.length < places; i++) if (kept[i]) found.push([group.f, group.start + i]);
       }
       if (want.length && inside && number % stride === 0) {
-        const more = await columns(group.file, want.filter(name => !got[name]), group.start, group.end);
+        const more = await columns(group.file, want.filter(name => !got[name]), group.start, group.end, false);
         for (const name of want) {
           const all = got[name] || more[name], chosen = new Array(inside);
           for (let i = 0, k = 0; i < size; i++) if (kept[i]) chosen[k++] = all[i];
@@ -75,21 +82,20 @@ async function scan({id, entries, conditions, want, most, places}) {
   };
   // Two groups at a time: one is decoded while the other is on its way. Places keep their order within each pair.
   for (let k = 0; k < listed.length; k += 2) await Promise.all(listed.slice(k, k + 2).map((group, i) => one(group, k + i)));
-  found.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-  return {matched, total, places: found, taken, part: total ? read / total : 1,
+  return {matched, total, places: found, taken, read,
     values: Object.fromEntries(want.map(name => [name, values[name].flat()]))};
 }
 
 // Values of columns in some rows, [file, row] each.
 async function pick({entries, want, places}) {
-  const groupsOf = new Map();
+  const near = new Map();
   places.forEach(([f, row], i) => {
     const key = `${f}:${Math.floor(row / 1000)}`;
-    if (!groupsOf.has(key)) groupsOf.set(key, []);
-    groupsOf.get(key).push([f, row, i]);
+    if (!near.has(key)) near.set(key, []);
+    near.get(key).push([f, row, i]);
   });
   const made = places.map(() => ({}));
-  for (const group of groupsOf.values()) {
+  for (const group of near.values()) {
     const rows = group.map(([, row]) => row), start = Math.min(...rows), end = Math.max(...rows) + 1;
     const got = await columns(await fileOf(entries[group[0][0]]), want, start, end);
     for (const [, row, i] of group) for (const name of want) made[i][name] = got[name][row - start];

@@ -2,29 +2,10 @@
 
 import {ticks} from "./chart.js";
 import {count, h, number, shownValue, status, unit} from "./dom.js";
+import {pick, scan} from "./readers.js";
 
 const PAGE = 25, PLACES = 2000, POINTS = 1000000, DOTS = 20000;
-let worker = null, asked = 0, state = null;
-const waiting = new Map();
-
-function ask(message, progress) {
-  if (!worker) {
-    worker = new Worker(new URL("./scan.js", import.meta.url), {type: "module"});
-    worker.onmessage = ({data}) => {
-      const one = waiting.get(data.id);
-      if (!one) return;
-      if (data.progress !== undefined) { one.progress(data); return; }
-      waiting.delete(data.id);
-      if (data.error) one.fail(new Error(data.error)); else one.done(data.result);
-    };
-    worker.onerror = problem => { for (const one of waiting.values()) one.fail(new Error(problem.message || "the reader of the table failed")); waiting.clear(); };
-  }
-  const id = ++asked;
-  return new Promise((done, fail) => {
-    waiting.set(id, {done, fail, progress: progress || (() => {})});
-    worker.postMessage({...message, id});
-  });
-}
+let state = null;
 
 const named = column => `${column.label}${column.unit ? ` [${unit(column.unit)}]` : ""}`;
 
@@ -88,7 +69,7 @@ export async function showTable(release, main, saved) {
   };
   const rows = async () => {
     const names = shown(), part = places.slice(state.page * PAGE, (state.page + 1) * PAGE);
-    const read = part.length ? await ask({kind: "pick", entries: release.table.files, want: names, places: part}) : [];
+    const read = part.length ? await pick({entries: release.table.files, want: names, places: part}) : [];
     const open = row => { location.hash = `object/${row.object_id}`; };
     list.replaceChildren(h("table", {class: "rows"}, h("thead", {}, h("tr", {}, names.map(name => h("th", {class: byName.get(name).kind === "number" ? null : "word", title: byName.get(name).description}, named(byName.get(name)))))),
       h("tbody", {}, read.map(row => h("tr", {onclick: () => open(row)}, names.map((name, i) => i === 0
@@ -99,7 +80,7 @@ export async function showTable(release, main, saved) {
     pager.replaceChildren(h("button", {type: "button", disabled: state.page === 0, onclick: go(-1)}, "Previous"), h("button", {type: "button", disabled: state.page + 1 >= pages, onclick: go(1)}, "Next"), h("span", {class: "note"}, pages ? `page ${state.page + 1} of ${count(pages)}${places.length >= PLACES ? ` (the first ${count(PLACES)} rows)` : ""}` : ""));
   };
   const draw = async () => {
-    const got = await ask({kind: "scan", entries: release.table.files, conditions: made, want: [...new Set([state.x, state.y])], most: POINTS, places: 0});
+    const got = await scan({entries: release.table.files, conditions: made, want: [...new Set([state.x, state.y])], most: POINTS, places: 0});
     plot.replaceChildren(...scatter(byName.get(state.x), byName.get(state.y), got.values[state.x], got.values[state.y], got.part, logs.x.checked, logs.y.checked));
     plot.dataset.points = got.taken;
   };
@@ -112,7 +93,7 @@ export async function showTable(release, main, saved) {
     outcome.textContent = "Reading …";
     const begin = performance.now();
     try {
-      const got = await ask({kind: "scan", entries: release.table.files, conditions: made, want: [], most: POINTS, places: PLACES}, part => { outcome.textContent = `Reading … ${Math.round(100 * part.progress)} %, ${count(part.matched)} objects so far`; });
+      const got = await scan({entries: release.table.files, conditions: made, want: [], most: POINTS, places: PLACES}, part => { outcome.textContent = `Reading … ${Math.round(100 * part.progress)} %, ${count(part.matched)} objects so far`; });
       const seconds = (performance.now() - begin) / 1000;
       places = got.places;
       outcome.textContent = `${count(got.matched)} of ${count(got.total)} objects, in ${seconds.toFixed(2)} s`;

@@ -6,6 +6,7 @@ A reader is a function in a module of this package, or of another package with a
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -166,9 +167,15 @@ def _several(found: Spectrum | Iterable[Spectrum]) -> Iterable[Spectrum]:
 
 def file_kinds() -> tuple[FileKind, ...]:
     """All registered kinds by name, with those of all modules of this package and of the entry points."""
+    _import_readers()
+    return tuple(_KINDS[name] for name in sorted(_KINDS))
+
+
+@functools.cache
+def _import_readers() -> None:
+    """Import the modules with readers; once, since all installed packages are searched for entry points."""
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules(import_module(package).__path__):
         import_module(f"{package}.{module.name}")
     for entry in entry_points(group=ENTRY_POINTS):
         entry.load()
-    return tuple(_KINDS[name] for name in sorted(_KINDS))

@@ -2,14 +2,18 @@
 
 import json
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from ojala.flows import bench as bench_module
 from ojala.flows.bench import Sizes, bench
 from ojala.flows.bench import _measure_network as measure_network
+from ojala.flows.bench import flow as bench_flow
 from ojala.flows.bench import network as bench_network
 from ojala.flows.bench.agreement import DoublePrecisionPredictor, agreement, catalogue
 from ojala.flows.bench.flow import survey
@@ -40,20 +44,28 @@ TINY = Sizes(
 )
 
 
-@pytest.fixture(scope="module")
-def report():
-    """The benchmark without bands, which cost several times as much and have a test of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench_network, "predicts_bands", lambda: False)
-        return bench(TINY, workers=1)
-
-
 class OwnProcess:
     """In place of a `ProcessPool`, this process."""
 
     def rate(self, work, *arguments):
         done, seconds = work(*arguments)
         return done / seconds
+
+    def one(self, act, *arguments):
+        return act(*arguments)
+
+
+@pytest.fixture(scope="module")
+def report():
+    """The benchmark in this process, as each of its own takes seconds to import and to load the weights.
+
+    Bands, which cost several times as much, have a test of their own, as `ProcessPool` has.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_network, "predicts_bands", lambda: False)
+        patch.setattr(bench_module, "ProcessPool", lambda workers: nullcontext(OwnProcess()))
+        patch.setattr(bench_flow, "config", partial(bench_flow.config, engine="serial"))
+        return bench(TINY, workers=1)
 
 
 def test_everything_that_was_measured_is_a_positive_number(report):

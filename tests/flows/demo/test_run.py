@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -16,6 +17,7 @@ from ojala.catalogs_schema.ojala import Flag
 from ojala.flows.demo import run
 from ojala.flows.demo.run import PATCH
 from ojala.pipeline.quality.validation.result import Validation
+from ojala.pipeline.runs.config import RunConfig
 from tests.helpers.commands import here, ojala
 
 pytestmark = pytest.mark.integration
@@ -33,7 +35,7 @@ def rows(request):
 
 @pytest.fixture(scope="module")
 def demo(rows, tmp_path_factory):
-    """Output and folder of `ojala demo`, in the long form as a person starts it."""
+    """Output and folder of `ojala demo`; in the long form as a person starts it, else in this process."""
     folder = tmp_path_factory.mktemp("demo")
     out = folder / "out"
     if rows == 6_300:
@@ -45,6 +47,7 @@ def demo(rows, tmp_path_factory):
         pq.write_table(pq.read_table(PATCH / name).slice(0, MOCKS), smaller / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "PATCH", smaller)
+        patch.setattr(run, "RunConfig", partial(RunConfig, engine="serial"))
         done = here("demo", "--out", out)
     assert done.exit_code == 0, done.stderr
     return done.stdout, out

@@ -236,10 +236,10 @@ def test_a_receipt_that_never_arrives_is_a_failed_attempt(tasks, clock, monkeypa
     )
     step(dispatcher, clock)
 
-    def never(self, timeout=None):
+    def never(future):
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(FakeFuture, "result", never)
+    monkeypatch.setattr(dispatcher_module, "fetch", never)
     settled = []
     for _ in range(2):
         scheduler.open("a")[0].end()

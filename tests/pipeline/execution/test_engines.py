@@ -1,5 +1,6 @@
 """Engines do the same work; a worker that dies takes one partition with it, not the run."""
 
+import gc
 import os
 import signal
 import socket
@@ -41,6 +42,13 @@ def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path
     )
     assert outcome(receipts) == expected
     assert os.getpid() not in {receipt.attempts[-1].pid for receipt in receipts}
+
+
+def test_workers_are_forked_with_their_imports_made_and_collect_their_garbage():
+    with clusters.local_processes(1) as cluster:
+        ((shared, collects),) = cluster.client.run(lambda: (gc.get_freeze_count(), gc.isenabled())).values()
+    assert shared > 100_000, "objects of the modules"
+    assert collects
 
 
 def test_a_worker_that_is_just_starting_anew_does_not_hold_up_the_end(monkeypatch):

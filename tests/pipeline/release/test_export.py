@@ -68,7 +68,7 @@ def crowded() -> pa.Table:
 def release(tmp_path_factory):
     """An exported release, moved, whose origin does not exist any more."""
     folder = tmp_path_factory.mktemp("release")
-    photometry = ingest_table(crowded(), folder, tile_rows=60)
+    photometry = ingest_table(crowded(), folder, tile_rows=140)
     config = RunConfig(
         photometry=str(photometry), out=str(folder / "out"), model="empty", engine="serial", publication=ABOUT
     )

@@ -21,6 +21,8 @@ from tests.pipeline.report.small_run import ROWS, RUN_ID, Reported, SmallRun, fa
 
 pytestmark = pytest.mark.integration
 
+ERROR = "OSError: disk full <script>alert(1)</script>"
+
 
 class Page(HTMLParser):
     """Identifiers, references and unclosed tags of a page."""
@@ -117,17 +119,28 @@ def test_a_whole_run_has_no_banner(reported: Reported) -> None:
     assert 'role="alert"' not in reported.text
 
 
-def test_a_run_with_losses_names_them(small_run: SmallRun, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def losses(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+    """Page and numbers of a run with a failed partition, one that is a row short, and one without receipt."""
     lost, short, *others = small_run.receipts
     short = short.model_copy(update={"rows_out": short.rows_out - 1})
-    receipts = [failed(lost), short, *others[:-1]]
-    text, numbers = report_of(small_run, tmp_path, receipts, None)
+    receipts = [failed(lost, ERROR), short, *others[:-1]]
+    return report_of(small_run, tmp_path_factory.mktemp("losses"), receipts, None)
+
+
+def test_a_run_with_losses_names_them(small_run: SmallRun, losses: tuple[str, dict]) -> None:
+    text, numbers = losses
     assert text.count('role="alert"') == 3
     assert numbers["rows"]["equal"] is False
-    assert numbers["partitions"]["failures"] == {lost.partition: "OSError: disk full"}
-    assert numbers["partitions"]["unequal"] == [short.partition]
+    assert numbers["partitions"]["failures"] == {small_run.receipts[0].partition: ERROR}
+    assert numbers["partitions"]["unequal"] == [small_run.receipts[1].partition]
     assert numbers["partitions"]["without_receipt"] == 1
     assert "OSError: disk full" in text
+
+
+def test_texts_of_a_run_cannot_become_markup(losses: tuple[str, dict]) -> None:
+    assert "<script" not in losses[0]
+    assert "&lt;script&gt;" in losses[0]
 
 
 def test_a_run_in_which_everything_failed_still_has_a_page(small_run: SmallRun, tmp_path: Path) -> None:
@@ -136,13 +149,6 @@ def test_a_run_in_which_everything_failed_still_has_a_page(small_run: SmallRun, 
     assert numbers["rows"]["out"] == 0
     assert numbers["truth"]["matched"] == 0
     assert Page(text).open == []
-
-
-def test_texts_of_a_run_cannot_become_markup(small_run: SmallRun, tmp_path: Path) -> None:
-    lost = failed(small_run.receipts[0], error="<script>alert(1)</script>")
-    text, _ = report_of(small_run, tmp_path, [lost, *small_run.receipts[1:]], None)
-    assert "<script" not in text
-    assert "&lt;script&gt;" in text
 
 
 def test_wrong_answers_are_listed_by_object_and_sample(small_run: SmallRun, reported: Reported) -> None:
