@@ -107,7 +107,9 @@ def read_library(path: Path) -> StellarLibrary:
         table["id"].to_numpy(str),
         wavelength,
         flux,
-        *(table[name].to_numpy(float) for name in ("teff", "logg", "feh")),
+        table["teff"].to_numpy(float),
+        table["logg"].to_numpy(float),
+        table["feh"].to_numpy(float),
         np.array([fold_of(star) for star in table["id"]]),
     )
 

@@ -35,9 +35,11 @@ from ojala.models.quantities import CLASSES
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, LABELS, SpectraSky
 from ojala.models.simulation.spectroscopy.instruments import Instrument
 from ojala.models.spectral_tokenizer.calibration import (
+    CALIBRATED,
     SCALED,
     ErrorScales,
     StellarCalibration,
+    coarse,
     features,
     fit_stellar_calibration,
 )
@@ -102,6 +104,8 @@ class StarFeatures:
         Fold of the star, -1 of mocks.
     weight : Tensor, shape (N,)
         Weight in the fit.
+    coarse : Tensor of bool, shape (N,)
+        See `ojala.models.spectral_tokenizer.calibration.coarse`.
     """
 
     found: Tensor
@@ -109,13 +113,17 @@ class StarFeatures:
     target: Tensor
     fold: np.ndarray
     weight: Tensor
+    coarse: Tensor
 
     @classmethod
     def joined(cls, parts: Sequence[StarFeatures]) -> StarFeatures:
         """Concatenate parts."""
-        tensors = (torch.cat([getattr(p, name) for p in parts]) for name in ("found", "own", "target"))
+        found, own, target, weight, coarse_ones = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("found", "own", "target", "weight", "coarse")
+        )
         fold = np.concatenate([part.fold for part in parts])
-        return cls(*tensors, fold, torch.cat([part.weight for part in parts]))
+        return cls(found, own, target, fold, weight, coarse_ones)
 
     def calibration(self, without: int | None = None) -> StellarCalibration:
         """Fit a calibration to the stars of `FITTED_TEFF`, without a fold."""
@@ -148,6 +156,7 @@ def read_out(
         torch.from_numpy(target.astype(np.float32)),
         np.full(len(kept), -1) if fold is None else fold[kept],
         torch.full((len(kept),), weight),
+        torch.from_numpy(coarse(drawn.spectra)[kept]),
     )
 
 
@@ -257,10 +266,10 @@ def truth(stars: StarFeatures) -> Answers:
 
 def out_of_fold(stars: StarFeatures, by_fold: Sequence[StellarCalibration]) -> Tensor:
     """Calibrate each star by the calibration without its fold (mocks by the first); (N, 3, 2)."""
-    stellar = by_fold[0].apply(stars.own, stars.found)
+    stellar = by_fold[0].apply(stars.own, stars.found, stars.coarse)
     for fold, calibration in enumerate(by_fold[1:], 1):
         rows = torch.from_numpy(stars.fold == fold)
-        stellar[rows] = calibration.apply(stars.own[rows], stars.found[rows])
+        stellar[rows] = calibration.apply(stars.own[rows], stars.found[rows], stars.coarse[rows])
     return stellar
 
 
@@ -275,7 +284,7 @@ def error_factors(samples: Sequence[tuple[Answers, Answers]]) -> list[float]:
 
 def measures(found: Answers, true: Answers, factors: Sequence[float]) -> dict[str, float]:
     """Median and sigma_NMAD of prediction less truth, and share of truths within the scaled error."""
-    report = {}
+    report: dict[str, float] = {}
     for quantity, factor in zip(STELLAR, factors, strict=True):
         name = quantity.name
         scatter = scatter_metrics(found[name], true[name])
@@ -338,13 +347,15 @@ def calibrate_stars(
     after = {name: answers(out_of_fold(one, by_fold)) for name, one in (real | mocks).items()}
     n = len(STELLAR)
     old = [1.0] * len(SCALED) if info.error_scales is None else info.error_scales.factor.tolist()
-    new = [*old[:-n], *error_factors([(after[name], true[name]) for name in real])]
-    report = {
+    fitted = error_factors([(after[name], true[name]) for name in real])
+    new = [f if q.name in CALIBRATED else o for q, f, o in zip(STELLAR, fitted, old[-n:], strict=True)]
+    factors = {name: new if one.coarse.all() else old[-n:] for name, one in (real | mocks).items()}
+    report: dict[str, Any] = {
         "folds": FOLDS,
         "spectra": len(stars.fold),
         "stars": {name: len(library) for name, library in libraries.items()} | {"LAMOST": len(lamost.fold)},
         "before": {name: measures(before[name], true[name], old[-n:]) for name in true},
-        "after": {name: measures(after[name], true[name], new[-n:]) for name in true},
+        "after": {name: measures(after[name], true[name], factors[name]) for name in true},
     }
     save(
         out,
@@ -352,8 +363,10 @@ def calibrate_stars(
         name=info.name,
         version=VERSION,
         training=info.training | {"stars": report},
-        error_scales=ErrorScales(torch.tensor(new)),
-        stellar_calibration=stars.calibration(),
+        error_scales=ErrorScales(torch.tensor(old)),
+        stellar_calibration=replace(
+            stars.calibration(), error=torch.tensor(new, dtype=torch.float32) / torch.tensor(old[-n:])
+        ),
     )
     return report
 

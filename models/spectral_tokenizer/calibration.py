@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ojala.models.checkpoint import StoredPart
+from ojala.models.data import Spectra
 from ojala.models.layers.distributions import MEAN_LIMIT, STUDENT_T3_HALF_WIDTH
 from ojala.models.quantities import CLASSES
 from ojala.models.spectral_tokenizer.heads import STELLAR, HeadOutputs
@@ -29,8 +30,15 @@ SCALED: tuple[tuple[str, str], ...] = (
 )
 """Quantity and class of each factor."""
 
+CALIBRATED = ("teff", "fe_h")
+"""Parameters that are calibrated: log g of mock stars and of LAMOST's is better as the network has it."""
+
 CALIBRATED_TEFF = (10_000.0, 12_000.0)
 """Temperatures [K] up to which the network's own prediction has no weight, and from which it has all."""
+
+COARSE_STEP = 0.5
+"""Least distance of pixels [Angstrom] of the spectra that are calibrated: finer ones, as GALAH's, resolve
+lines that the libraries of real stars do not."""
 
 RIDGE = 400.0
 """Penalty of the squared weights of features in units of their scatter."""
@@ -79,6 +87,8 @@ class StellarCalibration(StoredPart):
         Parameters over features.
     offset : Tensor, shape (3,)
         Parameters at the mean features.
+    error : Tensor, shape (3,)
+        Positive factors of the errors of calibrated parameters.
     """
 
     TITLE = "the calibration of stellar parameters"
@@ -86,26 +96,39 @@ class StellarCalibration(StoredPart):
     mean: Tensor
     weight: Tensor
     offset: Tensor
+    error: Tensor
 
     def check_shapes(self) -> None:
         """Check that the shapes fit each other."""
         if self.weight.shape != (len(self.mean), len(STELLAR)) or self.offset.shape != (len(STELLAR),):
             raise ValueError(f"{self.TITLE} has shapes that do not fit each other")
+        if self.error.shape != (len(STELLAR),) or not bool((self.error > 0.0).all()):
+            raise ValueError(
+                f"{self.TITLE} has factors of errors that are not {len(STELLAR)} positive numbers"
+            )
 
-    def apply(self, stellar: Tensor, features: Tensor) -> Tensor:
-        """Calibrated (N, 3, 2) from locations and log-scales (N, 3, 2) and features (N, F).
+    def apply(self, stellar: Tensor, features: Tensor, coarse: Tensor) -> Tensor:
+        """Calibrated (N, 3, 2) from locations and log-scales (N, 3, 2), features (N, F) and `coarse` (N,).
 
-        Locations of stars above `CALIBRATED_TEFF` are left as they are, as there are few such stars to
-        calibrate with; between the limits both are mixed.
+        Only the parameters `CALIBRATED` of coarse spectra change. Those of stars above `CALIBRATED_TEFF` are
+        left as they are, as there are few such stars to calibrate with; between the limits both are mixed.
         """
         location, log_scale = stellar.unbind(-1)
         cool, hot = CALIBRATED_TEFF
         teff = 10.0 ** (location[:, :1] * _TEFF.scale + _TEFF.center)
-        share = ((hot - teff) / (hot - cool)).clamp(0.0, 1.0)
+        share = ((hot - teff) / (hot - cool)).clamp(0.0, 1.0) * coarse[:, None]
+        share = share * share.new_tensor([float(q.name in CALIBRATED) for q in STELLAR])
         # In the order of the rows alone: a product of matrices may depend on the size of the batch.
         calibrated = ((features - self.mean)[:, :, None] * self.weight).sum(dim=1) + self.offset
         mixed = share * calibrated + (1.0 - share) * location
-        return torch.stack([mixed.clamp(-MEAN_LIMIT, MEAN_LIMIT), log_scale], dim=-1)
+        return torch.stack(
+            [mixed.clamp(-MEAN_LIMIT, MEAN_LIMIT), log_scale + share * self.error.log()], dim=-1
+        )
+
+
+def coarse(spectra: Spectra) -> np.ndarray:
+    """Spectra with a median distance of the pixels of at least `COARSE_STEP`; bool, shape (N,)."""
+    return np.array([len(w) > 1 and bool(np.median(np.diff(w)) >= COARSE_STEP) for w, _, _ in spectra], bool)
 
 
 def features(outputs: HeadOutputs, embedding: Tensor) -> Tensor:
@@ -132,7 +155,8 @@ def fit_stellar_calibration(found: Tensor, target: Tensor, weight: Tensor) -> St
     rest = (found - mean) / scatter
     gram = (weight * rest).T @ rest + RIDGE * torch.eye(found.shape[1], dtype=torch.double)
     solved = torch.linalg.solve(gram, (weight * rest).T @ (target - offset))
-    return StellarCalibration(mean.float(), (solved / scatter[:, None]).float(), offset.float())
+    parts = (mean, solved / scatter[:, None], offset, torch.ones(len(STELLAR)))
+    return StellarCalibration(*(part.float() for part in parts))
 
 
 def fit_error_scales(

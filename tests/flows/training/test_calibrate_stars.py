@@ -65,10 +65,12 @@ def test_a_star_is_measured_by_the_calibration_without_its_fold():
     # A feature that names the star's fold: by its own fold the label of fold 1 would be known.
     found = torch.from_numpy((fold == 1)[:, None] * np.ones((n, 2), np.float32))
     target[fold == 1, 2] = 5.0
-    stars = StarFeatures(found, torch.zeros(n, 3, 2), target, fold, torch.ones(n))
+    stars = StarFeatures(
+        found, torch.zeros(n, 3, 2), target, fold, torch.ones(n), torch.ones(n, dtype=torch.bool)
+    )
     fe_h = out_of_fold(stars, [stars.calibration(without=k) for k in range(FOLDS)])[:, 2, 0]
     assert (fe_h[fold == 1] < 1.0).all()
-    assert stars.calibration().apply(stars.own, found)[fold == 1, 2, 0].mean() > 2.0
+    assert stars.calibration().apply(stars.own, found, stars.coarse)[fold == 1, 2, 0].mean() > 2.0
 
 
 @pytest.mark.integration

@@ -7,6 +7,7 @@ import torch
 from ojala.models.checkpoint import WeightsError
 from ojala.models.quantities import CLASSES
 from ojala.models.spectral_tokenizer.calibration import (
+    CALIBRATED,
     CALIBRATED_TEFF,
     SCALED,
     ErrorScales,
@@ -109,8 +110,9 @@ def test_a_bias_of_stars_is_gone_on_others_and_their_stated_error_stays():
     found, target, _ = stars_with_a_bias(20_000, 1)
     calibration = fit_stellar_calibration(found, target, torch.ones(len(found)))
     found, target, own = stars_with_a_bias(500, 2)
-    calibrated = calibration.apply(own, found)
-    assert (calibrated[..., 0] - target).abs().max() < 0.15
+    calibrated = calibration.apply(own, found, torch.ones(len(found), dtype=torch.bool))
+    assert (calibrated[:, [0, 2], 0] - target[:, [0, 2]]).abs().max() < 0.15
+    torch.testing.assert_close(calibrated[:, 1], own[:, 1], rtol=0.0, atol=0.0)
     torch.testing.assert_close(calibrated[..., 1], own[..., 1], rtol=0.0, atol=0.0)
 
 
@@ -128,18 +130,19 @@ def test_stars_hotter_than_those_of_the_fit_keep_the_networks_own_parameters():
     cool, hot = (teff.standardise(np.array(value)).item() for value in CALIBRATED_TEFF)
     own = torch.zeros(3, 3, 2)
     own[:, 0, 0] = torch.tensor([cool - 1.0, hot + 0.1, 0.5 * (cool + hot)])
-    calibration = StellarCalibration(torch.zeros(4), torch.zeros(4, 3), torch.full((3,), 7.0))
-    fe_h = calibration.apply(own, torch.ones(3, 4))[:, 2, 0]
+    calibration = StellarCalibration(torch.zeros(4), torch.zeros(4, 3), torch.full((3,), 7.0), torch.ones(3))
+    fe_h = calibration.apply(own, torch.ones(3, 4), torch.ones(3, dtype=torch.bool))[:, 2, 0]
     assert fe_h[:2].tolist() == [7.0, 0.0]
     assert 0.0 < fe_h[2] < 7.0
+    fine = calibration.apply(own, torch.ones(3, 4), torch.zeros(3, dtype=torch.bool))
+    torch.testing.assert_close(fine, own, rtol=0.0, atol=0.0)
 
 
 def test_the_predictor_calibrates_stars_and_nothing_else(model, tmp_path):
     width = SMALL.width * 9  # eight queries and the embedding
     rng = np.random.default_rng(5)
-    calibration = StellarCalibration(
-        torch.zeros(width), torch.from_numpy(rng.normal(0.0, 0.1, (width, 3))).float(), torch.zeros(3)
-    )
+    weight = torch.from_numpy(rng.normal(0.0, 0.1, (width, 3))).float()
+    calibration = StellarCalibration(torch.zeros(width), weight, torch.zeros(3), torch.full((3,), 2.0))
     for name, kept in (("plain", None), ("calibrated", calibration)):
         save(tmp_path / name, model, name="t", version="1", training={}, stellar_calibration=kept)
     spectra = as_spectra([one_spectrum(GRIDS["SDSS"], rng) for _ in range(5)])
@@ -147,14 +150,12 @@ def test_the_predictor_calibrates_stars_and_nothing_else(model, tmp_path):
         SpectralTokenizerPredictor.load(tmp_path / name).predict(spectra) for name in ("plain", "calibrated")
     )
     for name, values in calibrated.items():
-        stellar = name.removesuffix("_err") in {q.name for q in STELLAR}
-        assert np.array_equal(values, plain[name], equal_nan=values.dtype.kind == "f") is not stellar or (
-            name in ("logg_err", "fe_h_err")  # linear, so that only Teff's error goes with its value
-        )
+        same = np.array_equal(values, plain[name], equal_nan=values.dtype.kind == "f")
+        assert same is (name.removesuffix("_err") not in CALIBRATED), name
 
 
 def test_a_calibration_of_other_features_is_refused(model, tmp_path):
-    wrong = StellarCalibration(torch.zeros(4), torch.zeros(5, 3), torch.zeros(3))
+    wrong = StellarCalibration(torch.zeros(4), torch.zeros(5, 3), torch.zeros(3), torch.ones(3))
     save(tmp_path / "w", model, name="t", version="1", training={}, stellar_calibration=wrong)
     with pytest.raises(WeightsError, match="shapes that do not fit"):
         load(tmp_path / "w")
