@@ -1,4 +1,4 @@
-"""The vocabulary of a model's answers: which quantities it can be asked for, and their scale.
+"""Quantities that a model predicts, and their scale.
 
 One row per quantity. A network predicts the *standardised* value ``(t(x) - center) / scale``, where
 ``t`` is the transform named in the row; the table is the only place that knows these numbers.
@@ -122,7 +122,7 @@ BY_NAME: dict[str, Quantity] = {quantity.name: quantity for quantity in QUANTITI
 SCALARS: tuple[Quantity, ...] = tuple(q for q in QUANTITIES if q.kind is Kind.SCALAR)
 
 FINE_TUNED: tuple[Quantity, ...] = (Quantity("log_mbh", Kind.SCALAR, "QSO"),)
-"""Quantities that the network is not asked for: heads on its frozen embedding answer them, with center and
+"""Quantities without a query of the network: heads on its frozen embedding predict them, with center and
 scale of their own data (see `ojala.models.ojala.heads`). log_mbh is log10 of the virial black-hole mass
 [Msun] from one spectrum: FWHM of H beta and L(5100 A) at z < 0.7, Mg II and L(3000 A) to 1.9, C IV and L(1350
 A) beyond (Vestergaard & Peterson 2006; Vestergaard & Osmer 2009), of the light of the nucleus alone, not

@@ -118,14 +118,16 @@ def _float64(table: pa.Table, name: str) -> np.ndarray:
 class DoublePrecisionPredictor(OjalaPredictor):
     """Predictor with the network in double precision."""
 
-    def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
-        """See `OjalaPredictor.ask`."""
+    def predict_uncalibrated(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
+        """See `OjalaPredictor.predict_uncalibrated`."""
         self.network.double()
         if self.network.found is not None:
-            self.network.found.float()  # raw answers, which it reads, are always in single precision
+            self.network.found.float()  # raw outputs, which it reads, are always in single precision
         brightness = tokens.brightness.double()
-        answers, embedding = super().ask(Tokens(tokens.features.double(), tokens.valid, brightness))
-        return {name: answer.float() for name, answer in answers.items()}, embedding
+        outputs, embedding = super().predict_uncalibrated(
+            Tokens(tokens.features.double(), tokens.valid, brightness)
+        )
+        return {name: output.float() for name, output in outputs.items()}, embedding
 
 
 def catalogue(photometry: pa.Table, predictor: OjalaPredictor) -> pa.Table:

@@ -183,15 +183,19 @@ def _synchronised(act: Callable[[], object]) -> Callable[[], None]:
 def _forward(model: OjalaPredictor, columns: tuple[np.ndarray, ...], how: str) -> float:
     flux, error, ebv = (column[: model.batch_size] for column in columns)
     tokens = tokenise(flux, error, ebv).to("cuda")
-    ask = model.ask if how == "eager" else torch.compile(model.ask, dynamic=False, fullgraph=True)
-    ask(tokens)
-    calls, taken = repeat(_synchronised(lambda: ask(tokens)), 2.0)
+    forward = (
+        model.predict_uncalibrated
+        if how == "eager"
+        else torch.compile(model.predict_uncalibrated, dynamic=False, fullgraph=True)
+    )
+    forward(tokens)
+    calls, taken = repeat(_synchronised(lambda: forward(tokens)), 2.0)
     return TIMES * model.batch_size * calls / taken
 
 
 def _predict(model: OjalaPredictor, columns: tuple[np.ndarray, ...]) -> tuple[float, float]:
     """Measure the rate of the predictor [rows/s], and the fraction of time with computations."""
-    recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
+    recorded = CudaGraphRunner(model._predict_batch, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
     pipeline = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
     pipeline.run(*columns)
     before, begin = recorded.busy, time.perf_counter()

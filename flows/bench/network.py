@@ -69,12 +69,12 @@ def batches(root: str, rows: int, size: int) -> list[Tokens]:
 
 def forward(root: str, rows: int, precision: Precision) -> tuple[float, float]:
     """Time the network, from tokens to raw outputs and the embedding."""
-    ask = predictor(precision).ask
+    forward = predictor(precision).predict_uncalibrated
     tokens = batches(root, rows, predictor(precision).batch_size)
-    ask(tokens[0])
+    forward(tokens[0])
     begin = time.perf_counter()
     for batch in tokens:
-        ask(batch)
+        forward(batch)
     return float(len(tokens) * predictor(precision).batch_size), time.perf_counter() - begin
 
 
@@ -229,9 +229,9 @@ def count(root: str) -> tuple[float, float, float, dict[Shape, int]]:
     (tokens,) = batches(root, size, size)
     apart = sdpa_kernel(SDPBackend.MATH)  # products in fused kernels are not counted
     with torch.inference_mode(), apart, FlopCounterMode(display=False) as counter:
-        model.ask(tokens)
+        model.predict_uncalibrated(tokens)
     with torch.inference_mode(), Operations() as operations:
-        answers, embedding = model.ask(tokens)
-    outside = [*tokens, *answers.values(), embedding, *model.network.parameters()]
+        outputs, embedding = model.predict_uncalibrated(tokens)
+    outside = [*tokens, *outputs.values(), embedding, *model.network.parameters()]
     least = sum(a.numel() * a.element_size() for a in outside)
     return counter.get_total_flops() / size, operations.moved / size, least / size, dict(operations.products)

@@ -165,7 +165,7 @@ def _tiles(found: ZeroPoints | None, band: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw, ask and print."""
+    """Draw, predict and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER / "ojala-base.safetensors")

@@ -1,4 +1,4 @@
-"""OJALÁ's answers against published parameters of real stars, blue galaxies, and masses of galaxies.
+"""OJALÁ's predictions against published parameters of real stars, blue galaxies, and masses of galaxies.
 
 ``python -m ojala.flows.evaluation.real_labels --libraries FILE [--spectra DIR --curves DIR --masses FILE]``
 prints for each sample and magnitude: of stars of 3800 to 7500 K the bias, sigma_NMAD and share within the
@@ -79,11 +79,11 @@ def stars(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
     left_out = np.array([fold_of(star) == 0 for star in chosen["id"]])
     measures: Rows = {}
     for magnitude in STAR_MAGNITUDES:
-        answers = _predict(model, _at(flux, _STAR_LEVEL, magnitude + 0.2))
+        predictions = _predict(model, _at(flux, _STAR_LEVEL, magnitude + 0.2))
         for sample, rows in (("all", np.ones_like(left_out)), ("left out", left_out)):
             for name, label in (("teff", "teff"), ("logg", "logg"), ("fe_h", "feh")):
                 measures[f"stars, i = {magnitude:g}, {sample}: {name}"] = residual_measures(
-                    answers[name][rows], chosen[label].to_numpy()[rows], answers[f"{name}_err"][rows]
+                    predictions[name][rows], chosen[label].to_numpy()[rows], predictions[f"{name}_err"][rows]
                 )
     return measures
 
@@ -125,11 +125,11 @@ def blue_galaxies(model: OjalaPredictor, table: pd.DataFrame) -> Rows:
     flux, z = flux[usable], chosen["z"].to_numpy()[usable]
     measures: Rows = {}
     for magnitude in GALAXY_MAGNITUDES:
-        answers = _predict(model, _at(flux, _GALAXY_LEVEL, magnitude))
+        predictions = _predict(model, _at(flux, _GALAXY_LEVEL, magnitude))
         measures[f"galaxies, i = {magnitude:g}"] = {
             "n": float(len(z)),
-            "taken for quasars": float(np.mean(answers["class_code"] == CLASSES.index("QSO"))),
-            "beyond 0.15": redshift_metrics(answers["z_gal"], z)["outliers_15"],
+            "taken for quasars": float(np.mean(predictions["class_code"] == CLASSES.index("QSO"))),
+            "beyond 0.15": redshift_metrics(predictions["z_gal"], z)["outliers_15"],
         }
     return measures
 
@@ -141,20 +141,20 @@ def masses(model: OjalaPredictor, spectra: Path, curves: Path, published: Path) 
     seen = observe_spectra(
         objects, Photometer(read_curves(curves)), MASS_MAGNITUDE, np.random.default_rng(7), SURVEY_DEPTH
     )
-    answers = model.predict(seen.flux, seen.error, np.zeros(len(seen.flux), np.float32))
+    predictions = model.predict(seen.flux, seen.error, np.zeros(len(seen.flux), np.float32))
     rows = table.loc[[s.source for s in seen.spectra]]
     colour = 2.5 * np.log10(seen.flux[:, _I] / seen.flux[:, _R])
     own = rows["r_total"].to_numpy(float) - colour
     rate = rows["logsfr_best"].to_numpy(float) - rows["logm_best"].to_numpy(float)
-    error = np.hypot(answers["log_sfr_err"], answers["log_mass_err"])
+    error = np.hypot(predictions["log_sfr_err"], predictions["log_mass_err"])
     return {
         "galaxies: log_mass": residual_measures(
-            answers["log_mass"] + 0.4 * (MASS_MAGNITUDE - own),
+            predictions["log_mass"] + 0.4 * (MASS_MAGNITUDE - own),
             rows["logm_best"].to_numpy(float),
-            answers["log_mass_err"],
+            predictions["log_mass_err"],
         ),
         "galaxies: log_sfr - log_mass": residual_measures(
-            answers["log_sfr"] - answers["log_mass"], rate, error
+            predictions["log_sfr"] - predictions["log_mass"], rate, error
         ),
     }
 
@@ -179,7 +179,7 @@ def _observe(flux: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _predict(model: OjalaPredictor, flux: np.ndarray) -> dict[str, np.ndarray]:
-    """Answers about noiseless fluxes seen with the survey's noise."""
+    """Predictions of noiseless fluxes seen with the survey's noise."""
     measured, error = _observe(flux)
     return model.predict(measured, error, np.zeros(len(flux), np.float32))
 

@@ -30,7 +30,7 @@ from ojala.models.evaluation.metrics import catalogue_metrics
 from ojala.models.ojala.calibration import Calibration, fit_calibration
 from ojala.models.ojala.checkpoint import load, save_again
 from ojala.models.ojala.network import PRESETS
-from ojala.models.ojala.outputs import RawAnswers, ask
+from ojala.models.ojala.outputs import RawOutputs, predict_uncalibrated
 from ojala.models.ojala.predictor import OjalaPredictor
 from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.ojala.zero_points import ZeroPoints, fit_zero_points
@@ -155,7 +155,7 @@ def adapt(
     calibrate_weights(adapted, mock)
     model, info = load(adapted)
     assert info.calibration is not None  # it was just made
-    calibration = _calibrate(info.calibration, ask(model, fit))
+    calibration = _calibrate(info.calibration, predict_uncalibrated(model, fit))
     info = replace(info, calibration=calibration, zero_points=zero_points)
     save_again(adapted, model, info)
     mocks = HeldOutSky(mock).draw(MOCKS_TO_MEASURE, np.random.default_rng([config.seed, 1]))
@@ -174,7 +174,7 @@ def adapt(
     return adapted
 
 
-def _calibrate(mocks: Calibration, labelled: RawAnswers) -> Calibration:
+def _calibrate(mocks: Calibration, labelled: RawOutputs) -> Calibration:
     """The calibration of the mocks, with that of labelled objects for classes and redshifts.
 
     A redshift that fewer than `FEWEST_REDSHIFTS` of them have keeps the calibration of the mocks.
@@ -217,7 +217,7 @@ def scaled(objects: LabelledPhotometry, factor: np.ndarray) -> LabelledPhotometr
 
 
 def measure(weights: Path, objects: LabelledPhotometry) -> dict[str, dict[str, float]]:
-    """Class and redshift measures of the answers about labelled objects, without bins of magnitude."""
-    answers = OjalaPredictor.load(weights).predict(objects.flux, objects.error, objects.ebv)
+    """Class and redshift measures of the predictions of labelled objects, without bins of magnitude."""
+    predictions = OjalaPredictor.load(weights).predict(objects.flux, objects.error, objects.ebv)
     everywhere = np.full(len(objects), np.nan)
-    return catalogue_metrics(answers, objects.class_code, objects.labels, everywhere)
+    return catalogue_metrics(predictions, objects.class_code, objects.labels, everywhere)

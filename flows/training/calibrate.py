@@ -19,7 +19,7 @@ from ojala.models.ojala.calibration import Calibration, calibration_measures, fi
 from ojala.models.ojala.checkpoint import load, save_again
 from ojala.models.ojala.network import Ojala
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
-from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands
+from ojala.models.ojala.outputs import RawBands, RawOutputs, predict_uncalibrated, predict_uncalibrated_bands
 from ojala.models.simulation.skies.photometric import SURVEY_SHARES, TRAINING_SHARES, MockSky
 from ojala.pipeline.storage import progress
 
@@ -69,7 +69,7 @@ def calibrate_weights(
     model, info = load(weights)
     progress.report(f"predicting {draws:,} held-out draws")
     held_out = sky.draw(draws, np.random.default_rng([seed, 0]), shares=DRAWN_SHARES, held_out=True)
-    raw = ask(model, held_out)
+    raw = predict_uncalibrated(model, held_out)
     chosen = torch.arange(draws) < int(draws * FIT_SHARE)
     fit, test = raw.rows(chosen), raw.rows(~chosen)
     galaxy, star, quasar = np.array(SURVEY_SHARES) / np.array(DRAWN_SHARES)
@@ -80,11 +80,11 @@ def calibrate_weights(
 
     progress.report(f"predicting {draws // 2:,} training draws for the novelty")
     trained = sky.draw(draws // 2, np.random.default_rng([seed, 1]), shares=TRAINING_SHARES)
-    novelty = fit_novelty(ask(model, trained), fit)
+    novelty = fit_novelty(predict_uncalibrated(model, trained), fit)
     fitted = replace(calibration, redshift_kernel=torch.ones(1))
     floors = {}
     if observed is not None:
-        known = ask(model, observed)
+        known = predict_uncalibrated(model, observed)
         floors = {"observed": _cross_validate(calibration, known)}
         calibration = fit_floors(calibration, known)
     progress.report("measuring the calibration")
@@ -102,7 +102,7 @@ def calibrate_weights(
     return measures
 
 
-def _cross_validate(calibration: Calibration, observed: RawAnswers) -> dict[str, dict[str, dict[str, float]]]:
+def _cross_validate(calibration: Calibration, observed: RawOutputs) -> dict[str, dict[str, dict[str, float]]]:
     """Measures of each half of the observed objects with the floors of the other half, averaged."""
     first = torch.arange(len(observed.depth)) < len(observed.depth) // 2
     halves = observed.rows(first), observed.rows(~first)
@@ -132,11 +132,11 @@ def _bands(model: Ojala, drawn: LabelledPhotometry) -> tuple[RawBands, RawBands]
     if model.band_requests is None or drawn.noiseless is None:
         return None, None
     count = min(len(drawn), BAND_DRAWS)
-    raw = ask_bands(model, drawn.rows(slice(count)))
+    raw = predict_uncalibrated_bands(model, drawn.rows(slice(count)))
     chosen = torch.arange(count) < int(count * FIT_SHARE)
     return raw.rows(chosen), raw.rows(~chosen)
 
 
-def _share_novel(novelty: Novelty, raw: RawAnswers) -> float:
+def _share_novel(novelty: Novelty, raw: RawOutputs) -> float:
     vector = raw_vector(raw.class_logits, raw.scalars)
     return float((novelty.score(raw.embedding, vector, raw.depth) > 1).float().mean())

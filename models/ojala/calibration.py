@@ -32,7 +32,7 @@ from ojala.models.layers.distributions import _STUDENT_T3_HALF_WIDTH_95, STUDENT
 from ojala.models.layers.redshift_pdf import LOG1PZ_STEP, N_REDSHIFT_BINS
 from ojala.models.ojala.losses import REDSHIFTS
 from ojala.models.ojala.network import BANDS
-from ojala.models.ojala.outputs import RawAnswers, RawBands
+from ojala.models.ojala.outputs import RawBands, RawOutputs
 from ojala.models.ojala.tokens import N_BANDS
 from ojala.models.quantities import CLASSES, SCALARS
 
@@ -56,7 +56,7 @@ _POPULATION_SIGMA = 20.0  # bins over which the population's redshifts are smoot
 
 @dataclass(frozen=True, slots=True)
 class Calibration(StoredPart):
-    """Corrections of a network's answers, at K knots of the depth.
+    """Corrections of a network's outputs, at K knots of the depth.
 
     Attributes
     ----------
@@ -194,7 +194,7 @@ def weights_by_class(class_code: Tensor, class_weights: ClassWeights) -> Tensor:
 
 
 def fit_calibration(
-    raw: RawAnswers,
+    raw: RawOutputs,
     class_weights: ClassWeights,
     bands: RawBands | None = None,
     knots: Tensor | None = None,
@@ -203,13 +203,13 @@ def fit_calibration(
 
     Parameters
     ----------
-    raw : RawAnswers
-        As from `ask`; a few thousand objects of each class.
+    raw : RawOutputs
+        As from `predict_uncalibrated`; a few thousand objects of each class.
     class_weights : tuple of float
         Weights of galaxies, stars and quasars: the shares that the probabilities shall assume over the shares
         of the objects.
     bands : RawBands, optional
-        As from `ask_bands`, for weights that can be asked for bands.
+        As from `predict_uncalibrated_bands`, for weights that have band requests.
     knots : Tensor, optional
         Depths between which the corrections are linear; by default those between which the objects lie in
         equal numbers.
@@ -242,7 +242,7 @@ def fit_calibration(
     )
 
 
-def fit_floors(calibration: Calibration, observed: RawAnswers) -> Calibration:
+def fit_floors(calibration: Calibration, observed: RawOutputs) -> Calibration:
     """Measure on observed objects what mocks leave out.
 
     PDFs of z_gal and z_qso are broadened by the Gaussian with which the cumulative probabilities of the known
@@ -254,8 +254,8 @@ def fit_floors(calibration: Calibration, observed: RawAnswers) -> Calibration:
     ----------
     calibration : Calibration
         Fitted to mocks.
-    observed : RawAnswers
-        As from `ask`, of observed objects that the network was not trained on.
+    observed : RawOutputs
+        As from `predict_uncalibrated`, of observed objects that the network was not trained on.
     """
     kernels = list(calibration.redshift_kernel.expand(len(REDSHIFTS), -1))
     sharp = replace(calibration, redshift_kernel=torch.ones(1))
@@ -281,7 +281,7 @@ def fit_floors(calibration: Calibration, observed: RawAnswers) -> Calibration:
     return replace(calibration, redshift_kernel=torch.stack(kernels), scalar_log_floor=log_floor)
 
 
-def _fit_classes(raw: RawAnswers, knots: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _fit_classes(raw: RawOutputs, knots: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Temperature and biases that maximise the weighted likelihood of the true classes."""
     near, code = interpolation_weights(raw.depth, knots), raw.targets.class_code
     log_temperature, bias = torch.zeros(len(knots)), torch.zeros(len(CLASSES))
@@ -297,7 +297,7 @@ def _fit_classes(raw: RawAnswers, knots: Tensor, weight: Tensor) -> tuple[Tensor
     return log_temperature.detach(), bias.detach()
 
 
-def _fit_redshift(raw: RawAnswers, which: int, knots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fit_redshift(raw: RawOutputs, which: int, knots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Temperature, log-odds of the floor and the population's redshifts."""
     bins = raw.targets.redshift[which]
     known = torch.isfinite(bins)
@@ -367,7 +367,7 @@ def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
 
 
 def calibration_measures(
-    raw: RawAnswers,
+    raw: RawOutputs,
     calibration: Calibration,
     class_weights: ClassWeights,
     bands: RawBands | None = None,

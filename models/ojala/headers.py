@@ -30,7 +30,7 @@ def has_band_requests(path: Path) -> bool:
 def heads_beside(weights: Path, base_sha256: Callable[[], str]) -> dict[str, Path]:
     """Heads of `FINE_TUNED` beside weights, named ``<weights>-<name>.safetensors``, that belong to them.
 
-    ``base_sha256`` gives the hash of the weights; it is asked only if there is such a file.
+    ``base_sha256`` gives the hash of the weights; it is called only if there is such a file.
     """
     paths = {q.name: weights.with_name(f"{weights.stem}-{q.name}.safetensors") for q in FINE_TUNED}
     return {

@@ -1,6 +1,6 @@
 """Heads that are fine-tuned on the frozen network to predict one more quantity each.
 
-A head reads the embedding (the mean of the encoded tokens) and answers one quantity with a Gaussian. As
+A head reads the embedding (the mean of the encoded tokens) and predicts one quantity with a Gaussian. As
 published for black-hole masses (Martínez-Solaeche et al., arXiv:2604.00661): an MLP of 512 and 256 units
 with GELU, LayerNorm and dropout, trained on the Gaussian likelihood with the labels' errors added to its
 variance. A head belongs to the weights under which it was trained and is refused with others.
@@ -44,7 +44,7 @@ class FineTuning:
     Attributes
     ----------
     name : str
-        Of the quantity: the column of the labels, and of the answers.
+        Of the quantity: the column of the labels, and of the predictions.
     unit, ucd, description : str
         Of that column: VOUnits, UCD1+, one sentence.
     object_class : str
@@ -206,21 +206,21 @@ def fit_head(
     return Head(mlp.eval(), quantity, tuning, base_sha256, {})
 
 
-def gaussian_loss(answer: Tensor, target: Tensor, noise: Tensor) -> Tensor:
+def gaussian_loss(output: Tensor, target: Tensor, noise: Tensor) -> Tensor:
     """Mean Gaussian negative log-likelihood, the variance of the label ``noise`` added to the predicted."""
-    mean, log_sigma = answer.unbind(-1)
+    mean, log_sigma = output.unbind(-1)
     variance = (2.0 * log_sigma).exp() + noise.square()
     return 0.5 * (variance.log() + (target - mean).square() / variance).mean()
 
 
 @torch.inference_mode()
-def answer(head: Head, embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def predict(head: Head, embedding: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The quantity and its error, half its central 68.3 % interval [its unit], (N,) each, from embeddings."""
     return in_units(head, head.mlp(embedding.float()).cpu().numpy())
 
 
 def in_units(head: Head, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The quantity and its error, as `answer` gives them, from the output of the head's network (N, 2)."""
+    """The quantity and its error, as `predict` gives them, from the output of the head's network (N, 2)."""
     mean, log_sigma = raw.astype(np.float64).T
     sigma = np.exp(log_sigma)
     restore = head.quantity.restore
@@ -241,7 +241,7 @@ def correct_errors(head: Head, embedding: Tensor, value: np.ndarray) -> None:
 def head_measures(
     head: Head, embedding: Tensor, value: np.ndarray, baseline: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Scatter of a head's answers on objects that it was not trained on.
+    """Scatter of a head's predictions on objects that it was not trained on.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def head_measures(
         transform is log10; ``head`` also has ``within_err``, the share of truths within one error (0.683 is
         right).
     """
-    found, error = answer(head, embedding)
+    found, error = predict(head, embedding)
     known = np.isfinite(value)
     within = float(np.mean(np.abs(found - value)[known] <= error[known]))
     if head.quantity.transform is Transform.LOG10:

@@ -5,7 +5,7 @@ quantity over the objects that have the label, so that a rare label (a quasar's 
 batch as a common one. This replaces drawing the requests inversely to their frequency, as published, and uses
 every label of every draw.
 
-Of the bands that an object was not given, a few are asked for, drawn at random (as published, where
+Of the bands that an object was not given, a few are queried, drawn at random (as published, where
 observations are 61 of 76 tokens). The target is the flux that the band would measure without noise, not the
 measurement: noise in the target would only slow the training, and the error that the network states is then
 that of its prediction alone. A measurement m with error e is compared by (m - f) / sqrt(e^2 + f_err^2).
@@ -67,7 +67,7 @@ class BandTargets(NamedTuple):
     Attributes
     ----------
     band : Tensor of int64, shape (N, Q)
-        The bands that are asked for.
+        The bands that are queried.
     value, error : Tensor, shape (N, Q)
         arcsinh(flux / s) and its standard error, as from `ojala.models.ojala.tokens.compress`; NaN where not
         known.
@@ -98,24 +98,24 @@ def targets_of(photometry: LabelledPhotometry) -> Targets:
     )
 
 
-def band_loss(answer: Tensor, targets: BandTargets, center: Tensor, scale: Tensor) -> Tensor:
+def band_loss(output: Tensor, targets: BandTargets, center: Tensor, scale: Tensor) -> Tensor:
     """Negative log-likelihood (N, Q) of fluxes in bands; 0 where not known.
 
     As `student_t_loss`, the error to which a flux is known being added in quadrature to the scale.
 
     Parameters
     ----------
-    answer : Tensor, shape (N, Q, 2)
+    output : Tensor, shape (N, Q, 2)
         Locations and log-scales.
     targets : BandTargets
         Fluxes.
     center, scale : Tensor, shape (N, Q)
-        Units of the answer; see `ojala.models.ojala.network.Ojala.band_units`.
+        Units of the output; see `ojala.models.ojala.network.Ojala.band_units`.
     """
     known = torch.isfinite(targets.value) & torch.isfinite(targets.error)
     value = ((torch.where(known, targets.value, center) - center) / scale).clamp(-BAND_LIMIT, BAND_LIMIT)
     error = torch.where(known, targets.error, 0.0) / scale
-    mean, log_scale = answer.unbind(-1)
+    mean, log_scale = output.unbind(-1)
     log_scale = 0.5 * torch.log(torch.exp(2.0 * log_scale) + error**2)
     return torch.where(known, student_t_loss(torch.stack([mean, log_scale], dim=-1), value), 0.0)
 
@@ -134,7 +134,7 @@ def label_counts(targets: Targets, bands: BandTargets | None = None) -> dict[str
 
 
 def losses(
-    answers: dict[str, Tensor],
+    outputs: dict[str, Tensor],
     targets: Targets,
     class_weights: Tensor,
     counts: dict[str, Tensor] | None = None,
@@ -143,7 +143,7 @@ def losses(
 
     Parameters
     ----------
-    answers : dict of str to Tensor
+    outputs : dict of str to Tensor
         Of `ojala.models.ojala.network.Ojala`.
     targets : Targets
         Labels.
@@ -156,15 +156,15 @@ def losses(
     """
     counts = counts or label_counts(targets)
     code = targets.class_code.clamp_min(0)
-    class_loss = F.cross_entropy(answers["class"].float(), code, reduction="none") * class_weights[code]
+    class_loss = F.cross_entropy(outputs["class"].float(), code, reduction="none") * class_weights[code]
     found = {"class": masked_sum(class_loss, targets.class_code >= 0) / counts["class"]}
     for name, bins in zip(REDSHIFTS, targets.redshift, strict=True):
         known = torch.isfinite(bins)
-        of_all = redshift_loss(answers[name], torch.where(known, bins, 0.0))
+        of_all = redshift_loss(outputs[name], torch.where(known, bins, 0.0))
         found[name] = masked_sum(of_all, known) / counts[name]
     for quantity, target in zip(SCALARS, targets.scalars, strict=True):
         known = torch.isfinite(target)
-        of_all = student_t_loss(answers[quantity.name], torch.where(known, target, 0.0))
+        of_all = student_t_loss(outputs[quantity.name], torch.where(known, target, 0.0))
         found[quantity.name] = masked_sum(of_all, known) / counts[quantity.name]
     return found
 

@@ -1,11 +1,11 @@
-"""OJALA: a photometric foundation model that is asked for quantities.
+"""OJALA: a photometric foundation model with a query for each quantity.
 
 Any subset of bands is the context: one value-gated token per band (flux, its error, its signal-to-noise
 ratio and the band's wavelength), an encoder with a relative-wavelength attention bias, and request tokens
 answered by cross-attention, each on its own. After Martínez-Solaeche et al. (arXiv:2604.00661), whose
 network descends from Leung & Bovy (2024, MNRAS 527, 1494). What differs on purpose: slots are fixed and
 masked instead of shuffled (the same function, less work), there is one forward path for training and
-serving, all requests share the keys and values, errors are read, and a redshift is answered with a PDF
+serving, all requests share the keys and values, errors are read, and a redshift is predicted with a PDF
 instead of one Gaussian.
 """
 
@@ -52,10 +52,10 @@ class OjalaConfig:
     reads_errors : bool
         Whether a token holds the error and the signal-to-noise ratio besides the flux.
     redshift_pdf : bool
-        Whether a redshift is answered with a free PDF over the bins, or (as first published) with the mean
+        Whether a redshift is predicted with a free PDF over the bins, or (as first published) with the mean
         and variance of one Gaussian in dz / (1 + z).
     chain : bool
-        Whether scalars and bands are answered knowing the class and the redshift that the network has found:
+        Whether scalars and bands are predicted given the class and the redshift of the first pass:
         class -> redshift -> properties.
     band_requests : bool
         Whether the flux in a band can be requested.
@@ -103,14 +103,14 @@ FIRST = tuple(name for name in REQUESTS if _KINDS[name] != Kind.SCALAR)
 """Quantities that a chain predicts before the scalars: class and redshifts."""
 
 BANDS = "bands"
-"""Name of the answer of the bands that are asked for."""
+"""Name of the output of the bands that are queried."""
 
 _Z_WAVES = 12
 """Cosines and sines of ln(1 + z) by which a chain knows a redshift; the shortest wave is 0.004 long."""
 
 
 class BandQueries(NamedTuple):
-    """Bands that are asked for, as the decoder takes them.
+    """Bands that are queried, as the decoder takes them.
 
     Attributes
     ----------
@@ -215,9 +215,9 @@ class BandRequests(nn.Module):
         self.of_wavelength = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
         self.bias = _wavelength_bias(heads)
 
-    def forward(self, asked: Tensor, wavelength: Tensor) -> Tensor:
+    def forward(self, queried: Tensor, wavelength: Tensor) -> Tensor:
         """Request tokens (..., d) of bands (...); ``wavelength`` (63, 2) is that of `BandTokens`."""
-        return F.embedding(asked, self.embedding + self.of_wavelength(wavelength))
+        return F.embedding(queried, self.embedding + self.of_wavelength(wavelength))
 
 
 class Found(nn.Module):
@@ -240,10 +240,10 @@ class Found(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, answers: dict[str, Tensor]) -> Tensor:
+    def forward(self, outputs: dict[str, Tensor]) -> Tensor:
         """Logits of class and redshifts -> (N, 1, d)."""
-        known = [F.softmax(answers["class"].detach().float(), dim=-1)]
-        known += [F.softmax(answers[z].detach().float(), dim=-1) @ self.waves for z in ("z_gal", "z_qso")]
+        known = [F.softmax(outputs["class"].detach().float(), dim=-1)]
+        known += [F.softmax(outputs[z].detach().float(), dim=-1) @ self.waves for z in ("z_gal", "z_qso")]
         out: Tensor = self.out(F.gelu(self.hidden(torch.cat(known, dim=-1))))[:, None]
         return out
 
@@ -251,18 +251,18 @@ class Found(nn.Module):
 class Ojala(nn.Module):
     """The network.
 
-    Consumes `Tokens` (any subset of bands valid) and the names of requests; answers each request:
+    Consumes `Tokens` (any subset of bands valid) and the names of requests; outputs each request:
 
     * ``class``: logits, shape (N, 3), in the order of `CLASSES`;
     * ``z_gal``, ``z_qso``: logits over the bins of ln(1 + z), shape (N, 1825);
     * a scalar: location and log-scale of a Student-t distribution (nu = 3) of the standardised value,
       shape (N, 2);
-    * ``bands``, the Q bands that are asked for (a shape with band requests): the same of arcsinh(flux / s),
+    * ``bands``, the Q bands that are queried (a shape with band requests): the same of arcsinh(flux / s),
       standardised by `Ojala.band_units`, shape (N, Q, 2). The flux is that which the band would measure
       without noise, dereddened, s the object's own scale (see `ojala.models.ojala.tokens.compress`).
 
-    An answer does not depend on what else is requested, nor on the other rows. The network is trained to
-    answer bands that were not given to it; to ask for one that was measured, take it out of the tokens.
+    An output does not depend on what else is requested, nor on the other rows. The network is trained to
+    predict bands that were not given to it; to query one that was measured, take it out of the tokens.
     """
 
     def __init__(self, config: OjalaConfig) -> None:
@@ -305,9 +305,9 @@ class Ojala(nn.Module):
         tokens: Tokens,
         requests: Sequence[str] = REQUESTS,
         bands: Tensor | None = None,
-        asked: Tensor | None = None,
+        queried: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Answer the requests from the tokens; see the class for the answers.
+        """Answer the requests from the tokens; see the class for the outputs.
 
         Parameters
         ----------
@@ -317,15 +317,15 @@ class Ojala(nn.Module):
             Names in `REQUESTS`.
         bands : Tensor of int64, shape (S,) or (N, S), optional
             The band in each slot, of all rows or of each; by default the slots are the 63 bands in order.
-        asked : Tensor of int64, shape (Q,) or (N, Q), optional
-            Bands that are asked for, by all rows or by each.
+        queried : Tensor of int64, shape (Q,) or (N, Q), optional
+            Bands that are queried, by all rows or by each.
 
         Raises
         ------
         ValueError
-            Bands are asked for and the network has no band requests.
+            Bands are queried and the network has no band requests.
         """
-        return self.answer(self.encode(tokens, bands), tokens.valid, requests, bands, asked)
+        return self.decode_requests(self.encode(tokens, bands), tokens.valid, requests, bands, queried)
 
     def encode(self, tokens: Tokens, bands: Tensor | None = None) -> Tensor:
         """Tokens -> encoded tokens (N, S + 1, d), the brightness token last; undefined in empty slots."""
@@ -340,37 +340,37 @@ class Ojala(nn.Module):
         out: Tensor = self.norm_encoded(x)
         return out if slots is None else slots.spread(out)
 
-    def answer(
+    def decode_requests(
         self,
         encoded: Tensor,
         valid: Tensor,
         requests: Sequence[str] = REQUESTS,
         bands: Tensor | None = None,
-        asked: Tensor | None = None,
+        queried: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Encoded tokens (N, S + 1, d) and their validity (N, S) -> answers by name; see `forward`."""
+        """Encoded tokens (N, S + 1, d) and their validity (N, S) -> outputs by name; see `forward`."""
         memories = self.precompute_kv(encoded)
-        asks = None if asked is None else self.ask_bands(asked, bands)
-        if self.found is None or (asks is None and all(name in FIRST for name in requests)):
-            return self.decode(memories, valid, requests, asks=asks)
+        queries = None if queried is None else self.band_queries(queried, bands)
+        if self.found is None or (queries is None and all(name in FIRST for name in requests)):
+            return self.decode(memories, valid, requests, queries=queries)
         first = self.decode(memories, valid, FIRST)
         scalars = [name for name in requests if name not in FIRST]
-        answers = first | self.decode(memories, valid, scalars, self.found(first), asks)
-        return {name: answers[name] for name in (*requests, *([] if asks is None else [BANDS]))}
+        outputs = first | self.decode(memories, valid, scalars, self.found(first), queries)
+        return {name: outputs[name] for name in (*requests, *([] if queries is None else [BANDS]))}
 
-    def ask_bands(self, asked: Tensor, bands: Tensor | None) -> BandQueries:
-        """Request tokens and biases of the bands that are asked for; see `forward`."""
+    def band_queries(self, queried: Tensor, bands: Tensor | None) -> BandQueries:
+        """Request tokens and biases of the bands that are queried; see `forward`."""
         if self.band_requests is None:
             raise ValueError(NO_BAND_REQUESTS)
         if bands is None:
-            bands = torch.arange(N_BANDS, device=asked.device)
+            bands = torch.arange(N_BANDS, device=queried.device)
         bias = self.band_requests.bias
-        near = F.pad(bias.kernel(asked, bands), (0, 1))  # the brightness token has no wavelength
-        return BandQueries(self.band_requests(asked, self.tokens.wavelength), bias.scaled(near))
+        near = F.pad(bias.kernel(queried, bands), (0, 1))  # the brightness token has no wavelength
+        return BandQueries(self.band_requests(queried, self.tokens.wavelength), bias.scaled(near))
 
-    def band_units(self, asked: Tensor) -> tuple[Tensor, Tensor]:
+    def band_units(self, queried: Tensor) -> tuple[Tensor, Tensor]:
         """Center and scale (...) by which arcsinh(flux / s) in bands (...) is standardised."""
-        return self.tokens.center[asked, 0], self.tokens.scale[asked, 0]
+        return self.tokens.center[queried, 0], self.tokens.scale[queried, 0]
 
     def precompute_kv(self, encoded: Tensor) -> list[Tensor]:
         """What each block of the decoder looks things up in; see `Attention.precompute_kv`."""
@@ -382,16 +382,16 @@ class Ojala(nn.Module):
         valid: Tensor,
         requests: Sequence[str],
         found: Tensor | None = None,
-        asks: BandQueries | None = None,
+        queries: BandQueries | None = None,
     ) -> dict[str, Tensor]:
         """Answer each request on its own, with what a chain has found (N, 1, d) added to its token."""
         # Taken one by one: a list of indices would have to be copied to a GPU for each batch.
         tokens = [self.request[REQUESTS.index(name)].expand(len(valid), 1, -1) for name in requests]
         biases = [_hide(valid)] * len(memories)
-        if asks is not None:
-            tokens.append(asks.tokens.expand(len(valid), -1, -1))
+        if queries is not None:
+            tokens.append(queries.tokens.expand(len(valid), -1, -1))
             # Rows of zeros for the requests before them.
-            near = [F.pad(bias, (0, 0, len(requests), 0)) for bias in asks.biases]
+            near = [F.pad(bias, (0, 0, len(requests), 0)) for bias in queries.biases]
             biases = [hidden + bias for hidden, bias in zip(biases, near, strict=True)]
         x = torch.cat(tokens, dim=1)
         if found is not None:
@@ -400,19 +400,19 @@ class Ojala(nn.Module):
             x = block.cross_attend(x, memory, bias)
         x = self.norm_decoded(x).to(next(self.trunk.parameters()).dtype)
         features = self.trunk(x)
-        answers: dict[str, Tensor] = {}
-        if asks is not None:
-            answers[BANDS] = _bound(self.heads[BANDS](features[:, len(requests) :]).float(), BAND_LIMIT)
+        outputs: dict[str, Tensor] = {}
+        if queries is not None:
+            outputs[BANDS] = _bound(self.heads[BANDS](features[:, len(requests) :]).float(), BAND_LIMIT)
         for kind, head in self.heads.items():
             names = [name for name in requests if _KINDS[name] == kind]
             if names:
                 of_names = torch.stack([features[:, requests.index(name)] for name in names], dim=1)
                 of_kind = head(of_names).float()
-                answers |= dict(zip(names, of_kind.unbind(1), strict=True))
+                outputs |= dict(zip(names, of_kind.unbind(1), strict=True))
         for name in requests:
             if _KINDS[name] == Kind.SCALAR:
-                answers[name] = _bound(answers[name], MEAN_LIMIT)
-        return {name: answers[name] for name in (*requests, *([] if asks is None else [BANDS]))}
+                outputs[name] = _bound(outputs[name], MEAN_LIMIT)
+        return {name: outputs[name] for name in (*requests, *([] if queries is None else [BANDS]))}
 
     def cast_bf16(self) -> None:
         """Keep the weights of the matrix products of blocks, trunk and heads as bfloat16, for good.
@@ -441,9 +441,9 @@ def _hide(valid: Tensor) -> Tensor:
     return torch.zeros(shown.shape, device=valid.device).masked_fill(~shown, -math.inf)[:, None, None, :]
 
 
-def _bound(answer: Tensor, limit: float) -> Tensor:
+def _bound(output: Tensor, limit: float) -> Tensor:
     """Location and log-scale (..., 2) within their bounds."""
-    mean, log_scale = answer.unbind(-1)
+    mean, log_scale = output.unbind(-1)
     return torch.stack([mean.clamp(-limit, limit), log_scale.clamp(*LOG_SCALE_RANGE)], dim=-1)
 
 

@@ -1,8 +1,8 @@
 """Novelty: how unlike the training's objects an object looks to the network.
 
 Two densities of known objects are modelled: that of their embeddings, as a mixture of Gaussians in the
-leading principal components, and that of the network's raw answers (logits of the classes, location and
-log-scale of each scalar), as one Gaussian. The second finds objects that get a combination of answers which
+leading principal components, and that of the network's raw outputs (logits of the classes, location and
+log-scale of each scalar), as one Gaussian. The second finds objects that get a combination of outputs which
 no known object gets (extreme emitters, white dwarfs), the first others (quasars beyond z = 4), as measured by
 ``tests/benchmarks/novelty.py``. An object's novelty is the larger of the two.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ojala.models.checkpoint import StoredPart
 from ojala.models.ojala.calibration import interpolation_weights, knots_of, weighted_quantile
-from ojala.models.ojala.outputs import RawAnswers
+from ojala.models.ojala.outputs import RawOutputs
 
 COMPONENTS = 24
 """Principal components of the embedding that are looked at."""
@@ -35,12 +35,12 @@ LIMIT = 0.99
 _STEPS = 40
 _FLOOR = 0.05  # of the variance of a principal component, within each Gaussian
 _PRIOR = 5.0  # objects by which each Gaussian is drawn to the floor
-_SHRINKAGE = 0.02  # of the answers' variances, added to their covariance
+_SHRINKAGE = 0.02  # of the outputs' variances, added to their covariance
 
 
 @dataclass(frozen=True, slots=True)
 class Novelty(StoredPart):
-    """What known objects look like to a network of width d with A raw answers, at K knots of the depth.
+    """What known objects look like to a network of width d with A raw outputs, at K knots of the depth.
 
     Attributes
     ----------
@@ -57,9 +57,9 @@ class Novelty(StoredPart):
     log_norm : Tensor, shape (M,)
         ln of their densities at their means, times their shares.
     answers_mean : Tensor, shape (K, A)
-        Mean raw answers.
+        Mean raw outputs.
     answers_whitening : Tensor, shape (A, A)
-        What gives the rest of the raw answers unit covariance.
+        What gives the rest of the raw outputs unit covariance.
     typical, limit : Tensor, shape (2, K)
         Median of both surprises (-ln(density)) of known objects, and the surprise of novelty 1.
     """
@@ -86,28 +86,28 @@ class Novelty(StoredPart):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} of {self.TITLE} does not fit the others")
 
-    def score(self, embedding: Tensor, answers: Tensor, depth: Tensor) -> Tensor:
-        """Novelty (N,) from embeddings (N, d), raw answers (N, A) and depths (N,).
+    def score(self, embedding: Tensor, outputs: Tensor, depth: Tensor) -> Tensor:
+        """Novelty (N,) from embeddings (N, d), raw outputs (N, A) and depths (N,).
 
         0 where both densities are those of a typical known object as deep, or higher; 1 is exceeded by 1 % of
         known objects; linear in the densities' logarithms.
         """
         near = interpolation_weights(depth, self.knots).T
         typical, limit = self.typical @ near, self.limit @ near
-        surprise = self.surprise(embedding, answers, depth)
+        surprise = self.surprise(embedding, outputs, depth)
         return ((surprise - typical) / (limit - typical)).amax(dim=0).clamp_min(0.0)
 
-    def surprise(self, embedding: Tensor, answers: Tensor, depth: Tensor) -> Tensor:
-        """-ln(density) (2, N) of embeddings and of raw answers, the latter but for a constant."""
+    def surprise(self, embedding: Tensor, outputs: Tensor, depth: Tensor) -> Tensor:
+        """-ln(density) (2, N) of embeddings and of raw outputs, the latter but for a constant."""
         near = interpolation_weights(depth, self.knots)
         place = (embedding.float() - near @ self.mean) @ self.axes
         densities = _log_densities(place, self.center, self.whitening, self.log_norm)
-        away = (answers - near @ self.answers_mean) @ self.answers_whitening
+        away = (outputs - near @ self.answers_mean) @ self.answers_whitening
         return torch.stack([-torch.logsumexp(densities, dim=-1), 0.5 * away.square().sum(dim=-1)])
 
 
 def raw_vector(class_logits: Tensor, scalars: Tensor) -> Tensor:
-    """Raw answers (N, A) of one object after the other, from logits (N, 3) and scalars (12, N, 2)."""
+    """Raw outputs (N, A) of one object after the other, from logits (N, 3) and scalars (12, N, 2)."""
     return torch.cat([class_logits, scalars.transpose(0, 1).flatten(1)], dim=-1)
 
 
@@ -117,14 +117,14 @@ def _log_densities(place: Tensor, center: Tensor, whitening: Tensor, log_norm: T
     return log_norm - 0.5 * away.square().sum(dim=-1)
 
 
-def fit_novelty(known: RawAnswers, held_out: RawAnswers) -> Novelty:
+def fit_novelty(known: RawOutputs, held_out: RawOutputs) -> Novelty:
     """Record what known objects look like.
 
     Parameters
     ----------
-    known : RawAnswers
+    known : RawOutputs
         Of objects as the network was trained on, some five thousand or more.
-    held_out : RawAnswers
+    held_out : RawOutputs
         Of objects of the same kinds that it was not trained on; they set the limit.
     """
     knots = knots_of(known.depth)

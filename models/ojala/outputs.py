@@ -23,7 +23,7 @@ def snr_level(tokens: Tokens) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class RawAnswers:
+class RawOutputs:
     """Outputs of a network for N labelled objects before any calibration.
 
     Attributes
@@ -49,12 +49,12 @@ class RawAnswers:
     redshift_logits: tuple[Tensor, Tensor]
     scalars: Tensor
 
-    def rows(self, chosen: Tensor) -> RawAnswers:
+    def rows(self, chosen: Tensor) -> RawOutputs:
         """Only the rows where ``chosen`` (N,) holds."""
         known = torch.isfinite(self.targets.redshift)
         galaxy, quasar = (logits[chosen[k]] for logits, k in zip(self.redshift_logits, known, strict=True))
         code, redshift, scalars = self.targets
-        return RawAnswers(
+        return RawOutputs(
             targets=Targets(code[chosen], redshift[:, chosen], scalars[:, chosen]),
             depth=self.depth[chosen],
             embedding=self.embedding[chosen],
@@ -65,7 +65,7 @@ class RawAnswers:
 
 
 @torch.no_grad()  # what it returns is fitted to
-def ask(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> RawAnswers:
+def predict_uncalibrated(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> RawOutputs:
     """Put labelled objects to a network, on its device, in single precision."""
     device, targets = next(model.parameters()).device, targets_of(photometry)
     known = torch.isfinite(targets.redshift)
@@ -74,22 +74,22 @@ def ask(model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128) -> 
         rows = slice(begin, begin + batch_size)
         tokens = tokenise(photometry.flux[rows], photometry.error[rows], photometry.ebv[rows]).to(device)
         encoded = model.encode(tokens)
-        answers = model.answer(encoded, tokens.valid)
-        part = [snr_level(tokens), model.embed(encoded, tokens.valid), answers["class"]]
-        part += [answers[name][k[rows].to(device)] for name, k in zip(REDSHIFTS, known, strict=True)]
-        part.append(torch.stack([answers[q.name] for q in SCALARS], dim=1))
+        outputs = model.decode_requests(encoded, tokens.valid)
+        part = [snr_level(tokens), model.embed(encoded, tokens.valid), outputs["class"]]
+        part += [outputs[name][k[rows].to(device)] for name, k in zip(REDSHIFTS, known, strict=True)]
+        part.append(torch.stack([outputs[q.name] for q in SCALARS], dim=1))
         parts.append([tensor.cpu() for tensor in part])
     depth, embedding, classes, galaxy, quasar, scalars = (
         torch.cat(tensors).clone() for tensors in zip(*parts, strict=True)
     )
-    return RawAnswers(targets, depth, embedding, classes, (galaxy, quasar), scalars.transpose(0, 1))
+    return RawOutputs(targets, depth, embedding, classes, (galaxy, quasar), scalars.transpose(0, 1))
 
 
 BAND_GROUPS = 8
 """Groups in which bands are hidden in turn: each holds every eighth band in the order of wavelengths."""
 
 
-class BandAnswers(NamedTuple):
+class BandOutputs(NamedTuple):
     """Outputs of a network for each band of N objects, in arcsinh(flux / s); see `leave_one_out`.
 
     Attributes
@@ -108,10 +108,10 @@ class BandAnswers(NamedTuple):
 @torch.no_grad()
 def leave_one_out(
     model: Ojala, flux: Tensor, error: Tensor, ebv: Tensor, groups: int = BAND_GROUPS
-) -> BandAnswers:
+) -> BandOutputs:
     """Ask for every band, on the device where the photometry is.
 
-    A band that was measured is asked for from the bands that are not in its group, one that was not from all
+    A band that was measured is predicted from the bands that are not in its group, one that was not from all
     that were: one encoding for each group and one more, where hiding each band by itself would need 63.
 
     Parameters
@@ -130,24 +130,26 @@ def leave_one_out(
     """
     parts = []
     every, back = _band_groups(groups, flux.device)
-    for hidden, asked, given in every:
+    for hidden, queried, given in every:
         features, valid, brightness = tokens_of(flux.masked_fill(hidden, torch.nan), error, ebv)
-        parts.append(_ask(model, Tokens(features[:, given], valid[:, given], brightness), given, asked))
+        parts.append(
+            _predict_bands(model, Tokens(features[:, given], valid[:, given], brightness), given, queried)
+        )
     tokens, bands = tokens_of(flux, error, ebv), torch.arange(N_BANDS, device=flux.device)
-    plain = _ask(model, tokens, bands, bands)
-    return BandAnswers(*torch.where(tokens.valid, torch.cat(parts, dim=-1)[..., back], plain))
+    plain = _predict_bands(model, tokens, bands, bands)
+    return BandOutputs(*torch.where(tokens.valid, torch.cat(parts, dim=-1)[..., back], plain))
 
 
-def _ask(model: Ojala, tokens: Tokens, given: Tensor, asked: Tensor) -> Tensor:
-    """Parts (3, N, Q) of `BandAnswers` for the Q bands that are asked for, from tokens of the given bands."""
-    answer = model.answer(model.encode(tokens, given), tokens.valid, (), given, asked)[BANDS]
-    center, scale = model.band_units(asked)
+def _predict_bands(model: Ojala, tokens: Tokens, given: Tensor, queried: Tensor) -> Tensor:
+    """Parts (3, N, Q) of `BandOutputs` for the Q bands that are queried, from tokens of the given bands."""
+    output = model.decode_requests(model.encode(tokens, given), tokens.valid, (), given, queried)[BANDS]
+    center, scale = model.band_units(queried)
     known = torch.where(tokens.valid.any(dim=1), tokens.brightness, torch.nan)
     return torch.stack(
         [
-            answer[..., 0] * scale + center,
-            answer[..., 1] + scale.log(),
-            known[:, None].expand(-1, len(asked)),
+            output[..., 0] * scale + center,
+            output[..., 1] + scale.log(),
+            known[:, None].expand(-1, len(queried)),
         ]
     )
 
@@ -161,7 +163,7 @@ def _band_groups(groups: int, device: torch.device) -> tuple[list[tuple[Tensor, 
     rank = torch.from_numpy(WAVELENGTH_RANK)
     hidden = [rank % groups == group for group in range(groups)]
     every = [(of, of.nonzero()[:, 0], (~of).nonzero()[:, 0]) for of in hidden]
-    back = torch.cat([asked for _, asked, _ in every]).argsort()
+    back = torch.cat([queried for _, queried, _ in every]).argsort()
     return [(a.to(device), b.to(device), c.to(device)) for a, b, c in every], back.to(device)
 
 
@@ -185,7 +187,7 @@ class RawBands(NamedTuple):
 
 
 @torch.inference_mode()
-def ask_bands(
+def predict_uncalibrated_bands(
     model: Ojala, photometry: LabelledPhotometry, batch_size: int = 128, groups: int = BAND_GROUPS
 ) -> RawBands:
     """Ask for the bands of objects whose noiseless fluxes are known, on the network's device."""
@@ -199,9 +201,9 @@ def ask_bands(
             torch.from_numpy(part[rows]).to(device)
             for part in (photometry.flux, photometry.error, photometry.ebv, photometry.noiseless)
         )
-        answers = leave_one_out(model, flux, error, ebv, groups)
-        value, _ = compress(truth, torch.zeros_like(truth), ebv, answers.brightness)
-        pull.append(((value - answers.mean) * torch.exp(-answers.log_scale)).cpu())
+        outputs = leave_one_out(model, flux, error, ebv, groups)
+        value, _ = compress(truth, torch.zeros_like(truth), ebv, outputs.brightness)
+        pull.append(((value - outputs.mean) * torch.exp(-outputs.log_scale)).cpu())
         depth.append(snr_level(tokens_of(flux, error, ebv)).cpu())
     return RawBands(torch.cat(depth).clone(), torch.cat(pull).clone())
 

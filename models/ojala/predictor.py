@@ -58,7 +58,7 @@ class OjalaPredictor(BasePredictor):
     pdfs : bool
         Whether redshift PDFs are among the predictions; to leave them out saves their time.
     bands : bool
-        Whether the answers of `predict_bands` are among the predictions.
+        Whether the predictions of `predict_bands` are among the predictions.
     max_concurrency : int
         Threads that may call `predict` at a time.
     """
@@ -95,7 +95,11 @@ class OjalaPredictor(BasePredictor):
         on_gpu = torch.device(device).type == "cuda"
         self.max_concurrency = MAX_CONCURRENCY if on_gpu else 1
         # Joining operations saves most of a GPU's traffic with its memory; a CPU's caches do as well.
-        self._ask = torch.compile(self.ask, dynamic=False, fullgraph=True) if on_gpu else self.ask
+        self._forward = (
+            torch.compile(self.predict_uncalibrated, dynamic=False, fullgraph=True)
+            if on_gpu
+            else self.predict_uncalibrated
+        )
         self._pipelines: dict[str, BatchPipeline] = {}
         self._making = threading.Lock()
 
@@ -113,14 +117,14 @@ class OjalaPredictor(BasePredictor):
         super().halve_batch()
 
     def predict(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers for N objects.
+        """Predictions for N objects.
 
         Parameters
         ----------
         flux, error : ndarray, shape (N, 63)
             Flux densities and standard errors [uJy] in the order of
             `ojala.catalogs_schema.bands.MODEL_BANDS`, NaN where not observed; whatever cannot be a
-            measurement is not read. A row without any band gets the answer of the training's prior.
+            measurement is not read. A row without any band gets the prediction of the training's prior.
         ebv : ndarray, shape (N,)
             Galactic E(B-V) [mag].
 
@@ -153,7 +157,7 @@ class OjalaPredictor(BasePredictor):
             Probabilities, PDFs and errors are calibrated where the weights hold a calibration.
         """
         require_photometry(flux, error, ebv)
-        columns = self._catalogue(self._pipeline("catalogue", self._answer).run(flux, error, ebv))
+        columns = self._catalogue(self._pipeline("catalogue", self._predict_batch).run(flux, error, ebv))
         return columns | self.predict_bands(flux, error, ebv) if self.bands else columns
 
     def predict_bands(self, flux: np.ndarray, error: np.ndarray, ebv: np.ndarray) -> dict[str, np.ndarray]:
@@ -189,13 +193,13 @@ class OjalaPredictor(BasePredictor):
         require_photometry(flux, error, ebv)
         if self.network.band_requests is None:
             raise ValueError(NO_BAND_REQUESTS)
-        return self._pipeline("bands", self._answer_bands).run(flux, error, ebv)
+        return self._pipeline("bands", self._predict_bands_batch).run(flux, error, ebv)
 
     def warm_up(self) -> None:
         """Make the way through the device: on a GPU, compile and record the network for its batches."""
-        self._pipeline("catalogue", self._answer)
+        self._pipeline("catalogue", self._predict_batch)
         if self.bands:
-            self._pipeline("bands", self._answer_bands)
+            self._pipeline("bands", self._predict_bands_batch)
 
     def _pipeline(self, name: str, compute: Compute) -> BatchPipeline:
         """The way through the device of a computation, for batches of the size that is asked for now."""
@@ -213,22 +217,22 @@ class OjalaPredictor(BasePredictor):
         return BatchPipeline(lambda: CpuBuffer(compute, size), size, self.max_concurrency, _pack_pdfs)
 
     @torch.no_grad()
-    def ask(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
-        """The network alone: raw answers to all requests, and the embedding (N, d)."""
+    def predict_uncalibrated(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
+        """The network alone: raw outputs to all requests, and the embedding (N, d)."""
         encoded = self.network.encode(tokens)
-        return self.network.answer(encoded, tokens.valid), self.network.embed(encoded, tokens.valid)
+        return self.network.decode_requests(encoded, tokens.valid), self.network.embed(encoded, tokens.valid)
 
     @torch.no_grad()
-    def _answer(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
-        """Answers for a batch, all on the device: nothing is copied from or to it, nothing waits."""
+    def _predict_batch(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
+        """Predictions for a batch, all on the device: nothing is copied from or to it, nothing waits."""
         flux, error = flux / self._zero_points, error / self._zero_points
         tokens = tokens_of(flux, error, ebv)
-        answers, embedding = self._ask(tokens)
+        outputs, embedding = self._forward(tokens)
         depth = snr_level(tokens)
-        found = _class_and_redshift(answers, self._calibration, depth, pdfs=self.pdfs)
-        scalars = torch.stack([answers[q.name] for q in SCALARS])
+        found = _class_and_redshift(outputs, self._calibration, depth, pdfs=self.pdfs)
+        scalars = torch.stack([outputs[q.name] for q in SCALARS])
         if self._novelty is not None:
-            raw = raw_vector(answers["class"], scalars)
+            raw = raw_vector(outputs["class"], scalars)
             found["novelty"] = self._novelty.score(embedding, raw, depth)
         scalars[..., 1] = self._calibration.scalar_log_scales(scalars[..., 1], depth)
         found |= {q.name: scalar for q, scalar in zip(SCALARS, scalars, strict=True)}
@@ -236,8 +240,8 @@ class OjalaPredictor(BasePredictor):
         return found | {f"head.{head.quantity.name}": head.mlp(embedding.float()) for head in self._heads}
 
     @torch.no_grad()
-    def _answer_bands(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
-        """Answers of `predict_bands` for a batch, all on the device."""
+    def _predict_bands_batch(self, flux: Tensor, error: Tensor, ebv: Tensor) -> dict[str, Tensor]:
+        """Predictions of `predict_bands` for a batch, all on the device."""
         flux, error = flux / self._zero_points, error / self._zero_points
         mean, log_scale, brightness = leave_one_out(self.network, flux, error, ebv)
         depth = snr_level(tokens_of(flux, error, ebv))
@@ -285,14 +289,14 @@ class OjalaPredictor(BasePredictor):
 
 
 def _class_and_redshift(
-    answers: dict[str, Tensor], calibration: Calibration, depth: Tensor, *, pdfs: bool
+    outputs: dict[str, Tensor], calibration: Calibration, depth: Tensor, *, pdfs: bool
 ) -> dict[str, Tensor]:
     """Class probabilities, and what follows from the two redshift PDFs; the PDFs (N, B) where asked for."""
-    probability = F.softmax(calibration.class_logits(answers["class"], depth), dim=-1)
+    probability = F.softmax(calibration.class_logits(outputs["class"], depth), dim=-1)
     code = probability.argmax(dim=-1)
     found = {"class_code": code.to(torch.int8)}
     found |= {f"p_{name.lower()}": probability[:, i] for i, name in enumerate(CLASSES)}
-    pdf = calibration.redshift_pdfs(torch.stack([answers[name] for name in REDSHIFTS]), depth)
+    pdf = calibration.redshift_pdfs(torch.stack([outputs[name] for name in REDSHIFTS]), depth)
     summaries = [summarise(p) for p in pdf]
     for name, summary in zip(REDSHIFTS, summaries, strict=True):
         found |= {name: summary.z.float(), f"{name}_err": summary.error.float()}
@@ -307,12 +311,12 @@ def _class_and_redshift(
     return found
 
 
-def _pack_pdfs(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Answers with the bins of redshift PDFs that are not zero in the place of all bins."""
-    packed = dict(answers)
+def _pack_pdfs(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Predictions with the bins of redshift PDFs that are not zero in the place of all bins."""
+    packed = dict(predictions)
     for name in REDSHIFTS:
-        if f"{name}_pdf" in answers:
-            pdf = answers[f"{name}_pdf"]
+        if f"{name}_pdf" in predictions:
+            pdf = predictions[f"{name}_pdf"]
             place = np.flatnonzero(pdf)
             packed[f"{name}_pdf"] = pdf.reshape(-1)[place]
             packed[f"{name}_pdf_bin"] = (place % pdf.shape[1]).astype(np.int16)

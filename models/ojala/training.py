@@ -45,10 +45,10 @@ FULL_CONTEXT = 0.7
 
 HIDDEN_GROUPS = (0.25, 0.25)
 """Shares of the rows from which one band in four, and one in eight, is hidden besides: those that a predictor
-hides to ask for them."""
+hides to have them predicted."""
 
 TARGET_BANDS = 6
-"""Bands that are asked for of each row."""
+"""Bands that are queried in each row."""
 
 PARTS = 4
 """Parts of a batch, from rows with few bands to rows with many, each cut to its longest row."""
@@ -185,7 +185,7 @@ def hide_groups(photometry: LabelledPhotometry, rng: np.random.Generator) -> Lab
     return replace(photometry, flux=np.where(hidden, np.float32(np.nan), photometry.flux))
 
 
-def ask_hidden(
+def draw_band_targets(
     drawn: LabelledPhotometry, tokens: Tokens, rng: np.random.Generator, count: int = TARGET_BANDS
 ) -> BandTargets | None:
     """Ask for bands that the tokens do not hold, drawn at random from those whose flux is known.
@@ -212,8 +212,8 @@ def ask_hidden(
         for part in (drawn.noiseless, drawn.noiseless_error)
     )
     value, error = compress(flux, error, torch.from_numpy(drawn.ebv), tokens.brightness[:, None])
-    asked = torch.from_numpy(band)
-    return BandTargets(asked, value.gather(1, asked), error.gather(1, asked))
+    bands = torch.from_numpy(band)
+    return BandTargets(bands, value.gather(1, bands), error.gather(1, bands))
 
 
 class Part(NamedTuple):
@@ -225,18 +225,18 @@ class Part(NamedTuple):
         Photometry of the draws.
     targets : Targets
         Their labels.
-    asked : BandTargets or None
+    band_targets : BandTargets or None
         Their fluxes in bands that they were not given.
     """
 
     packed: Packed
     targets: Targets
-    asked: BandTargets | None
+    band_targets: BandTargets | None
 
     def to(self, device: str) -> Part:
         """The same part on another device."""
-        asked = None if self.asked is None else self.asked.to(device)
-        return Part(self.packed.to(device), self.targets.to(device), asked)
+        band_targets = None if self.band_targets is None else self.band_targets.to(device)
+        return Part(self.packed.to(device), self.targets.to(device), band_targets)
 
 
 class Batch(NamedTuple):
@@ -263,7 +263,7 @@ class Batch(NamedTuple):
         return Batch([part.to(device) for part in self.parts], counts, observed)
 
 
-def split(tokens: Tokens, targets: Targets, asked: BandTargets | None, parts: int) -> list[Part]:
+def split(tokens: Tokens, targets: Targets, band_targets: BandTargets | None, parts: int) -> list[Part]:
     """Split rows into so many parts, from those with the fewest valid slots to those with the most."""
     order = tokens.valid.sum(dim=1).argsort(stable=True)
     code, redshift, scalars = targets
@@ -271,7 +271,7 @@ def split(tokens: Tokens, targets: Targets, asked: BandTargets | None, parts: in
         Part(
             pack(Tokens(*(of[rows] for of in tokens)), SLOTS_MULTIPLE),
             Targets(code[rows], redshift[:, rows], scalars[:, rows]),
-            None if asked is None else BandTargets(*(of[rows] for of in asked)),
+            None if band_targets is None else BandTargets(*(of[rows] for of in band_targets)),
         )
         for rows in order.tensor_split(parts)
         if len(rows)
@@ -282,23 +282,23 @@ def batches(
     sky: Sky, config: OjalaTraining, first_step: int, unlabelled: Sky | None = None
 ) -> Iterator[Batch]:
     """Iterate over the batches from ``first_step`` on, drawn in a background thread."""
-    asks = PRESETS[config.preset].band_requests
+    has_bands = PRESETS[config.preset].band_requests
 
     def make(step: int) -> Batch:
         rng = np.random.default_rng([config.seed, step])
         drawn = sky.draw(config.batch_size, rng)
         seen = drop_bands(drawn, rng)
-        if asks:
+        if has_bands:
             seen = hide_groups(seen, rng)
         tokens, targets = tokenise(seen.flux, seen.error, seen.ebv), targets_of(drawn)
-        asked = ask_hidden(drawn, tokens, rng) if asks else None
+        band_targets = draw_band_targets(drawn, tokens, rng) if has_bands else None
         observed = None
         if unlabelled is not None:
             real = unlabelled.draw(max(config.batch_size // 5, 2), rng)
             observed = tokenise(real.flux, real.error, real.ebv)
         # A discrepancy is one of whole batches.
-        parts = split(tokens, targets, asked, PARTS if unlabelled is None else 1)
-        return Batch(parts, label_counts(targets, asked), observed)
+        parts = split(tokens, targets, band_targets, PARTS if unlabelled is None else 1)
+        return Batch(parts, label_counts(targets, band_targets), observed)
 
     return prefetch(make, first_step)
 
@@ -362,14 +362,14 @@ def train(
 def evaluate(
     model: Ojala, photometry: LabelledPhotometry, *, precision: Precision
 ) -> dict[str, dict[str, float]]:
-    """Measures of a network's answers on labelled photometry, as the pipeline would get them."""
+    """Measures of a network's predictions on labelled photometry, as the pipeline would get them."""
     device = next(model.parameters()).device.type
     info = WeightsInfo("in training", "", model.config, {}, "")
     predictor = OjalaPredictor(model, info, device=device, precision=precision, batch_size=128)
-    answers = predictor.predict(photometry.flux, photometry.error, photometry.ebv)
+    predictions = predictor.predict(photometry.flux, photometry.error, photometry.ebv)
     with np.errstate(invalid="ignore", divide="ignore"):
         magnitude = 23.9 - 2.5 * np.log10(photometry.flux[:, _REFERENCE])
-    return catalogue_metrics(answers, photometry.class_code, photometry.labels, magnitude)
+    return catalogue_metrics(predictions, photometry.class_code, photometry.labels, magnitude)
 
 
 def _losses_of(
@@ -381,13 +381,14 @@ def _losses_of(
     discrepancy: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss of a part of a batch, and the loss of each quantity."""
-    (tokens, bands), targets, asked = part
+    (tokens, bands), targets, band_targets = part
     encoded = model.encode(tokens, bands)
-    band = None if asked is None else asked.band
-    answers = model.answer(encoded, tokens.valid, bands=bands, asked=band)
-    found = losses(answers, targets, class_weights, counts)
-    if asked is not None:
-        found[BANDS] = band_loss(answers[BANDS], asked, *model.band_units(asked.band)).sum() / counts[BANDS]
+    band = None if band_targets is None else band_targets.band
+    outputs = model.decode_requests(encoded, tokens.valid, bands=bands, queried=band)
+    found = losses(outputs, targets, class_weights, counts)
+    if band_targets is not None:
+        of_bands = band_loss(outputs[BANDS], band_targets, *model.band_units(band_targets.band))
+        found[BANDS] = of_bands.sum() / counts[BANDS]
     total = total_loss(found)
     if unlabelled is not None:
         observed = model.embed(model.encode(unlabelled), unlabelled.valid)

@@ -177,7 +177,7 @@ class PublishedOjala(nn.Module):
         self.morphology_head = nn.Linear(TRUNK[-1], MORPHOLOGIES)
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:
-        """Answers to all requests.
+        """Outputs of all requests.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class PublishedOjala(nn.Module):
         """
         standardised, valid = self.standardise(values)
         encoded = self.encode(self.embed(standardised), valid)
-        return self.answer(self.decode(encoded, valid, self.request_ids))
+        return self.head_outputs(self.decode(encoded, valid, self.request_ids))
 
     def standardise(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised values, 0 where missing, and which inputs are valid; (N, 60) each."""
@@ -223,7 +223,7 @@ class PublishedOjala(nn.Module):
         features: Tensor = self.trunk(x)
         return features
 
-    def answer(self, features: Tensor) -> dict[str, Tensor]:
+    def head_outputs(self, features: Tensor) -> dict[str, Tensor]:
         """See `forward`; from the features (N, Q, 256), those of the class first."""
         return {
             "mean": self.mean_head(features)[..., 0],

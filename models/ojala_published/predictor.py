@@ -70,7 +70,7 @@ class PublishedPredictor(BasePredictor):
         ----------
         values : ndarray, shape (N, 60)
             `INPUTS`; those that are not finite in single precision are missing. A row without any gets the
-            same finite answer as every other such row.
+            same finite prediction as every other such row.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class PublishedPredictor(BasePredictor):
         return self._columns(self.predict_raw(values))
 
     def predict_raw(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers of the network, see `PublishedOjala.forward`, and ``probability`` (N, 3)."""
+        """Outputs of the network, see `PublishedOjala.forward`, and ``probability`` (N, 3)."""
         return self._way().run(as_read(values))
 
     def warm_up(self) -> None:
@@ -106,17 +106,17 @@ class PublishedPredictor(BasePredictor):
             size = self.batch_size
             if self._pipeline is None or self._pipeline.size != size:
                 if torch.device(self.device).type == "cuda":
-                    recorded = CudaGraphRunner(self._answer, ((len(INPUTS),),), size)
+                    recorded = CudaGraphRunner(self._predict_batch, ((len(INPUTS),),), size)
                     self._pipeline = BatchPipeline(lambda: CudaBuffer(recorded), size, self.max_concurrency)
                 else:
-                    self._pipeline = BatchPipeline(lambda: CpuBuffer(self._answer, size), size, 1)
+                    self._pipeline = BatchPipeline(lambda: CpuBuffer(self._predict_batch, size), size, 1)
             return self._pipeline
 
     @torch.no_grad()
-    def _answer(self, values: Tensor) -> dict[str, Tensor]:
+    def _predict_batch(self, values: Tensor) -> dict[str, Tensor]:
         with self._autocast():
-            answers = self.network(values)
-        found = {name: answer.float() for name, answer in answers.items()}
+            outputs = self.network(values)
+        found = {name: output.float() for name, output in outputs.items()}
         return found | {"probability": found["logits"].softmax(dim=-1)}
 
     def _columns(self, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

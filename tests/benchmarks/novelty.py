@@ -20,7 +20,7 @@ from ojala.models.evaluation.metrics import area_under_curve
 from ojala.models.ojala.checkpoint import load
 from ojala.models.ojala.network import PRESETS, OjalaConfig
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
-from ojala.models.ojala.outputs import RawAnswers, ask
+from ojala.models.ojala.outputs import RawOutputs, predict_uncalibrated
 from ojala.models.ojala.training import OjalaTraining, train
 from ojala.models.simulation.skies.photometric import RARE
 
@@ -59,10 +59,12 @@ def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[
     )
     model, _ = load(train(config, sky, HeldOutSky(sky), folder))
     draw = np.random.default_rng(1)
-    known = ask(model, sky.draw(5000, draw))
-    novelty = fit_novelty(known, ask(model, sky.draw(3000, draw, held_out=True)))
-    usual = ask(model, sky.draw(3000, draw, held_out=True))
-    kinds = {"known objects": usual} | {kind: ask(model, sky.draw_rare(kind, 500, draw)) for kind in RARE}
+    known = predict_uncalibrated(model, sky.draw(5000, draw))
+    novelty = fit_novelty(known, predict_uncalibrated(model, sky.draw(3000, draw, held_out=True)))
+    usual = predict_uncalibrated(model, sky.draw(3000, draw, held_out=True))
+    kinds = {"known objects": usual} | {
+        kind: predict_uncalibrated(model, sky.draw_rare(kind, 500, draw)) for kind in RARE
+    }
     measures = {}
     for kind, raw in kinds.items():
         for label, faintest in (("", -np.inf), (", bright", BRIGHT)):
@@ -76,7 +78,7 @@ def measure_left_out(library: Path, folder: Path, draws: int) -> dict[str, dict[
     return measures
 
 
-def _score(novelty: Novelty, raw: RawAnswers) -> np.ndarray:
+def _score(novelty: Novelty, raw: RawOutputs) -> np.ndarray:
     vector = raw_vector(raw.class_logits, raw.scalars)
     return np.asarray(novelty.score(raw.embedding, vector, raw.depth))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ojala.flows import bench as bench_module
-from ojala.flows.bench import Sizes, bench
+from ojala.flows.bench import Sizes, bench, machine
 from ojala.flows.bench import _measure_network as measure_network
 from ojala.flows.bench import flow as bench_flow
 from ojala.flows.bench import network as bench_network
@@ -64,6 +64,8 @@ def report():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_network, "predicts_bands", lambda: False)
         patch.setattr(bench_module, "ProcessPool", lambda workers: nullcontext(OwnProcess()))
+        patch.setattr(machine, "COPY_BYTES", 1 << 24)
+        patch.setattr(machine, "SQUARES", (256,))
         patch.setattr(bench_flow, "config", partial(bench_flow.config, engine="serial"))
         return bench(TINY, workers=1)
 

@@ -20,7 +20,13 @@ from ojala.models.ojala.calibration import (
 )
 from ojala.models.ojala.losses import Targets
 from ojala.models.ojala.network import Ojala, OjalaConfig
-from ojala.models.ojala.outputs import RawAnswers, RawBands, ask, ask_bands, snr_level
+from ojala.models.ojala.outputs import (
+    RawBands,
+    RawOutputs,
+    predict_uncalibrated,
+    predict_uncalibrated_bands,
+    snr_level,
+)
 from ojala.models.ojala.tokens import N_BANDS, tokenise
 from ojala.models.quantities import SCALARS
 from tests.models.ojala.test_training import TwoColours
@@ -31,7 +37,7 @@ EVEN = (1.0, 1.0, 1.0)
 N = 1200
 
 
-def simulated(sure: float = 1.0, narrow: float = 1.0, astray: float = 0.0, small: float = 1.0) -> RawAnswers:
+def simulated(sure: float = 1.0, narrow: float = 1.0, astray: float = 0.0, small: float = 1.0) -> RawOutputs:
     """Answers of a network that is right but for its confidence.
 
     Its class's logits are multiplied by ``sure``, its PDFs' widths divided by ``narrow`` and its scalars'
@@ -55,7 +61,7 @@ def simulated(sure: float = 1.0, narrow: float = 1.0, astray: float = 0.0, small
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.asarray(array, np.float32))
 
-    return RawAnswers(
+    return RawOutputs(
         targets=Targets(torch.as_tensor(code), tensor(redshift), tensor(values)),
         depth=tensor(rng.uniform(1.0, 5.0, N)),
         embedding=torch.zeros(N, 4),
@@ -198,7 +204,7 @@ def test_a_network_is_asked_for_what_its_objects_have_labels_for():
     )
     drawn = TwoColours().draw(150, np.random.default_rng(1))
     model = Ojala(shape).eval()
-    raw = ask(model, drawn, batch_size=64)
+    raw = predict_uncalibrated(model, drawn, batch_size=64)
     galaxies = drawn.class_code == 0
     assert raw.redshift_logits[0].shape == (galaxies.sum(), N_REDSHIFT_BINS)
     with torch.no_grad():
@@ -242,8 +248,8 @@ def test_a_band_is_asked_for_from_the_others_alone():
     drawn = TwoColours().draw(40, np.random.default_rng(1))
     torch.manual_seed(2)
     model = Ojala(shape).eval()
-    before = ask_bands(model, drawn, batch_size=16).pull
+    before = predict_uncalibrated_bands(model, drawn, batch_size=16).pull
     drawn.flux[:, 30] *= 5.0
-    after = ask_bands(model, drawn, batch_size=16).pull
+    after = predict_uncalibrated_bands(model, drawn, batch_size=16).pull
     torch.testing.assert_close(after[:, 30], before[:, 30])
     assert (after[:, 31] - before[:, 31]).abs().max() > 1e-4

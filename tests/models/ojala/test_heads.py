@@ -8,11 +8,11 @@ from ojala.models.checkpoint import WeightsError
 from ojala.models.ojala.headers import heads_beside
 from ojala.models.ojala.heads import (
     FineTuning,
-    answer,
     correct_errors,
     fit_head,
     head_measures,
     load_head,
+    predict,
     save_head,
 )
 from ojala.models.settings import from_mapping
@@ -66,13 +66,13 @@ def test_errors_of_the_labels_are_not_taken_for_scatter_of_the_property():
     with_error = fit_head(embedding, value, stated, tuning(), BASE)
     without = fit_head(embedding, value, stated * np.nan, tuning(), BASE)
     fresh = labelled(seed=3)[0]
-    assert np.median(answer(with_error, fresh)[1]) < 0.8 * np.median(answer(without, fresh)[1])
+    assert np.median(predict(with_error, fresh)[1]) < 0.8 * np.median(predict(without, fresh)[1])
 
 
 def test_a_property_over_decades_is_learnt_in_its_logarithm():
     embedding, value, error = labelled()
     found = fit_head(embedding, 10.0**value, error, tuning(transform="log10"), BASE)
-    mass, mass_error = answer(found, embedding)
+    mass, mass_error = predict(found, embedding)
     assert (mass > 0).all()
     assert np.std(np.log10(mass) - value) < 0.36
     assert (mass_error > 0).all()
@@ -81,7 +81,7 @@ def test_a_property_over_decades_is_learnt_in_its_logarithm():
 def test_unknown_labels_are_passed_over_and_too_few_are_refused():
     embedding, value, error = labelled()
     value[::2] = np.nan
-    assert np.isfinite(answer(fit_head(embedding, value, error, tuning(epochs=1), BASE), embedding)[0]).all()
+    assert np.isfinite(predict(fit_head(embedding, value, error, tuning(epochs=1), BASE), embedding)[0]).all()
     value[:-50] = np.nan
     with pytest.raises(ValueError, match="values of log_mbh are not enough to learn from"):
         fit_head(embedding, value, error, tuning(), BASE)
@@ -91,7 +91,7 @@ def test_a_head_survives_the_round_trip(head, tmp_path):
     save_head(tmp_path / "head.safetensors", head)
     again = load_head(tmp_path / "head.safetensors", BASE)
     embedding = labelled(seed=4)[0]
-    for one, other in zip(answer(head, embedding), answer(again, embedding), strict=True):
+    for one, other in zip(predict(head, embedding), predict(again, embedding), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (again.quantity, again.tuning) == (head.quantity, head.tuning)
     assert len(again.sha256) == 64

@@ -220,14 +220,14 @@ def asked_for_bands() -> Ojala:
 @torch.no_grad()
 def test_bands_are_answered_each_on_its_own_and_change_no_other_answer(asked_for_bands):
     tokens = tokens_of(N, seed=3)
-    every = asked_for_bands(tokens, asked=torch.arange(N_BANDS))
+    every = asked_for_bands(tokens, queried=torch.arange(N_BANDS))
     assert tuple(every) == (*REQUESTS, "bands")
     assert every["bands"].shape == (N, N_BANDS, 2)
     assert_same({name: every[name] for name in REQUESTS}, asked_for_bands(tokens), rtol=1e-4, atol=1e-5)
     each = torch.stack(
         [torch.randperm(N_BANDS, generator=torch.Generator().manual_seed(k))[:5] for k in range(N)]
     )
-    some = asked_for_bands(tokens, (), asked=each)
+    some = asked_for_bands(tokens, (), queried=each)
     assert tuple(some) == ("bands",)
     expected = every["bands"].gather(1, each[..., None].expand(-1, -1, 2))
     torch.testing.assert_close(some["bands"], expected, rtol=1e-4, atol=1e-5)
@@ -241,8 +241,8 @@ def test_packed_rows_are_answered_as_rows_with_empty_slots(asked_for_bands):
     assert bands.shape[1] == tokens.valid.sum(dim=1).max() < 40
     asked = torch.tensor([2, 41, 62])
     assert_same(
-        asked_for_bands(packed, bands=bands, asked=asked),
-        asked_for_bands(tokens, asked=asked),
+        asked_for_bands(packed, bands=bands, queried=asked),
+        asked_for_bands(tokens, queried=asked),
         rtol=1e-4,
         atol=1e-5,
     )
@@ -252,18 +252,18 @@ def test_packed_rows_are_answered_as_rows_with_empty_slots(asked_for_bands):
 def test_neighbours_in_wavelength_weigh_on_a_band_that_is_asked_for(asked_for_bands):
     tokens = tokens_of(N, seed=3)
     asked = torch.tensor([20])
-    before = asked_for_bands(tokens, (), asked=asked)["bands"]
+    before = asked_for_bands(tokens, (), queried=asked)["bands"]
     amplitude = asked_for_bands.band_requests.bias.amplitude
     kept = amplitude.clone()
     amplitude.zero_()
-    without = asked_for_bands(tokens, (), asked=asked)["bands"]
+    without = asked_for_bands(tokens, (), queried=asked)["bands"]
     amplitude.copy_(kept)
     assert (before - without).abs().max() > 1e-4
 
 
 def test_a_network_without_band_requests_says_so():
     with pytest.raises(ValueError, match=r"cannot be asked for bands: .* version 0.4 or later"):
-        Ojala(SMALL)(tokens_of(2, seed=3), asked=torch.tensor([3]))
+        Ojala(SMALL)(tokens_of(2, seed=3), queried=torch.tensor([3]))
 
 
 def test_a_configuration_from_before_band_requests_has_none():

@@ -7,7 +7,7 @@ import torch
 
 from ojala.models.ojala.losses import Targets
 from ojala.models.ojala.novelty import Novelty, fit_novelty, raw_vector
-from ojala.models.ojala.outputs import RawAnswers
+from ojala.models.ojala.outputs import RawOutputs
 from ojala.models.quantities import SCALARS
 
 pytestmark = pytest.mark.processor
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.processor
 WIDTH = 8
 
 
-def objects(n: int, seed: int, embedding_off: float = 0.0, answers_off: float = 0.0) -> RawAnswers:
+def objects(n: int, seed: int, embedding_off: float = 0.0, answers_off: float = 0.0) -> RawOutputs:
     """Two kinds of objects whose embeddings move with their depth, more than they differ."""
     draw = torch.Generator().manual_seed(seed)
     depth = 1.0 + 4.0 * torch.rand(n, generator=draw)
@@ -32,10 +32,10 @@ def objects(n: int, seed: int, embedding_off: float = 0.0, answers_off: float = 
     logits = torch.randn(n, 3, generator=draw)
     unknown = torch.full((len(SCALARS), n), torch.nan)
     targets = Targets(kind[:, 0], unknown[:2], unknown)
-    return RawAnswers(targets, depth, embedding, logits, (logits, logits), scalars.transpose(0, 1))
+    return RawOutputs(targets, depth, embedding, logits, (logits, logits), scalars.transpose(0, 1))
 
 
-def score(novelty: Novelty, raw: RawAnswers) -> torch.Tensor:
+def score(novelty: Novelty, raw: RawOutputs) -> torch.Tensor:
     return novelty.score(raw.embedding, raw_vector(raw.class_logits, raw.scalars), raw.depth)
 
 

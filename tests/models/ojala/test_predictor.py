@@ -44,7 +44,7 @@ def weights(tmp_path_factory):
     with torch.no_grad():  # so that all three classes and several modes occur
         model.heads["class"].weight.mul_(20.0)
         encoded = model.encode(tokens := tokenise(*sky(300, seed=9)))
-        logits = model.answer(encoded, tokens.valid, ("class",))["class"]
+        logits = model.decode_requests(encoded, tokens.valid, ("class",))["class"]
         model.heads["class"].bias.sub_(logits.median(dim=0).values)
         model.heads["redshift"].weight.mul_(20.0)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"

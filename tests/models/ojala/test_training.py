@@ -20,8 +20,8 @@ from ojala.models.ojala.training import (
     HIDDEN_GROUPS,
     TARGET_BANDS,
     OjalaTraining,
-    ask_hidden,
     batches,
+    draw_band_targets,
     drop_bands,
     evaluate,
     hide_groups,
@@ -271,7 +271,7 @@ def test_only_bands_that_the_network_does_not_see_are_asked_for():
     seen = drop_bands(drawn, np.random.default_rng(2))
     seen.flux[0] = np.nan
     tokens = tokenise(seen.flux, seen.error, seen.ebv)
-    band, value, error = ask_hidden(drawn, tokens, np.random.default_rng(3))
+    band, value, error = draw_band_targets(drawn, tokens, np.random.default_rng(3))
     known = torch.isfinite(value)
     assert not tokens.valid.gather(1, band)[known].any()
     assert (band[known] != 7).all()

@@ -48,9 +48,9 @@ def test_a_batch_is_computed_without_a_copy_to_or_from_the_device():
     model._zero_points = model._zero_points.to("meta")
     columns = [torch.empty(ROWS, N_BANDS, device="meta") for _ in range(2)]
     columns.append(torch.empty(ROWS, device="meta"))
-    model._answer(*columns)  # constants are made once
+    model._predict_batch(*columns)  # constants are made once
     with Crossings() as crossings:
-        answers = model._answer(*columns)
+        answers = model._predict_batch(*columns)
     assert crossings.found == set()
     assert {answer.device.type for answer in answers.values()} == {"meta"}
     assert {len(answer) for answer in answers.values()} == {ROWS}
@@ -59,12 +59,12 @@ def test_a_batch_is_computed_without_a_copy_to_or_from_the_device():
 def test_the_network_is_one_graph_for_the_compiler():
     model = OjalaPredictor.load(batch_size=ROWS)
     # Without the compiler's last step, which makes code for one kind of device and takes a minute.
-    ask = torch.compile(model.ask, dynamic=False, fullgraph=True, backend="eager")
+    forward = torch.compile(model.predict_uncalibrated, dynamic=False, fullgraph=True, backend="eager")
     rng = np.random.default_rng(1)
     flux = rng.uniform(1.0, 9.0, (ROWS, N_BANDS)).astype(np.float32)
     tokens = tokenise(flux, 0.1 * flux, np.zeros(ROWS, np.float32))
-    found, embedding = ask(tokens)
-    expected, known = model.ask(tokens)
+    found, embedding = forward(tokens)
+    expected, known = model.predict_uncalibrated(tokens)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(embedding, known)
 
@@ -82,15 +82,15 @@ def photometry(rows):
 def test_the_recorded_network_answers_as_the_eager_one(rows):
     model = OjalaPredictor.load(device="cuda", precision="fp32", batch_size=512)
     columns = photometry(rows)
-    found = model._conveyor("catalogue", model._answer).run(*columns)
-    model._ask = model.ask
+    found = model._pipeline("catalogue", model._predict_batch).run(*columns)
+    model._forward = model.predict_uncalibrated
     with torch.inference_mode():
         for start in range(0, rows, 512):
             batch = [torch.full((512, *c.shape[1:]), torch.nan, device="cuda") for c in columns]
             part = slice(start, start + 512)
             for there, column in zip(batch, columns, strict=True):
                 there[: len(column[part])] = torch.from_numpy(column[part])
-            for name, answer in model._answer(*batch).items():
+            for name, answer in model._predict_batch(*batch).items():
                 expected = answer[: len(columns[0][part])].cpu().numpy()
                 np.testing.assert_allclose(found[name][part], expected, rtol=2e-3, atol=2e-3, err_msg=name)
 
@@ -130,7 +130,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
 def test_copies_do_not_keep_the_gpu_waiting():
     model = OjalaPredictor.load(device="cuda", precision="bf16", batch_size=16_384)
     columns = photometry(16 * 16_384)
-    recorded = CudaGraphRunner(model._answer, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
+    recorded = CudaGraphRunner(model._predict_batch, ((N_BANDS,), (N_BANDS,), ()), model.batch_size)
     pipeline = BatchPipeline(lambda: CudaBuffer(recorded), model.batch_size)
     pipeline.run(*columns)
     before, begin = recorded.busy, time.perf_counter()
