@@ -80,8 +80,7 @@ _FACTOR = 0.6827
 def instruments() -> list[Instrument]:
     """Instruments of the libraries' stars: those that resolve no more than the libraries, or hardly more.
 
-    LAMOST also with 0.83 and 0.67 of its resolving power: its spectra of 2011 are broader than those of MILES
-    by 41 to 62 km/s (median of 31 stars with S/N > 30), as if it were 1400 to 1700.
+    LAMOST also with 0.83 and 0.67 of its resolving power, in which its spectra differ.
     """
     lamost = INSTRUMENTS["LAMOST"]
     broader = [replace(lamost, sigma=lamost.sigma * factor) for factor in (1.2, 1.5)]
