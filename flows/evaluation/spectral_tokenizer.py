@@ -1,8 +1,9 @@
 """Evaluation of the spectral tokenizer on held-out mock spectra and on real ones.
 
 ``python -m ojala.flows.evaluation.spectral_tokenizer --weights FILE --library FILE --out DIR`` and, for real
-objects, ``--spectra DIR`` (see `ojala.pipeline.ingest.surveys.folder`) and ``--stars CSV`` (LAMOST's stellar
-parameters) writes ``<weights>.json`` and the model card ``<weights>.md``.
+objects, ``--spectra DIR`` (see `ojala.pipeline.ingest.surveys.folder`), ``--stars CSV`` (LAMOST's stellar
+parameters) and ``--stellar-libraries FILE...`` (see `ojala.flows.mocks.stellar_libraries`) writes
+``<weights>.json`` and the model card ``<weights>.md``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from upath import UPath
 
 from ojala.flows.mocks.library import load_sky
 from ojala.flows.mocks.spectra import SIGNAL_TO_NOISE, draw_spectra
+from ojala.flows.mocks.stellar_libraries import observe, read_library
 from ojala.models.data import LabelledSpectra, Spectra
 from ojala.models.evaluation.card import write_card
 from ojala.models.quantities import CLASSES
@@ -39,6 +41,9 @@ CLEAR = 3.0
 
 BRIGHT = (20.0, 100.0)
 """Range of signal-to-noise ratios of bright spectra in the retrieval."""
+
+CLEAR_STARS = (30.0, 100.0)
+"""The same of the stars of libraries."""
 
 Report = dict[str, dict[str, float]]
 
@@ -104,6 +109,19 @@ def on_real_spectra(predictor: SpectralTokenizerPredictor, folder: Path, stars: 
     return report
 
 
+def on_stellar_libraries(predictor: SpectralTokenizerPredictor, libraries: Sequence[Path]) -> Report:
+    """Measure quality on real stars with known parameters, each observed once by several instruments."""
+    rng = np.random.default_rng(9)
+    report = {}
+    for path in libraries:
+        library = read_library(path)
+        for name in ("SDSS", "DESI", "LAMOST"):
+            drawn = observe(library, np.arange(len(library)), INSTRUMENTS[name], CLEAR_STARS, rng)
+            predictions = predictor.predict(drawn.spectra)
+            report[f"{path.stem} by {name}"] = quality(predictions, drawn.class_code, drawn.labels)
+    return report
+
+
 def _quality_of(predictor: SpectralTokenizerPredictor, spectra: Sequence[Spectrum]) -> dict[str, float]:
     flat = Spectra.from_arrays([(s.wavelength, s.flux, np.where(s.valid, s.ivar, 0.0)) for s in spectra])
     labels = {"z": np.array([s.z for s in spectra])}
@@ -127,6 +145,7 @@ if __name__ == "__main__":
     parser.add_argument("--library", type=Path, required=True, help="library of spectra")
     parser.add_argument("--spectra", type=Path, help="folder of real spectra")
     parser.add_argument("--stars", type=Path, help="LAMOST's table of stellar parameters")
+    parser.add_argument("--stellar-libraries", type=Path, nargs="*", default=[], help="tables of real stars")
     parser.add_argument(
         "--objects", type=int, default=1000, help="held-out mock objects of each kind of test"
     )
@@ -139,7 +158,9 @@ if __name__ == "__main__":
     measured |= same_objects(predictor, mock, arguments.objects)
     if arguments.spectra is not None:
         measured |= on_real_spectra(predictor, arguments.spectra, arguments.stars)
+    measured |= on_stellar_libraries(predictor, arguments.stellar_libraries)
     real = " --spectra DIR --stars CSV" if arguments.stars else ""
+    real += " --stellar-libraries FILE..." if arguments.stellar_libraries else ""
     command = (
         f"python -m ojala.flows.evaluation.spectral_tokenizer --weights {arguments.weights.name}"
         " --library FILE --out DIR"

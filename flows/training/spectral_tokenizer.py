@@ -80,6 +80,7 @@ def calibrate_tokenizer(weights: Path, sky: SpectraSky) -> dict[str, Any]:
         version=info.version,
         training=info.training | {"calibrated": measures},
         error_scales=scales,
+        stellar_calibration=info.stellar_calibration,
     )
     return measures
 

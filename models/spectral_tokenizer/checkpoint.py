@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ojala.models.checkpoint import CheckpointFormat, NetworkInfo
-from ojala.models.spectral_tokenizer.calibration import ErrorScales
+from ojala.models.spectral_tokenizer.calibration import ErrorScales, StellarCalibration
 from ojala.models.spectral_tokenizer.heads import TokenizerWithHeads
 from ojala.models.spectral_tokenizer.network import TokenizerConfig
 
@@ -18,9 +18,12 @@ class TokenizerInfo(NetworkInfo[TokenizerConfig]):
     ----------
     error_scales : ErrorScales or None
         Factors of the errors; None if they were not fitted.
+    stellar_calibration : StellarCalibration or None
+        Calibration of the parameters of stars; None if they are the network's own.
     """
 
     error_scales: ErrorScales | None = None
+    stellar_calibration: StellarCalibration | None = None
 
 
 FORMAT = CheckpointFormat(
@@ -28,7 +31,7 @@ FORMAT = CheckpointFormat(
     TokenizerConfig,
     TokenizerWithHeads,
     TokenizerInfo,
-    {"error_scales": ErrorScales},
+    {"error_scales": ErrorScales, "stellar_calibration": StellarCalibration},
 )
 """Format of the files."""
 

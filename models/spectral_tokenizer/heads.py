@@ -38,11 +38,14 @@ class HeadOutputs(NamedTuple):
     stellar : Tensor, shape (N, 3, 2)
         Location and log-scale of a Student-t distribution (nu = 3) of each standardised parameter of
         `STELLAR`, under the assumption of a star.
+    pooled : Tensor, shape (N, 8, d)
+        What the queries of class, stellar parameters and redshift found in the encoding.
     """
 
     object_class: Tensor
     redshift: Tensor
     stellar: Tensor
+    pooled: Tensor
 
 
 class Heads(nn.Module):
@@ -72,6 +75,7 @@ class Heads(nn.Module):
             self.object_class(x[:, 0]).float(),
             self.redshift(x[:, 2:].flatten(1)).float(),
             torch.stack(bounded, dim=-1),
+            x.float(),
         )
 
 

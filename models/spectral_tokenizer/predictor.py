@@ -16,6 +16,7 @@ from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
+from ojala.models.spectral_tokenizer.calibration import coarse, features
 from ojala.models.spectral_tokenizer.checkpoint import FORMAT, TokenizerInfo
 from ojala.models.spectral_tokenizer.heads import STELLAR, HeadOutputs, TokenizerWithHeads
 from ojala.models.spectral_tokenizer.patches import (
@@ -67,6 +68,8 @@ class SpectralTokenizerPredictor(BasePredictor):
         super().__init__(model, info, device=device, precision=precision, batch_size=batch_size)
         self._model, self._heads = model.network, model.heads
         self._config, self._scales = info.config, info.error_scales
+        calibration = info.stellar_calibration
+        self._calibration = None if calibration is None else calibration.to(device)
 
     def predict(self, spectra: Spectra) -> dict[str, np.ndarray]:
         """Predict N spectra.
@@ -88,8 +91,11 @@ class SpectralTokenizerPredictor(BasePredictor):
         patched = patchify(spectra, self._config.patch, self._config.width)
         columns = {name: np.full(len(patched), np.nan, np.float32) for name in _NUMBERS}
         columns["embedding"] = np.full((len(patched), self._config.width), np.nan, np.float16)
+        wide = coarse(spectra)
         for rows, batch in batches_by_length(patched, self.batch_size, self.device):
-            for name, values in self._predict_batch([patched[row] for row in rows], batch).items():
+            for name, values in self._predict_batch(
+                [patched[row] for row in rows], batch, wide[rows]
+            ).items():
                 columns[name][rows] = values
         columns["n_pixels"] = np.array([one.n_pixels for one in patched], np.int32)
         columns["class"] = _classify(columns)
@@ -131,13 +137,20 @@ class SpectralTokenizerPredictor(BasePredictor):
         return reconstructed
 
     @torch.inference_mode()
-    def _predict_batch(self, spectra: list[PatchedSpectrum], batch: Patches) -> dict[str, np.ndarray]:
+    def _predict_batch(
+        self, spectra: list[PatchedSpectrum], batch: Patches, wide: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Predict the spectra of one batch, which are its first rows."""
         with self._autocast():
             encoded = self._model.encode(batch)
             outputs = self._heads(encoded, batch.valid)
             flux = self._model.reconstruct(encoded, batch.valid, batch.code)
             embedding = self._model.embed(encoded, batch.valid)
+        if self._calibration is not None:
+            known = torch.zeros(len(embedding), dtype=torch.bool, device=self.device)
+            known[: len(wide)] = torch.from_numpy(wide).to(self.device)
+            stellar = self._calibration.apply(outputs.stellar, features(outputs, embedding), known)
+            outputs = outputs._replace(stellar=stellar)
         columns = _decode_heads(outputs) | {"embedding": embedding.half()}
         n = len(spectra)
         numbers = {name: values[:n].cpu().numpy() for name, values in columns.items()}

@@ -36,9 +36,9 @@ from ojala.models.simulation.wavelength_grid import FINE, LIGHT_SPEED, windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-Targets = Literal["bgs", "elg", "faint", "all"]
+Targets = Literal["bgs", "elg", "faint", "stars", "all"]
 """DESI's bright galaxies (r < 20.2, z < 0.6), its emission-line galaxies (0.6 < z < 1.28, where the library
-ends), galaxies of any kind to r = 22; or galaxies of these three kinds, stars and quasars."""
+ends), galaxies of any kind to r = 22; stars; or galaxies of these three kinds, stars and quasars."""
 
 LABELS = (
     *("z", "log_mass", "log_sfr", "ew_hbeta", "ew_oiii_5007", "ew_halpha", "ew_nii_6584"),
@@ -67,7 +67,7 @@ _BLOCK, _SPECTRA = 64, 16  # objects and spectra per block, which fits into the 
 _N_GALAXY = len(galaxies.LINE_WAVELENGTH)
 _OII = [k for k, (_, _, group) in enumerate(galaxies.LINES) if group == "oxygen II"][:2]
 _OPTICAL = sorted((band.pivot, band.k_x) for band in MODEL_BANDS)
-_EXTINCTION = np.interp(FINE.wavelength, *np.array(_OPTICAL).T)
+EXTINCTION = np.interp(FINE.wavelength, *np.array(_OPTICAL).T)
 _IN_R = np.flatnonzero(np.abs(FINE.wavelength - _R_PIVOT) < 800.0)
 _KINDS = ("bgs", "elg", "faint")
 _IN_BANDS = [
@@ -174,7 +174,7 @@ class SpectraSky:
             Source of randomness; the same state gives the same objects.
         held_out : bool
             Draw from the held-out members instead of those for training.
-        targets : {"bgs", "elg", "faint", "all"}
+        targets : {"bgs", "elg", "faint", "stars", "all"}
             Target class; of "all" galaxies, half are as "bgs", a fifth as "elg", the others as "faint".
         """
         objects = Objects(
@@ -194,6 +194,8 @@ class SpectraSky:
             host_log_ssfr=np.full(n, np.nan, np.float32),
         )
         kind = np.full(n, _KINDS.index(targets) if targets in _KINDS else 0)
+        if targets == "stars":
+            objects.class_code[:] = _STAR
         if targets == "all":
             objects.class_code[:] = rng.choice(3, n, p=TRAINING_SHARES)
             kind = rng.choice(3, n, p=[0.5, 0.2, 0.3])
@@ -474,6 +476,6 @@ def _redden(objects: Objects, rng: np.random.Generator) -> None:
     depth = (-0.4 * np.log(10.0) * ebv * share)[:, None]
     for begin in range(0, len(objects), _BLOCK):
         rows = slice(begin, begin + _BLOCK)
-        objects.continuum[rows] *= np.exp((depth[rows] * _EXTINCTION).astype(np.float32))
+        objects.continuum[rows] *= np.exp((depth[rows] * EXTINCTION).astype(np.float32))
     observed = LINE_WAVELENGTH * (1.0 + objects.z[:, None])
-    objects.line_flux[:] *= np.exp(depth * np.interp(observed, FINE.wavelength, _EXTINCTION))
+    objects.line_flux[:] *= np.exp(depth * np.interp(observed, FINE.wavelength, EXTINCTION))
