@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +39,8 @@ def draft(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def locked_folder(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
     """Make a folder and keep it locked inside the block, so that no other process removes it.
 
     Raises
@@ -46,14 +48,19 @@ def locked_folder(folder: Path) -> AbstractContextManager[None]:
     BlockingIOError
         If another process has locked it.
     """
-    folder.mkdir(exist_ok=True)
-    return _locked(folder, "ab")
+    with ExitStack() as stack:
+        while True:
+            folder.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another process took the empty folder for an abandoned one
+                stack.enter_context(_locked(folder, "ab"))
+                break
+        yield
 
 
 def remove_abandoned(own: Path, prefix: str) -> None:
-    """Remove the folders of killed processes beside one's own whose names have a prefix."""
+    """Remove the folders of killed processes beside one's own: a prefix, then hexadecimal digits."""
     for folder in own.parent.iterdir():
-        if not folder.name.startswith(prefix) or folder == own:
+        if not re.fullmatch(re.escape(prefix) + "[0-9a-f]+", folder.name) or folder == own:
             continue
         with suppress(OSError):  # of a folder that was left empty
             folder.rmdir()

@@ -34,11 +34,12 @@ def test_after_an_error_nothing_is_left_and_the_older_file_stays(tmp_path):
 
 
 def test_drafts_of_killed_processes_are_removed_and_those_of_living_ones_are_not(tmp_path):
-    dead, empty, living = (tmp_path / f".table.csv.{name}" for name in ("dead", "empty", "living"))
+    dead, empty, living, other = (tmp_path / f".table.csv.{name}" for name in ("dead", "e0", "f0", "notes"))
     empty.mkdir()
+    other.mkdir()
     dead.mkdir()
     (dead / "owner").touch()
     (dead / "table.csv").write_text("half")
     with locked_folder(living), draft(tmp_path / "table.csv") as path:
         path.write_text("rows")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".table.csv.living", "table.csv"]
+    assert sorted(tmp_path.iterdir()) == [living, other, tmp_path / "table.csv"]
