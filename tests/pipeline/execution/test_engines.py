@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import ssl
+from multiprocessing import forkserver
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -45,6 +46,7 @@ def test_dask_processes_write_the_same_bytes_as_one_process(photometry, tmp_path
 
 
 def test_workers_are_forked_with_their_imports_made_and_collect_their_garbage():
+    forkserver._forkserver._stop()  # one that another test has started has other imports
     with clusters.local_processes(1) as cluster:
         ((shared, collects),) = cluster.client.run(lambda: (gc.get_freeze_count(), gc.isenabled())).values()
     assert shared > 100_000, "objects of the modules"
