@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -25,7 +26,55 @@ NAMED = "releases"
 """Folder of a collection that holds a link to the run of each named release, on a disk."""
 
 
-def write_published(out: UPath, runs: Mapping[str, str], names: Mapping[str, str]) -> None:
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of a file system that has no links."""
+
+
+def prepare_links(out: UPath, runs: Mapping[str, str]) -> Path | None:
+    """Make the links of a release beside those of the present one, for `write_published`.
+
+    Parameters
+    ----------
+    out : UPath
+        Root of the collection.
+    runs : mapping of str to str
+        Run of each product.
+
+    Returns
+    -------
+    Path or None
+        Link that is to take the place of `PUBLISHED`; None on a store, or a file system without links.
+
+    Raises
+    ------
+    OSError
+        If they cannot be made for another reason, such as a full disk.
+    """
+    if not is_local(out):
+        return None
+    folder = Path(out.path, f".{PUBLISHED}-{secrets.token_hex(4)}")
+    link = folder.with_name(f"{folder.name}.link")
+    try:
+        folder.mkdir()
+        for product, catalogue in _catalogues(runs).items():
+            (folder / product).symlink_to(Path("..") / catalogue)
+        link.symlink_to(folder.name)
+    except OSError as problem:
+        shutil.rmtree(folder, ignore_errors=True)
+        if problem.errno in _WITHOUT_LINKS:  # the manifest is there
+            return None
+        raise
+    return link
+
+
+def _catalogues(runs: Mapping[str, str]) -> dict[str, str]:
+    """Catalogue of each product, relative to the collection."""
+    return {product: f"runs/{run_id}/{product}" for product, run_id in sorted(runs.items())}
+
+
+def write_published(
+    out: UPath, runs: Mapping[str, str], names: Mapping[str, str], links: Path | None = None
+) -> None:
     """Name the published leaves for readers that do not know HATS; nothing is done where they are named.
 
     `MANIFEST` holds, by product, the run and the paths of its leaves relative to the collection; it is
@@ -40,11 +89,14 @@ def write_published(out: UPath, runs: Mapping[str, str], names: Mapping[str, str
         Published run of each product.
     names : mapping of str to str
         Names of releases by run.
+    links : Path, optional
+        From `prepare_links` of the same runs, which are made here otherwise.
     """
-    catalogues = {product: f"runs/{run_id}/{product}" for product, run_id in sorted(runs.items())}
+    catalogues = _catalogues(runs)
     if read_published(out) != catalogues or _named(out) != {p: names.get(run) for p, run in runs.items()}:
-        if is_local(out):
-            _link_published(Path(out.path), catalogues)
+        links = links or prepare_links(out, runs)
+        if links is not None:
+            os.replace(links, Path(out.path, PUBLISHED))
         manifest = {
             product: {
                 "run": runs[product],
@@ -97,19 +149,6 @@ def link_name(out: UPath, run_id: str, name: str | None) -> None:
             abandoned.unlink()
         draft.symlink_to(Path("..", "runs", run_id))
         os.replace(draft, link)
-
-
-def _link_published(out: Path, catalogues: Mapping[str, str]) -> None:
-    links, folder = out / PUBLISHED, out / f".{PUBLISHED}-{secrets.token_hex(4)}"
-    try:
-        folder.mkdir()
-        for product, catalogue in catalogues.items():
-            (folder / product).symlink_to(Path("..") / catalogue)
-        draft = out / f"{folder.name}.link"
-        draft.symlink_to(folder.name)
-        os.replace(draft, links)
-    except OSError:  # a file system without links: the manifest is there
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_unused_links(out: Path) -> None:

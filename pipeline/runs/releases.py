@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from ojala.catalogs_schema.errors import OjalaError
-from ojala.pipeline.runs.published_paths import link_name, write_published
+from ojala.pipeline.runs.published_paths import link_name, prepare_links, write_published
 from ojala.pipeline.runs.record import (
     ENDED,
     REPORT,
@@ -290,6 +290,8 @@ def set_published(
             forced=tuple(forced),
         )
         history = [*earlier, publication]
+        runs = {product: now[product] for product in keep} | dict.fromkeys(record.products, record.run_id)
+        links = prepare_links(out, runs)  # while nothing is changed yet, as a full disk has no room for them
         # The history first: a run that it names is never written to, whatever happens from here on.
         write_whole(out / HISTORY, "".join(f"{line.model_dump_json()}\n" for line in history).encode())
         margin, index = input_references(out, record)
@@ -305,7 +307,7 @@ def set_published(
             facts={"ojala_release": name} if name else {},
         )
         link_name(out, record.run_id, name)
-        write_published(out, pointers(out), names_of(read_history(out)))
+        write_published(out, runs, names_of(read_history(out)), links)
         title = f"release {name}" if name else f"run {record.run_id}"
         mark_report(run, f"Published as {title}, {publication.when}.")
         if before is not None and before != record.run_id:

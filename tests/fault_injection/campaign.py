@@ -416,7 +416,8 @@ class Campaign(RuleBasedStateMachine):
         disk = self.arena.temporary if fault == "TMPDIR full" else self.arena.disk
         if fault == SECOND:
             code, _, said = self.carry_out(command, words, Injection(), {})
-            assert code in (0, ExitCode.LOCKED, *((ExitCode.FAILED,) if "rolled back" in said else ())), said
+            nothing_left = "rolled back" in said or "to roll back to" in said
+            assert code in (0, ExitCode.LOCKED, *((ExitCode.FAILED,) if nothing_left else ())), said
             yield True
         elif fault.startswith(PREFECT):
             with self.arena.prefect.disturbed(fault.removeprefix(PREFECT)):

@@ -1,5 +1,6 @@
 """Publishing, rolling back and reprocessing: what readers see, and what is never touched again."""
 
+import errno
 import json
 import os
 import shutil
@@ -146,6 +147,33 @@ def test_a_release_has_a_name_that_stays_with_its_run(config, first):
     assert duckdb.sql(f"SELECT count(*) FROM '{leaves}'").fetchall() == [(300,)]
     assert {run_of_leaf(leaf) for leaf in (out / "releases/DR1/ojala").rglob("Npix=*.parquet")} == {run_id}
     assert list(verify(out)) == []
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EPERM])
+def test_links_that_cannot_be_made_keep_a_release_as_it_is_unless_the_file_system_has_none(
+    config, first, monkeypatch, reason
+):
+    second = run_and_publish(anew(config))
+    monkeypatch.setattr(os, "symlink", failing(OSError(reason, os.strerror(reason))))
+    if reason == errno.EPERM:
+        shutil.rmtree((first.out / "published").resolve())
+        (first.out / "published").unlink()
+        rollback(first.out, "ojala")
+        assert pointers(first.out) == {"ojala": first.plan.run_id}
+        return
+    with pytest.raises(OSError, match="No space left"):
+        rollback(first.out, "ojala")
+    assert leaves_published(first.out) == ({300}, {second.plan.run_id})
+    monkeypatch.undo()
+    rollback(first.out, "ojala")
+    assert leaves_published(first.out) == ({300}, {first.plan.run_id})
+
+
+def failing(problem):
+    def fail(*arguments, **options):
+        raise problem
+
+    return fail
 
 
 def test_one_path_and_one_manifest_lead_every_reader_to_the_published_leaves(config, first):
