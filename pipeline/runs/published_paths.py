@@ -96,7 +96,10 @@ def write_published(
     if read_published(out) != catalogues or _named(out) != {p: names.get(run) for p, run in runs.items()}:
         links = links or prepare_links(out, runs)
         if links is not None:
-            os.replace(links, Path(out.path, PUBLISHED))
+            published = Path(out.path, PUBLISHED)
+            if published.is_dir() and not published.is_symlink():  # a copy that followed links
+                published.rename(links.with_suffix(".copy"))
+            os.replace(links, published)
         manifest = {
             product: {
                 "run": runs[product],

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -209,6 +210,8 @@ def test_a_leaf_of_a_finished_run_that_is_not_whole_is_done_again_elsewhere(conf
     assert result.plan.run_id != run.name, "a finished run is not written to"
     assert [(entry.partition, entry.state) for entry in result.plan.to_do] == [(partition, "damaged")]
     assert list(verify(result.out)) == []
+    assert Path(result.out.path, "published").is_symlink(), "the copy had followed the links"
+    assert not [*result.out.glob(".published-*.copy")]
     assert data(result.run) == data(finished.run)
 
 
