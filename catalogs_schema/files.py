@@ -13,17 +13,20 @@ TEMPORARY = ".tmp"
 """Ending of the names under which files are written before they are renamed."""
 
 
-def remove_unfinished(folder: Path, name: str = "*") -> None:
+def remove_unfinished(folder: Path, name: str = "", *, below: bool = False) -> None:
     """Remove what killed processes left of their writing of files in a folder; nobody may be writing them.
 
     Parameters
     ----------
     folder : Path
-        Folder; those in it are not looked at.
+        Folder.
     name : str
-        Name of the files, as a pattern.
+        Name of the files, as a pattern; all by default.
+    below : bool
+        Look in the folders below it, too.
     """
-    for stray in folder.glob(f".{name}.*{TEMPORARY}"):
+    pattern = f".{name}.*{TEMPORARY}" if name else f".*{TEMPORARY}"
+    for stray in (folder.rglob if below else folder.glob)(pattern):
         stray.unlink(missing_ok=True)
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from ojala.flows.evaluation.real_labels import Rows, residual_measures, table_text
-from ojala.flows.mocks.real_objects import observe_spectra
+from ojala.flows.mocks.real_objects import move_galaxies, observe_spectra
 from ojala.models import WEIGHTS_FOLDER
 from ojala.models.evaluation.metrics import class_metrics, redshift_metrics
 from ojala.models.ojala.predictor import OjalaPredictor
@@ -35,9 +35,6 @@ from ojala.pipeline.storage.hats import read_leaves
 MAGNITUDES = (17.0, 18.0, 19.0, 20.0, 21.0, 22.0)
 """iSDSS magnitudes at which the objects are seen."""
 
-MOVED = (0.08, 0.40)
-"""Redshifts between which galaxies are moved."""
-
 SEED = 7
 """Seed of the redshifts and of the noise at each magnitude."""
 
@@ -51,15 +48,6 @@ def folds_of_sources(catalogue: UPath) -> dict[str, int]:
     return dict(zip(keys["source_id"].to_pylist(), folds.tolist(), strict=True))
 
 
-def moved_galaxies(spectra: list[Spectrum], rng: np.random.Generator) -> list[Spectrum]:
-    """Spectra with the galaxies at redshifts drawn from `MOVED`."""
-    z = rng.uniform(*MOVED, len(spectra))
-    return [
-        one.moved_to(float(to)) if one.object_class == "GALAXY" else one
-        for one, to in zip(spectra, z, strict=True)
-    ]
-
-
 def measures(
     models: dict[str, OjalaPredictor],
     spectra: list[Spectrum],
@@ -71,7 +59,7 @@ def measures(
 ) -> Rows:
     """Measures of the `chosen` objects, by their source, at a magnitude, for each model."""
     rng = np.random.default_rng(SEED)
-    seen = observe_spectra(moved_galaxies(spectra, rng) if moved else spectra, photometer, magnitude, rng)
+    seen = observe_spectra(move_galaxies(spectra, rng) if moved else spectra, photometer, magnitude, rng)
     inside = np.array([spectrum.source in chosen for spectrum in seen.spectra])
     code, z = seen.class_code[inside], seen.z[inside]
     rows: Rows = {}

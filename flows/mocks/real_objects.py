@@ -42,6 +42,9 @@ REAL_TILE, MOCK_TILE = 9611, 9612
 SURVEY_DEPTH: np.ndarray = DEEP - 0.5 * np.array([band.system is System.JPAS for band in MODEL_BANDS])
 """5 sigma depths [AB mag] of real objects: miniJPAS less half a magnitude, the Legacy Surveys as they are."""
 
+MOVED = (0.08, 0.40)
+"""Redshifts between which galaxies are moved."""
+
 MIN_NARROW_BANDS = 30
 """Minimum number of narrow bands that a spectrum covers."""
 
@@ -224,6 +227,15 @@ def _number(number: float) -> str:
     return "" if np.isnan(number) else f"{number:.4f}"
 
 
+def move_galaxies(spectra: Sequence[Spectrum], rng: np.random.Generator) -> list[Spectrum]:
+    """Move galaxies, mostly below z = 0.1, to redshifts uniform in `MOVED`; other objects stay."""
+    redshift = rng.uniform(*MOVED, len(spectra))
+    return [
+        s.moved_to(float(z)) if s.object_class == "GALAXY" else s
+        for s, z in zip(spectra, redshift, strict=True)
+    ]
+
+
 def write_real_table(
     spectra: Path,
     curves: Path,
@@ -245,18 +257,14 @@ def write_real_table(
     magnitude : float
         iSDSS magnitude of all objects.
     galaxies_moved : bool
-        Move galaxies, mostly below z = 0.1, to redshifts uniform in 0.08 to 0.40.
+        Move galaxies, see `move_galaxies`.
     seed : int
         Seed of noise, positions and redshifts.
     """
     rng = np.random.default_rng(seed)
     objects = read_folder(spectra)
     if galaxies_moved:
-        redshift = rng.uniform(0.08, 0.40, len(objects))
-        objects = [
-            s.moved_to(float(z)) if s.object_class == "GALAXY" else s
-            for s, z in zip(objects, redshift, strict=True)
-        ]
+        objects = move_galaxies(objects, rng)
     photometry = observe_spectra(objects, Photometer(read_curves(curves)), magnitude, rng)
     write_archive_csv(out, photometry, rng)
     write_truth_csv(truth, photometry)

@@ -64,18 +64,6 @@ class StellarLibrary:
     def __len__(self) -> int:
         return len(self.star)
 
-    def rows(self, chosen: np.ndarray) -> StellarLibrary:
-        """Select stars."""
-        return StellarLibrary(
-            self.star[chosen],
-            self.wavelength,
-            self.flux[chosen],
-            self.teff[chosen],
-            self.logg[chosen],
-            self.fe_h[chosen],
-            self.fold[chosen],
-        )
-
 
 def read_library(path: Path) -> StellarLibrary:
     """Read the stars of a library whose three parameters are known.

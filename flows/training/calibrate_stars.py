@@ -30,12 +30,12 @@ from ojala.flows.mocks.stellar_libraries import StellarLibrary, observe, read_li
 from ojala.models.data import LabelledSpectra, Spectra
 from ojala.models.evaluation.card import write_card
 from ojala.models.evaluation.metrics import scatter_metrics, within
-from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.quantities import CLASSES
 from ojala.models.simulation.skies.spectroscopic import INSTRUMENTS, LABELS, SpectraSky
 from ojala.models.simulation.spectroscopy.instruments import Instrument
 from ojala.models.spectral_tokenizer.calibration import (
     CALIBRATED,
+    ONE_SIGMA,
     SCALED,
     ErrorScales,
     StellarCalibration,
@@ -44,7 +44,7 @@ from ojala.models.spectral_tokenizer.calibration import (
     fit_stellar_calibration,
 )
 from ojala.models.spectral_tokenizer.checkpoint import load, save
-from ojala.models.spectral_tokenizer.heads import STELLAR, TokenizerWithHeads
+from ojala.models.spectral_tokenizer.heads import STELLAR, TokenizerWithHeads, decode_stellar
 from ojala.models.spectral_tokenizer.patches import batches_by_length, patchify
 from ojala.pipeline.ingest.surveys.label_tables import LabelIndex, read_lamost_table
 from ojala.pipeline.ingest.surveys.lamost import read_lamost
@@ -74,7 +74,6 @@ WEIGHTS = {"library": 1.0, "LAMOST": 2.0, "mock": 0.3}
 _CROPPED, _CROP_BEGIN, _CROP_WIDTH = 0.35, (3600.0, 6200.0), (1200.0, 3800.0)
 _CALIBRATION, _EXTRA_NOISE = 0.08, 1.5  # of further draws of LAMOST's spectra; noise in units of their own
 _BATCH = 32
-_FACTOR = 0.6827
 
 
 def instruments() -> list[Instrument]:
@@ -243,22 +242,11 @@ def mock_stars(
     return without_pixels(drawn, cut & (drawn.spectra.wavelength > LIBRARY_END))
 
 
-Answers = dict[str, np.ndarray]
+Parameters = dict[str, np.ndarray]
+"""Parameters in physical units, and their errors; each (N,)."""
 
 
-def answers(stellar: Tensor) -> Answers:
-    """Parameters and their errors in physical units, of (N, 3, 2) as from the heads; each (N,)."""
-    found = {}
-    for k, quantity in enumerate(STELLAR):
-        mean, log_scale = stellar[:, k].double().numpy().T
-        half_width = STUDENT_T3_HALF_WIDTH * np.exp(log_scale)
-        found[quantity.name] = quantity.restore(mean)
-        interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
-        found[f"{quantity.name}_err"] = 0.5 * interval
-    return found
-
-
-def truth(stars: StarFeatures) -> Answers:
+def truth(stars: StarFeatures) -> Parameters:
     """True parameters in physical units; each (N,)."""
     return {q.name: q.restore(stars.target[:, k].double().numpy()) for k, q in enumerate(STELLAR)}
 
@@ -272,16 +260,16 @@ def out_of_fold(stars: StarFeatures, by_fold: Sequence[StellarCalibration]) -> T
     return stellar
 
 
-def error_factors(samples: Sequence[tuple[Answers, Answers]]) -> list[float]:
+def error_factors(samples: Sequence[tuple[Parameters, Parameters]]) -> list[float]:
     """Factors of the errors with which 68.3 % of the truths of all samples are within them."""
     factors = []
     for name in (q.name for q in STELLAR):
         deviation = np.concatenate([np.abs(a[name] - t[name]) / a[f"{name}_err"] for a, t in samples])
-        factors.append(float(np.quantile(deviation[np.isfinite(deviation)], _FACTOR)))
+        factors.append(float(np.quantile(deviation[np.isfinite(deviation)], ONE_SIGMA)))
     return factors
 
 
-def measures(found: Answers, true: Answers, factors: Sequence[float]) -> dict[str, float]:
+def measures(found: Parameters, true: Parameters, factors: Sequence[float]) -> dict[str, float]:
     """Median and sigma_NMAD of prediction less truth, and share of truths within the scaled error."""
     report: dict[str, float] = {}
     for quantity, factor in zip(STELLAR, factors, strict=True):
@@ -342,8 +330,8 @@ def calibrate_stars(
         for name, of in INSTRUMENTS.items()
     }
     true = {name: truth(one) for name, one in (real | mocks).items()}
-    before = {name: answers(one.own) for name, one in (real | mocks).items()}
-    after = {name: answers(out_of_fold(one, by_fold)) for name, one in (real | mocks).items()}
+    before = {name: decode_stellar(one.own) for name, one in (real | mocks).items()}
+    after = {name: decode_stellar(out_of_fold(one, by_fold)) for name, one in (real | mocks).items()}
     n = len(STELLAR)
     old = [1.0] * len(SCALED) if info.error_scales is None else info.error_scales.factor.tolist()
     fitted = error_factors([(after[name], true[name]) for name in real])

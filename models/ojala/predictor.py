@@ -218,7 +218,7 @@ class OjalaPredictor(BasePredictor):
 
     @torch.no_grad()
     def predict_uncalibrated(self, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
-        """The network alone: raw outputs to all requests, and the embedding (N, d)."""
+        """The network alone: raw outputs of all requests, and the embedding (N, d)."""
         encoded = self.network.encode(tokens)
         return self.network.decode_requests(encoded, tokens.valid), self.network.embed(encoded, tokens.valid)
 

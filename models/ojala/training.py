@@ -188,7 +188,7 @@ def hide_groups(photometry: LabelledPhotometry, rng: np.random.Generator) -> Lab
 def draw_band_targets(
     drawn: LabelledPhotometry, tokens: Tokens, rng: np.random.Generator, count: int = TARGET_BANDS
 ) -> BandTargets | None:
-    """Ask for bands that the tokens do not hold, drawn at random from those whose flux is known.
+    """Draw bands at random of those that the tokens do not hold and whose flux is known.
 
     Parameters
     ----------

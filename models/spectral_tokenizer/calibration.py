@@ -44,7 +44,9 @@ RIDGE = 400.0
 """Penalty of the squared weights of features in units of their scatter."""
 
 _TEFF = STELLAR[0]
-_ONE_SIGMA = 0.6827
+ONE_SIGMA = 0.6827
+"""Share of the truths that lie within right errors."""
+
 _TWO_SIGMA = {"z": 2.0} | {q.name: 3.3068 / STUDENT_T3_HALF_WIDTH for q in STELLAR}
 """Half-width of the central 95.45 % interval over that of the 68.27 % one: Gaussian; Student-t, nu = 3."""
 
@@ -177,7 +179,7 @@ def fit_error_scales(
     factor = []
     for name, kind in SCALED:
         deviation = _deviations(predictions, class_code, labels, name, kind)
-        factor.append(np.quantile(deviation, _ONE_SIGMA) if len(deviation) else 1.0)
+        factor.append(np.quantile(deviation, ONE_SIGMA) if len(deviation) else 1.0)
     return ErrorScales(torch.tensor(factor, dtype=torch.float32))
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ojala.models.layers.attention import Block
-from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT
+from ojala.models.layers.distributions import LOG_SCALE_RANGE, MEAN_LIMIT, STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import N_REDSHIFT_BINS
 from ojala.models.quantities import BY_NAME, CLASSES, Quantity
 from ojala.models.spectral_tokenizer.network import SpectralTokenizer, TokenizerConfig, attention_mask
@@ -46,6 +47,18 @@ class HeadOutputs(NamedTuple):
     redshift: Tensor
     stellar: Tensor
     pooled: Tensor
+
+
+def decode_stellar(stellar: Tensor) -> dict[str, np.ndarray]:
+    """Parameters of stars and their errors in physical units (N,), from `HeadOutputs.stellar` (N, 3, 2)."""
+    found = {}
+    for index, quantity in enumerate(STELLAR):
+        mean, log_scale = stellar[:, index].double().cpu().numpy().T
+        half_width = STUDENT_T3_HALF_WIDTH * np.exp(log_scale)
+        interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
+        found[quantity.name] = quantity.restore(mean)
+        found[f"{quantity.name}_err"] = 0.5 * interval
+    return found
 
 
 class Heads(nn.Module):

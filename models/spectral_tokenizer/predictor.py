@@ -12,13 +12,12 @@ from ojala.catalogs_schema.contract import NONE
 from ojala.catalogs_schema.ojala import CLASSES, MIN_CLASS_PROBABILITY
 from ojala.catalogs_schema.spectral_tokenizer import TRAINED_RANGE, SpectrumFlag
 from ojala.models.data import Spectra
-from ojala.models.layers.distributions import STUDENT_T3_HALF_WIDTH
 from ojala.models.layers.redshift_pdf import summarise
 from ojala.models.serving.precision import Precision
 from ojala.models.serving.predictor import BasePredictor
 from ojala.models.spectral_tokenizer.calibration import coarse, features
 from ojala.models.spectral_tokenizer.checkpoint import FORMAT, TokenizerInfo
-from ojala.models.spectral_tokenizer.heads import STELLAR, HeadOutputs, TokenizerWithHeads
+from ojala.models.spectral_tokenizer.heads import STELLAR, HeadOutputs, TokenizerWithHeads, decode_stellar
 from ojala.models.spectral_tokenizer.patches import (
     PatchedSpectrum,
     Patches,
@@ -165,13 +164,8 @@ def _decode_heads(outputs: HeadOutputs) -> dict[str, Tensor]:
     columns = {f"p_{name.lower()}": probability[:, i] for i, name in enumerate(CLASSES)}
     redshift = summarise(outputs.redshift.softmax(dim=-1))
     columns |= {"z": redshift.z, "z_err": redshift.error, "z_odds": redshift.odds}
-    for index, quantity in enumerate(STELLAR):
-        mean, log_scale = outputs.stellar[:, index].double().cpu().numpy().T
-        half_width = STUDENT_T3_HALF_WIDTH * np.exp(log_scale)
-        interval = quantity.restore(mean + half_width) - quantity.restore(mean - half_width)
-        columns[quantity.name] = torch.from_numpy(quantity.restore(mean))
-        columns[f"{quantity.name}_err"] = torch.from_numpy(0.5 * interval)
-    return columns
+    stellar = decode_stellar(outputs.stellar)
+    return columns | {name: torch.from_numpy(values) for name, values in stellar.items()}
 
 
 def _residuals(one: PatchedSpectrum, flux: np.ndarray) -> tuple[float, float]:

@@ -19,8 +19,9 @@ from typing import Any, cast
 import fsspec.config
 from upath import UPath
 
+from ojala.catalogs_schema import files
 from ojala.catalogs_schema.errors import AccessError
-from ojala.catalogs_schema.files import TEMPORARY, atomic_file
+from ojala.catalogs_schema.files import atomic_file
 
 _S3_LIMITS = {"connect_timeout": 10, "read_timeout": 20}
 """Times that an object store has to answer [s]."""
@@ -115,8 +116,7 @@ def remove_unfinished(folder: UPath, *, below: bool = True) -> None:
     if not is_local(folder):
         return  # an object store shows no object before it is complete
     with remedies(folder):
-        for stray in (folder.rglob if below else folder.glob)(f".*{TEMPORARY}"):
-            stray.unlink(missing_ok=True)
+        files.remove_unfinished(Path(folder.path), below=below)
 
 
 def sha256_of(path: UPath) -> str:

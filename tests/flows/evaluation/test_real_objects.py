@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ojala.flows.evaluation.real_objects import measures, moved_galaxies
+from ojala.flows.evaluation.real_objects import measures
+from ojala.flows.mocks.real_objects import move_galaxies
 from ojala.models.quantities import CLASSES
 from ojala.pipeline.ingest.surveys.spectrum import Spectrum
 
@@ -64,7 +65,7 @@ def test_galaxies_alone_are_moved(galaxies):
         object_class="STAR",
         z=0.0,
     )
-    moved = moved_galaxies([*galaxies, star], np.random.default_rng(1))
+    moved = move_galaxies([*galaxies, star], np.random.default_rng(1))
     assert moved[-1] is star
     assert all(0.08 <= one.z <= 0.40 for one in moved[:-1])
     assert len({one.z for one in moved}) == N + 1
